@@ -1,0 +1,3 @@
+//! What is wanted, what is there, and every decision between the two. Pure: no clock, no I/O, no tokio.
+
+pub mod file;

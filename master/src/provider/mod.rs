@@ -1,0 +1,288 @@
+//! Who makes machines: the trait, its shapes, and the two providers behind it. Called by `run` only.
+//!
+//! A provider is idempotent by client token and never retries by itself past what its SDK does; an error always says
+//! whether a machine may exist. Nothing here decides when to call.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use aot_proto::ids::{ClusterName, InstanceName, MachineId, PoolName};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::model::file::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
+
+/// Which cluster's machines are meant. Machines carry the uuid in a tag, so a reused name finds nothing old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRef {
+    /// Its name.
+    pub name: ClusterName,
+    /// Made once, at its first launch.
+    pub uuid: String,
+    /// EC2 region, `None` = the provider's own settings.
+    pub region: Option<String>,
+}
+
+/// Makes a launch idempotent: the same token gives the same machines. At most 64 ASCII characters (RunInstances).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientToken(pub String);
+
+/// One batch: all missing members of one pool, in one call.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    /// The cluster.
+    pub cluster: ClusterRef,
+    /// The pool, `None` for a single instance.
+    pub pool: Option<PoolName>,
+    /// The members to make; the machine with launch index N becomes member N.
+    pub members: Vec<MemberSpec>,
+    /// `Owner` tag.
+    pub owner: Option<String>,
+    /// Main login user.
+    pub user: Option<String>,
+    /// What kind of machine.
+    pub machine: MachineSpec,
+    /// Instance type to use, one of `machine.types`.
+    pub instance_type: Option<String>,
+    /// Subnet to use, one of `machine.subnets`.
+    pub subnet: Option<String>,
+    /// 1 for the first try of these members, higher when they are replaced.
+    pub attempt: u32,
+    /// What a machine needs to come up and dial the master.
+    pub boot: BootSpec,
+}
+
+/// What a machine needs to come up and dial the master. Rendered to user-data on EC2, to files for a local clone.
+#[derive(Clone)]
+pub struct BootSpec {
+    /// `host:port` of the master's TLS port, tried in turn.
+    pub master: Vec<String>,
+    /// The master's CA, PEM.
+    pub ca_pem: String,
+    /// Join token of the batch, hex.
+    pub join_token: String,
+    /// Lower-case hex SHA-256 of the agent, by architecture (`x86_64`, `aarch64`).
+    pub agent_sha256: BTreeMap<String, String>,
+    /// Where the agent for this machine's own architecture lies, for `local`.
+    pub agent_path: PathBuf,
+}
+
+/// Shows nothing secret.
+impl fmt::Debug for BootSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BootSpec")
+            .field("master", &self.master)
+            .field("agent_sha256", &self.agent_sha256)
+            .finish_non_exhaustive()
+    }
+}
+
+/// EC2's words for the state of a machine (EC2 API, InstanceState).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineState {
+    /// Being made or started.
+    Pending,
+    /// Up, as far as the provider knows.
+    Running,
+    /// Going down, to be started again.
+    Stopping,
+    /// Down, to be started again.
+    Stopped,
+    /// Going for good.
+    ShuttingDown,
+    /// Gone for good.
+    Terminated,
+}
+
+impl MachineState {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// Whether it is gone, or on its way.
+    pub fn is_ending(self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
+}
+
+impl fmt::Display for MachineState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A machine as the provider shows it: attested facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The provider's id.
+    pub id: MachineId,
+    /// Token of the call that made it, from its tags.
+    pub client_token: Option<ClientToken>,
+    /// Place in its launch, from 0 (EC2: ami-launch-index).
+    pub launch_index: u32,
+    /// Its member's name, when it has been tagged so.
+    pub name: Option<InstanceName>,
+    /// State now.
+    pub state: MachineState,
+    /// Why it is in that state, as the provider says; empty when it says nothing.
+    pub state_reason: String,
+    /// Addresses and names; `None` while it has none.
+    pub private_ip: Option<String>,
+    /// Public address.
+    pub public_ip: Option<String>,
+    /// Private DNS name.
+    pub private_dns: Option<String>,
+    /// Public DNS name.
+    pub public_dns: Option<String>,
+    /// Instance type.
+    pub instance_type: Option<String>,
+    /// Zone.
+    pub availability_zone: Option<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Subnet id.
+    pub subnet: Option<String>,
+    /// Image id.
+    pub image: Option<String>,
+    /// When it was launched.
+    pub launched_at: Option<SystemTime>,
+    /// All tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What went wrong with a call, and whether a machine may exist all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// Decides what happens next.
+    pub kind: ErrorKind,
+    /// What may be left behind.
+    pub leftovers: Leftovers,
+    /// For a person: what, on which thing, why. No secret.
+    pub message: String,
+    /// Provider's own code, `InsufficientInstanceCapacity`.
+    pub code: Option<String>,
+}
+
+/// Kinds of failure, by what one does about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try another type or subnet.
+    NoCapacity,
+    /// A limit of the account.
+    Quota,
+    /// Asked too often: wait and ask again.
+    Throttled,
+    /// No right to do that, or no credentials.
+    Denied,
+    /// The request is wrong and will stay so.
+    Invalid,
+    /// The client token stands for machines that are gone: take a new attempt.
+    TokenSpent,
+    /// Network, 5xx, a cut-off answer: ask again with the same token.
+    Unavailable,
+    /// Anything else.
+    Other,
+}
+
+/// Whether a failed launch may have made a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// No.
+    None,
+    /// Yes.
+    Some,
+    /// Nobody knows: describe, or call again with the same token.
+    Unknown,
+}
+
+/// Something that would make a launch fail, found before anything was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What, and on which thing.
+    pub message: String,
+    /// The way out.
+    pub hint: String,
+}
+
+/// What one lifecycle call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Start stopped machines.
+    Start,
+    /// Stop, keeping disks.
+    Stop,
+    /// Reboot.
+    Reboot,
+    /// Terminate for good.
+    Terminate,
+}
+
+/// Makes, shows and ends machines.
+pub trait Provider: Send + Sync {
+    /// Which one this is.
+    fn kind(&self) -> ProviderKind;
+
+    /// What stands in the way of launching this file; empty = nothing that can be known beforehand. Makes nothing.
+    fn preflight<'a>(&'a self, cluster: &'a ClusterSpec) -> BoxFuture<'a, Vec<Problem>>;
+
+    /// Makes the batch's machines, or finds those that the same token made before. All members or an error.
+    fn launch<'a>(
+        &'a self,
+        spec: &'a LaunchSpec,
+        token: &'a ClientToken,
+    ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
+
+    /// Every machine with the cluster's tag, terminated ones too, all pages. Absence proves nothing.
+    fn describe<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
+
+    /// Asks for a change of state; returns once the provider has taken it. Safe to repeat.
+    fn lifecycle<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+        action: Lifecycle,
+        machines: &'a [MachineId],
+    ) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Gives machines their member's name (a Name tag on EC2). Safe to repeat.
+    fn name<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+        names: &'a [(MachineId, InstanceName)],
+    ) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Last part of the machine's console, for a person; empty when there is none.
+    fn console<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+        machine: &'a MachineId,
+    ) -> BoxFuture<'a, Result<String, ProviderError>>;
+
+    /// Deletes what the cluster left besides machines, once all of those are gone. One line for each thing and its
+    /// final state.
+    fn cleanup<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
+}
+
+/// One line of a cleanup's receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// instance, volume, security-group, address, disk, ...
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// terminated, deleted, or why it is still there.
+    pub state: String,
+    /// It is still there.
+    pub left: bool,
+}

@@ -1,0 +1,21 @@
+//! Compiles the .proto files with protox: no protoc is needed on the machine.
+
+use std::error::Error;
+
+const FILES: [&str; 3] = [
+    "aot/v1/types.proto",
+    "aot/v1/agent.proto",
+    "aot/v1/operator.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let descriptors = protox::compile(FILES, ["."])?;
+    tonic_prost_build::configure()
+        .bytes(".aot.v1.SpoolData.data")
+        .bytes(".aot.v1.FetchChunk.data")
+        .bytes(".aot.v1.ExecOutput.data")
+        .bytes(".aot.v1.Frame")
+        .compile_fds(descriptors)?;
+    println!("cargo:rerun-if-changed=aot");
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The contract between aot's master, its agents and its command line: messages, ids, limits and the spool's frames.
+//!
+//! Used by every other crate of the workspace; depends on none of them and does no I/O.
+
+pub mod frame;
+pub mod ids;
+pub mod limits;
+
+/// Messages and services generated from `proto/aot/v1/*.proto`; their comments are in those files.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the .proto files")]
+pub mod v1 {
+    tonic::include_proto!("aot.v1");
+}

@@ -1,0 +1,55 @@
+//! Every size and time that both sides must agree on.
+
+use std::time::Duration;
+
+/// Version of the Attach protocol. A master refuses agents whose number it does not know, with a reason.
+pub const PROTOCOL: u32 = 1;
+
+/// Largest gRPC message either side accepts on the control lane.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Largest output payload of one spool frame.
+pub const FRAME_BYTES: usize = 32 << 10;
+
+/// Largest piece of a spool in one `SpoolData`; always whole frames.
+pub const SPOOL_CHUNK_BYTES: usize = 64 << 10;
+
+/// Spool bytes that an agent sends ahead of the master's acknowledgement, over all its runs. Bounds what a ping can
+/// wait behind, and what the master holds for one session.
+pub const SPOOL_WINDOW_BYTES: usize = 512 << 10;
+
+/// Output of one run that is kept unless the job says otherwise; what is past it is counted and marked.
+pub const DEFAULT_OUTPUT_CAP_BYTES: u64 = 1 << 30;
+
+/// Most runs that an agent names in Hello. Older ended runs are dropped from it first.
+pub const MAX_RUNS: usize = 4096;
+
+/// How often each side says that it is there.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A session whose other side said nothing for this long is over.
+pub const SILENCE: Duration = Duration::from_secs(20);
+
+/// Largest enrolment request, all fields together.
+pub const MAX_ENROL_BYTES: usize = 32 << 10;
+
+/// Largest facts document of one agent.
+pub const MAX_FACTS_BYTES: usize = 256 << 10;
+
+/// EC2's limit on user-data, before base64 (EC2 User Guide, "Work with instance user data").
+pub const MAX_USER_DATA_BYTES: usize = 16_384;
+
+/// Most reboots (exit status 194) of one stage.
+pub const MAX_STAGE_REBOOTS: u32 = 5;
+
+/// Exit status of `bootstrap.sh` that asks for a reboot and another run of the same stage.
+pub const EXIT_REBOOT: i32 = 194;
+
+/// Largest bundle, as packed.
+pub const MAX_BUNDLE_BYTES: u64 = 8 << 30;
+
+/// Largest sum of file sizes in a bundle, unpacked.
+pub const MAX_UNPACKED_BYTES: u64 = 32 << 30;
+
+/// Most entries of a bundle.
+pub const MAX_BUNDLE_ENTRIES: u64 = 1_000_000;
