@@ -1,3 +1,12 @@
 //! What is wanted, what is there, and every decision between the two. Pure: no clock, no I/O, no tokio.
 
+pub mod cluster;
+pub mod event;
+pub mod facts;
 pub mod file;
+pub mod hash;
+pub mod job;
+pub mod machine;
+pub mod phase;
+pub mod view;
+pub mod world;

@@ -6,28 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use aot_proto::ids::{ClusterName, InstanceName, MachineId, PoolName};
+use aot_proto::ids::{InstanceName, MachineId, PoolName};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::model::file::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
-
-/// Which cluster's machines are meant. Machines carry the uuid in a tag, so a reused name finds nothing old.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterRef {
-    /// Its name.
-    pub name: ClusterName,
-    /// Made once, at its first launch.
-    pub uuid: String,
-    /// EC2 region, `None` = the provider's own settings.
-    pub region: Option<String>,
-}
-
-/// Makes a launch idempotent: the same token gives the same machines. At most 64 ASCII characters (RunInstances).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClientToken(pub String);
+pub use crate::model::machine::{ClientToken, ClusterRef, ErrorKind, Leftovers, Machine, MachineState};
 
 /// One batch: all missing members of one pool, in one call.
 #[derive(Debug, Clone)]
@@ -79,88 +64,6 @@ impl fmt::Debug for BootSpec {
     }
 }
 
-/// EC2's words for the state of a machine (EC2 API, InstanceState).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MachineState {
-    /// Being made or started.
-    Pending,
-    /// Up, as far as the provider knows.
-    Running,
-    /// Going down, to be started again.
-    Stopping,
-    /// Down, to be started again.
-    Stopped,
-    /// Going for good.
-    ShuttingDown,
-    /// Gone for good.
-    Terminated,
-}
-
-impl MachineState {
-    /// The word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::ShuttingDown => "shutting-down",
-            Self::Terminated => "terminated",
-        }
-    }
-
-    /// Whether it is gone, or on its way.
-    pub fn is_ending(self) -> bool {
-        matches!(self, Self::ShuttingDown | Self::Terminated)
-    }
-}
-
-impl fmt::Display for MachineState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A machine as the provider shows it: attested facts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// The provider's id.
-    pub id: MachineId,
-    /// Token of the call that made it, from its tags.
-    pub client_token: Option<ClientToken>,
-    /// Place in its launch, from 0 (EC2: ami-launch-index).
-    pub launch_index: u32,
-    /// Its member's name, when it has been tagged so.
-    pub name: Option<InstanceName>,
-    /// State now.
-    pub state: MachineState,
-    /// Why it is in that state, as the provider says; empty when it says nothing.
-    pub state_reason: String,
-    /// Addresses and names; `None` while it has none.
-    pub private_ip: Option<String>,
-    /// Public address.
-    pub public_ip: Option<String>,
-    /// Private DNS name.
-    pub private_dns: Option<String>,
-    /// Public DNS name.
-    pub public_dns: Option<String>,
-    /// Instance type.
-    pub instance_type: Option<String>,
-    /// Zone.
-    pub availability_zone: Option<String>,
-    /// Region.
-    pub region: Option<String>,
-    /// Subnet id.
-    pub subnet: Option<String>,
-    /// Image id.
-    pub image: Option<String>,
-    /// When it was launched.
-    pub launched_at: Option<SystemTime>,
-    /// All tags.
-    pub tags: BTreeMap<String, String>,
-}
-
 /// What went wrong with a call, and whether a machine may exist all the same.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -173,38 +76,6 @@ pub struct ProviderError {
     pub message: String,
     /// Provider's own code, `InsufficientInstanceCapacity`.
     pub code: Option<String>,
-}
-
-/// Kinds of failure, by what one does about them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// Try another type or subnet.
-    NoCapacity,
-    /// A limit of the account.
-    Quota,
-    /// Asked too often: wait and ask again.
-    Throttled,
-    /// No right to do that, or no credentials.
-    Denied,
-    /// The request is wrong and will stay so.
-    Invalid,
-    /// The client token stands for machines that are gone: take a new attempt.
-    TokenSpent,
-    /// Network, 5xx, a cut-off answer: ask again with the same token.
-    Unavailable,
-    /// Anything else.
-    Other,
-}
-
-/// Whether a failed launch may have made a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftovers {
-    /// No.
-    None,
-    /// Yes.
-    Some,
-    /// Nobody knows: describe, or call again with the same token.
-    Unknown,
 }
 
 /// Something that would make a launch fail, found before anything was made.

@@ -1,0 +1,91 @@
+//! Cluster facts: what every machine is told of every other.
+
+use aot_proto::v1;
+use serde_json::{Map, Value, json};
+
+use super::cluster::{Cluster, Instance, NodeFacts};
+use super::hash::sha256_hex;
+
+/// One generation, without its number: made from the instances that have reported and are alive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterFacts {
+    /// `/etc/cluster_facts.json`, byte for byte.
+    pub json: Vec<u8>,
+    /// Of `json` and of the peers' keys: another one is another generation.
+    pub content_sha256: String,
+    /// Of `json` alone.
+    pub json_sha256: String,
+    /// Wanted instances that are not in it.
+    pub missing: Vec<String>,
+    /// Who may log in where, and how to know them.
+    pub peers: Vec<v1::Peer>,
+}
+
+/// Whether an instance belongs into the cluster facts.
+pub fn counts(instance: &Instance) -> bool {
+    instance.has_machine() && instance.facts.is_some()
+}
+
+/// The cluster facts as they are now.
+pub fn of(cluster: &Cluster) -> ClusterFacts {
+    let mut all = Map::new();
+    let mut peers = Vec::new();
+    for instance in cluster.instances.values().filter(|instance| counts(instance)) {
+        let facts = instance.facts.as_ref().expect("counts says so");
+        all.insert(instance.name.to_string(), entry(cluster, instance, facts));
+        peers.push(peer(instance, facts));
+    }
+    let missing = cluster.wanted().filter(|i| !counts(i)).map(|i| i.name.to_string()).collect();
+    let mut json = serde_json::to_vec_pretty(&Value::Object(all)).expect("a JSON value can be written");
+    json.push(b'\n');
+    let json_sha256 = sha256_hex(&json);
+    ClusterFacts {
+        content_sha256: sha256_hex(format!("{json_sha256} {peers:?} {missing:?}").as_bytes()),
+        json_sha256,
+        json,
+        missing,
+        peers,
+    }
+}
+
+fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
+    let machine = instance.machine.as_ref();
+    json!({
+        "name": instance.name.as_str(),
+        "ip_address": machine.and_then(|m| m.private_ip.clone()),
+        "hostname": instance.hostname,
+        "subnet": machine.and_then(|m| m.subnet.clone()),
+        "main_user": main_user(instance, facts),
+        "owner": instance.owner,
+        "public_ip": machine.and_then(|m| m.public_ip.clone()),
+        "private_dns": machine.and_then(|m| m.private_dns.clone()),
+        "public_dns": machine.and_then(|m| m.public_dns.clone()),
+        "machine_id": instance.machine_id().map(ToString::to_string),
+        "instance_type": machine.and_then(|m| m.instance_type.clone()),
+        "availability_zone": machine.and_then(|m| m.availability_zone.clone()),
+        "region": machine.and_then(|m| m.region.clone()).or_else(|| cluster.spec.region.clone()),
+        "pool": instance.pool.as_ref().map(ToString::to_string),
+        "ssh_host_keys": facts.ssh_host_keys,
+        "node": facts.node,
+    })
+}
+
+fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {
+    instance
+        .user
+        .clone()
+        .or_else(|| (!facts.main_user.is_empty()).then(|| facts.main_user.clone()))
+}
+
+fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
+    let machine = instance.machine.as_ref();
+    let addresses = [machine.and_then(|m| m.private_ip.clone()), machine.and_then(|m| m.public_ip.clone())];
+    let keys = [&facts.root_public_key, &facts.user_public_key];
+    v1::Peer {
+        name: instance.name.to_string(),
+        hostname: instance.hostname.clone(),
+        addresses: addresses.into_iter().flatten().collect(),
+        ssh_host_keys: facts.ssh_host_keys.clone(),
+        public_keys: keys.into_iter().filter(|key| !key.is_empty()).cloned().collect(),
+    }
+}

@@ -1,0 +1,291 @@
+//! Jobs and runs: one asked-for thing over many instances, and its start on each.
+
+use std::collections::BTreeMap;
+
+use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
+use aot_proto::limits::EXIT_REBOOT;
+use aot_proto::v1::{EndKind, Ended};
+use serde::{Deserialize, Serialize};
+
+use super::cluster::{Key, UnixMs};
+
+/// Exactly one of these ends every target of every job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ran and its exit status was 0.
+    Succeeded,
+    /// It ran and did not succeed, or was cut short by its machine.
+    Failed,
+    /// It was ended because its time was up.
+    TimedOut,
+    /// It was ended because someone asked.
+    Cancelled,
+    /// The agent did not take it.
+    Rejected,
+    /// There was no session to give it to.
+    Absent,
+    /// The agent took it, or may have, and is gone; a later word replaces this.
+    LostContact,
+}
+
+impl Outcome {
+    /// The word that users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+            Self::Absent => "absent",
+            Self::LostContact => "lost_contact",
+        }
+    }
+}
+
+/// How one target ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The word.
+    pub outcome: Outcome,
+    /// Exit status, when it had one.
+    pub exit_code: Option<i32>,
+    /// Why, for a person; empty when there is nothing to add.
+    pub detail: String,
+    /// Wall time on the machine, or as seen from here.
+    pub ms: u64,
+    /// Output was cut at the cap.
+    pub truncated: bool,
+}
+
+impl Verdict {
+    /// One without a run.
+    pub fn without_run(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            exit_code: None,
+            detail: detail.into(),
+            ms: 0,
+            truncated: false,
+        }
+    }
+
+    /// What the end record of a run's spool says.
+    pub fn of(ended: &Ended) -> Self {
+        let (outcome, exit_code, detail) = match ended.kind() {
+            EndKind::Exited if ended.exit_code == 0 => (Outcome::Succeeded, Some(0), String::new()),
+            EndKind::Exited => (Outcome::Failed, Some(ended.exit_code), String::new()),
+            EndKind::Signalled => (Outcome::Failed, None, format!("ended by signal {}", ended.signal)),
+            EndKind::TimedOut => (Outcome::TimedOut, None, "its time was up".to_owned()),
+            EndKind::Silent => (Outcome::TimedOut, None, "it printed nothing for too long".to_owned()),
+            EndKind::Cancelled => (Outcome::Cancelled, None, String::new()),
+            EndKind::Interrupted => (Outcome::Failed, None, "interrupted".to_owned()),
+            EndKind::NotStarted => (Outcome::Rejected, None, "not started".to_owned()),
+            EndKind::Unspecified => (Outcome::Failed, None, "an end of unknown kind".to_owned()),
+        };
+        let mut detail = match (detail.is_empty(), ended.detail.is_empty()) {
+            (_, true) => detail,
+            (true, false) => ended.detail.clone(),
+            (false, false) => format!("{detail}: {}", ended.detail),
+        };
+        if ended.leaked_pipes {
+            let more = "a process that it left behind still holds its output";
+            detail = if detail.is_empty() { more.to_owned() } else { format!("{detail}; {more}") };
+        }
+        Self {
+            outcome,
+            exit_code,
+            detail,
+            ms: ended.wall_ms,
+            truncated: ended.cut_stdout_bytes + ended.cut_stderr_bytes > 0,
+        }
+    }
+}
+
+/// What the end of a stage's run means for the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageEnd {
+    /// The next stage.
+    Succeeded,
+    /// Reboot, then the same stage.
+    Reboot,
+    /// Not its own fault: the next attempt.
+    Interrupted,
+    /// Stop here.
+    Failed,
+}
+
+/// What the end of a stage's run means for the stage.
+pub fn stage_end(ended: &Ended) -> StageEnd {
+    match ended.kind() {
+        EndKind::Exited if ended.exit_code == 0 => StageEnd::Succeeded,
+        EndKind::Exited if ended.exit_code == EXIT_REBOOT => StageEnd::Reboot,
+        EndKind::Interrupted => StageEnd::Interrupted,
+        _ => StageEnd::Failed,
+    }
+}
+
+/// What a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobKind {
+    /// A command over a target.
+    Exec,
+    /// A launch of a file.
+    Launch,
+    /// Stages again.
+    Apply,
+}
+
+/// One asked-for thing over many instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What it is.
+    pub kind: JobKind,
+    /// Where.
+    pub cluster: ClusterName,
+    /// What was asked, for a person: `exec '*' -- uname -a`.
+    pub what: String,
+    /// Who asked: user name or uid of the socket's peer.
+    pub operator: String,
+    /// When.
+    pub started_ms: UnixMs,
+    /// When its last target ended; `None` while one has not.
+    pub ended_ms: Option<UnixMs>,
+    /// Each target's end; `None` while it has none.
+    pub targets: BTreeMap<InstanceName, Option<Verdict>>,
+}
+
+impl Job {
+    /// Targets that have not ended.
+    pub fn open(&self) -> usize {
+        self.targets.values().filter(|verdict| verdict.is_none()).count()
+    }
+
+    /// How many ended how.
+    pub fn outcomes(&self) -> BTreeMap<&'static str, u32> {
+        let mut counts = BTreeMap::new();
+        for verdict in self.targets.values().flatten() {
+            *counts.entry(verdict.outcome.as_str()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// One start of one process on one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id: the agent journals it, and starts it at most once.
+    pub id: RunId,
+    /// The job that wanted it.
+    pub job: JobId,
+    /// Where.
+    pub at: Key,
+    /// What.
+    pub what: RunKind,
+    /// How far.
+    pub state: RunState,
+    /// When it was asked for.
+    pub asked_ms: UnixMs,
+    /// How it ended.
+    pub verdict: Option<Verdict>,
+}
+
+/// What a run runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    /// A stage; all else is in the instance's record.
+    Stage {
+        /// Index.
+        index: usize,
+        /// Attempt.
+        attempt: u32,
+    },
+    /// A command.
+    Exec(Exec),
+}
+
+/// A command.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// More environment.
+    pub env: BTreeMap<String, String>,
+    /// Folder; empty = /.
+    pub cwd: String,
+    /// User; empty = root.
+    pub user: String,
+    /// Its standard input.
+    pub stdin: Vec<u8>,
+    /// Longest run, 0 = none.
+    pub timeout_ms: u64,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// On disk here; the agent may or may not have heard of it.
+    Asked,
+    /// In the agent's journal.
+    Accepted,
+    /// Over.
+    Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(kind: EndKind, exit_code: i32) -> Ended {
+        Ended {
+            kind: kind as i32,
+            exit_code,
+            ..Ended::default()
+        }
+    }
+
+    #[test]
+    fn every_kind_of_end_has_one_outcome() {
+        let table = [
+            (EndKind::Exited, 0, Outcome::Succeeded, StageEnd::Succeeded),
+            (EndKind::Exited, 3, Outcome::Failed, StageEnd::Failed),
+            (EndKind::Exited, EXIT_REBOOT, Outcome::Failed, StageEnd::Reboot),
+            (EndKind::Signalled, 0, Outcome::Failed, StageEnd::Failed),
+            (EndKind::TimedOut, 0, Outcome::TimedOut, StageEnd::Failed),
+            (EndKind::Silent, 0, Outcome::TimedOut, StageEnd::Failed),
+            (EndKind::Cancelled, 0, Outcome::Cancelled, StageEnd::Failed),
+            (EndKind::Interrupted, 0, Outcome::Failed, StageEnd::Interrupted),
+            (EndKind::NotStarted, 0, Outcome::Rejected, StageEnd::Failed),
+            (EndKind::Unspecified, 0, Outcome::Failed, StageEnd::Failed),
+        ];
+        for (kind, code, outcome, stage) in table {
+            let end = ended(kind, code);
+            assert_eq!(Verdict::of(&end).outcome, outcome, "{kind:?} {code}");
+            assert_eq!(stage_end(&end), stage, "{kind:?} {code}");
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_exited_has_an_exit_code() {
+        assert_eq!(Verdict::of(&ended(EndKind::Exited, 7)).exit_code, Some(7));
+        assert_eq!(Verdict::of(&ended(EndKind::Signalled, 0)).exit_code, None);
+    }
+
+    #[test]
+    fn cut_output_and_kept_pipes_are_said() {
+        let end = Ended {
+            cut_stderr_bytes: 1,
+            leaked_pipes: true,
+            ..ended(EndKind::Exited, 0)
+        };
+        let verdict = Verdict::of(&end);
+        assert!(verdict.truncated);
+        assert!(verdict.detail.contains("left behind"));
+    }
+}

@@ -1,0 +1,92 @@
+//! An instance as operators see it.
+
+use aot_proto::ids::ClusterName;
+use aot_proto::v1;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Instance, Stage};
+
+/// The instance of a cluster, for the operator's socket.
+pub fn instance(cluster: &ClusterName, provider: &str, instance: &Instance) -> v1::InstanceView {
+    let machine = instance.machine.as_ref();
+    let text = |field: Option<&String>| field.cloned().unwrap_or_default();
+    v1::InstanceView {
+        cluster: cluster.to_string(),
+        name: instance.name.to_string(),
+        pool: instance.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
+        machine_id: instance.machine_id().map(ToString::to_string).unwrap_or_default(),
+        state: instance.state().to_owned(),
+        phase: instance.phase.to_string(),
+        stage: current_stage(instance),
+        stages: count(instance.stages.len()),
+        private_ip: text(machine.and_then(|machine| machine.private_ip.as_ref())),
+        public_ip: text(machine.and_then(|machine| machine.public_ip.as_ref())),
+        public_dns: text(machine.and_then(|machine| machine.public_dns.as_ref())),
+        private_dns: text(machine.and_then(|machine| machine.private_dns.as_ref())),
+        connected: instance.connected(),
+        last_seen_unix_ms: instance.last_seen_ms,
+        agent_version: instance.agent_version.clone(),
+        note: instance.note.clone(),
+        properties_json: properties(instance).to_string(),
+        stage_views: instance.stages.iter().enumerate().map(stage).collect(),
+        provider: provider.to_owned(),
+        generation: instance.applied_generation,
+    }
+}
+
+/// A cluster, for the operator's socket.
+pub fn cluster(cluster: &Cluster) -> v1::ClusterView {
+    v1::ClusterView {
+        name: cluster.spec.name.to_string(),
+        uuid: cluster.uuid.clone(),
+        provider: cluster.spec.provider.to_string(),
+        region: cluster.spec.region.clone().unwrap_or_default(),
+        generation: cluster.generation,
+        launching: cluster.launching(),
+        launch_error: cluster.launch.as_ref().map(|launch| launch.error.clone()).unwrap_or_default(),
+        file: cluster.file.display().to_string(),
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The stage that runs, failed, or is next; the last one when all are done.
+fn current_stage(instance: &Instance) -> u32 {
+    let open = instance
+        .stages
+        .iter()
+        .position(|stage| stage.state != super::cluster::StageState::Succeeded);
+    count(open.unwrap_or(instance.stages.len().saturating_sub(1)))
+}
+
+fn stage((index, stage): (usize, &Stage)) -> v1::StageView {
+    v1::StageView {
+        index: count(index),
+        name: stage.plan.name.clone(),
+        state: stage.state.as_str().to_owned(),
+        attempt: stage.attempt,
+        exit_code: stage.exit_code.unwrap_or(0),
+        seconds: stage.ended_ms.saturating_sub(stage.started_ms) / 1000,
+        bundle_sha256: stage.plan.bundle_sha256.clone(),
+        detail: stage.detail.clone(),
+    }
+}
+
+fn properties(instance: &Instance) -> Value {
+    let machine = instance.machine.as_ref();
+    json!({
+        "instance": instance.machine_id().map(ToString::to_string),
+        "image": machine.and_then(|machine| machine.image.clone()),
+        "instance_type": machine.and_then(|machine| machine.instance_type.clone()),
+        "region": machine.and_then(|machine| machine.region.clone()),
+        "availability_zone": machine.and_then(|machine| machine.availability_zone.clone()),
+        "subnet": machine.and_then(|machine| machine.subnet.clone()),
+        "owner": instance.owner,
+        "user": instance.user,
+        "hostname": instance.hostname,
+        "attempt": instance.attempt,
+        "tags": machine.map(|machine| machine.tags.clone()),
+    })
+}

@@ -1,0 +1,224 @@
+//! Commands over many instances: given, answered, ended, lost.
+
+use aot_proto::ids::{InstanceName, JobId, RunId};
+use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
+use aot_proto::v1;
+
+use super::input::{Answer, Effect, ExecAsk, ExecTarget, OpError};
+use super::World;
+use crate::model::cluster::Key;
+use crate::model::job::{Exec, Job, JobKind, Outcome, Run, RunKind, RunState, Verdict};
+
+impl World {
+    pub(super) fn exec(&mut self, ask: ExecAsk) -> Answer {
+        let Some(cluster) = self.clusters.get(&ask.cluster) else {
+            return Answer::Error(OpError::NoCluster(ask.cluster.to_string()));
+        };
+        if !ask.instances.iter().any(|name| cluster.instances.contains_key(name)) {
+            return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
+        }
+        let id = self.new_job();
+        self.jobs.insert(id, Job {
+            id,
+            kind: JobKind::Exec,
+            cluster: ask.cluster.clone(),
+            what: ask.what,
+            operator: ask.operator,
+            started_ms: self.now,
+            ended_ms: None,
+            targets: ask.instances.iter().map(|name| (name.clone(), None)).collect(),
+        });
+        self.dirty.jobs.insert(id);
+        let targets = ask
+            .instances
+            .into_iter()
+            .map(|name| {
+                let at = Key { cluster: ask.cluster.clone(), instance: name };
+                let run = self.ask_exec(id, &at, &ask.exec);
+                ExecTarget { instance: at.instance, run }
+            })
+            .collect();
+        Answer::Exec { job: id, targets }
+    }
+
+    /// One target: a run when there is a session for it (or may be, just after a restart), else its end.
+    fn ask_exec(&mut self, job: JobId, at: &Key, exec: &Exec) -> Result<RunId, Verdict> {
+        let absent = match self.instance(at) {
+            None => Some("there is no such instance any more".to_owned()),
+            Some(i) if i.session.is_some() => None,
+            Some(i) if i.lost_ms.is_none() && i.identity.is_some() && !self.settled_in() => None,
+            Some(i) => Some(format!("its agent is not connected ({}, {})", i.phase, or_dash(i.state()))),
+        };
+        if let Some(detail) = absent {
+            let verdict = Verdict::without_run(Outcome::Absent, detail);
+            self.end_target(job, &at.instance, verdict.clone());
+            return Err(verdict);
+        }
+        let id = self.add_run(job, at, RunKind::Exec(exec.clone()));
+        Ok(id)
+    }
+
+    /// Records a run and gives it to the session that is open, if one is.
+    pub(super) fn add_run(&mut self, job: JobId, at: &Key, what: RunKind) -> RunId {
+        let id = self.new_run();
+        let run = Run {
+            id,
+            job,
+            at: at.clone(),
+            what,
+            state: RunState::Asked,
+            asked_ms: self.now,
+            verdict: None,
+        };
+        self.runs.insert(id, run);
+        self.dirty.runs.insert(id);
+        if let Some(session) = self.instance(at).and_then(|i| i.session) {
+            self.give(id, session);
+        }
+        id
+    }
+
+    /// Sends a run to a session. The agent starts it once, however often it gets it.
+    pub(super) fn give(&mut self, id: RunId, session: u64) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let at = run.at.clone();
+        let message = match &run.what {
+            RunKind::Exec(exec) => exec_message(run, exec),
+            RunKind::Stage { index, attempt } => match self.stage_message(run, *index, *attempt) {
+                Some(message) => message,
+                None => return,
+            },
+        };
+        self.send(&at, session, v1::master_message::Body::StartRun(message));
+    }
+
+    pub(super) fn mark_accepted(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id).filter(|run| run.state == RunState::Asked) {
+            run.state = RunState::Accepted;
+            self.dirty.runs.insert(id);
+        }
+    }
+
+    pub(super) fn run_answer(&mut self, id: RunId, accepted: bool, reason: &str) -> Answer {
+        if accepted {
+            self.mark_accepted(id);
+            return Answer::None;
+        }
+        let Some(run) = self.runs.get(&id) else { return Answer::None };
+        match run.what {
+            RunKind::Exec(_) => self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None),
+            RunKind::Stage { .. } => {
+                let ended = v1::Ended {
+                    kind: v1::EndKind::NotStarted as i32,
+                    detail: reason.to_owned(),
+                    ..v1::Ended::default()
+                };
+                self.run_ended(id, &ended);
+            }
+        }
+        Answer::None
+    }
+
+    /// The spool of a run is whole and here.
+    pub(super) fn run_ended(&mut self, id: RunId, ended: &v1::Ended) -> Answer {
+        if self.runs.contains_key(&id) {
+            self.end_run(id, Verdict::of(ended), Some(ended));
+        }
+        Answer::None
+    }
+
+    /// Ends a run, its target and its stage; once.
+    pub(super) fn end_run(&mut self, id: RunId, verdict: Verdict, ended: Option<&v1::Ended>) {
+        let Some(mut run) = self.runs.remove(&id) else { return };
+        run.state = RunState::Ended;
+        run.verdict = Some(verdict.clone());
+        let (job, at, what) = (run.job, run.at.clone(), run.what.clone());
+        self.dirty.runs.remove(&id);
+        self.dirty.ended_runs.push(run);
+        if let Some(session) = self.instance(&at).and_then(|i| i.session) {
+            let run_id = id.to_string();
+            self.send(&at, session, v1::master_message::Body::ForgetRun(v1::ForgetRun { run_id }));
+        }
+        match (what, ended) {
+            (RunKind::Exec(_), _) => self.end_target(job, &at.instance, verdict),
+            (RunKind::Stage { index, .. }, Some(ended)) => self.stage_ended(&at, index, id, ended, &verdict),
+            (RunKind::Stage { index, .. }, None) => {
+                let ended = v1::Ended { detail: verdict.detail.clone(), ..v1::Ended::default() };
+                self.stage_ended(&at, index, id, &ended, &verdict);
+            }
+        }
+    }
+
+    /// Gives a target its end; a later word replaces `lost_contact` and nothing else.
+    pub(super) fn end_target(&mut self, id: JobId, instance: &InstanceName, verdict: Verdict) {
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let slot = job.targets.entry(instance.clone()).or_insert(None);
+        if slot.as_ref().is_some_and(|v| v.outcome != Outcome::LostContact) {
+            return;
+        }
+        *slot = Some(verdict.clone());
+        if job.open() == 0 && job.ended_ms.is_none() {
+            job.ended_ms = Some(now);
+        }
+        self.dirty.jobs.insert(id);
+        self.do_later(Effect::TargetEnded { job: id, instance: instance.clone(), verdict });
+    }
+
+    /// A run that was reported as lost before the agent was known to have it: it must not start behind anyone's back.
+    pub(super) fn was_given_up(&self, id: RunId) -> bool {
+        let Some(run) = self.runs.get(&id) else { return false };
+        let verdict = self.jobs.get(&run.job).and_then(|job| job.targets.get(&run.at.instance)?.as_ref());
+        matches!(run.what, RunKind::Exec(_)) && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
+    }
+
+    /// Commands whose agent has been away for too long.
+    pub(super) fn settle_lost_runs(&mut self) {
+        let lost: Vec<(RunId, JobId, InstanceName)> = self
+            .runs
+            .values()
+            .filter(|run| matches!(run.what, RunKind::Exec(_)) && self.run_is_lost(run))
+            .map(|run| (run.id, run.job, run.at.instance.clone()))
+            .collect();
+        for (_, job, instance) in lost {
+            let told = self.jobs.get(&job).is_some_and(|j| j.targets.get(&instance).is_some_and(Option::is_some));
+            if !told {
+                let detail = "its agent is gone; the result is taken in when it comes back";
+                self.end_target(job, &instance, Verdict::without_run(Outcome::LostContact, detail));
+            }
+        }
+    }
+
+    fn run_is_lost(&self, run: &Run) -> bool {
+        self.instance(&run.at).is_none_or(|instance| self.is_lost(instance))
+    }
+
+    /// A job that is over before it is told: for the record.
+    pub(super) fn record(&mut self, job: Job) -> Answer {
+        let id = job.id;
+        self.jobs.insert(id, job);
+        self.dirty.jobs.insert(id);
+        Answer::Started(id)
+    }
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "no machine" } else { text }
+}
+
+fn exec_message(run: &Run, exec: &Exec) -> v1::StartRun {
+    v1::StartRun {
+        run_id: run.id.to_string(),
+        job_id: run.job.to_string(),
+        timeout_ms: exec.timeout_ms,
+        silence_timeout_ms: 0,
+        output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
+        env: exec.env.clone().into_iter().collect(),
+        what: Some(v1::start_run::What::Exec(v1::ExecSpec {
+            argv: exec.argv.clone(),
+            cwd: exec.cwd.clone(),
+            user: exec.user.clone(),
+            stdin: exec.stdin.clone(),
+        })),
+    }
+}

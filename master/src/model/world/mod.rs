@@ -1,0 +1,262 @@
+//! All that the master knows, and every decision over it: `World::step` takes one input and says what to do.
+//!
+//! Pure: no clock, no I/O. The loop in `run` writes what `take_changes` gives to the store, then does the effects, in
+//! that order; so whatever is done was on disk first, and a restart rebuilds this from the store and goes on.
+
+mod agents;
+mod exec;
+mod facts;
+mod input;
+mod launch;
+mod machines;
+mod stages;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
+
+pub use input::{
+    Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, ExecTarget, Granted, Input, LaunchAsk, OpError, Refused,
+};
+
+use super::cluster::{Cluster, Instance, Key, UnixMs};
+use super::event::Event;
+use super::hash::JoinKey;
+use super::job::{Job, Run};
+use super::view;
+
+/// After this long without its session a target that was given work has lost contact, and the barrier stops waiting
+/// for it.
+pub const LOST_AFTER_MS: u64 = 30_000;
+
+/// How many times in a row a stage may be interrupted before it counts as failed.
+pub const MAX_INTERRUPTIONS: u32 = 5;
+
+/// Everything the master knows.
+pub struct World {
+    /// By name.
+    pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Jobs with an open target, and those that ended since the start.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Runs that have not ended.
+    pub runs: BTreeMap<RunId, Run>,
+    join_key: JoinKey,
+    ids: Ids,
+    started_ms: UnixMs,
+    now: UnixMs,
+    effects: Vec<Effect>,
+    dirty: Dirty,
+    polls: BTreeMap<ClusterName, Poll>,
+    stale: BTreeSet<ClusterName>,
+}
+
+/// When a cluster's machines are asked for. Not kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Poll {
+    next_ms: UnixMs,
+    in_flight: bool,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    clusters: BTreeSet<ClusterName>,
+    instances: BTreeSet<Key>,
+    facts: BTreeSet<Key>,
+    jobs: BTreeSet<JobId>,
+    runs: BTreeSet<RunId>,
+    ended_runs: Vec<Run>,
+    removed: Vec<Cluster>,
+}
+
+/// Makes ids: time and a random stream (SplitMix64) seeded once.
+#[derive(Debug, Clone)]
+struct Ids(u64);
+
+impl Ids {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn random(&mut self) -> u128 {
+        (u128::from(self.next()) << 64 | u128::from(self.next())) >> 48
+    }
+}
+
+impl World {
+    /// From what the store had. `seed` is random; `now` is when the master came up.
+    pub fn new(
+        clusters: Vec<Cluster>,
+        jobs: Vec<Job>,
+        runs: Vec<Run>,
+        join_key: JoinKey,
+        seed: u64,
+        now: UnixMs,
+    ) -> Self {
+        Self {
+            clusters: clusters.into_iter().map(|c| (c.spec.name.clone(), c)).collect(),
+            jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
+            runs: runs.into_iter().map(|run| (run.id, run)).collect(),
+            join_key,
+            ids: Ids(seed),
+            started_ms: now,
+            now,
+            effects: Vec::new(),
+            dirty: Dirty::default(),
+            polls: BTreeMap::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one input. What it changed is in `take_changes`, to be stored before any effect is done.
+    pub fn step(&mut self, input: Input, now: UnixMs) -> (Answer, Vec<Effect>) {
+        self.now = now;
+        let answer = match input {
+            Input::Launch(ask) => self.launch(*ask),
+            Input::Apply(ask) => self.apply(ask),
+            Input::Exec(ask) => self.exec(ask),
+            Input::Record(job) => self.record(*job),
+            Input::Terminate { cluster, instances } => self.terminate(&cluster, &instances),
+            Input::Cleanup { cluster } => self.cleanup(&cluster),
+            Input::Poll { cluster } => self.poll_now(&cluster),
+            Input::Enrol(ask) => self.enrol(ask),
+            Input::Issued { at, key_sha256, serial, expires_unix } => self.issued(&at, key_sha256, serial, expires_unix),
+            Input::BootStep { token_sha256, machine, step, detail } => {
+                self.boot_step(&token_sha256, &machine, &step, &detail)
+            }
+            Input::Attached { at, session, hello } => self.attached(&at, session, &hello),
+            Input::Facts { at, session, facts } => self.facts_reported(&at, session, *facts),
+            Input::Applied { at, session, generation, error } => self.facts_applied(&at, session, generation, &error),
+            Input::RunAnswer { run, accepted, reason } => self.run_answer(run, accepted, &reason),
+            Input::RunEnded { run, ended } => self.run_ended(run, &ended),
+            Input::Closed { at, session, why } => self.closed(&at, session, &why),
+            Input::Launched { cluster, token, result } => self.launched(&cluster, &token, result),
+            Input::Described { cluster, result } => self.described(&cluster, result),
+            Input::LifecycleDone { cluster, error } => self.lifecycle_done(&cluster, error),
+            Input::Cleaned { cluster, result } => self.cleaned(&cluster, result),
+            Input::Tick => self.tick(),
+        };
+        (answer, std::mem::take(&mut self.effects))
+    }
+
+    /// What changed since the last call, as the store keeps it.
+    pub fn take_changes(&mut self) -> Changes {
+        let dirty = std::mem::take(&mut self.dirty);
+        let instance = |key: &Key| self.instance(key).map(|found| (key.clone(), found.clone()));
+        Changes {
+            clusters: dirty.clusters.iter().filter_map(|name| self.clusters.get(name).cloned()).collect(),
+            instances: dirty.instances.iter().filter_map(instance).collect(),
+            facts: dirty
+                .facts
+                .iter()
+                .filter_map(|key| Some((key.clone(), self.instance(key)?.facts.clone()?)))
+                .collect(),
+            jobs: dirty.jobs.iter().filter_map(|id| self.jobs.get(id).cloned()).collect(),
+            runs: dirty
+                .runs
+                .iter()
+                .filter_map(|id| self.runs.get(id).cloned())
+                .chain(dirty.ended_runs)
+                .collect(),
+            removed: dirty.removed,
+        }
+    }
+
+    /// The instance.
+    pub fn instance(&self, at: &Key) -> Option<&Instance> {
+        self.clusters.get(&at.cluster)?.instances.get(&at.instance)
+    }
+
+    fn instance_mut(&mut self, at: &Key) -> Option<&mut Instance> {
+        self.dirty.instances.insert(at.clone());
+        self.clusters.get_mut(&at.cluster)?.instances.get_mut(&at.instance)
+    }
+
+    fn cluster_mut(&mut self, name: &ClusterName) -> Option<&mut Cluster> {
+        self.dirty.clusters.insert(name.clone());
+        self.clusters.get_mut(name)
+    }
+
+    fn keys(&self, cluster: &ClusterName) -> Vec<Key> {
+        let Some(found) = self.clusters.get(cluster) else {
+            return Vec::new();
+        };
+        let key = |instance: &InstanceName| Key { cluster: cluster.clone(), instance: instance.clone() };
+        found.instances.keys().map(key).collect()
+    }
+
+    fn do_later(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Tells of a change of an instance.
+    fn tell(&mut self, at: &Key, kind: &'static str, message: impl Into<String>) {
+        let event = self.about(at, kind, message);
+        self.do_later(Effect::Event(Box::new(event)));
+    }
+
+    /// An event about an instance, with its view as it is now.
+    fn about(&self, at: &Key, kind: &'static str, message: impl Into<String>) -> Event {
+        let mut event = Event::cluster(&at.cluster, kind, message);
+        event.instance = Some(at.instance.clone());
+        event.view = self.view(at);
+        event
+    }
+
+    fn tell_cluster(&mut self, cluster: &ClusterName, kind: &'static str, message: impl Into<String>) {
+        let event = Event::cluster(cluster, kind, message);
+        self.do_later(Effect::Event(Box::new(event)));
+    }
+
+    /// The instance as operators see it.
+    pub fn view(&self, at: &Key) -> Option<aot_proto::v1::InstanceView> {
+        let cluster = self.clusters.get(&at.cluster)?;
+        let instance = cluster.instances.get(&at.instance)?;
+        Some(view::instance(&at.cluster, &cluster.spec.provider.to_string(), instance))
+    }
+
+    fn new_job(&mut self) -> JobId {
+        JobId::from_parts(self.now, self.ids.random())
+    }
+
+    fn new_run(&mut self) -> RunId {
+        RunId::from_parts(self.now, self.ids.random())
+    }
+
+    /// Level-triggered: does whatever a cluster's state calls for now. Safe to call at any time.
+    fn advance(&mut self, cluster: &ClusterName) {
+        self.call_due_batches(cluster);
+        self.renew_facts(cluster);
+        self.hand_out_facts(cluster);
+        self.start_stages(cluster);
+        self.end_launch(cluster);
+    }
+
+    fn tick(&mut self) -> Answer {
+        for name in self.clusters.keys().cloned().collect::<Vec<_>>() {
+            self.pass_deadline(&name);
+            self.poll_if_due(&name);
+            self.advance(&name);
+        }
+        self.settle_lost_runs();
+        Answer::None
+    }
+
+    /// Whether agents have had the time to come back since the master came up.
+    fn settled_in(&self) -> bool {
+        self.now >= self.started_ms + LOST_AFTER_MS
+    }
+
+    /// Whether a session that is not there is known to be gone: not merely unseen since a restart of the master.
+    fn is_lost(&self, instance: &Instance) -> bool {
+        instance.session.is_none()
+            && match instance.lost_ms {
+                Some(since) => self.now >= since + LOST_AFTER_MS,
+                None => self.settled_in(),
+            }
+    }
+}

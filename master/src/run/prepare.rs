@@ -1,0 +1,95 @@
+//! From a file's text to something that can be decided on: parsed, checked, its bundles packed into the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use crate::bundle::{self, BundleError, Packed};
+use crate::config;
+use crate::model::cluster::StagePlan;
+use crate::model::file::{BundleSource, ClusterSpec, StageSpec};
+use crate::model::stage::ledger_key;
+
+/// Why a file can't be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is wrong with it, ready to be shown.
+    #[error("{0}")]
+    File(String),
+    /// A bundle.
+    #[error("stage {index} of {pool}: {source}")]
+    Bundle {
+        /// Of which pool or instance.
+        pool: String,
+        /// Which stage.
+        index: usize,
+        /// What about it.
+        source: BundleError,
+    },
+}
+
+/// A file that can be launched.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Parsed.
+    pub spec: ClusterSpec,
+    /// Stages by pool label.
+    pub stages: BTreeMap<String, Vec<StagePlan>>,
+    /// What the operator should know.
+    pub notices: Vec<String>,
+}
+
+/// Parses the text and packs every bundle into `bundles`. Blocks on the disk.
+///
+/// # Errors
+/// When the file is wrong, or a bundle can't be packed.
+pub fn file(text: &str, path: &Path, bundles: &Path) -> Result<Prepared, Error> {
+    let parsed = config::parse(text, path).map_err(|report| Error::File(report.to_string()))?;
+    let problems = config::check_files(&parsed.spec);
+    if !problems.is_empty() {
+        let lines: Vec<String> = problems.iter().map(|p| format!("{}\n  hint: {}", p.message, p.hint)).collect();
+        return Err(Error::File(lines.join("\n")));
+    }
+    let stages = stages(&parsed.spec, bundles)?;
+    Ok(Prepared { spec: parsed.spec, stages, notices: parsed.notices })
+}
+
+/// Packs the bundles of every pool, each source once.
+///
+/// # Errors
+/// When a bundle can't be packed.
+pub fn stages(spec: &ClusterSpec, bundles: &Path) -> Result<BTreeMap<String, Vec<StagePlan>>, Error> {
+    let mut packed: HashMap<PathBuf, Packed> = HashMap::new();
+    let mut all = BTreeMap::new();
+    for pool in &spec.pools {
+        let mut plans = Vec::new();
+        for (index, stage) in pool.stages.iter().enumerate() {
+            let failed = |source| Error::Bundle { pool: pool.label().to_owned(), index, source };
+            plans.push(plan(stage, one(&stage.source, bundles, &mut packed).map_err(failed)?));
+        }
+        all.insert(pool.label().to_owned(), plans);
+    }
+    Ok(all)
+}
+
+fn one(source: &BundleSource, bundles: &Path, packed: &mut HashMap<PathBuf, Packed>) -> Result<Packed, BundleError> {
+    if let Some(done) = packed.get(source.path()) {
+        return Ok(done.clone());
+    }
+    let done = bundle::pack(source, bundles)?;
+    packed.insert(source.path().clone(), done.clone());
+    Ok(done)
+}
+
+fn plan(stage: &StageSpec, packed: Packed) -> StagePlan {
+    StagePlan {
+        name: stage.name.clone(),
+        key: ledger_key(&packed.sha256, &stage.args, &stage.env),
+        bundle_sha256: packed.sha256,
+        bundle_bytes: packed.bytes,
+        args: stage.args.clone(),
+        env: stage.env.clone(),
+        timeout: stage.timeout,
+        silence_timeout: stage.silence_timeout,
+        needs: stage.needs.clone(),
+    }
+}

@@ -1,0 +1,369 @@
+//! Enrolment and the agents' services. Attach starts a session and carries its reports to whoever decides.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aot_proto::ids::{RunId, SpiffeId};
+use aot_proto::limits::{HEARTBEAT, MAX_FACTS_BYTES, SILENCE};
+use aot_proto::v1::agent_link_server::AgentLink;
+use aot_proto::v1::enrolment_server::Enrolment;
+use aot_proto::v1::{self, master_message};
+use futures::Stream;
+use prost::bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::limits::RateLimit;
+use super::listener::Peer;
+use crate::enrol::{attest, ca};
+use crate::model::cluster::{Key, NodeFacts};
+use crate::model::world::{Answer, Input, Refused};
+use crate::run::Engine;
+use crate::session::Session;
+use crate::session::protocol::{Protocol, Report};
+use crate::session::registry::{Command, Registry};
+use crate::store::spool::{Arrived, Spools, end_record};
+
+/// Messages that may wait to go out on one stream, past HTTP/2's own window.
+const OUTBOUND: usize = 16;
+
+/// Reports of one session that may wait for a decision. When full, the session stops reading.
+const REPORTS: usize = 256;
+
+/// Bytes of a bundle in one message.
+const FETCH_BYTES: usize = 64 << 10;
+
+/// What the agents' services need.
+#[derive(Clone)]
+pub struct AgentApi {
+    /// Who decides.
+    pub engine: Engine,
+    /// Who signs.
+    pub ca: Arc<ca::Ca>,
+    /// Who is there.
+    pub registry: Arc<Registry>,
+    /// Outputs.
+    pub spools: Arc<Spools>,
+    /// Where bundles lie, by content.
+    pub bundles: Arc<std::path::Path>,
+    /// How often one may try to enrol.
+    pub limit: Arc<RateLimit>,
+    /// Owner of sessions.
+    pub tasks: TaskTracker,
+    /// Ends sessions.
+    pub stop: CancellationToken,
+}
+
+fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+    request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("no connection"))
+}
+
+#[tonic::async_trait]
+impl Enrolment for AgentApi {
+    async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolReply>, Status> {
+        let peer = peer(&request)?;
+        if !self.limit.take(peer.address.ip(), Instant::now()) {
+            return Err(Status::resource_exhausted("slow down"));
+        }
+        let request = request.into_inner();
+        let refuse = |why: &dyn std::fmt::Display| {
+            tracing::warn!(address = %peer.address, machine = %request.machine_id, error = %why, "refused to enrol");
+            Status::permission_denied("not admitted")
+        };
+        let csr = ca::read_request(&request.csr_der).map_err(|error| refuse(&error))?;
+        let ask = attest::examine(&request, csr.key_sha256.clone()).map_err(|error| refuse(&error))?;
+        let granted = match self.engine.ask(Input::Enrol(ask)).await.map(|decided| decided.answer) {
+            Some(Answer::Granted(granted)) => granted,
+            Some(Answer::Refused(why)) => {
+                let status = refuse(&why);
+                // A machine may be faster than the answer to the call that made it: that is no refusal.
+                return Err(if why == Refused::TooEarly { Status::unavailable("try again") } else { status });
+            }
+            _ => return Err(Status::unavailable("the master is stopping")),
+        };
+        let id = SpiffeId {
+            master: self.ca.id().to_owned(),
+            cluster: granted.at.cluster.clone(),
+            instance: granted.at.instance.clone(),
+            machine: granted.machine.clone(),
+        };
+        let issued = self.issue(&csr, &id, granted.at.clone()).await?;
+        Ok(Response::new(v1::EnrolReply {
+            certificate_pem: issued.pem,
+            ca_pem: self.ca.pem().to_owned(),
+            cluster: granted.at.cluster.to_string(),
+            instance: granted.at.instance.to_string(),
+            pool: granted.pool,
+            spiffe_id: id.to_string(),
+            expires_unix: issued.expires_unix,
+        }))
+    }
+}
+
+impl AgentApi {
+    async fn issue(&self, csr: &ca::Request, id: &SpiffeId, at: Key) -> Result<ca::Issued, Status> {
+        let issued = self.ca.issue(csr, id).map_err(|error| {
+            tracing::error!(instance = %at, %error, "cannot sign a certificate");
+            Status::internal("cannot sign")
+        })?;
+        let input = Input::Issued {
+            at,
+            key_sha256: csr.key_sha256.clone(),
+            serial: issued.serial.clone(),
+            expires_unix: issued.expires_unix,
+        };
+        self.engine.ask(input).await.ok_or_else(|| Status::unavailable("the master is stopping"))?;
+        Ok(issued)
+    }
+
+    /// The instance that a connection's certificate stands for, when its machine is still that instance's.
+    fn known(&self, peer: &Peer) -> Result<(Key, SpiffeId), Status> {
+        let holder = peer.holder.as_ref().ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
+        let at = Key { cluster: holder.id.cluster.clone(), instance: holder.id.instance.clone() };
+        let current = self.engine.look(|world| {
+            let instance = world.instance(&at);
+            instance.is_some_and(|i| i.machine_id() == Some(&holder.id.machine) && i.identity.is_some())
+        });
+        if holder.id.master == self.ca.id() && current {
+            return Ok((at, holder.id.clone()));
+        }
+        tracing::warn!(address = %peer.address, agent = %holder.id, "refused an agent whose machine is no longer that instance's");
+        Err(Status::permission_denied("not admitted"))
+    }
+}
+
+type Outbound = Pin<Box<dyn Stream<Item = Result<v1::MasterMessage, Status>> + Send>>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<v1::FetchChunk, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AgentLink for AgentApi {
+    type AttachStream = Outbound;
+    type FetchStream = Chunks;
+
+    async fn attach(&self, request: Request<Streaming<v1::AgentMessage>>) -> Result<Response<Outbound>, Status> {
+        let peer = peer(&request)?;
+        let (at, id) = self.known(&peer)?;
+        let (session, commands) = self.registry.register(&at);
+        let (outbound, stream) = mpsc::channel(OUTBOUND);
+        let (reports, inbox) = mpsc::channel(REPORTS);
+        tracing::info!(instance = %at, session, address = %peer.address, "session begins");
+        let owner = Session {
+            inbound: request.into_inner(),
+            outbound,
+            commands,
+            reports,
+            protocol: Protocol::new(Instant::now()),
+        };
+        let pump = Pump { api: self.clone(), at: at.clone(), id, session };
+        let (api, stop) = (self.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let (why, ()) = tokio::join!(owner.run(stop), pump.run(inbox));
+            tracing::info!(instance = %at, session, error = %why, "session ends");
+            api.registry.remove(&at, session);
+            api.engine.tell(Input::Closed { at, session, why: why.to_string() }).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Chunks>, Status> {
+        let peer = peer(&request)?;
+        self.known(&peer)?;
+        let request = request.into_inner();
+        if request.sha256.len() != 64 || !request.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Status::invalid_argument("a bundle is named by its SHA-256 in hex"));
+        }
+        let unreadable = |error: std::io::Error| Status::not_found(format!("the bundle cannot be read: {error}"));
+        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256)).await.map_err(unreadable)?;
+        let total = file.metadata().await.map_err(unreadable)?.len();
+        if request.offset > total {
+            return Err(Status::out_of_range(format!("the bundle has {total} bytes")));
+        }
+        file.seek(std::io::SeekFrom::Start(request.offset)).await.map_err(unreadable)?;
+        let (sender, stream) = mpsc::channel(4);
+        self.tasks.spawn(send_file(file, total, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+async fn send_file(mut file: tokio::fs::File, total: u64, sender: mpsc::Sender<Result<v1::FetchChunk, Status>>) {
+    loop {
+        let mut data = vec![0; FETCH_BYTES];
+        let chunk = match file.read(&mut data).await {
+            Ok(0) => return,
+            Ok(len) => {
+                data.truncate(len);
+                Ok(v1::FetchChunk { data: Bytes::from(data), total_bytes: total })
+            }
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        };
+        let failed = chunk.is_err();
+        if sender.send(chunk).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Carries one session's reports on, in order.
+struct Pump {
+    api: AgentApi,
+    at: Key,
+    id: SpiffeId,
+    session: u64,
+}
+
+impl Pump {
+    async fn run(self, mut inbox: mpsc::Receiver<Report>) {
+        while let Some(report) = inbox.recv().await {
+            match report {
+                Report::Hello(hello) => self.hello(hello).await,
+                Report::Facts(facts) => self.facts(*facts).await,
+                Report::Applied(applied) => {
+                    let (at, session) = (self.at.clone(), self.session);
+                    let (generation, error) = (applied.generation, applied.error);
+                    self.api.engine.tell(Input::Applied { at, session, generation, error }).await;
+                }
+                Report::RunAnswer(answer) => self.run_answer(answer).await,
+                Report::Spool { run, data } => self.spool(run, data).await,
+                Report::Renew(csr) => self.renew(&csr).await,
+            }
+        }
+    }
+
+    fn send(&self, body: master_message::Body) {
+        if !self.api.registry.send(&self.at, self.session, Command::Send(Box::new(body))) {
+            tracing::debug!(instance = %self.at, session = self.session, "the session has ended meanwhile");
+        }
+    }
+
+    async fn hello(&self, hello: Box<v1::Hello>) {
+        let acks = hello.runs.iter().filter_map(|run| {
+            let bytes = self.api.spools.have(run.run_id.parse().ok()?);
+            Some(v1::SpoolAck { run_id: run.run_id.clone(), bytes })
+        });
+        let main_user = self.api.engine.look(|world| world.instance(&self.at).and_then(|i| i.user.clone()));
+        self.send(master_message::Body::Welcome(v1::Welcome {
+            session: self.session,
+            cluster: self.at.cluster.to_string(),
+            instance: self.at.instance.to_string(),
+            main_user: main_user.unwrap_or_default(),
+            heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
+            acks: acks.collect(),
+        }));
+        self.forget_ended(&hello);
+        let (at, session) = (self.at.clone(), self.session);
+        self.api.engine.tell(Input::Attached { at, session, hello }).await;
+    }
+
+    /// Runs that the agent still has and whose end is on record here.
+    fn forget_ended(&self, hello: &v1::Hello) {
+        for state in &hello.runs {
+            let Ok(run) = state.run_id.parse::<RunId>() else { continue };
+            if !self.api.engine.look(|world| world.runs.contains_key(&run)) {
+                self.send(master_message::Body::ForgetRun(v1::ForgetRun { run_id: state.run_id.clone() }));
+            }
+        }
+    }
+
+    async fn facts(&self, facts: v1::FactsReport) {
+        let node = serde_json::from_str(&facts.node_json).unwrap_or(serde_json::Value::Null);
+        if facts.node_json.len() > MAX_FACTS_BYTES || !node.is_object() {
+            tracing::warn!(instance = %self.at, bytes = facts.node_json.len(), "facts that are no JSON object, or too large");
+            return;
+        }
+        let facts = Box::new(NodeFacts {
+            node,
+            ssh_host_keys: facts.ssh_host_keys.into_iter().filter(|key| one_line(key)).collect(),
+            root_public_key: Some(facts.root_public_key).filter(|key| one_line(key)).unwrap_or_default(),
+            user_public_key: Some(facts.user_public_key).filter(|key| one_line(key)).unwrap_or_default(),
+            main_user: facts.main_user,
+        });
+        let (at, session) = (self.at.clone(), self.session);
+        self.api.engine.tell(Input::Facts { at, session, facts }).await;
+    }
+
+    async fn run_answer(&self, answer: v1::RunAnswer) {
+        if let Ok(run) = answer.run_id.parse() {
+            let (accepted, reason) = (answer.accepted, answer.reason);
+            self.api.engine.tell(Input::RunAnswer { run, accepted, reason }).await;
+        }
+    }
+
+    /// A piece of output. Only a run of this very instance may be written to.
+    async fn spool(&self, run: RunId, data: v1::SpoolData) {
+        if !self.api.engine.look(|world| world.runs.get(&run).is_some_and(|found| found.at == self.at)) {
+            self.send(master_message::Body::ForgetRun(v1::ForgetRun { run_id: run.to_string() }));
+            return;
+        }
+        let whole = match self.api.spools.append(run, data.offset, data.data, data.end).await {
+            Ok(Arrived::Part(progress)) => {
+                let ack = v1::SpoolAck { run_id: run.to_string(), bytes: progress.bytes };
+                self.send(master_message::Body::SpoolAck(ack));
+                if !progress.ended {
+                    return;
+                }
+                None
+            }
+            Ok(Arrived::Whole(bytes)) => Some(bytes),
+            Err(error) => {
+                tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
+                return;
+            }
+        };
+        let ended = match &whole {
+            Some(bytes) => aot_proto::frame::decode_all(bytes).ok().and_then(|(frames, _)| end_record(frames.last()?)),
+            None => {
+                let spools = self.api.spools.clone();
+                tokio::task::spawn_blocking(move || spools.end_of(run)).await.ok().flatten()
+            }
+        };
+        let ended = ended.unwrap_or_else(|| v1::Ended {
+            kind: v1::EndKind::Interrupted as i32,
+            detail: "its output has no end record".to_owned(),
+            ..v1::Ended::default()
+        });
+        self.api.engine.run_ended(run, ended, whole).await;
+    }
+
+    async fn renew(&self, csr_der: &[u8]) {
+        let renewed = match ca::read_request(csr_der) {
+            Ok(csr) => self.api.issue(&csr, &self.id, self.at.clone()).await.map_err(|status| status.message().to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let reply = match renewed {
+            Ok(issued) => v1::RenewReply {
+                certificate_pem: issued.pem,
+                error: String::new(),
+                expires_unix: issued.expires_unix,
+            },
+            Err(error) => {
+                tracing::warn!(instance = %self.at, %error, "refused to renew a certificate");
+                v1::RenewReply { error, ..v1::RenewReply::default() }
+            }
+        };
+        self.send(master_message::Body::Renew(reply));
+    }
+}
+
+/// A key goes into other machines' files: it must be one line.
+fn one_line(key: &str) -> bool {
+    !key.is_empty() && key.len() < 16_384 && !key.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_would_smuggle_lines_into_other_machines_is_dropped() {
+        assert!(one_line("ssh-ed25519 AAAA root@a"));
+        for bad in ["", "ssh-ed25519 AAAA\nssh-rsa BBBB", "a\0b", "a\rb"] {
+            assert!(!one_line(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
+
+mod exec;
+mod launch;
+mod logs;
+mod read;
+mod watch;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::v1::operator_server::Operator;
+use aot_proto::v1;
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+
+use crate::model::cluster::Cluster;
+use crate::model::target::{self, Subject};
+use crate::model::world::OpError;
+use crate::run::agents::Agents;
+use crate::run::providers::Providers;
+use crate::run::{Engine, prepare};
+use crate::session::registry::Registry;
+use crate::store::Store;
+use crate::store::spool::Spools;
+
+/// Events that may wait for one operator.
+const EVENTS: usize = 256;
+
+/// What the operators' service needs.
+#[derive(Clone)]
+pub struct OperatorApi {
+    /// Who decides.
+    pub engine: Engine,
+    /// Who is there.
+    pub registry: Arc<Registry>,
+    /// Records.
+    pub store: Arc<Store>,
+    /// Outputs.
+    pub spools: Arc<Spools>,
+    /// Who makes machines.
+    pub providers: Arc<Providers>,
+    /// What is handed out.
+    pub agents: Arc<Agents>,
+    /// Where bundles lie.
+    pub bundles: Arc<Path>,
+    /// What this daemon is.
+    pub info: Arc<v1::InfoReply>,
+    /// Owner of tasks.
+    pub tasks: TaskTracker,
+    /// Stops the daemon.
+    pub stop: CancellationToken,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+/// Exhaustive: every refusal of a wish has its code.
+fn refused(error: &OpError) -> Status {
+    match error {
+        OpError::NoCluster(_) | OpError::NoInstance(_) => Status::not_found(error.to_string()),
+        OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn unprepared(error: &prepare::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the master is stopping")
+}
+
+/// Who is on the other side of the socket: `uid 0` and so on.
+fn operator<T>(request: &Request<T>) -> String {
+    let credentials = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    credentials.map_or_else(|| "unknown".to_owned(), |peer| format!("uid {}", peer.uid()))
+}
+
+impl OperatorApi {
+    /// The cluster that is meant: the named one, or the only one.
+    fn cluster(&self, name: &str) -> Result<ClusterName, Status> {
+        let known: Vec<ClusterName> = self.engine.look(|world| world.clusters.keys().cloned().collect());
+        let list = || known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match (name, known.as_slice()) {
+            ("", [only]) => Ok(only.clone()),
+            ("", []) => Err(Status::not_found("there is no cluster yet: launch one first")),
+            ("", _) => Err(Status::invalid_argument(format!("say which cluster is meant, with --cluster: {}", list()))),
+            (name, _) => match known.iter().find(|cluster| cluster.as_str() == name) {
+                Some(cluster) => Ok(cluster.clone()),
+                None if known.is_empty() => Err(Status::not_found(format!("there is no cluster {name:?}; there is none at all"))),
+                None => Err(Status::not_found(format!("there is no cluster {name:?}; there are: {}", list()))),
+            },
+        }
+    }
+
+    /// The instances that a target names, in order; never none.
+    fn targets(&self, cluster: &ClusterName, text: &str) -> Result<Vec<InstanceName>, Status> {
+        let names = self.engine.look(|world| {
+            let cluster = world.clusters.get(cluster).ok_or_else(|| Status::not_found("the cluster is gone"))?;
+            matching(cluster, text)
+        })?;
+        if names.is_empty() {
+            return Err(Status::not_found(format!("no instance of cluster {cluster} matches {text:?}")));
+        }
+        Ok(names)
+    }
+}
+
+/// Names of the instances that a target means; empty text means all.
+fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> {
+    let text = if text.is_empty() { "*" } else { text };
+    let target = target::parse(text, &cluster.spec.groups)
+        .map_err(|error| Status::invalid_argument(format!("target {text:?}: {error}")))?;
+    let none = std::collections::BTreeMap::new();
+    let means = |instance: &&crate::model::cluster::Instance| {
+        target.matches(&Subject {
+            name: instance.name.as_str(),
+            pool: instance.pool.as_ref().map(|pool| pool.as_str()),
+            state: instance.state(),
+            phase: instance.phase.as_str(),
+            tags: instance.machine.as_ref().map_or(&none, |machine| &machine.tags),
+            facts: instance.facts.as_ref().map(|facts| &facts.node),
+        })
+    };
+    let mut names: Vec<InstanceName> = cluster.instances.values().filter(means).map(|i| i.name.clone()).collect();
+    names.sort_by(|a, b| natural(a.as_str()).cmp(&natural(b.as_str())));
+    Ok(names)
+}
+
+/// Orders web2 before web10.
+fn natural(name: &str) -> (String, u64, String) {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (stem, number) = name.split_at(name.len() - digits);
+    (stem.to_owned(), number.parse().unwrap_or(0), name.to_owned())
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorApi {
+    type LaunchStream = Events;
+    type WatchStream = Events;
+    type ApplyStream = Events;
+    type TerminateStream = Events;
+    type CleanupStream = Events;
+    type WaitStream = Events;
+    type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+        let clusters = self.engine.look(|world| world.clusters.keys().map(ToString::to_string).collect());
+        Ok(Response::new(v1::InfoReply { clusters, ..(*self.info).clone() }))
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        self.do_plan(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_launch(request.into_inner(), operator).await.map(Response::new)
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
+        let cluster = self.cluster(&request.into_inner().cluster)?;
+        Ok(Response::new(self.follow(cluster, watch::Until::Forever, self.engine.watch(), Vec::new())))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        self.do_status(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn facts(&self, request: Request<v1::TargetRequest>) -> Result<Response<v1::FactsReply>, Status> {
+        self.do_facts(&request.into_inner()).map(Response::new)
+    }
+
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<Self::ExecStream>, Status> {
+        let operator = operator(&request);
+        self.do_exec(request.into_inner(), operator).await.map(Response::new)
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_apply(request.into_inner(), operator).await.map(Response::new)
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.do_logs(&request.into_inner()).map(Response::new)
+    }
+
+    async fn terminate(&self, request: Request<v1::TerminateRequest>) -> Result<Response<Events>, Status> {
+        self.do_terminate(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<Events>, Status> {
+        self.do_cleanup(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update(&self, request: Request<v1::TargetRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        let v1::TargetRequest { cluster, target } = request.into_inner();
+        self.do_status(v1::StatusRequest { cluster, target, live: true }).await.map(Response::new)
+    }
+
+    async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<Events>, Status> {
+        self.do_wait(request.into_inner()).map(Response::new)
+    }
+
+    async fn agents(&self, request: Request<v1::AgentsRequest>) -> Result<Response<v1::AgentsReply>, Status> {
+        self.do_agents(&request.into_inner()).map(Response::new)
+    }
+
+    async fn jobs(&self, request: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
+        self.do_jobs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Result<Response<v1::ShutdownReply>, Status> {
+        if !self.info.background {
+            return Err(Status::failed_precondition(
+                "this master was started with `serve`: stop it where it was started (systemctl stop aot-master)",
+            ));
+        }
+        tracing::info!("an operator asked for a shutdown");
+        self.stop.cancel();
+        Ok(Response::new(v1::ShutdownReply { pid: self.info.pid }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut names = ["web10", "web2", "db", "web1"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["db", "web1", "web2", "web10"]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Status, facts, agents, jobs: what there is, as it is.
+
+use std::time::Duration;
+
+use aot_proto::ids::ClusterName;
+use aot_proto::v1;
+use tonic::Status;
+
+use super::{OperatorApi, matching, stopping};
+use crate::model::cluster::Key;
+use crate::model::facts;
+use crate::model::job::JobKind;
+use crate::model::view;
+use crate::model::world::Input;
+
+/// How long a live look at the provider may take.
+const LIVE: Duration = Duration::from_secs(30);
+
+impl OperatorApi {
+    pub(super) async fn do_status(&self, request: v1::StatusRequest) -> Result<v1::StatusReply, Status> {
+        let names: Vec<ClusterName> = if request.cluster.is_empty() && request.target.is_empty() {
+            self.engine.look(|world| world.clusters.keys().cloned().collect())
+        } else {
+            vec![self.cluster(&request.cluster)?]
+        };
+        if request.live {
+            for name in &names {
+                self.look_live(name).await?;
+            }
+        }
+        let mut reply = v1::StatusReply::default();
+        for name in names {
+            self.engine.look(|world| -> Result<(), Status> {
+                let Some(cluster) = world.clusters.get(&name) else { return Ok(()) };
+                reply.clusters.push(view::cluster(cluster));
+                for instance in matching(cluster, &request.target)? {
+                    reply.instances.extend(world.view(&Key { cluster: name.clone(), instance }));
+                }
+                Ok(())
+            })?;
+        }
+        if reply.instances.is_empty() && !request.target.is_empty() {
+            return Err(Status::not_found(format!("no instance matches {:?}", request.target)));
+        }
+        Ok(reply)
+    }
+
+    /// Asks the provider and waits until its answer is taken in.
+    async fn look_live(&self, name: &ClusterName) -> Result<(), Status> {
+        let reference = self.engine.look(|world| world.clusters.get(name).map(|c| (c.spec.provider, c.reference())));
+        let Some((kind, reference)) = reference else { return Ok(()) };
+        let unreachable = |error: crate::provider::ProviderError| Status::unavailable(error.to_string());
+        let provider = self.providers.get(kind, reference.region.as_deref()).await.map_err(unreachable)?;
+        let machines = tokio::time::timeout(LIVE, provider.describe(&reference)).await;
+        let machines = machines.map_err(|_| Status::unavailable("the provider does not answer"))?.map_err(unreachable)?;
+        let input = Input::Described { cluster: name.clone(), result: Ok(machines) };
+        self.engine.ask(input).await.ok_or_else(stopping)?;
+        Ok(())
+    }
+
+    pub(super) fn do_facts(&self, request: &v1::TargetRequest) -> Result<v1::FactsReply, Status> {
+        let cluster = self.cluster(&request.cluster)?;
+        let names = self.targets(&cluster, &request.target)?;
+        self.engine.look(|world| {
+            let found = world.clusters.get(&cluster).ok_or_else(|| Status::not_found("the cluster is gone"))?;
+            let all: serde_json::Value = serde_json::from_slice(&facts::of(found).json).unwrap_or_default();
+            let entry = |name: &aot_proto::ids::InstanceName| v1::facts_reply::Entry {
+                instance: name.to_string(),
+                facts_json: all.get(name.as_str()).map_or_else(|| "null".to_owned(), ToString::to_string),
+            };
+            Ok(v1::FactsReply { entries: names.iter().map(entry).collect() })
+        })
+    }
+
+    pub(super) fn do_agents(&self, request: &v1::AgentsRequest) -> Result<v1::AgentsReply, Status> {
+        let only = if request.cluster.is_empty() { None } else { Some(self.cluster(&request.cluster)?) };
+        let agents = self.engine.look(|world| {
+            let clusters = world.clusters.values().filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
+            clusters
+                .flat_map(|cluster| {
+                    cluster.instances.values().filter_map(|instance| {
+                        let identity = instance.identity.as_ref()?;
+                        let machine = instance.machine_id()?;
+                        Some(v1::agents_reply::Entry {
+                            cluster: cluster.spec.name.to_string(),
+                            instance: instance.name.to_string(),
+                            machine_id: machine.to_string(),
+                            serial: identity.serial.clone(),
+                            expires_unix: identity.expires_unix,
+                            last_seen_unix_ms: instance.last_seen_ms,
+                            connected: instance.connected(),
+                            spiffe_id: String::new(),
+                        })
+                    })
+                })
+                .collect()
+        });
+        Ok(v1::AgentsReply { agents })
+    }
+
+    pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
+        let (store, limit) = (self.store.clone(), if request.limit == 0 { 50 } else { request.limit });
+        let cluster = (!request.cluster.is_empty()).then_some(request.cluster);
+        let work = tokio::task::spawn_blocking(move || store.jobs(cluster.as_deref(), limit));
+        let jobs = work.await.map_err(|_| stopping())?.map_err(|error| Status::internal(error.to_string()))?;
+        let entry = |job: crate::model::job::Job| v1::jobs_reply::Entry {
+            outcomes: job.outcomes().into_iter().map(|(word, count)| (word.to_owned(), count)).collect(),
+            job_id: job.id.to_string(),
+            kind: match job.kind {
+                JobKind::Exec => "exec",
+                JobKind::Launch => "launch",
+                JobKind::Apply => "apply",
+            }
+            .to_owned(),
+            cluster: job.cluster.to_string(),
+            what: job.what,
+            started_unix_ms: job.started_ms,
+            ended_unix_ms: job.ended_ms.unwrap_or(0),
+            operator: job.operator,
+        };
+        Ok(v1::JobsReply { jobs: jobs.into_iter().map(entry).collect() })
+    }
+}

@@ -1,0 +1,182 @@
+//! What a session decides: what each message means, when the other side is gone, what to answer. Pure.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use aot_proto::ids::RunId;
+use aot_proto::limits::{HEARTBEAT, PROTOCOL, SILENCE};
+use aot_proto::v1::{self, agent_message, master_message};
+
+use super::Closed;
+use super::registry::{BuiltinAnswer, Command};
+
+/// Something that a session takes in.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of the agent.
+    Agent(Box<v1::AgentMessage>),
+    /// A wish of the master.
+    Command(Command),
+    /// Time passed.
+    Tick,
+    /// The master stops.
+    Stop,
+}
+
+/// Something that a session wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// To the agent.
+    Send(Box<master_message::Body>),
+    /// To the rest of the master.
+    Report(Report),
+    /// Send what waits, then end.
+    Close(Closed),
+}
+
+/// What a session tells the rest of the master.
+#[derive(Debug)]
+pub enum Report {
+    /// The agent said hello.
+    Hello(Box<v1::Hello>),
+    /// Facts.
+    Facts(Box<v1::FactsReport>),
+    /// Cluster facts are written, or could not be.
+    Applied(v1::ClusterFactsApplied),
+    /// A run is in the journal, or refused.
+    RunAnswer(v1::RunAnswer),
+    /// A piece of a spool.
+    Spool {
+        /// Of which run.
+        run: RunId,
+        /// The piece.
+        data: v1::SpoolData,
+    },
+    /// A certificate is to be renewed.
+    Renew(Vec<u8>),
+}
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Protocol {
+    greeted: bool,
+    heard: Instant,
+    sent: Instant,
+    seq: u64,
+    echo: u64,
+    calls: HashMap<u64, (Instant, tokio::sync::oneshot::Sender<BuiltinAnswer>)>,
+    next_call: u64,
+    silence: Duration,
+}
+
+impl Protocol {
+    /// A session that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            greeted: false,
+            heard: now,
+            sent: now,
+            seq: 0,
+            echo: 0,
+            calls: HashMap::new(),
+            next_call: 1,
+            silence: SILENCE,
+        }
+    }
+
+    /// Takes one input; says what to do.
+    pub fn step(&mut self, input: Input, now: Instant) -> Vec<Output> {
+        match input {
+            Input::Agent(message) => {
+                self.heard = now;
+                self.message(message.body)
+            }
+            Input::Command(command) => self.command(command, now),
+            Input::Tick => self.tick(now),
+            Input::Stop => vec![
+                Output::Send(Box::new(master_message::Body::GoingAway(v1::MasterGoingAway {
+                    reason: "the master is stopping".to_owned(),
+                    reconnect_after_ms: 2_000,
+                }))),
+                Output::Close(Closed::Stopping),
+            ],
+        }
+    }
+
+    fn message(&mut self, body: Option<agent_message::Body>) -> Vec<Output> {
+        use agent_message::Body;
+        let Some(body) = body else {
+            tracing::debug!("a message of an unknown kind was left aside");
+            return Vec::new();
+        };
+        match (self.greeted, body) {
+            (false, Body::Hello(hello)) => self.hello(hello),
+            (false, _) => vec![Output::Close(Closed::Protocol("its first message was not a hello"))],
+            (true, Body::Hello(_)) => vec![Output::Close(Closed::Protocol("it said hello twice"))],
+            (true, Body::Heartbeat(beat)) => {
+                self.echo = beat.seq;
+                Vec::new()
+            }
+            (true, Body::Facts(facts)) => vec![Output::Report(Report::Facts(Box::new(facts)))],
+            (true, Body::ClusterFactsApplied(applied)) => vec![Output::Report(Report::Applied(applied))],
+            (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
+            (true, Body::Spool(data)) => match data.run_id.parse() {
+                Ok(run) => vec![Output::Report(Report::Spool { run, data })],
+                Err(_) => vec![Output::Close(Closed::Protocol("it sent output of no run"))],
+            },
+            (true, Body::BuiltinReply(reply)) => self.builtin_reply(reply),
+            (true, Body::Renew(renew)) => vec![Output::Report(Report::Renew(renew.csr_der))],
+            (true, Body::GoingAway(away)) => vec![Output::Close(Closed::ByAgent(format!(": {}", away.reason)))],
+        }
+    }
+
+    fn hello(&mut self, hello: v1::Hello) -> Vec<Output> {
+        if hello.protocol != PROTOCOL {
+            return vec![Output::Close(Closed::Protocol("it speaks another version of the protocol"))];
+        }
+        self.greeted = true;
+        vec![Output::Report(Report::Hello(Box::new(hello)))]
+    }
+
+    fn builtin_reply(&mut self, reply: v1::BuiltinReply) -> Vec<Output> {
+        if let Some((_, answer)) = self.calls.remove(&reply.id) {
+            let result = if reply.error.is_empty() { Ok(reply.json) } else { Err(reply.error) };
+            let _ = answer.send(BuiltinAnswer { result }); // whoever asked may have gone
+        }
+        Vec::new()
+    }
+
+    fn command(&mut self, command: Command, now: Instant) -> Vec<Output> {
+        match command {
+            Command::Send(body) => vec![Output::Send(body)],
+            Command::Builtin { name, args, answer, deadline } => {
+                let id = self.next_call;
+                self.next_call += 1;
+                self.calls.retain(|_, (deadline, answer)| *deadline > now && !answer.is_closed());
+                self.calls.insert(id, (deadline, answer));
+                vec![Output::Send(Box::new(master_message::Body::Builtin(v1::BuiltinCall { id, name, args })))]
+            }
+            Command::Replaced => vec![
+                Output::Send(Box::new(master_message::Body::GoingAway(v1::MasterGoingAway {
+                    reason: "a newer session took over".to_owned(),
+                    reconnect_after_ms: 30_000,
+                }))),
+                Output::Close(Closed::Replaced),
+            ],
+            Command::Close(why) => vec![Output::Close(why)],
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Output> {
+        if now.duration_since(self.heard) >= self.silence {
+            return vec![Output::Close(Closed::Silent)];
+        }
+        if !self.greeted || now.duration_since(self.sent) < HEARTBEAT {
+            return Vec::new();
+        }
+        self.sent = now;
+        self.seq += 1;
+        let beat = v1::Heartbeat { seq: self.seq, echo: self.echo };
+        vec![Output::Send(Box::new(master_message::Body::Heartbeat(beat)))]
+    }
+}

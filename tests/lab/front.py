@@ -1,0 +1,96 @@
+"""The address that AWS clients of the lab talk to: a proxy before moto that keeps a log and can be told to fail.
+
+It answers GetConsoleOutput from the machine's real console, and turns moto's HTML page for what it does not implement
+into an error that no SDK retries. After each call that changes something it tells the lab. Started by region.py."""
+import base64
+import html
+import http.client
+import json
+import re
+import socket
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl
+
+NOT_RELAYED = ("content-length", "transfer-encoding", "connection", "expect")
+CONSOLE_LIMIT = 65536
+
+
+def error_page(code, message):
+    return (f"<?xml version='1.0' encoding='UTF-8'?><Response><Errors><Error><Code>{code}</Code><Message>"
+            f"{html.escape(message)}</Message></Error></Errors><RequestID>{uuid.uuid4()}</RequestID></Response>").encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *args):
+        pass
+
+    def relay(self):
+        lab, start = self.server.lab, time.time()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        form = dict(parse_qsl(body.decode("latin-1"))) if re.search(rb"(^|&)Action=\w", body) else {}
+        action = form.get("Action") or self.headers.get("X-Amz-Target", "").split(".")[-1] or f"{self.command} {self.path}"
+        fault, injected = lab.take_fault(action, form), None
+        if fault and fault["code"]:
+            injected = fault["code"]
+            status, headers, answer = fault["status"], [], error_page(fault["code"], "made up by the lab")
+        else:
+            status, headers, answer = self.ask_moto(body)
+            if status == 500 and answer.lstrip().startswith(b"<!doctype"):
+                text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", answer.decode(errors="replace"))))
+                status, headers, answer = 501, [], error_page("NotInThisLab", f"{action}: {text.strip()[:400]}")
+            if action == "GetConsoleOutput" and status == 200:
+                answer = self.real_console(form["InstanceId"], answer)
+        drop = bool(fault and fault["drop_answer"])
+        lab.log_call({"time": round(start, 3), "action": action, "status": status,
+                      "ms": round(1000 * (time.time() - start)), "injected": "dropped answer" if drop else injected,
+                      "from": self.client_address[0]})
+        if status == 200 and form and not action.startswith(("Describe", "Get", "List")):
+            lab.changed(action, [value for key, value in form.items() if key.startswith("InstanceId.")])
+        if drop:                                    # the call worked, and the client never learns of it
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.send(status, headers, answer)
+
+    def ask_moto(self, body):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.moto_port, timeout=120)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in NOT_RELAYED}
+        try:
+            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
+            response = connection.getresponse()
+            return response.status, response.getheaders(), response.read()
+        finally:
+            connection.close()
+
+    def real_console(self, instance_id, answer):
+        console = self.server.lab.console(instance_id)
+        text = console.read_bytes()[-CONSOLE_LIMIT:] if console.exists() else b""
+        return re.sub(rb"(?s)<output>.*</output>", b"<output>" + base64.b64encode(text) + b"</output>", answer)
+
+    def send(self, status, headers, answer):
+        self.send_response_only(status)
+        size = next((value for name, value in headers if name.lower() == "content-length"), "0")
+        for name, value in headers:
+            if name.lower() not in NOT_RELAYED:
+                self.send_header(name, value)
+        self.send_header("Content-Length", size if self.command == "HEAD" else str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = relay
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 128
+
+
+def serve(address, moto_port, lab):
+    server = Server(address, Handler)
+    server.moto_port, server.lab = moto_port, lab
+    server.serve_forever()
