@@ -8,5 +8,8 @@ pub mod hash;
 pub mod job;
 pub mod machine;
 pub mod phase;
+pub mod plan;
+pub mod stage;
+pub mod target;
 pub mod view;
 pub mod world;
