@@ -49,11 +49,10 @@ fn every_help_text() {
     command.build();
     let mut all = command.render_help().to_string();
     for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set()) {
-        all.push_str(&format!(
-            "\n===== {}\n{}",
-            sub.get_name(),
-            sub.render_help()
-        ));
+        let help = sub.render_help();
+        all.push_str(&format!("
+===== {}
+{help}", sub.get_name()));
     }
     let lines: Vec<&str> = all.lines().map(str::trim_end).collect();
     insta::assert_snapshot!(lines.join("\n"));
