@@ -10,7 +10,11 @@ use super::{exec_args, help};
 /// One cluster.yml in, one bootstrapped cluster out.
 #[derive(Debug, Parser)]
 #[command(name = "aot-master", version, about, max_term_width = 110)]
-#[command(subcommand_required = true, disable_help_subcommand = true)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = false,
+    disable_help_subcommand = true
+)]
 #[command(after_help = help::TOP)]
 pub struct Cli {
     /// What every command takes.

@@ -50,9 +50,12 @@ fn every_help_text() {
     let mut all = command.render_help().to_string();
     for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set()) {
         let help = sub.render_help();
-        all.push_str(&format!("
+        all.push_str(&format!(
+            "
 ===== {}
-{help}", sub.get_name()));
+{help}",
+            sub.get_name()
+        ));
     }
     let lines: Vec<&str> = all.lines().map(str::trim_end).collect();
     insta::assert_snapshot!(lines.join("\n"));

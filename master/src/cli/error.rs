@@ -103,6 +103,12 @@ pub enum Error {
         /// Why, when the connection said.
         source: Option<Box<Status>>,
     },
+    /// The master named no instance.
+    #[error("no instance matches {target:?}")]
+    NoMatch {
+        /// The target.
+        target: String,
+    },
     /// Ctrl-C.
     #[error("interrupted; {goes_on}")]
     Interrupted {
@@ -134,6 +140,7 @@ impl Error {
             | Self::NotStarted { .. }
             | Self::NotAMaster { .. }
             | Self::Lost { .. } => Exit::Unreachable,
+            Self::NoMatch { .. } => Exit::NoMatch,
             Self::Interrupted { .. } => Exit::Interrupted,
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
@@ -159,6 +166,7 @@ impl Error {
             Self::NoMaster { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("only root and the user that runs the master may ask it".to_owned())
             }
+            Self::NoMatch { .. } => Some("aot-master list shows the names".to_owned()),
             Self::NoMaster { .. } => Some(
                 "aot-master launch FILE starts one by itself; aot-master serve runs one here; --socket names another"
                     .to_owned(),

@@ -98,8 +98,11 @@ impl Job {
     }
 }
 
-/// Shows a job until its summary.
-async fn follow(
+/// Shows a job until its summary, or until `interrupt`.
+///
+/// # Errors
+/// When the stream breaks or ends before the summary, or `interrupt` comes first.
+pub async fn follow(
     ctx: &mut Ctx<'_>,
     events: impl Stream<Item = Result<ExecEvent, Status>>,
     interrupt: impl Future<Output = ()>,

@@ -1,6 +1,5 @@
 //! A master that answers from a script, on a real unix socket, for the tests of the commands.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -101,11 +100,6 @@ impl Fake {
             asked,
             dying,
         }
-    }
-
-    /// Where it answers.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("master.sock")
     }
 
     /// What was asked of it, one text a request.

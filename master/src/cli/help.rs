@@ -27,11 +27,17 @@ Examples:
   aot-master logs web1 --stage 0 -f
   aot-master cleanup hadoop
 
-A TARGET is a glob on instance names ('*', 'web*', 'web{1,2}'), a list (web1,web2), or an expression
-(pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$ with and, or, not).
+A TARGET is a glob on instance names ('*', 'web*', 'web{1,2}'), a list (web1,web2), or an
+expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$
+with and, or, not.
 
-Exit codes: 0 all well, 1 something failed on some target, 2 bad usage or bad file, 3 no instance matches,
-4 the master or the provider cannot be reached, 130 interrupted (the job goes on).";
+Exit codes:
+  0    all well
+  1    it ran, and something failed on some target
+  2    bad usage or bad file
+  3    no instance matches
+  4    the master or the provider cannot be reached
+  130  interrupted; the job goes on";
 
 /// Of `serve`.
 pub const SERVE: &str = "\
@@ -190,6 +196,6 @@ pub fn template(command: &clap::Command) -> String {
             text.push_str(&format!("  {name:<10} {}\n", about(name)));
         }
     }
-    text.push_str("\n{options}\n\n{after-help}");
+    text.push_str("\nOptions of every command:\n{options}{after-help}");
     text
 }

@@ -270,7 +270,8 @@ fn close(ctx: &mut Ctx<'_>, followed: &Followed) -> Result<Exit, Error> {
     {
         ctx.print(&format!("log: {log}"))?;
     }
-    if exit != Exit::Well && !last.message.is_empty() {
+    // The plain view has said it already.
+    if exit != Exit::Well && ctx.env.interactive && !last.message.is_empty() {
         ctx.say(&format!("error: {}", last.message))?;
     }
     Ok(exit)

@@ -28,10 +28,9 @@ pub async fn terminate(ctx: &mut Ctx<'_>, target: String, yes: bool) -> Result<E
             .await?
             .into_inner()
             .instances;
-        let cluster = found
-            .first()
-            .map(|view| view.cluster.clone())
-            .unwrap_or_default();
+        let Some(cluster) = found.first().map(|view| view.cluster.clone()) else {
+            return Err(Error::NoMatch { target });
+        };
         let names: Vec<&str> = found.iter().map(|view| view.name.as_str()).collect();
         let count = instances(names.len());
         confirm(

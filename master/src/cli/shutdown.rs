@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Ctx;
 use super::connect::{LOOK_UP, Start, connect, within};
-use super::error::{Error, Exit};
+use super::error::{Error, Exit, is_broken};
 
 /// Longest wait for the process to end once it has agreed.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
@@ -27,11 +27,12 @@ pub async fn shutdown(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         .into_inner();
     // Held before it ends, so that another process with its number can't be taken for it.
     let process = hold(info.pid);
-    let pid = client
-        .shutdown(within(LOOK_UP, ShutdownRequest {}))
-        .await?
-        .into_inner()
-        .pid;
+    let pid = match client.shutdown(within(LOOK_UP, ShutdownRequest {})).await {
+        Ok(reply) => reply.into_inner().pid,
+        // It may be gone before its answer is sent.
+        Err(status) if process.is_some() && is_broken(&status) => info.pid,
+        Err(status) => return Err(status.into()),
+    };
     drop(client);
     let gone = process
         .as_ref()

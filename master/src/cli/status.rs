@@ -18,11 +18,15 @@ pub async fn ask(
     let mut client = connect(ctx, Start::WithState).await?;
     let request = StatusRequest {
         cluster: ctx.cluster.clone(),
-        target: target.unwrap_or_default(),
+        target: target.clone().unwrap_or_default(),
         live,
     };
     let limit = if live { ASK_PROVIDER } else { LOOK_UP };
-    Ok(client.status(within(limit, request)).await?.into_inner())
+    let reply = client.status(within(limit, request)).await?.into_inner();
+    match target {
+        Some(target) if reply.instances.is_empty() => Err(Error::NoMatch { target }),
+        _ => Ok(reply),
+    }
 }
 
 /// `aot-master status`.

@@ -1,13 +1,27 @@
 //! What is known of every instance of a running launch, event by event. Pure: time comes with the events.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use aot_proto::v1::Event;
 use serde_json::Value;
 
 use super::words;
 
+/// aot's words, in the order in which they are counted.
+const PHASES: [&str; 9] = [
+    "ready",
+    "failed",
+    "bootstrapping",
+    "configured",
+    "enrolled",
+    "booting",
+    "requested",
+    "planned",
+    "gone",
+];
+
 /// One instance.
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Its name.
@@ -50,13 +64,20 @@ impl Board {
         &self.rows
     }
 
-    /// How many instances are in each phase.
-    pub fn phases(&self) -> BTreeMap<&str, u64> {
-        let mut counts = BTreeMap::new();
-        for row in &self.rows {
-            *counts.entry(row.phase.as_str()).or_default() += 1;
-        }
-        counts
+    /// How many instances are in each phase, in words, in an order that does not change while it runs.
+    pub fn phase_words(&self) -> String {
+        let words: Vec<String> = PHASES
+            .iter()
+            .map(|phase| {
+                (
+                    phase,
+                    self.rows.iter().filter(|row| row.phase == *phase).count(),
+                )
+            })
+            .filter(|(_, count)| *count > 0)
+            .map(|(phase, count)| format!("{count} {phase}"))
+            .collect();
+        words.join(", ")
     }
 
     /// Takes one event in.
@@ -143,11 +164,13 @@ impl Row {
             self.phase = phase.to_owned();
         }
         if event.event == "stage-output" || self.note.is_empty() && event.event != "snapshot" {
-            self.note = words::sentence(event)
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .to_owned();
+            let said = words::sentence(event);
+            let said = said.lines().last().unwrap_or_default();
+            self.note = if said == self.phase {
+                String::new()
+            } else {
+                said.to_owned()
+            };
         }
     }
 }

@@ -107,7 +107,7 @@ fn frame(board: &Board, now_ms: u64, style: Style) -> Vec<String> {
     let mut lines = vec![format!(
         "{}  {}  {}",
         style.bold(&board.cluster),
-        count_words(board.phases()),
+        board.phase_words(),
         style.dim(&seconds(elapsed.floor().max(1.0)))
     )];
     let shown = chosen(board.rows());
@@ -232,7 +232,7 @@ mod tests {
         }
         let lines = frame(&board, 61_000, Style::default());
         assert_eq!(lines.len(), 1 + MAX_LINES + 1);
-        assert_eq!(lines[0], "big  50 ready, 49 booting, 1 failed  60 s");
+        assert_eq!(lines[0], "big  50 ready, 1 failed, 49 booting  60 s");
         assert!(
             lines.iter().any(|line| line.starts_with("  n97")),
             "{lines:?}"
