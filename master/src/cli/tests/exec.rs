@@ -163,9 +163,9 @@ async fn input_of_a_command_is_sent_and_bounded() {
 }
 
 /// A stream that says some events and then nothing more.
-fn silent<T: Clone>(items: &[T]) -> impl futures::Stream<Item = Result<T, tonic::Status>> + use<T> {
+fn silent<T: Clone>(items: &[T]) -> impl futures::Stream<Item = Result<T, tonic::Status>> + use<'_, T> {
     use futures::StreamExt as _;
-    futures::stream::iter(items.to_vec().into_iter().map(Ok)).chain(futures::stream::pending())
+    futures::stream::iter(items.iter().cloned().map(Ok)).chain(futures::stream::pending())
 }
 
 #[tokio::test(start_paused = true)]
