@@ -163,7 +163,9 @@ async fn input_of_a_command_is_sent_and_bounded() {
 }
 
 /// A stream that says some events and then nothing more.
-fn silent<T: Clone>(items: &[T]) -> impl futures::Stream<Item = Result<T, tonic::Status>> + use<'_, T> {
+fn silent<T: Clone>(
+    items: &[T],
+) -> impl futures::Stream<Item = Result<T, tonic::Status>> + use<'_, T> {
     use futures::StreamExt as _;
     futures::stream::iter(items.iter().cloned().map(Ok)).chain(futures::stream::pending())
 }
@@ -201,7 +203,8 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         Some("interrupted; job-1 goes on; see aot-master jobs")
     );
 
-    let events = silent(&samples::launch()[..2]);
+    let all = samples::launch();
+    let events = silent(&all[..2]);
     let followed =
         crate::cli::follow::follow(&mut ctx, events, later(), "the launch goes on", false).await;
     let Err(error) = followed else {
