@@ -1,0 +1,233 @@
+//! Tests of the command line's words: help, the rules of exec, exit codes of clap.
+
+use clap::error::ErrorKind;
+
+use super::args::{Cli, Command};
+use super::exec_args::What;
+use super::{command, help, parse};
+
+fn words(line: &str) -> Result<Cli, clap::Error> {
+    parse(line.split(' ').map(Into::into))
+}
+
+#[test]
+fn the_parser_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_command_is_in_one_group_and_has_examples() {
+    let command = command();
+    let mut grouped: Vec<&str> = help::GROUPS
+        .iter()
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
+    let mut shown: Vec<&str> = command
+        .get_subcommands()
+        .filter(|c| !c.is_hide_set())
+        .map(clap::Command::get_name)
+        .collect();
+    grouped.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(grouped, shown);
+    for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        let after = sub
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(
+            after.contains("Examples:\n  "),
+            "{} has no example",
+            sub.get_name()
+        );
+    }
+}
+
+#[test]
+fn every_help_text() {
+    let mut command = command().term_width(100);
+    command.build();
+    let mut all = command.render_help().to_string();
+    for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set()) {
+        let help = sub.render_help();
+        all.push_str(&format!(
+            "
+===== {}
+{help}",
+            sub.get_name()
+        ));
+    }
+    let lines: Vec<&str> = all.lines().map(str::trim_end).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// Every example of every help text is a command line that parses.
+#[test]
+fn examples_parse() {
+    let mut seen = 0;
+    for text in [
+        help::TOP,
+        help::SERVE,
+        help::CHECK,
+        help::PLAN,
+        help::SCHEMA,
+        help::LAUNCH,
+        help::STATUS,
+        help::LIST,
+        help::DNS,
+        help::IP,
+        help::FACTS,
+        help::WAIT,
+        help::UPDATE,
+        help::EXEC,
+        help::APPLY,
+        help::LOGS,
+        help::JOBS,
+        help::AGENTS,
+        help::TERMINATE,
+        help::CLEANUP,
+        help::SHUTDOWN,
+    ] {
+        for line in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("  aot-master "))
+        {
+            let line = line.split(" > ").next().unwrap_or(line);
+            let line = if line.contains('\'') {
+                line.to_owned()
+            } else {
+                line.split(" | ").next().unwrap_or(line).to_owned()
+            };
+            let words = ["aot-master".to_owned()]
+                .into_iter()
+                .chain(split(&line).into_iter().take_while(|word| word != "|"));
+            parse(words.map(Into::into)).unwrap_or_else(|error| panic!("{line}: {error}"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 35, "only {seen} examples");
+}
+
+/// Words as a shell splits them, single quotes only.
+fn split(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (place, part) in line.split('\'').enumerate() {
+        for (n, piece) in part
+            .split(if place % 2 == 0 { " " } else { "\0" })
+            .enumerate()
+        {
+            if n > 0 {
+                words.push(String::new());
+            }
+            if let Some(word) = words.last_mut() {
+                word.push_str(piece);
+            }
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn exec_tells_builtins_from_commands() {
+    let run = |argv: &[&str]| Some(What::Run(argv.iter().map(ToString::to_string).collect()));
+    let builtin = |name: &str| Some(What::Builtin(name.to_owned()));
+    let table: [(&[&str], Option<What>); 16] = [
+        (&["ping"], builtin("ping")),
+        (&["facts"], builtin("facts")),
+        (&["version"], builtin("version")),
+        (&["ping", "--json"], builtin("ping")),
+        (&["--timeout", "5s", "ping"], builtin("ping")),
+        (&["--", "ping"], run(&["ping"])),
+        (
+            &["--", "ping", "-c1", "web2"],
+            run(&["ping", "-c1", "web2"]),
+        ),
+        (
+            &["--", "ls", "--json", "--", "x"],
+            run(&["ls", "--json", "--", "x"]),
+        ),
+        (&["uptime"], run(&["uptime"])),
+        (&["/usr/bin/uptime"], run(&["/usr/bin/uptime"])),
+        (&["uptime -p"], run(&["/bin/sh", "-c", "uptime -p"])),
+        (
+            &["echo $HOME | wc"],
+            run(&["/bin/sh", "-c", "echo $HOME | wc"]),
+        ),
+        (&["ls", "/tmp"], run(&["ls", "/tmp"])),
+        (&["ping", "web2"], run(&["ping", "web2"])),
+        (&["sudo", "--", "ls"], None),
+        (&[], None),
+    ];
+    for (rest, want) in table {
+        let cli = parse(
+            ["aot-master", "exec", "*"]
+                .iter()
+                .chain(rest)
+                .map(Into::into),
+        )
+        .expect("parses");
+        let Command::Exec(args) = cli.command else {
+            panic!("not exec")
+        };
+        assert_eq!(args.what().ok(), want, "{rest:?}");
+    }
+}
+
+#[test]
+fn global_flags_stand_on_either_side() {
+    for line in [
+        "aot-master --json --cluster c status",
+        "aot-master status --json --cluster c",
+        "aot-master --json status --cluster c",
+    ] {
+        let cli = words(line).expect(line);
+        assert!(cli.global.json, "{line}");
+        assert_eq!(cli.global.cluster.as_deref(), Some("c"), "{line}");
+    }
+}
+
+#[test]
+fn bad_lines_are_refused() {
+    let table = [
+        ("aot-master", ErrorKind::MissingSubcommand),
+        ("aot-master --json", ErrorKind::MissingSubcommand),
+        ("aot-master lunch f", ErrorKind::InvalidSubcommand),
+        ("aot-master launch", ErrorKind::MissingRequiredArgument),
+        ("aot-master wait x", ErrorKind::MissingRequiredArgument),
+        ("aot-master wait x --state happy", ErrorKind::InvalidValue),
+        (
+            "aot-master wait x --state ready --timeout soon",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --env novalue -- ls",
+            ErrorKind::ValueValidation,
+        ),
+        ("aot-master exec x ls -l", ErrorKind::UnknownArgument),
+        ("aot-master apply --from x", ErrorKind::ValueValidation),
+    ];
+    for (line, kind) in table {
+        let error = words(line).map(|_| ()).expect_err(line);
+        assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{line}");
+    }
+    let none = words("aot-master").expect_err("no command").to_string();
+    assert!(
+        none.starts_with("error: no command given\n") && none.contains("aot-master --help"),
+        "{none}"
+    );
+    assert_eq!(words("aot-master --help").expect_err("help").exit_code(), 0);
+}
+
+#[test]
+fn hidden_commands_parse() {
+    for line in [
+        "aot-master machine-run /x",
+        "aot-master machine-init /x",
+        "aot-master serve --background --listen 127.0.0.1:0 --advertise a:1,b:2",
+    ] {
+        words(line).expect(line);
+    }
+    let cli = words("aot-master serve --advertise a:1,b:2").expect("parses");
+    assert!(matches!(cli.command, Command::Serve(args) if args.listen.advertise == ["a:1", "b:2"]));
+}

@@ -1,0 +1,45 @@
+//! Asks before something is destroyed. Only in a terminal; elsewhere `--yes` says it beforehand.
+
+use super::Ctx;
+use super::error::Error;
+
+/// Most names in a question.
+const MAX_NAMED: usize = 10;
+
+/// Asks `question`, unless `yes`.
+///
+/// # Errors
+/// When nobody can be asked, or the answer is not yes.
+pub fn confirm(ctx: &mut Ctx<'_>, yes: bool, question: &str) -> Result<(), Error> {
+    if yes {
+        return Ok(());
+    }
+    if !ctx.env.interactive {
+        return Err(Error::usage(
+            format!("not sure: {question}? There is no terminal to ask on"),
+            "say --yes",
+        ));
+    }
+    write!(ctx.io.stderr, "{question}? [y/N] ")?;
+    ctx.io.stderr.flush()?;
+    let mut answer = String::new();
+    ctx.io.stdin.read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Error::Declined),
+    }
+}
+
+/// `web1, web2 and 3 more`.
+pub fn named(names: &[&str]) -> String {
+    let mut text = names[..names.len().min(MAX_NAMED)].join(", ");
+    if names.len() > MAX_NAMED {
+        text.push_str(&format!(" and {} more", names.len() - MAX_NAMED));
+    }
+    text
+}
+
+/// `1 instance`, `3 instances`.
+pub fn instances(count: usize) -> String {
+    format!("{count} instance{}", if count == 1 { "" } else { "s" })
+}

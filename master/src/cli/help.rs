@@ -1,0 +1,201 @@
+//! What `--help` says besides flags: the groups of commands, and examples. Texts only.
+
+/// Commands by what one wants to do; every command that is not hidden is in exactly one group.
+pub const GROUPS: [(&str, &[&str]); 5] = [
+    (
+        "Describe and launch",
+        &["check", "plan", "launch", "schema"],
+    ),
+    (
+        "Look",
+        &[
+            "status", "list", "dns", "ip", "facts", "logs", "jobs", "agents",
+        ],
+    ),
+    ("Work on instances", &["exec", "apply", "wait", "update"]),
+    ("End", &["terminate", "cleanup"]),
+    ("The master itself", &["serve", "shutdown"]),
+];
+
+/// Of the program.
+pub const TOP: &str = "\
+Examples:
+  aot-master launch cluster.yml
+  aot-master status
+  aot-master exec '*' ping
+  aot-master exec 'pool:web and not name:web3' -- systemctl restart nginx
+  aot-master logs web1 --stage 0 -f
+  aot-master cleanup hadoop
+
+A TARGET is a glob on instance names ('*', 'web*', 'web{1,2}'), a list (web1,web2), or an
+expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$
+with and, or, not.
+
+Exit codes:
+  0    all well
+  1    it ran, and something failed on some target
+  2    bad usage or bad file
+  3    no instance matches
+  4    the master or the provider cannot be reached
+  130  interrupted; the job goes on";
+
+/// Of `serve`.
+pub const SERVE: &str = "\
+Examples:
+  aot-master serve --listen 0.0.0.0:7440 --advertise master.example.org:7440
+  AOT_STATE_DIR=/srv/aot aot-master serve --listen 127.0.0.1:0
+
+launch and most other commands start a master in the background when none answers; serve is for a service manager.";
+
+/// Of `check`.
+pub const CHECK: &str = "\
+Examples:
+  aot-master check cluster.yml";
+
+/// Of `plan`.
+pub const PLAN: &str = "\
+Examples:
+  aot-master plan cluster.yml
+  aot-master plan cluster.yml --prune --json";
+
+/// Of `schema`.
+pub const SCHEMA: &str = "\
+Examples:
+  aot-master schema > cluster.schema.json";
+
+/// Of `launch`.
+pub const LAUNCH: &str = "\
+Examples:
+  aot-master launch cluster.yml
+  aot-master launch cluster.yml --detach
+  aot-master launch cluster.yml --prune --yes --timeout 20m
+  aot-master --json launch cluster.yml | jq -c 'select(.event == \"stage-ended\")'
+
+Run it again at any time: what is ready is left alone, what was interrupted is resumed, what changed is run.
+Ctrl-C leaves the launch running; launch the same file again to follow it.";
+
+/// Of `status`.
+pub const STATUS: &str = "\
+Examples:
+  aot-master status
+  aot-master status --json | jq -r 'select(.phase == \"failed\") | .name'";
+
+/// Of `list`.
+pub const LIST: &str = "\
+Examples:
+  aot-master list
+  aot-master list 'web*' -p
+  aot-master list state:failed -s
+  aot-master list -oq";
+
+/// Of `dns`.
+pub const DNS: &str = "\
+The public name, or the private one where there is no public one.
+
+Examples:
+  aot-master dns
+  aot-master dns 'pool:web' --json";
+
+/// Of `ip`.
+pub const IP: &str = "\
+The public address, or the private one where there is no public one.
+
+Examples:
+  aot-master ip
+  ssh admin@$(aot-master ip web1)";
+
+/// Of `facts`.
+pub const FACTS: &str = "\
+Examples:
+  aot-master facts web1
+  aot-master facts '*' --json | jq -r '[.instance, .facts.ip_address] | @tsv'";
+
+/// Of `wait`.
+pub const WAIT: &str = "\
+Examples:
+  aot-master wait '*' --state ready --timeout 20m
+  aot-master wait 'web*' --state terminated";
+
+/// Of `update`.
+pub const UPDATE: &str = "\
+Examples:
+  aot-master update
+  aot-master update 'web*'";
+
+/// Of `exec`.
+pub const EXEC: &str = "\
+Examples:
+  aot-master exec '*' ping
+  aot-master exec web1 facts
+  aot-master exec 'web*' uptime
+  aot-master exec '*' 'df -h / | tail -1'
+  aot-master exec pool:web --timeout 5m -- apt-get install -y nginx
+  aot-master exec web1 -- ping -c1 web2
+
+ping, facts and version alone are answered by the agent itself. All after -- is run on the host, without a shell.
+Without --, one quoted line is run by /bin/sh. Ctrl-C leaves the job running.";
+
+/// Of `apply`.
+pub const APPLY: &str = "\
+Examples:
+  aot-master apply
+  aot-master apply 'web*' --from 1
+  aot-master apply web1 --force";
+
+/// Of `logs`.
+pub const LOGS: &str = "\
+Examples:
+  aot-master logs web1
+  aot-master logs 'web*' --stage 0
+  aot-master logs web1 -f";
+
+/// Of `jobs`.
+pub const JOBS: &str = "\
+Examples:
+  aot-master jobs
+  aot-master jobs -n 5 --json";
+
+/// Of `agents`.
+pub const AGENTS: &str = "\
+Examples:
+  aot-master agents
+  aot-master agents --json | jq -r 'select(.connected | not) | .instance'";
+
+/// Of `terminate`.
+pub const TERMINATE: &str = "\
+Examples:
+  aot-master terminate web3
+  aot-master terminate 'pool:web' --yes";
+
+/// Of `cleanup`.
+pub const CLEANUP: &str = "\
+Prints a receipt: one line for each thing and what became of it. Exit 1 while anything is left.
+Never deletes what aot only found.
+
+Examples:
+  aot-master cleanup
+  aot-master cleanup hadoop --yes";
+
+/// Of `shutdown`.
+pub const SHUTDOWN: &str = "\
+Examples:
+  aot-master shutdown";
+
+/// The whole program's help template: the groups instead of clap's flat list.
+pub fn template(command: &clap::Command) -> String {
+    let about = |name: &str| {
+        let found = command
+            .find_subcommand(name)
+            .and_then(clap::Command::get_about);
+        found.map(ToString::to_string).unwrap_or_default()
+    };
+    let mut text = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    for (group, names) in GROUPS {
+        text.push_str(&format!("\n{group}:\n"));
+        for name in names {
+            text.push_str(&format!("  {name:<10} {}\n", about(name)));
+        }
+    }
+    text.push_str("\nOptions of every command:\n{options}{after-help}");
+    text
+}

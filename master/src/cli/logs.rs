@@ -1,0 +1,75 @@
+//! `logs TARGET`: what stages printed, recorded or live.
+
+use std::future::Future;
+
+use aot_proto::v1::{ExecOutput, LogLine, LogsRequest};
+use futures::{Stream, StreamExt};
+use tonic::Status;
+
+use super::Ctx;
+use super::args::LogsArgs;
+use super::connect::{Start, connect};
+use super::error::{Error, Exit};
+use super::follow::{broken, ctrl_c};
+use crate::view::{ExecLines, ExecView, log_json};
+
+/// `web1/0 | line`, output to standard output and errors to standard error.
+///
+/// # Errors
+/// When nothing matches, or the master can't be asked or followed.
+pub async fn logs(ctx: &mut Ctx<'_>, args: LogsArgs) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::WithState).await?;
+    let request = LogsRequest {
+        cluster: ctx.cluster.clone(),
+        target: args.target.target,
+        has_stage: args.stage.is_some(),
+        stage: args.stage.unwrap_or_default(),
+        follow: args.follow,
+    };
+    let lines = client.logs(request).await?.into_inner();
+    let mut view = ExecLines::default();
+    let shown = show(ctx, &mut view, lines, ctrl_c()).await;
+    view.close(ctx.io)?;
+    shown
+}
+
+async fn show(
+    ctx: &mut Ctx<'_>,
+    view: &mut ExecLines,
+    lines: impl Stream<Item = Result<LogLine, Status>>,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Error> {
+    futures::pin_mut!(lines, interrupt);
+    loop {
+        let line = tokio::select! {
+            () = &mut interrupt => return Ok(Exit::Interrupted),
+            line = lines.next() => line,
+        };
+        match line {
+            Some(Ok(line)) => one(ctx, view, line)?,
+            Some(Err(status)) => return Err(broken(status, "the stages go on".to_owned())),
+            None => return Ok(Exit::Well),
+        }
+    }
+}
+
+fn one(ctx: &mut Ctx<'_>, view: &mut ExecLines, line: LogLine) -> Result<(), Error> {
+    if ctx.json {
+        return ctx.print(&log_json(&line).to_string());
+    }
+    let name = format!("{}/{}", line.instance, line.stage);
+    if !line.note.is_empty() {
+        view.close(ctx.io)?;
+        let text = ctx.style().dim(&format!("{name} -- {}", line.note));
+        return ctx.say(&text);
+    }
+    view.output(
+        &ExecOutput {
+            instance: name,
+            stderr: line.stderr,
+            data: line.data.into(),
+        },
+        ctx.io,
+    )?;
+    Ok(())
+}

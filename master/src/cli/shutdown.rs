@@ -1,0 +1,68 @@
+//! `shutdown`: stops a master, and waits until it is gone. Instances and agents stay.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use aot_proto::v1::{InfoRequest, ShutdownRequest};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::json;
+
+use super::Ctx;
+use super::connect::{LOOK_UP, Start, connect, within};
+use super::error::{Error, Exit, is_broken};
+
+/// Longest wait for the process to end once it has agreed.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Asks the master to stop.
+///
+/// # Errors
+/// When it can't be asked, or refuses: one that a service manager runs is stopped there.
+pub async fn shutdown(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::Never).await?;
+    let info = client
+        .info(within(LOOK_UP, InfoRequest {}))
+        .await?
+        .into_inner();
+    // Held before it ends, so that another process with its number can't be taken for it.
+    let process = hold(info.pid);
+    let pid = match client.shutdown(within(LOOK_UP, ShutdownRequest {})).await {
+        Ok(reply) => reply.into_inner().pid,
+        // It may be gone before its answer is sent.
+        Err(status) if process.is_some() && is_broken(&status) => info.pid,
+        Err(status) => return Err(status.into()),
+    };
+    drop(client);
+    let gone = process
+        .as_ref()
+        .is_none_or(|process| wait_for(process, GONE_WITHIN));
+    if ctx.json {
+        ctx.print(&json!({"pid": pid, "stopped": gone}).to_string())?;
+    } else if gone {
+        ctx.say(&format!(
+            "the master (pid {pid}) has stopped; instances and agents stay"
+        ))?;
+    } else {
+        ctx.say(&format!(
+            "error: the master (pid {pid}) agreed to stop and still runs after {} s",
+            GONE_WITHIN.as_secs()
+        ))?;
+    }
+    Ok(if gone { Exit::Well } else { Exit::Failed })
+}
+
+/// A handle on a process; `None` when there is none with that number that we can see.
+fn hold(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whether the process ended within `limit`: its handle becomes readable (pidfd_open(2)).
+fn wait_for(process: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
+}

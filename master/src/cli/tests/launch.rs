@@ -1,0 +1,144 @@
+//! Launch, plan and wait.
+
+use super::*;
+
+#[tokio::test]
+async fn a_launch_shows_its_events_and_ends_with_the_table_and_the_log() {
+    let fake = Fake::start(Script {
+        plan: vec![plan("create", "web2")],
+        events: samples::launch(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["launch", &file(&fake), "--timeout", "90s"]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    insta::assert_snapshot!(format!("{}-----\n{}", ran.err, ran.out));
+    let asked = fake.asked();
+    assert!(
+        asked[1].contains("timeout_ms: 90000") && asked[1].contains("cluster: hadoop"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_launch_in_json_ends_with_its_summary() {
+    let fake = Fake::start(Script {
+        events: samples::launch(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["launch", &file(&fake), "--json"]).await;
+    let lines: Vec<serde_json::Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect();
+    assert_eq!(lines.len(), samples::launch().len() + 1);
+    assert_eq!(
+        lines[lines.len() - 1].to_string(),
+        r#"{"cluster":"hadoop","summary":{"ready":2,"failed":1}}"#
+    );
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Failed, ""));
+}
+
+#[tokio::test]
+async fn a_launch_that_changes_nothing_says_so() {
+    let end = last(
+        "launch-ended",
+        0,
+        "",
+        r#"{"summary":{"ready":4,"failed":0},"changed":false}"#,
+    );
+    let fake = Fake::start(Script {
+        events: vec![end],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["launch", &file(&fake)]).await;
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Exit::Well, "nothing to do: 4 instances are ready\n")
+    );
+}
+
+#[tokio::test]
+async fn a_detached_launch_returns_after_the_first_event() {
+    let fake = Fake::start(Script {
+        events: samples::launch()[..1].to_vec(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["launch", &file(&fake), "--detach"]).await;
+    assert_eq!(ran.exit, Exit::Well);
+    assert!(ran.err.contains("the launch goes on"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_launch_that_destroys_asks_first() {
+    let script = Script {
+        plan: vec![plan("terminate", "web3"), plan("keep", "web1")],
+        events: samples::launch(),
+        ..Script::default()
+    };
+    let fake = Fake::start(script);
+    let path = file(&fake);
+    let refused = run(&fake, &["launch", &path, "--prune"]).await;
+    assert_eq!((refused.exit, fake.asked().len()), (Exit::Usage, 1));
+    assert!(
+        refused.err.contains("1 instance: web3") && refused.err.contains("--yes"),
+        "{}",
+        refused.err
+    );
+    let taken = run(&fake, &["launch", &path, "--prune", "--yes"]).await;
+    assert_eq!((taken.exit, fake.asked().len()), (Exit::Failed, 3));
+}
+
+#[tokio::test]
+async fn a_master_that_dies_mid_launch_is_said_to_be_lost() {
+    let mut fake = Fake::start(Script {
+        events: samples::launch()[..3].to_vec(),
+        then: Then::Die,
+        ..Script::default()
+    });
+    let (env, path) = (env_in(fake.dir.path()), file(&fake));
+    let words = ["launch", &path];
+    let (ran, ()) = tokio::join!(run_in(&env, "", &words), fake.die_in_time());
+    assert_eq!(ran.exit, Exit::Unreachable);
+    assert!(
+        ran.err
+            .contains("error: lost the master; the launch goes on"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_too_soon_is_no_success() {
+    let fake = Fake::start(Script {
+        events: samples::launch()[..3].to_vec(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["launch", &file(&fake)]).await;
+    assert_eq!(ran.exit, Exit::Unreachable);
+    assert!(ran.err.contains("lost the master"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn wait_says_how_it_ended() {
+    let fake = Fake::start(Script {
+        events: vec![last(
+            "wait-ended",
+            1,
+            "web2 is still booting after 30 s",
+            "",
+        )],
+        ..Script::default()
+    });
+    let ran = run(
+        &fake,
+        &["wait", "*", "--state", "ready", "--timeout", "30s"],
+    )
+    .await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert_eq!(
+        ran.err,
+        "00:03:04Z hadoop web2 is still booting after 30 s\n"
+    );
+    assert!(fake.asked()[0].contains("timeout_ms: 30000"));
+}

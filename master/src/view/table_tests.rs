@@ -1,0 +1,139 @@
+//! Tests of the tables.
+
+use super::*;
+use crate::view::samples;
+use aot_proto::v1::{agents_reply, jobs_reply};
+
+const PLAIN: Style = Style { colour: false };
+
+#[test]
+fn the_closing_table_of_a_launch() {
+    let mut board = Board::default();
+    samples::launch().iter().for_each(|event| board.take(event));
+    insta::assert_snapshot!(closing_table(&board, PLAIN));
+    assert!(closing_table(&board, Style { colour: true }).contains("\x1b["));
+}
+
+#[test]
+fn instances_with_every_choice_of_columns() {
+    let views = [
+        samples::view("manager", "ready", &["succeeded", "succeeded"]),
+        samples::view("web1", "failed", &["failed"]),
+        samples::view("web2", "planned", &[]),
+    ];
+    let show = |columns| instances_table(&views, columns, PLAIN);
+    insta::assert_snapshot!(
+        [
+            show(Columns::default()),
+            show(Columns {
+                overview: true,
+                ..Columns::default()
+            }),
+            show(Columns {
+                addresses: true,
+                ..Columns::default()
+            }),
+            show(Columns {
+                stages: true,
+                properties: true,
+                ..Columns::default()
+            }),
+        ]
+        .join("\n\n")
+    );
+}
+
+#[test]
+fn agents_and_jobs() {
+    let agents = AgentsReply {
+        agents: vec![
+            agents_reply::Entry {
+                cluster: "hadoop".into(),
+                instance: "web1".into(),
+                machine_id: "i-1".into(),
+                serial: "0a1b".into(),
+                expires_unix: 1_767_312_184,
+                last_seen_unix_ms: 1_767_225_784_123,
+                connected: true,
+                spiffe_id: String::new(),
+            },
+            agents_reply::Entry {
+                cluster: "hadoop".into(),
+                instance: "web2".into(),
+                ..agents_reply::Entry::default()
+            },
+        ],
+    };
+    let jobs = JobsReply {
+        jobs: vec![
+            jobs_reply::Entry {
+                job_id: "job-01".into(),
+                kind: "exec".into(),
+                cluster: "hadoop".into(),
+                what: "uptime\nmore".into(),
+                started_unix_ms: 1_767_225_784_000,
+                ended_unix_ms: 1_767_225_785_500,
+                outcomes: [("succeeded".into(), 3), ("timed_out".into(), 1)].into(),
+                operator: "root".into(),
+            },
+            jobs_reply::Entry {
+                job_id: "job-02".into(),
+                kind: "launch".into(),
+                started_unix_ms: 1_767_225_784_000,
+                ..jobs_reply::Entry::default()
+            },
+        ],
+    };
+    insta::assert_snapshot!(format!(
+        "{}\n\n{}",
+        agents_table(&agents, PLAIN),
+        jobs_table(&jobs, UtcOffset::UTC, PLAIN)
+    ));
+}
+
+#[test]
+fn a_plan_and_a_receipt() {
+    let line = |action: &str, instance: &str, detail: &str| PlanLine {
+        action: action.into(),
+        instance: instance.into(),
+        pool: String::new(),
+        detail: detail.into(),
+    };
+    let plan = plan_lines(
+        &[
+            line("create", "web10", "m5.large"),
+            line("keep", "web1", ""),
+            line("rerun", "web2", "stage 1 changed"),
+            line("terminate", "old", "not in the file"),
+        ],
+        PLAIN,
+    );
+    let receipt = |fields: &str, message: &str| {
+        receipt_line(
+            &Event {
+                event: "receipt".into(),
+                fields_json: fields.into(),
+                message: message.into(),
+                ..Event::default()
+            },
+            PLAIN,
+        )
+        .expect("a receipt")
+    };
+    insta::assert_snapshot!(
+        [
+            plan,
+            receipt(
+                r#"{"kind":"instance","id":"i-0abc","state":"terminated","left":false}"#,
+                ""
+            ),
+            receipt(
+                r#"{"kind":"security-group","id":"sg-1","state":"in use by eni-1","left":true}"#,
+                ""
+            ),
+            receipt("", "volume vol-1 deleted"),
+        ]
+        .join("\n")
+    );
+    assert_eq!(receipt_line(&Event::default(), PLAIN), None);
+}
