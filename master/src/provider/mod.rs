@@ -3,6 +3,11 @@
 //! A provider is idempotent by client token and never retries by itself past what its SDK does; an error always says
 //! whether a machine may exist. Nothing here decides when to call.
 
+pub mod contract;
+pub mod local;
+pub mod tags;
+mod token;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +18,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::model::file::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
+
+pub use token::client_token;
 
 /// Which cluster's machines are meant. Machines carry the uuid in a tag, so a reused name finds nothing old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,7 +252,10 @@ pub trait Provider: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
 
     /// Every machine with the cluster's tag, terminated ones too, all pages. Absence proves nothing.
-    fn describe<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
+    fn describe<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
 
     /// Asks for a change of state; returns once the provider has taken it. Safe to repeat.
     fn lifecycle<'a>(
@@ -271,7 +281,10 @@ pub trait Provider: Send + Sync {
 
     /// Deletes what the cluster left besides machines, once all of those are gone. One line for each thing and its
     /// final state.
-    fn cleanup<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
+    fn cleanup<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
 }
 
 /// One line of a cleanup's receipt.
