@@ -3,6 +3,11 @@
 //! A provider is idempotent by client token and never retries by itself past what its SDK does; an error always says
 //! whether a machine may exist. Nothing here decides when to call.
 
+pub mod contract;
+pub mod local;
+pub mod tags;
+pub mod token;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

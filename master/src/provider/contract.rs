@@ -1,0 +1,214 @@
+//! What every provider must do, as checks that run against any of them. Called by tests only; each check makes its own
+//! cluster and ends its machines.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aot_proto::ids::MachineId;
+
+use super::{
+    BootSpec, ClientToken, ClusterRef, ErrorKind, LaunchSpec, Lifecycle, Machine, MachineState,
+    Provider, tags,
+};
+use crate::model::file::{MachineSpec, MemberSpec};
+
+/// Longest wait for a state.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often a state is asked for.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A batch of `count` members of pool `web`; what the machine is, and its agent, are the caller's to set.
+pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
+    LaunchSpec {
+        cluster: ClusterRef {
+            name: cluster.parse().expect("the caller gives a good name"),
+            uuid: uuid.to_owned(),
+            region: None,
+        },
+        pool: Some("web".parse().expect("it is a label")),
+        members: (1..=count)
+            .map(|number| MemberSpec {
+                name: format!("web{number}").parse().expect("it is a label"),
+                hostname: format!("web{number}"),
+            })
+            .collect(),
+        owner: None,
+        user: None,
+        machine: MachineSpec::default(),
+        instance_type: None,
+        subnet: None,
+        attempt: 1,
+        boot: BootSpec {
+            master: vec!["127.0.0.1:7440".into()],
+            ca_pem: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
+            join_token: "00ff".into(),
+            agent_sha256: BTreeMap::from([("x86_64".into(), "ab".repeat(32))]),
+            agent_path: PathBuf::from("/nonexistent"),
+        },
+    }
+}
+
+/// Waits until every machine of the cluster is in `state`.
+///
+/// # Panics
+/// When that takes too long; the message has what was seen last.
+pub async fn wait_for(
+    provider: &dyn Provider,
+    cluster: &ClusterRef,
+    state: MachineState,
+) -> Vec<Machine> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let machines = provider.describe(cluster).await.expect("describe works");
+        if !machines.is_empty() && machines.iter().all(|machine| machine.state == state) {
+            return machines;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not all are {state}: {machines:#?}"
+        );
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Ids in launch order.
+pub fn ids(machines: &[Machine]) -> Vec<MachineId> {
+    let mut sorted: Vec<&Machine> = machines.iter().collect();
+    sorted.sort_by_key(|machine| machine.launch_index);
+    sorted
+        .into_iter()
+        .map(|machine| machine.id.clone())
+        .collect()
+}
+
+/// Runs every check. `idempotent` is off for a fake that can't repeat a token.
+///
+/// # Panics
+/// When the provider does not keep to the contract.
+pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: bool) {
+    let token = ClientToken(format!("contract-{}", &spec.cluster.uuid));
+    let cluster = &spec.cluster;
+    assert!(
+        provider
+            .describe(cluster)
+            .await
+            .expect("describe works")
+            .is_empty(),
+        "a new uuid has no machines"
+    );
+    let made = provider.launch(spec, &token).await.expect("launch works");
+    launched(spec, &token, &made);
+    let up = wait_for(provider, cluster, MachineState::Running).await;
+    assert_eq!(ids(&up), ids(&made), "describe shows what launch made");
+    if idempotent {
+        let again = provider
+            .launch(spec, &token)
+            .await
+            .expect("the same token works again");
+        assert_eq!(
+            ids(&again),
+            ids(&made),
+            "the same token gives the same machines"
+        );
+        let shown = provider.describe(cluster).await.expect("describe works");
+        assert_eq!(shown.len(), made.len(), "the same token makes no others");
+    }
+    names(provider, cluster, spec, &made).await;
+    let all = ids(&made);
+    for (action, state) in [
+        (Lifecycle::Stop, MachineState::Stopped),
+        (Lifecycle::Start, MachineState::Running),
+        (Lifecycle::Reboot, MachineState::Running),
+        (Lifecycle::Terminate, MachineState::Terminated),
+        (Lifecycle::Terminate, MachineState::Terminated),
+    ] {
+        provider
+            .lifecycle(cluster, action, &all)
+            .await
+            .expect("lifecycle works");
+        wait_for(provider, cluster, state).await;
+    }
+    strangers(provider, spec).await;
+    if idempotent {
+        let error = provider
+            .launch(spec, &token)
+            .await
+            .expect_err("a spent token makes nothing");
+        assert_eq!(error.kind, ErrorKind::TokenSpent, "{error}");
+    }
+    let receipts = provider.cleanup(cluster).await.expect("cleanup works");
+    assert!(
+        receipts.iter().all(|receipt| !receipt.left),
+        "nothing is left: {receipts:?}"
+    );
+    for id in &all {
+        assert!(
+            receipts.iter().any(|receipt| receipt.id == id.as_str()),
+            "{id} is in the receipt"
+        );
+    }
+}
+
+/// What a launch hands back.
+fn launched(spec: &LaunchSpec, token: &ClientToken, made: &[Machine]) {
+    assert_eq!(made.len(), spec.members.len(), "all members or an error");
+    let indexes: Vec<u32> = made.iter().map(|machine| machine.launch_index).collect();
+    let mut sorted = indexes.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(
+        sorted.len(),
+        made.len(),
+        "each has its own index: {indexes:?}"
+    );
+    for machine in made {
+        assert_eq!(machine.client_token.as_ref(), Some(token));
+        assert_eq!(
+            machine.tags.get(tags::CLUSTER_UUID),
+            Some(&spec.cluster.uuid)
+        );
+        assert!(
+            machine.private_ip.is_some(),
+            "{} has an address",
+            machine.id
+        );
+    }
+}
+
+/// Names are given, twice.
+async fn names(provider: &dyn Provider, cluster: &ClusterRef, spec: &LaunchSpec, made: &[Machine]) {
+    let pairs: Vec<_> = ids(made)
+        .into_iter()
+        .zip(&spec.members)
+        .map(|(id, member)| (id, member.name.clone()))
+        .collect();
+    for _ in 0..2 {
+        provider
+            .name(cluster, &pairs)
+            .await
+            .expect("naming works, and again");
+    }
+    for machine in provider.describe(cluster).await.expect("describe works") {
+        let wanted = pairs
+            .iter()
+            .find(|(id, _)| *id == machine.id)
+            .map(|(_, name)| name);
+        assert_eq!(machine.name.as_ref(), wanted);
+    }
+}
+
+/// Machines of another cluster are neither shown nor touched.
+async fn strangers(provider: &dyn Provider, spec: &LaunchSpec) {
+    let other = ClusterRef {
+        uuid: format!("{}-other", spec.cluster.uuid),
+        ..spec.cluster.clone()
+    };
+    assert!(
+        provider
+            .describe(&other)
+            .await
+            .expect("describe works")
+            .is_empty()
+    );
+}
