@@ -4,6 +4,7 @@
 //! whether a machine may exist. Nothing here decides when to call.
 
 pub mod contract;
+pub mod ec2;
 pub mod local;
 pub mod tags;
 pub mod token;

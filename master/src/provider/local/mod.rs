@@ -90,7 +90,7 @@ impl Error {
     /// For the trait; `leftovers` is what the call at hand may have made.
     fn into_provider(self, leftovers: Leftovers) -> ProviderError {
         let (kind, leftovers) = match &self {
-            Self::TokenSpent(_) => (ErrorKind::TokenSpent, Leftovers::Some),
+            Self::TokenSpent(_) => (ErrorKind::TokenSpent, Leftovers::Unknown),
             Self::TokenMismatch => (ErrorKind::Invalid, Leftovers::Unknown),
             Self::Agent { .. } | Self::Unknown(_) | Self::Terminated(_) => {
                 (ErrorKind::Invalid, leftovers)

@@ -1,0 +1,128 @@
+//! Clients of the EC2 API, one a region, made when first needed; and the one way to call through them.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_sdk_ec2::config::{Builder, ProvideCredentials as _, Region};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::RequestId;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::error::{chain, invalid, provider_error};
+use crate::provider::{Problem, ProviderError};
+
+/// One try of a call; a big RunInstances takes its time.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(60);
+/// A call with all its tries.
+const CALL_LIMIT: Duration = Duration::from_secs(180);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Tries of a call, the first included; the SDK slows down when it is throttled.
+const ATTEMPTS: u32 = 4;
+
+/// Settings of the AWS SDK (environment, profile, SSO, process, container, instance), and clients by region.
+pub(super) struct Clients {
+    region: Option<String>,
+    settings: OnceCell<SdkConfig>,
+    made: Mutex<HashMap<String, Client>>,
+}
+
+impl Clients {
+    pub fn new(region: Option<String>) -> Self {
+        Self { region, settings: OnceCell::new(), made: Mutex::new(HashMap::new()) }
+    }
+
+    async fn settings(&self) -> &SdkConfig {
+        let load = || async {
+            let timeouts = TimeoutConfig::builder()
+                .connect_timeout(CONNECT_LIMIT)
+                .operation_attempt_timeout(ATTEMPT_LIMIT)
+                .operation_timeout(CALL_LIMIT)
+                .build();
+            let retries = RetryConfig::adaptive().with_max_attempts(ATTEMPTS);
+            let loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).retry_config(retries);
+            match &self.region {
+                Some(region) => loader.region(Region::new(region.clone())).load().await,
+                None => loader.load().await,
+            }
+        };
+        self.settings.get_or_init(load).await
+    }
+
+    /// The region that counts: the cluster's, else that of the settings.
+    pub async fn region(&self, cluster: Option<&str>) -> Option<String> {
+        match cluster {
+            Some(region) => Some(region.to_owned()),
+            None => self.settings().await.region().map(|region| region.as_ref().to_owned()),
+        }
+    }
+
+    /// The client for a cluster's region, and the region.
+    pub async fn client(&self, cluster: Option<&str>) -> Result<(Client, String), ProviderError> {
+        let Some(region) = self.region(cluster).await else {
+            return Err(invalid(NO_REGION.to_owned() + ": " + NO_REGION_HINT));
+        };
+        let settings = self.settings().await;
+        let mut made = self.made.lock().await;
+        let client = made.entry(region.clone()).or_insert_with(|| {
+            let config = Builder::from(settings).region(Region::new(region.clone())).build();
+            Client::from_conf(config)
+        });
+        Ok((client.clone(), region))
+    }
+
+    /// What is missing before any call can be made.
+    pub async fn problems(&self, cluster: Option<&str>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.region(cluster).await.is_none() {
+            problems.push(Problem { message: NO_REGION.into(), hint: NO_REGION_HINT.into() });
+        }
+        let credentials = match self.settings().await.credentials_provider() {
+            Some(provider) => provider.provide_credentials().await.map(drop).map_err(|error| chain(&error)),
+            None => Err("no source is set up".into()),
+        };
+        if let Err(why) = credentials {
+            problems.push(Problem {
+                message: format!("no AWS credentials: {why}"),
+                hint: "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on a machine with a role".into(),
+            });
+        }
+        problems
+    }
+}
+
+const NO_REGION: &str = "no AWS region is known";
+const NO_REGION_HINT: &str = "set `region` in cluster.yml, or AWS_REGION, or a region in the AWS profile";
+
+/// Makes one call; logs operation, request id and time, never a parameter.
+pub(super) async fn call<T, E>(
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, ProviderError>
+where
+    T: RequestId,
+    E: StdError + ProvideErrorMetadata + 'static,
+    SdkError<E, HttpResponse>: RequestId,
+{
+    let start = Instant::now();
+    let result = answer.await;
+    let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match result {
+        Ok(answer) => {
+            tracing::debug!(operation, request_id = answer.request_id(), ms, "EC2 answered");
+            Ok(answer)
+        }
+        Err(error) => {
+            let request_id = error.request_id();
+            let mapped = provider_error(operation, &error);
+            tracing::debug!(operation, request_id, ms, code = mapped.code, kind = ?mapped.kind, "EC2 call failed");
+            Err(mapped)
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! EC2's instances as machines. Pure.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use aws_sdk_ec2::types::Instance;
+
+use crate::provider::{ClientToken, Machine, MachineState, tags};
+
+/// A machine from an instance; `None` when the answer was cut off before its id, launch index or state.
+pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
+    let tags: BTreeMap<String, String> = instance
+        .tags()
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned())))
+        .collect();
+    let reason = instance.state_reason().and_then(|reason| reason.message());
+    let reason = reason.or(instance.state_transition_reason()).unwrap_or("");
+    let text = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
+    Some(Machine {
+        id: instance.instance_id()?.parse().ok()?,
+        client_token: tags.get(tags::TOKEN).map(|token| ClientToken(token.clone())),
+        launch_index: u32::try_from(instance.ami_launch_index()?).ok()?,
+        name: own_name(&tags),
+        state: state(instance.state()?.name()?.as_str())?,
+        state_reason: reason.to_owned(),
+        private_ip: text(instance.private_ip_address()),
+        public_ip: text(instance.public_ip_address()),
+        private_dns: text(instance.private_dns_name()),
+        public_dns: text(instance.public_dns_name()),
+        instance_type: instance.instance_type().map(|kind| kind.as_str().to_owned()),
+        availability_zone: instance.placement().and_then(|placement| text(placement.availability_zone())),
+        region: Some(region.to_owned()),
+        subnet: text(instance.subnet_id()),
+        image: text(instance.image_id()),
+        launched_at: instance.launch_time().and_then(|time| SystemTime::try_from(*time).ok()),
+        tags,
+    })
+}
+
+/// Its member's name, once the Name tag is not the pool's any more. A single instance has the same name from the start.
+fn own_name(tags: &BTreeMap<String, String>) -> Option<aot_proto::ids::InstanceName> {
+    let name = tags.get(tags::NAME)?;
+    let pool = tags.get("Pool");
+    name.parse().ok().filter(|_| pool != Some(name))
+}
+
+fn state(word: &str) -> Option<MachineState> {
+    use MachineState::*;
+    [Pending, Running, Stopping, Stopped, ShuttingDown, Terminated].into_iter().find(|state| state.as_str() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_ec2::types::{InstanceState, InstanceStateName, Tag};
+
+    fn instance() -> aws_sdk_ec2::types::builders::InstanceBuilder {
+        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        Instance::builder()
+            .instance_id("i-0abc")
+            .ami_launch_index(2)
+            .state(InstanceState::builder().name(InstanceStateName::ShuttingDown).build())
+            .state_transition_reason("User initiated")
+            .public_dns_name("")
+            .tags(tag("Name", "web"))
+            .tags(tag("Pool", "web"))
+            .tags(tag(tags::TOKEN, "t"))
+    }
+
+    #[test]
+    fn an_instance_is_a_machine() {
+        let machine = machine(&instance().build(), "eu-west-1").unwrap();
+        assert_eq!(machine.id.as_str(), "i-0abc");
+        assert_eq!((machine.launch_index, machine.state), (2, MachineState::ShuttingDown));
+        assert_eq!(machine.client_token, Some(ClientToken("t".into())));
+        assert_eq!(machine.name, None, "that is the pool's name");
+        assert_eq!(machine.public_dns, None);
+        assert_eq!(machine.state_reason, "User initiated");
+        assert_eq!(machine.region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn a_cut_off_instance_is_none() {
+        for cut in [instance().set_instance_id(None), instance().set_ami_launch_index(None), instance().set_state(None)] {
+            assert_eq!(machine(&cut.build(), "r"), None);
+        }
+    }
+}
