@@ -9,7 +9,10 @@ use std::path::Path;
 /// # Errors
 /// When the disk refuses.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 /// Takes everyone else's rights to a file.
@@ -60,7 +63,10 @@ mod tests {
             write_atomically(&path, text).expect("writes");
             assert_eq!(read_optional(&path).expect("reads").as_deref(), Some(text));
         }
-        let mode = std::fs::metadata(&path).expect("is there").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("is there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(write_atomically(&dir.path().join("no/where"), b"x").is_err());
         assert!(read_optional(dir.path()).is_err(), "a folder is not a file");

@@ -97,17 +97,29 @@ fn load(cli: &Cli) -> Result<Settings, settings::SettingsError> {
         cluster: cli.global.cluster.clone(),
     };
     let uid = rustix::process::geteuid().as_raw();
-    settings::load(&flags, cli.global.config.as_deref(), &|name| std::env::var(name).ok(), uid)
+    settings::load(
+        &flags,
+        cli.global.config.as_deref(),
+        &|name| std::env::var(name).ok(),
+        uid,
+    )
 }
 
 fn run_command(mut cli: Cli, settings: &Settings) -> ExitCode {
     cli.global.cluster = cli.global.cluster.or_else(|| settings.cluster.clone());
     let (state_dir, socket) = (absolute(&settings.state_dir), absolute(&settings.socket));
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let daemon = BackgroundDaemon::new(program, &state_dir, &socket, cli.global.config.as_deref().map(absolute).as_deref())
-        .with(daemon_args(settings));
+    let daemon = BackgroundDaemon::new(
+        program,
+        &state_dir,
+        &socket,
+        cli.global.config.as_deref().map(absolute).as_deref(),
+    )
+    .with(daemon_args(settings));
     let env = CliEnv::detect(socket, state_dir, Some(daemon));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => {
             let exit = runtime.block_on(cli::run(cli, env));
@@ -139,16 +151,26 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         tracing::debug!(%error, "already a session of its own");
     }
     log_to_stderr(settings.log.as_deref(), verbose);
-    let beside = || std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
+    let beside = || {
+        std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.to_owned()))
+    };
     let options = ServeOptions {
         listen: settings.listen.clone(),
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
         socket: absolute(&settings.socket),
-        agent_dir: settings.agent_dir.clone().or_else(beside).unwrap_or_else(|| PathBuf::from(".")),
+        agent_dir: settings
+            .agent_dir
+            .clone()
+            .or_else(beside)
+            .unwrap_or_else(|| PathBuf::from(".")),
         background,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
@@ -167,7 +189,8 @@ fn log_to_stderr(filter: Option<&str>, verbose: u8) {
         1 => "info,aot_master=debug",
         _ => "debug",
     };
-    let filter = EnvFilter::try_new(filter.unwrap_or(default)).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter =
+        EnvFilter::try_new(filter.unwrap_or(default)).unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

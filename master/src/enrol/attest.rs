@@ -34,7 +34,10 @@ pub fn examine(request: &EnrolRequest, key_sha256: String) -> Result<EnrolAsk, N
     let machine: MachineId = request.machine_id.parse()?;
     if !request.identity_document.is_empty() {
         let named = serde_json::from_str::<serde_json::Value>(&request.identity_document).ok();
-        let named = named.as_ref().and_then(|doc| doc.get("instanceId")).and_then(|id| id.as_str());
+        let named = named
+            .as_ref()
+            .and_then(|doc| doc.get("instanceId"))
+            .and_then(|id| id.as_str());
         if named != Some(machine.as_str()) {
             return Err(NotProven::ForeignDocument(machine));
         }
@@ -70,14 +73,49 @@ mod tests {
 
     #[test]
     fn each_flaw_is_refused() {
-        let big = EnrolRequest { csr_der: vec![0; MAX_ENROL_BYTES], ..good() };
-        assert!(matches!(examine(&big, String::new()), Err(NotProven::TooLarge(_))));
-        let nameless = EnrolRequest { machine_id: "../x".to_owned(), ..good() };
-        assert!(matches!(examine(&nameless, String::new()), Err(NotProven::BadMachine(_))));
-        for document in ["not json", "{}", r#"{"instanceId":"i-2"}"#, r#"{"instanceId":["i-1"]}"#] {
-            let foreign = EnrolRequest { identity_document: document.to_owned(), ..good() };
-            assert!(matches!(examine(&foreign, String::new()), Err(NotProven::ForeignDocument(_))), "{document}");
+        let big = EnrolRequest {
+            csr_der: vec![0; MAX_ENROL_BYTES],
+            ..good()
+        };
+        assert!(matches!(
+            examine(&big, String::new()),
+            Err(NotProven::TooLarge(_))
+        ));
+        let nameless = EnrolRequest {
+            machine_id: "../x".to_owned(),
+            ..good()
+        };
+        assert!(matches!(
+            examine(&nameless, String::new()),
+            Err(NotProven::BadMachine(_))
+        ));
+        for document in [
+            "not json",
+            "{}",
+            r#"{"instanceId":"i-2"}"#,
+            r#"{"instanceId":["i-1"]}"#,
+        ] {
+            let foreign = EnrolRequest {
+                identity_document: document.to_owned(),
+                ..good()
+            };
+            assert!(
+                matches!(
+                    examine(&foreign, String::new()),
+                    Err(NotProven::ForeignDocument(_))
+                ),
+                "{document}"
+            );
         }
-        assert!(examine(&EnrolRequest { identity_document: String::new(), ..good() }, String::new()).is_ok());
+        assert!(
+            examine(
+                &EnrolRequest {
+                    identity_document: String::new(),
+                    ..good()
+                },
+                String::new()
+            )
+            .is_ok()
+        );
     }
 }

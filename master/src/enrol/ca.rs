@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use aot_proto::ids::{BadId, SpiffeId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::files::{read_optional, write_atomically};
@@ -98,10 +101,14 @@ impl Ca {
     /// # Errors
     /// When the files can't be used.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let files = |source| Error::Files { dir: dir.display().to_string(), source };
+        let files = |source| Error::Files {
+            dir: dir.display().to_string(),
+            source,
+        };
         let (key_path, pem_path) = (dir.join("ca.key"), dir.join("ca.pem"));
         let key = match read_optional(&key_path).map_err(files)? {
-            Some(bytes) => KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).map_err(crypto("read its key"))?,
+            Some(bytes) => KeyPair::from_pem(&String::from_utf8_lossy(&bytes))
+                .map_err(crypto("read its key"))?,
             None => {
                 let key = KeyPair::generate().map_err(crypto("make its key"))?;
                 write_atomically(&key_path, key.serialize_pem().as_bytes()).map_err(files)?;
@@ -111,7 +118,10 @@ impl Ca {
         let pem = match read_optional(&pem_path).map_err(files)? {
             Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             None => {
-                let pem = ca_params(&key).self_signed(&key).map_err(crypto("sign itself"))?.pem();
+                let pem = ca_params(&key)
+                    .self_signed(&key)
+                    .map_err(crypto("sign itself"))?
+                    .pem();
                 write_atomically(&pem_path, pem.as_bytes()).map_err(files)?;
                 pem
             }
@@ -120,7 +130,12 @@ impl Ca {
         let der = rustls_pki_types::pem::PemObject::from_pem_slice(pem.as_bytes())
             .map_err(|error| files(io::Error::other(format!("ca.pem: {error}"))))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(crypto("read its certificate"))?;
-        Ok(Self { issuer, pem, der, id })
+        Ok(Self {
+            issuer,
+            pem,
+            der,
+            id,
+        })
     }
 
     /// PEM, to pin.
@@ -142,15 +157,22 @@ impl Ca {
     ///
     /// # Errors
     /// When a host is neither.
-    pub fn server(&self, hosts: &[String]) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
+    pub fn server(
+        &self,
+        hosts: &[String],
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
         let key = KeyPair::generate().map_err(crypto("make the server's key"))?;
         let mut params = CertificateParams::new(hosts).map_err(crypto("name the server"))?;
-        params.distinguished_name.push(DnType::CommonName, "aot master");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "aot master");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         live(&mut params, SERVER_LIFE);
-        let certificate = params.signed_by(&key, &self.issuer).map_err(crypto("sign the server's certificate"))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(crypto("sign the server's certificate"))?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok((certificate.der().clone(), key))
     }
@@ -161,20 +183,31 @@ impl Ca {
     /// When the name can't be written.
     pub fn issue(&self, request: &Request, id: &SpiffeId) -> Result<Issued, Error> {
         let mut params = CertificateParams::default();
-        let uri = id.to_string().try_into().map_err(crypto("write the name"))?;
+        let uri = id
+            .to_string()
+            .try_into()
+            .map_err(crypto("write the name"))?;
         params.subject_alt_names = vec![SanType::URI(uri)];
-        params.distinguished_name.push(DnType::CommonName, id.instance.to_string());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, id.instance.to_string());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let expires = live(&mut params, AGENT_LIFE);
         let mut serial = [0; 16];
-        aws_lc_rs::rand::fill(&mut serial).map_err(|_| crypto("make a serial")(rcgen::Error::RingUnspecified))?;
+        aws_lc_rs::rand::fill(&mut serial)
+            .map_err(|_| crypto("make a serial")(rcgen::Error::RingUnspecified))?;
         serial[0] &= 0x7f; // positive (RFC 5280, 4.1.2.2)
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        let certificate =
-            params.signed_by(&request.csr.public_key, &self.issuer).map_err(crypto("sign an agent's certificate"))?;
-        Ok(Issued { pem: certificate.pem(), serial: hex(&serial), expires_unix: expires })
+        let certificate = params
+            .signed_by(&request.csr.public_key, &self.issuer)
+            .map_err(crypto("sign an agent's certificate"))?;
+        Ok(Issued {
+            pem: certificate.pem(),
+            serial: hex(&serial),
+            expires_unix: expires,
+        })
     }
 }
 
@@ -183,8 +216,9 @@ impl Ca {
 /// # Errors
 /// When it is malformed, or signed by another key.
 pub fn read_request(csr_der: &[u8]) -> Result<Request, Error> {
-    let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
-        .map_err(crypto("take the request"))?;
+    let csr =
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+            .map_err(crypto("take the request"))?;
     let key_sha256 = sha256_hex(&csr.public_key.subject_public_key_info());
     Ok(Request { csr, key_sha256 })
 }
@@ -194,7 +228,8 @@ pub fn read_request(csr_der: &[u8]) -> Result<Request, Error> {
 /// # Errors
 /// When it is not an agent's.
 pub fn holder(certificate: &CertificateDer<'_>) -> Result<Holder, Error> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Error::NotAnAgent("it is not X.509"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| Error::NotAnAgent("it is not X.509"))?;
     let names = parsed
         .subject_alternative_name()
         .map_err(|_| Error::NotAnAgent("its names are unreadable"))?
@@ -202,13 +237,18 @@ pub fn holder(certificate: &CertificateDer<'_>) -> Result<Holder, Error> {
     let [GeneralName::URI(uri)] = names.value.general_names[..] else {
         return Err(Error::NotAnAgent("it has not exactly one URI name"));
     };
-    Ok(Holder { id: uri.parse()?, serial: hex(parsed.raw_serial()) })
+    Ok(Holder {
+        id: uri.parse()?,
+        serial: hex(parsed.raw_serial()),
+    })
 }
 
 fn ca_params(key: &KeyPair) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name.push(DnType::CommonName, format!("aot CA {}", master_id(key)));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("aot CA {}", master_id(key)));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     live(&mut params, CA_LIFE);
     params
@@ -234,7 +274,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn id() -> SpiffeId {
-        "spiffe://m/cluster/c/instance/web1/i-1".parse().expect("a good name")
+        "spiffe://m/cluster/c/instance/web1/i-1"
+            .parse()
+            .expect("a good name")
     }
 
     fn csr(key: &KeyPair) -> Vec<u8> {
@@ -248,7 +290,10 @@ mod tests {
         let first = Ca::open(dir.path()).expect("makes it");
         let again = Ca::open(dir.path()).expect("finds it");
         assert_eq!((first.pem(), first.id()), (again.pem(), again.id()));
-        let mode = std::fs::metadata(dir.path().join("ca.key")).expect("is there").permissions().mode();
+        let mode = std::fs::metadata(dir.path().join("ca.key"))
+            .expect("is there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(dir.path().join("ca.key"), "rubbish").expect("writes");
         assert!(Ca::open(dir.path()).is_err());
@@ -261,7 +306,8 @@ mod tests {
         let key = KeyPair::generate().expect("a key");
         let request = read_request(&csr(&key)).expect("its own signature");
         let issued = ca.issue(&request, &id()).expect("signs");
-        let der: CertificateDer = rustls_pki_types::pem::PemObject::from_pem_slice(issued.pem.as_bytes()).expect("PEM");
+        let der: CertificateDer =
+            rustls_pki_types::pem::PemObject::from_pem_slice(issued.pem.as_bytes()).expect("PEM");
         let holder = holder(&der).expect("an agent");
         assert_eq!((holder.id, holder.serial), (id(), issued.serial));
         assert!(!String::from_utf8_lossy(&der).contains("evil.example"));
@@ -281,7 +327,9 @@ mod tests {
     fn the_servers_certificate_is_no_agents() {
         let dir = tempfile::tempdir().expect("a folder");
         let ca = Ca::open(dir.path()).expect("makes it");
-        let (certificate, _) = ca.server(&["127.0.0.1".to_owned(), "master.example".to_owned()]).expect("signs");
+        let (certificate, _) = ca
+            .server(&["127.0.0.1".to_owned(), "master.example".to_owned()])
+            .expect("signs");
         assert!(holder(&certificate).is_err());
     }
 }

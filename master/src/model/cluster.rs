@@ -56,7 +56,9 @@ impl Cluster {
 
     /// Whether a launch runs.
     pub fn launching(&self) -> bool {
-        self.launch.as_ref().is_some_and(|launch| launch.ended_ms.is_none())
+        self.launch
+            .as_ref()
+            .is_some_and(|launch| launch.ended_ms.is_none())
     }
 
     /// The instance that this machine is.
@@ -251,12 +253,18 @@ impl Instance {
 
     /// It has a machine that is not gone, nor going.
     pub fn has_machine(&self) -> bool {
-        !self.terminating && self.machine.as_ref().is_some_and(|machine| !machine.state.is_ending())
+        !self.terminating
+            && self
+                .machine
+                .as_ref()
+                .is_some_and(|machine| !machine.state.is_ending())
     }
 
     /// EC2's word for its state; empty without a machine.
     pub fn state(&self) -> &'static str {
-        self.machine.as_ref().map_or("", |machine| machine.state.as_str())
+        self.machine
+            .as_ref()
+            .map_or("", |machine| machine.state.as_str())
     }
 
     /// An agent session is open.
@@ -292,9 +300,9 @@ impl Instance {
 
     /// Whether the provider says that it runs, or says nothing against it.
     pub fn may_be_up(&self) -> bool {
-        self.machine
-            .as_ref()
-            .is_some_and(|machine| matches!(machine.state, MachineState::Pending | MachineState::Running))
+        self.machine.as_ref().is_some_and(|machine| {
+            matches!(machine.state, MachineState::Pending | MachineState::Running)
+        })
     }
 }
 

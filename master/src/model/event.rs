@@ -51,7 +51,11 @@ impl Event {
         v1::Event {
             unix_ms: now,
             cluster: self.cluster.to_string(),
-            instance: self.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
+            instance: self
+                .instance
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             event: self.kind.to_owned(),
             message: self.message.clone(),
             fields_json: if self.fields.is_empty() {

@@ -30,13 +30,22 @@ pub fn counts(instance: &Instance) -> bool {
 pub fn of(cluster: &Cluster) -> ClusterFacts {
     let mut all = Map::new();
     let mut peers = Vec::new();
-    for instance in cluster.instances.values().filter(|instance| counts(instance)) {
+    for instance in cluster
+        .instances
+        .values()
+        .filter(|instance| counts(instance))
+    {
         let facts = instance.facts.as_ref().expect("counts says so");
         all.insert(instance.name.to_string(), entry(cluster, instance, facts));
         peers.push(peer(instance, facts));
     }
-    let missing = cluster.wanted().filter(|i| !counts(i)).map(|i| i.name.to_string()).collect();
-    let mut json = serde_json::to_vec_pretty(&Value::Object(all)).expect("a JSON value can be written");
+    let missing = cluster
+        .wanted()
+        .filter(|i| !counts(i))
+        .map(|i| i.name.to_string())
+        .collect();
+    let mut json =
+        serde_json::to_vec_pretty(&Value::Object(all)).expect("a JSON value can be written");
     json.push(b'\n');
     let json_sha256 = sha256_hex(&json);
     ClusterFacts {
@@ -79,13 +88,20 @@ fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {
 
 fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
     let machine = instance.machine.as_ref();
-    let addresses = [machine.and_then(|m| m.private_ip.clone()), machine.and_then(|m| m.public_ip.clone())];
+    let addresses = [
+        machine.and_then(|m| m.private_ip.clone()),
+        machine.and_then(|m| m.public_ip.clone()),
+    ];
     let keys = [&facts.root_public_key, &facts.user_public_key];
     v1::Peer {
         name: instance.name.to_string(),
         hostname: instance.hostname.clone(),
         addresses: addresses.into_iter().flatten().collect(),
         ssh_host_keys: facts.ssh_host_keys.clone(),
-        public_keys: keys.into_iter().filter(|key| !key.is_empty()).cloned().collect(),
+        public_keys: keys
+            .into_iter()
+            .filter(|key| !key.is_empty())
+            .cloned()
+            .collect(),
     }
 }

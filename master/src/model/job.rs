@@ -76,9 +76,17 @@ impl Verdict {
         let (outcome, exit_code, detail) = match ended.kind() {
             EndKind::Exited if ended.exit_code == 0 => (Outcome::Succeeded, Some(0), String::new()),
             EndKind::Exited => (Outcome::Failed, Some(ended.exit_code), String::new()),
-            EndKind::Signalled => (Outcome::Failed, None, format!("ended by signal {}", ended.signal)),
+            EndKind::Signalled => (
+                Outcome::Failed,
+                None,
+                format!("ended by signal {}", ended.signal),
+            ),
             EndKind::TimedOut => (Outcome::TimedOut, None, "its time was up".to_owned()),
-            EndKind::Silent => (Outcome::TimedOut, None, "it printed nothing for too long".to_owned()),
+            EndKind::Silent => (
+                Outcome::TimedOut,
+                None,
+                "it printed nothing for too long".to_owned(),
+            ),
             EndKind::Cancelled => (Outcome::Cancelled, None, String::new()),
             EndKind::Interrupted => (Outcome::Failed, None, "interrupted".to_owned()),
             EndKind::NotStarted => (Outcome::Rejected, None, "not started".to_owned()),
@@ -91,7 +99,11 @@ impl Verdict {
         };
         if ended.leaked_pipes {
             let more = "a process that it left behind still holds its output";
-            detail = if detail.is_empty() { more.to_owned() } else { format!("{detail}; {more}") };
+            detail = if detail.is_empty() {
+                more.to_owned()
+            } else {
+                format!("{detail}; {more}")
+            };
         }
         Self {
             outcome,
@@ -162,7 +174,10 @@ pub struct Job {
 impl Job {
     /// Targets that have not ended.
     pub fn open(&self) -> usize {
-        self.targets.values().filter(|verdict| verdict.is_none()).count()
+        self.targets
+            .values()
+            .filter(|verdict| verdict.is_none())
+            .count()
     }
 
     /// How many ended how.
@@ -255,12 +270,22 @@ mod tests {
         let table = [
             (EndKind::Exited, 0, Outcome::Succeeded, StageEnd::Succeeded),
             (EndKind::Exited, 3, Outcome::Failed, StageEnd::Failed),
-            (EndKind::Exited, EXIT_REBOOT, Outcome::Failed, StageEnd::Reboot),
+            (
+                EndKind::Exited,
+                EXIT_REBOOT,
+                Outcome::Failed,
+                StageEnd::Reboot,
+            ),
             (EndKind::Signalled, 0, Outcome::Failed, StageEnd::Failed),
             (EndKind::TimedOut, 0, Outcome::TimedOut, StageEnd::Failed),
             (EndKind::Silent, 0, Outcome::TimedOut, StageEnd::Failed),
             (EndKind::Cancelled, 0, Outcome::Cancelled, StageEnd::Failed),
-            (EndKind::Interrupted, 0, Outcome::Failed, StageEnd::Interrupted),
+            (
+                EndKind::Interrupted,
+                0,
+                Outcome::Failed,
+                StageEnd::Interrupted,
+            ),
             (EndKind::NotStarted, 0, Outcome::Rejected, StageEnd::Failed),
             (EndKind::Unspecified, 0, Outcome::Failed, StageEnd::Failed),
         ];

@@ -138,8 +138,17 @@ pub enum Leftovers {
 
 impl ClientToken {
     /// Token number `ordinal` of a pool: 52 ASCII characters that say nothing and never repeat within a cluster.
-    pub fn derive(cluster_uuid: &str, pool: &str, ordinal: usize, kind: Option<&str>, subnet: Option<&str>) -> Self {
+    pub fn derive(
+        cluster_uuid: &str,
+        pool: &str,
+        ordinal: usize,
+        kind: Option<&str>,
+        subnet: Option<&str>,
+    ) -> Self {
         let text = format!("{cluster_uuid}\n{pool}\n{ordinal}\n{kind:?}\n{subnet:?}");
-        Self(format!("aot-{}", &super::hash::sha256_hex(text.as_bytes())[..48]))
+        Self(format!(
+            "aot-{}",
+            &super::hash::sha256_hex(text.as_bytes())[..48]
+        ))
     }
 }

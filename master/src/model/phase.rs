@@ -95,7 +95,11 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     (Phase::Booting, Happened::MachineGone, Phase::Gone),
     (Phase::Enrolled, Happened::FactsApplied, Phase::Configured),
     (Phase::Enrolled, Happened::MachineGone, Phase::Gone),
-    (Phase::Configured, Happened::StageStarted, Phase::Bootstrapping),
+    (
+        Phase::Configured,
+        Happened::StageStarted,
+        Phase::Bootstrapping,
+    ),
     (Phase::Configured, Happened::StagesDone, Phase::Ready),
     (Phase::Configured, Happened::MachineGone, Phase::Gone),
     (Phase::Bootstrapping, Happened::StagesDone, Phase::Ready),
@@ -164,7 +168,10 @@ mod tests {
 
     #[test]
     fn no_pair_has_two_rows() {
-        let pairs: BTreeSet<String> = STEPS.iter().map(|row| format!("{:?}{:?}", row.0, row.1)).collect();
+        let pairs: BTreeSet<String> = STEPS
+            .iter()
+            .map(|row| format!("{:?}{:?}", row.0, row.1))
+            .collect();
         assert_eq!(pairs.len(), STEPS.len());
     }
 
@@ -215,6 +222,10 @@ mod tests {
     #[test]
     fn the_architecture_page_shows_this_table() {
         let page = include_str!("../../../ARCHITECTURE.md");
-        assert!(page.contains(&diagram()), "ARCHITECTURE.md wants:\n{}", diagram());
+        assert!(
+            page.contains(&diagram()),
+            "ARCHITECTURE.md wants:\n{}",
+            diagram()
+        );
     }
 }

@@ -13,8 +13,15 @@ pub fn instance(cluster: &ClusterName, provider: &str, instance: &Instance) -> v
     v1::InstanceView {
         cluster: cluster.to_string(),
         name: instance.name.to_string(),
-        pool: instance.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
-        machine_id: instance.machine_id().map(ToString::to_string).unwrap_or_default(),
+        pool: instance
+            .pool
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        machine_id: instance
+            .machine_id()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         state: instance.state().to_owned(),
         phase: instance.phase.to_string(),
         stage: current_stage(instance),
@@ -43,7 +50,11 @@ pub fn cluster(cluster: &Cluster) -> v1::ClusterView {
         region: cluster.spec.region.clone().unwrap_or_default(),
         generation: cluster.generation,
         launching: cluster.launching(),
-        launch_error: cluster.launch.as_ref().map(|launch| launch.error.clone()).unwrap_or_default(),
+        launch_error: cluster
+            .launch
+            .as_ref()
+            .map(|launch| launch.error.clone())
+            .unwrap_or_default(),
         file: cluster.file.display().to_string(),
     }
 }

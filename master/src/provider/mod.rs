@@ -18,7 +18,9 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::model::file::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
-pub use crate::model::machine::{ClientToken, ClusterRef, ErrorKind, Leftovers, Machine, MachineState};
+pub use crate::model::machine::{
+    ClientToken, ClusterRef, ErrorKind, Leftovers, Machine, MachineState,
+};
 
 /// One batch: all missing members of one pool, in one call.
 #[derive(Debug, Clone)]

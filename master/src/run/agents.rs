@@ -46,18 +46,27 @@ impl Agents {
         };
         private_dir(dir).map_err(at(dir))?;
         for arch in ARCHITECTURES {
-            let Some(path) = candidates(source, arch).into_iter().find(|path| path.is_file()) else { continue };
+            let Some(path) = candidates(source, arch)
+                .into_iter()
+                .find(|path| path.is_file())
+            else {
+                continue;
+            };
             let bytes = std::fs::read(&path).map_err(at(&path))?;
             let sha256 = sha256_hex(&bytes);
             let copy = dir.join(&sha256);
             if !copy.exists() {
                 write_atomically(&copy, &bytes).map_err(at(&copy))?;
             }
-            std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(at(&copy))?;
+            std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .map_err(at(&copy))?;
             current.insert(arch.to_owned(), sha256);
         }
         if current.contains_key(std::env::consts::ARCH) {
-            Ok(Self { dir: dir.to_owned(), current })
+            Ok(Self {
+                dir: dir.to_owned(),
+                current,
+            })
         } else {
             Err(Error::Missing(source.to_owned()))
         }
@@ -77,7 +86,9 @@ impl Agents {
 
     /// Where the agent for this machine's own architecture lies.
     pub fn own_path(&self, agents: &BTreeMap<String, String>) -> PathBuf {
-        let sha256 = agents.get(std::env::consts::ARCH).map_or("", String::as_str);
+        let sha256 = agents
+            .get(std::env::consts::ARCH)
+            .map_or("", String::as_str);
         self.dir.join(sha256)
     }
 }
@@ -101,7 +112,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (source, copies) = (dir.path().join("source"), dir.path().join("copies"));
         std::fs::create_dir(&source).expect("makes");
-        assert!(matches!(Agents::open(&source, &copies), Err(Error::Missing(_))));
+        assert!(matches!(
+            Agents::open(&source, &copies),
+            Err(Error::Missing(_))
+        ));
         std::fs::write(source.join("aot-agent"), "own").expect("writes");
         let agents = Agents::open(&source, &copies).expect("opens");
         let sha256 = sha256_hex(b"own");

@@ -26,8 +26,14 @@ impl Loop {
             Effect::CallName { cluster, names } => self.call_name(cluster, names),
             Effect::CallCleanup { cluster } => self.call_cleanup(cluster),
             Effect::Event(event) => self.publish(&event, now),
-            Effect::TargetEnded { job, instance, verdict } => {
-                let Some(watcher) = self.watchers.get(&job) else { return };
+            Effect::TargetEnded {
+                job,
+                instance,
+                verdict,
+            } => {
+                let Some(watcher) = self.watchers.get(&job) else {
+                    return;
+                };
                 if watcher.try_send(TargetEnded { instance, verdict }).is_err() {
                     self.watchers.remove(&job); // nobody follows any more; the job's record has it
                 }
@@ -45,20 +51,41 @@ impl Loop {
     }
 
     fn call_launch(&self, cluster: ClusterName, token: String) {
-        let Some((kind, reference)) = self.provider_of(&cluster) else { return };
-        let Some(spec) = self.engine.look(|world| self.launch_spec(world, &reference, &token)) else { return };
+        let Some((kind, reference)) = self.provider_of(&cluster) else {
+            return;
+        };
+        let Some(spec) = self
+            .engine
+            .look(|world| self.launch_spec(world, &reference, &token))
+        else {
+            return;
+        };
         let (parts, engine) = (self.parts.clone(), self.engine.clone());
         self.parts.tasks.spawn(async move {
             let client_token = ClientToken(token.clone());
             let result = match parts.providers.get(kind, reference.region.as_deref()).await {
-                Ok(provider) => checked(provider.launch(&spec, &client_token).await, spec.members.len()),
+                Ok(provider) => checked(
+                    provider.launch(&spec, &client_token).await,
+                    spec.members.len(),
+                ),
                 Err(error) => Err(error),
             };
-            engine.tell(Input::Launched { cluster, token, result: result.map_err(failure) }).await;
+            engine
+                .tell(Input::Launched {
+                    cluster,
+                    token,
+                    result: result.map_err(failure),
+                })
+                .await;
         });
     }
 
-    fn launch_spec(&self, world: &World, reference: &ClusterRef, token: &str) -> Option<LaunchSpec> {
+    fn launch_spec(
+        &self,
+        world: &World,
+        reference: &ClusterRef,
+        token: &str,
+    ) -> Option<LaunchSpec> {
         let batch = world.clusters.get(&reference.name)?.batches.get(token)?;
         let machine = batch.spec.machine.clone();
         Some(LaunchSpec {
@@ -82,33 +109,82 @@ impl Loop {
     }
 
     fn call_describe(&self, cluster: ClusterName) {
-        self.call(cluster, |provider, reference| async move {
-            let result = provider.describe(&reference).await.map_err(failure);
-            Input::Described { cluster: reference.name, result }
-        }, |cluster, error| Input::Described { cluster, result: Err(error) });
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider.describe(&reference).await.map_err(failure);
+                Input::Described {
+                    cluster: reference.name,
+                    result,
+                }
+            },
+            |cluster, error| Input::Described {
+                cluster,
+                result: Err(error),
+            },
+        );
     }
 
     fn call_terminate(&self, cluster: ClusterName, machines: Vec<MachineId>) {
-        self.call(cluster, |provider, reference| async move {
-            let result = provider.lifecycle(&reference, Lifecycle::Terminate, &machines).await;
-            Input::LifecycleDone { cluster: reference.name, error: result.err().map(|error| error.to_string()) }
-        }, |cluster, error| Input::LifecycleDone { cluster, error: Some(error.message) });
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider
+                    .lifecycle(&reference, Lifecycle::Terminate, &machines)
+                    .await;
+                Input::LifecycleDone {
+                    cluster: reference.name,
+                    error: result.err().map(|error| error.to_string()),
+                }
+            },
+            |cluster, error| Input::LifecycleDone {
+                cluster,
+                error: Some(error.message),
+            },
+        );
     }
 
     fn call_name(&self, cluster: ClusterName, names: Vec<(MachineId, InstanceName)>) {
-        self.call(cluster, |provider, reference| async move {
-            let result = provider.name(&reference, &names).await;
-            let error = result.err().map(|error| format!("cannot name the machines: {error}"));
-            Input::LifecycleDone { cluster: reference.name, error }
-        }, |cluster, error| Input::LifecycleDone { cluster, error: Some(error.message) });
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider.name(&reference, &names).await;
+                let error = result
+                    .err()
+                    .map(|error| format!("cannot name the machines: {error}"));
+                Input::LifecycleDone {
+                    cluster: reference.name,
+                    error,
+                }
+            },
+            |cluster, error| Input::LifecycleDone {
+                cluster,
+                error: Some(error.message),
+            },
+        );
     }
 
     fn call_cleanup(&self, cluster: ClusterName) {
-        self.call(cluster, |provider, reference| async move {
-            let result = provider.cleanup(&reference).await.map_err(failure);
-            let lines = result.map(|receipts| receipts.into_iter().map(|r| (r.kind, r.id, r.state, r.left)).collect());
-            Input::Cleaned { cluster: reference.name, result: lines }
-        }, |cluster, error| Input::Cleaned { cluster, result: Err(error) });
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider.cleanup(&reference).await.map_err(failure);
+                let lines = result.map(|receipts| {
+                    receipts
+                        .into_iter()
+                        .map(|r| (r.kind, r.id, r.state, r.left))
+                        .collect()
+                });
+                Input::Cleaned {
+                    cluster: reference.name,
+                    result: lines,
+                }
+            },
+            |cluster, error| Input::Cleaned {
+                cluster,
+                result: Err(error),
+            },
+        );
     }
 
     /// Calls the provider of a cluster in a task of its own; what it came to, or why there is no provider, is an input.
@@ -121,7 +197,9 @@ impl Loop {
         F: FnOnce(Arc<dyn Provider>, ClusterRef) -> R + Send + 'static,
         R: Future<Output = Input> + Send,
     {
-        let Some((kind, reference)) = self.provider_of(&cluster) else { return };
+        let Some((kind, reference)) = self.provider_of(&cluster) else {
+            return;
+        };
         let (parts, engine) = (self.parts.clone(), self.engine.clone());
         self.parts.tasks.spawn(async move {
             let input = match parts.providers.get(kind, reference.region.as_deref()).await {
@@ -150,5 +228,9 @@ fn checked(
 }
 
 fn failure(error: ProviderError) -> Failure {
-    Failure { kind: error.kind, leftovers: error.leftovers, message: error.to_string() }
+    Failure {
+        kind: error.kind,
+        leftovers: error.leftovers,
+        message: error.to_string(),
+    }
 }

@@ -42,7 +42,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -65,7 +67,6 @@ pub struct TargetEnded {
 }
 
 /// What a decision came to, for whoever asked.
-#[derive(Debug)]
 pub struct Decided {
     /// The answer.
     pub answer: Answer,
@@ -113,8 +114,16 @@ impl Engine {
     pub fn start(world: World, parts: Arc<Parts>, stop: CancellationToken) -> Self {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (events, _) = broadcast::channel(EVENTS);
-        let engine = Self { inputs, world: Arc::new(RwLock::new(world)), events };
-        let owner = Loop { engine: engine.clone(), parts: parts.clone(), watchers: HashMap::new() };
+        let engine = Self {
+            inputs,
+            world: Arc::new(RwLock::new(world)),
+            events,
+        };
+        let owner = Loop {
+            engine: engine.clone(),
+            parts: parts.clone(),
+            watchers: HashMap::new(),
+        };
         parts.tasks.spawn(owner.run(queue, stop));
         engine
     }
@@ -122,26 +131,53 @@ impl Engine {
     /// Brings an input and waits until it is decided and on disk. `None` when the master is stopping.
     pub async fn ask(&self, input: Input) -> Option<Decided> {
         let (reply, decided) = oneshot::channel();
-        self.send(Message { input, spool: None, targets: None, reply: Some(reply) }).await;
+        self.send(Message {
+            input,
+            spool: None,
+            targets: None,
+            reply: Some(reply),
+        })
+        .await;
         decided.await.ok()
     }
 
     /// Brings a command; how each target ends comes through `targets`, which must hold two words a target.
     pub async fn exec(&self, input: Input, targets: mpsc::Sender<TargetEnded>) -> Option<Decided> {
         let (reply, decided) = oneshot::channel();
-        self.send(Message { input, spool: None, targets: Some(targets), reply: Some(reply) }).await;
+        self.send(Message {
+            input,
+            spool: None,
+            targets: Some(targets),
+            reply: Some(reply),
+        })
+        .await;
         decided.await.ok()
     }
 
     /// Brings an input that nobody waits for.
     pub async fn tell(&self, input: Input) {
-        self.send(Message { input, spool: None, targets: None, reply: None }).await;
+        self.send(Message {
+            input,
+            spool: None,
+            targets: None,
+            reply: None,
+        })
+        .await;
     }
 
     /// Brings the end of a run, with its spool when that goes to the store.
     pub async fn run_ended(&self, run: RunId, ended: v1::Ended, spool: Option<Bytes>) {
-        let input = Input::RunEnded { run, ended: Box::new(ended) };
-        self.send(Message { input, spool: spool.map(|bytes| (run, bytes)), targets: None, reply: None }).await;
+        let input = Input::RunEnded {
+            run,
+            ended: Box::new(ended),
+        };
+        self.send(Message {
+            input,
+            spool: spool.map(|bytes| (run, bytes)),
+            targets: None,
+            reply: None,
+        })
+        .await;
     }
 
     async fn send(&self, message: Message) {
@@ -198,11 +234,18 @@ impl Loop {
 
     /// Spools that were whole on disk when the last master ended, whose end was not yet in the store.
     async fn take_in_what_ended(&mut self) {
-        let open: Vec<RunId> = self.engine.look(|world| world.runs.keys().copied().collect());
-        let ended = open.into_iter().filter_map(|run| Some((run, self.parts.spools.end_of(run)?)));
+        let open: Vec<RunId> = self
+            .engine
+            .look(|world| world.runs.keys().copied().collect());
+        let ended = open
+            .into_iter()
+            .filter_map(|run| Some((run, self.parts.spools.end_of(run)?)));
         let batch: Vec<Message> = ended
             .map(|(run, ended)| Message {
-                input: Input::RunEnded { run, ended: Box::new(ended) },
+                input: Input::RunEnded {
+                    run,
+                    ended: Box::new(ended),
+                },
                 spool: None,
                 targets: None,
                 reply: None,
@@ -223,7 +266,12 @@ impl Loop {
             for message in batch {
                 spools.extend(message.spool);
                 let (answer, effects) = world.step(message.input, now);
-                steps.push(Step { answer, effects, targets: message.targets, reply: message.reply });
+                steps.push(Step {
+                    answer,
+                    effects,
+                    targets: message.targets,
+                    reply: message.reply,
+                });
             }
             world.take_changes()
         };
@@ -248,7 +296,11 @@ impl Loop {
         if let Answer::Exec { job, targets } = &step.answer {
             for target in targets {
                 if let Ok(run) = target.run {
-                    readers.push((target.instance.clone(), run, self.parts.spools.read(run, None, true)));
+                    readers.push((
+                        target.instance.clone(),
+                        run,
+                        self.parts.spools.read(run, None, true),
+                    ));
                 }
             }
             if let Some(watcher) = step.targets {
@@ -256,7 +308,10 @@ impl Loop {
             }
         }
         if let Some(reply) = step.reply {
-            let _ = reply.send(Decided { answer: step.answer, readers }); // whoever asked may be gone
+            let _ = reply.send(Decided {
+                answer: step.answer,
+                readers,
+            }); // whoever asked may be gone
         }
         for effect in step.effects {
             self.perform(effect, now);
@@ -265,21 +320,35 @@ impl Loop {
 
     fn publish(&self, event: &Event, now: UnixMs) {
         log(event);
-        let told = Told { event: event.to_wire(now), ends: event.ends.map(|ends| ends.0) };
+        let told = Told {
+            event: event.to_wire(now),
+            ends: event.ends.map(|ends| ends.0),
+        };
         let _ = self.engine.events.send(told); // nobody may be watching
     }
 }
 
 fn settled_runs(changes: &Changes) -> Vec<RunId> {
-    changes.runs.iter().filter(|run| run.verdict.is_some()).map(|run| run.id).collect()
+    changes
+        .runs
+        .iter()
+        .filter(|run| run.verdict.is_some())
+        .map(|run| run.id)
+        .collect()
 }
 
 fn log(event: &Event) {
-    let instance = event.instance.as_ref().map(|name| name.as_str()).unwrap_or_default();
+    let instance = event
+        .instance
+        .as_ref()
+        .map(|name| name.as_str())
+        .unwrap_or_default();
     match event.kind {
         "instance-failed" | "boot-failed" | "notice" => {
             tracing::warn!(cluster = %event.cluster, instance, event = event.kind, detail = %event.message, "event");
         }
-        _ => tracing::info!(cluster = %event.cluster, instance, event = event.kind, detail = %event.message, "event"),
+        _ => {
+            tracing::info!(cluster = %event.cluster, instance, event = event.kind, detail = %event.message, "event")
+        }
     }
 }

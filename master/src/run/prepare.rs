@@ -46,32 +46,53 @@ pub fn file(text: &str, path: &Path, bundles: &Path) -> Result<Prepared, Error> 
     let parsed = config::parse(text, path).map_err(|report| Error::File(report.to_string()))?;
     let problems = config::check_files(&parsed.spec);
     if !problems.is_empty() {
-        let lines: Vec<String> = problems.iter().map(|p| format!("{}\n  hint: {}", p.message, p.hint)).collect();
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|p| format!("{}\n  hint: {}", p.message, p.hint))
+            .collect();
         return Err(Error::File(lines.join("\n")));
     }
     let stages = stages(&parsed.spec, bundles)?;
-    Ok(Prepared { spec: parsed.spec, stages, notices: parsed.notices })
+    Ok(Prepared {
+        spec: parsed.spec,
+        stages,
+        notices: parsed.notices,
+    })
 }
 
 /// Packs the bundles of every pool, each source once.
 ///
 /// # Errors
 /// When a bundle can't be packed.
-pub fn stages(spec: &ClusterSpec, bundles: &Path) -> Result<BTreeMap<String, Vec<StagePlan>>, Error> {
+pub fn stages(
+    spec: &ClusterSpec,
+    bundles: &Path,
+) -> Result<BTreeMap<String, Vec<StagePlan>>, Error> {
     let mut packed: HashMap<PathBuf, Packed> = HashMap::new();
     let mut all = BTreeMap::new();
     for pool in &spec.pools {
         let mut plans = Vec::new();
         for (index, stage) in pool.stages.iter().enumerate() {
-            let failed = |source| Error::Bundle { pool: pool.label().to_owned(), index, source };
-            plans.push(plan(stage, one(&stage.source, bundles, &mut packed).map_err(failed)?));
+            let failed = |source| Error::Bundle {
+                pool: pool.label().to_owned(),
+                index,
+                source,
+            };
+            plans.push(plan(
+                stage,
+                one(&stage.source, bundles, &mut packed).map_err(failed)?,
+            ));
         }
         all.insert(pool.label().to_owned(), plans);
     }
     Ok(all)
 }
 
-fn one(source: &BundleSource, bundles: &Path, packed: &mut HashMap<PathBuf, Packed>) -> Result<Packed, BundleError> {
+fn one(
+    source: &BundleSource,
+    bundles: &Path,
+    packed: &mut HashMap<PathBuf, Packed>,
+) -> Result<Packed, BundleError> {
     if let Some(done) = packed.get(source.path()) {
         return Ok(done.clone());
     }

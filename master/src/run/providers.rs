@@ -19,7 +19,9 @@ impl Providers {
     /// With the state folder of the local one.
     pub fn new(state_dir: &Path) -> Self {
         Self {
-            local: Arc::new(crate::provider::local::LocalProvider::new(state_dir.join("local"))),
+            local: Arc::new(crate::provider::local::LocalProvider::new(
+                state_dir.join("local"),
+            )),
             ec2: Mutex::default(),
         }
     }
@@ -28,7 +30,11 @@ impl Providers {
     ///
     /// # Errors
     /// When it can't be set up: no region, no credentials.
-    pub async fn get(&self, kind: ProviderKind, region: Option<&str>) -> Result<Arc<dyn Provider>, ProviderError> {
+    pub async fn get(
+        &self,
+        kind: ProviderKind,
+        region: Option<&str>,
+    ) -> Result<Arc<dyn Provider>, ProviderError> {
         if kind == ProviderKind::Local {
             return Ok(self.local.clone());
         }
@@ -37,7 +43,8 @@ impl Providers {
         if let Some(provider) = known.get(&region) {
             return Ok(provider.clone());
         }
-        let provider: Arc<dyn Provider> = Arc::new(crate::provider::ec2::Ec2Provider::new(region.clone()).await?);
+        let provider: Arc<dyn Provider> =
+            Arc::new(crate::provider::ec2::Ec2Provider::new(region.clone()).await);
         known.insert(region, provider.clone());
         Ok(provider)
     }

@@ -37,7 +37,9 @@ pub async fn drain(tasks: &TaskTracker) -> bool {
     let mut int = signal(SignalKind::interrupt()).ok();
     let again = async {
         match (&mut term, &mut int) {
-            (Some(term), Some(int)) => tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} },
+            (Some(term), Some(int)) => {
+                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            }
             _ => std::future::pending().await,
         }
     };

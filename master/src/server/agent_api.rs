@@ -60,12 +60,19 @@ pub struct AgentApi {
 }
 
 fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
-    request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("no connection"))
+    request
+        .extensions()
+        .get::<Peer>()
+        .cloned()
+        .ok_or_else(|| Status::internal("no connection"))
 }
 
 #[tonic::async_trait]
 impl Enrolment for AgentApi {
-    async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolReply>, Status> {
+    async fn enrol(
+        &self,
+        request: Request<v1::EnrolRequest>,
+    ) -> Result<Response<v1::EnrolReply>, Status> {
         let peer = peer(&request)?;
         if !self.limit.take(peer.address.ip(), Instant::now()) {
             return Err(Status::resource_exhausted("slow down"));
@@ -76,13 +83,23 @@ impl Enrolment for AgentApi {
             Status::permission_denied("not admitted")
         };
         let csr = ca::read_request(&request.csr_der).map_err(|error| refuse(&error))?;
-        let ask = attest::examine(&request, csr.key_sha256.clone()).map_err(|error| refuse(&error))?;
-        let granted = match self.engine.ask(Input::Enrol(ask)).await.map(|decided| decided.answer) {
+        let ask =
+            attest::examine(&request, csr.key_sha256.clone()).map_err(|error| refuse(&error))?;
+        let granted = match self
+            .engine
+            .ask(Input::Enrol(ask))
+            .await
+            .map(|decided| decided.answer)
+        {
             Some(Answer::Granted(granted)) => granted,
             Some(Answer::Refused(why)) => {
                 let status = refuse(&why);
                 // A machine may be faster than the answer to the call that made it: that is no refusal.
-                return Err(if why == Refused::TooEarly { Status::unavailable("try again") } else { status });
+                return Err(if why == Refused::TooEarly {
+                    Status::unavailable("try again")
+                } else {
+                    status
+                });
             }
             _ => return Err(Status::unavailable("the master is stopping")),
         };
@@ -117,17 +134,27 @@ impl AgentApi {
             serial: issued.serial.clone(),
             expires_unix: issued.expires_unix,
         };
-        self.engine.ask(input).await.ok_or_else(|| Status::unavailable("the master is stopping"))?;
+        self.engine
+            .ask(input)
+            .await
+            .ok_or_else(|| Status::unavailable("the master is stopping"))?;
         Ok(issued)
     }
 
     /// The instance that a connection's certificate stands for, when its machine is still that instance's.
     fn known(&self, peer: &Peer) -> Result<(Key, SpiffeId), Status> {
-        let holder = peer.holder.as_ref().ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
-        let at = Key { cluster: holder.id.cluster.clone(), instance: holder.id.instance.clone() };
+        let holder = peer
+            .holder
+            .as_ref()
+            .ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
+        let at = Key {
+            cluster: holder.id.cluster.clone(),
+            instance: holder.id.instance.clone(),
+        };
         let current = self.engine.look(|world| {
             let instance = world.instance(&at);
-            instance.is_some_and(|i| i.machine_id() == Some(&holder.id.machine) && i.identity.is_some())
+            instance
+                .is_some_and(|i| i.machine_id() == Some(&holder.id.machine) && i.identity.is_some())
         });
         if holder.id.master == self.ca.id() && current {
             return Ok((at, holder.id.clone()));
@@ -145,7 +172,10 @@ impl AgentLink for AgentApi {
     type AttachStream = Outbound;
     type FetchStream = Chunks;
 
-    async fn attach(&self, request: Request<Streaming<v1::AgentMessage>>) -> Result<Response<Outbound>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Outbound>, Status> {
         let peer = peer(&request)?;
         let (at, id) = self.known(&peer)?;
         let (session, commands) = self.registry.register(&at);
@@ -159,13 +189,24 @@ impl AgentLink for AgentApi {
             reports,
             protocol: Protocol::new(Instant::now()),
         };
-        let pump = Pump { api: self.clone(), at: at.clone(), id, session };
+        let pump = Pump {
+            api: self.clone(),
+            at: at.clone(),
+            id,
+            session,
+        };
         let (api, stop) = (self.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let (why, ()) = tokio::join!(owner.run(stop), pump.run(inbox));
             tracing::info!(instance = %at, session, error = %why, "session ends");
             api.registry.remove(&at, session);
-            api.engine.tell(Input::Closed { at, session, why: why.to_string() }).await;
+            api.engine
+                .tell(Input::Closed {
+                    at,
+                    session,
+                    why: why.to_string(),
+                })
+                .await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -175,29 +216,46 @@ impl AgentLink for AgentApi {
         self.known(&peer)?;
         let request = request.into_inner();
         if request.sha256.len() != 64 || !request.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Status::invalid_argument("a bundle is named by its SHA-256 in hex"));
+            return Err(Status::invalid_argument(
+                "a bundle is named by its SHA-256 in hex",
+            ));
         }
-        let unreadable = |error: std::io::Error| Status::not_found(format!("the bundle cannot be read: {error}"));
-        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256)).await.map_err(unreadable)?;
+        let unreadable = |error: std::io::Error| {
+            Status::not_found(format!("the bundle cannot be read: {error}"))
+        };
+        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256))
+            .await
+            .map_err(unreadable)?;
         let total = file.metadata().await.map_err(unreadable)?.len();
         if request.offset > total {
-            return Err(Status::out_of_range(format!("the bundle has {total} bytes")));
+            return Err(Status::out_of_range(format!(
+                "the bundle has {total} bytes"
+            )));
         }
-        file.seek(std::io::SeekFrom::Start(request.offset)).await.map_err(unreadable)?;
+        file.seek(std::io::SeekFrom::Start(request.offset))
+            .await
+            .map_err(unreadable)?;
         let (sender, stream) = mpsc::channel(4);
         self.tasks.spawn(send_file(file, total, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
-async fn send_file(mut file: tokio::fs::File, total: u64, sender: mpsc::Sender<Result<v1::FetchChunk, Status>>) {
+async fn send_file(
+    mut file: tokio::fs::File,
+    total: u64,
+    sender: mpsc::Sender<Result<v1::FetchChunk, Status>>,
+) {
     loop {
         let mut data = vec![0; FETCH_BYTES];
         let chunk = match file.read(&mut data).await {
             Ok(0) => return,
             Ok(len) => {
                 data.truncate(len);
-                Ok(v1::FetchChunk { data: Bytes::from(data), total_bytes: total })
+                Ok(v1::FetchChunk {
+                    data: Bytes::from(data),
+                    total_bytes: total,
+                })
             }
             Err(error) => Err(Status::data_loss(error.to_string())),
         };
@@ -225,7 +283,15 @@ impl Pump {
                 Report::Applied(applied) => {
                     let (at, session) = (self.at.clone(), self.session);
                     let (generation, error) = (applied.generation, applied.error);
-                    self.api.engine.tell(Input::Applied { at, session, generation, error }).await;
+                    self.api
+                        .engine
+                        .tell(Input::Applied {
+                            at,
+                            session,
+                            generation,
+                            error,
+                        })
+                        .await;
                 }
                 Report::RunAnswer(answer) => self.run_answer(answer).await,
                 Report::Spool { run, data } => self.spool(run, data).await,
@@ -235,7 +301,11 @@ impl Pump {
     }
 
     fn send(&self, body: master_message::Body) {
-        if !self.api.registry.send(&self.at, self.session, Command::Send(Box::new(body))) {
+        if !self
+            .api
+            .registry
+            .send(&self.at, self.session, Command::Send(Box::new(body)))
+        {
             tracing::debug!(instance = %self.at, session = self.session, "the session has ended meanwhile");
         }
     }
@@ -243,9 +313,15 @@ impl Pump {
     async fn hello(&self, hello: Box<v1::Hello>) {
         let acks = hello.runs.iter().filter_map(|run| {
             let bytes = self.api.spools.have(run.run_id.parse().ok()?);
-            Some(v1::SpoolAck { run_id: run.run_id.clone(), bytes })
+            Some(v1::SpoolAck {
+                run_id: run.run_id.clone(),
+                bytes,
+            })
         });
-        let main_user = self.api.engine.look(|world| world.instance(&self.at).and_then(|i| i.user.clone()));
+        let main_user = self
+            .api
+            .engine
+            .look(|world| world.instance(&self.at).and_then(|i| i.user.clone()));
         self.send(master_message::Body::Welcome(v1::Welcome {
             session: self.session,
             cluster: self.at.cluster.to_string(),
@@ -257,15 +333,22 @@ impl Pump {
         }));
         self.forget_ended(&hello);
         let (at, session) = (self.at.clone(), self.session);
-        self.api.engine.tell(Input::Attached { at, session, hello }).await;
+        self.api
+            .engine
+            .tell(Input::Attached { at, session, hello })
+            .await;
     }
 
     /// Runs that the agent still has and whose end is on record here.
     fn forget_ended(&self, hello: &v1::Hello) {
         for state in &hello.runs {
-            let Ok(run) = state.run_id.parse::<RunId>() else { continue };
+            let Ok(run) = state.run_id.parse::<RunId>() else {
+                continue;
+            };
             if !self.api.engine.look(|world| world.runs.contains_key(&run)) {
-                self.send(master_message::Body::ForgetRun(v1::ForgetRun { run_id: state.run_id.clone() }));
+                self.send(master_message::Body::ForgetRun(v1::ForgetRun {
+                    run_id: state.run_id.clone(),
+                }));
             }
         }
     }
@@ -278,31 +361,64 @@ impl Pump {
         }
         let facts = Box::new(NodeFacts {
             node,
-            ssh_host_keys: facts.ssh_host_keys.into_iter().filter(|key| one_line(key)).collect(),
-            root_public_key: Some(facts.root_public_key).filter(|key| one_line(key)).unwrap_or_default(),
-            user_public_key: Some(facts.user_public_key).filter(|key| one_line(key)).unwrap_or_default(),
+            ssh_host_keys: facts
+                .ssh_host_keys
+                .into_iter()
+                .filter(|key| one_line(key))
+                .collect(),
+            root_public_key: Some(facts.root_public_key)
+                .filter(|key| one_line(key))
+                .unwrap_or_default(),
+            user_public_key: Some(facts.user_public_key)
+                .filter(|key| one_line(key))
+                .unwrap_or_default(),
             main_user: facts.main_user,
         });
         let (at, session) = (self.at.clone(), self.session);
-        self.api.engine.tell(Input::Facts { at, session, facts }).await;
+        self.api
+            .engine
+            .tell(Input::Facts { at, session, facts })
+            .await;
     }
 
     async fn run_answer(&self, answer: v1::RunAnswer) {
         if let Ok(run) = answer.run_id.parse() {
             let (accepted, reason) = (answer.accepted, answer.reason);
-            self.api.engine.tell(Input::RunAnswer { run, accepted, reason }).await;
+            self.api
+                .engine
+                .tell(Input::RunAnswer {
+                    run,
+                    accepted,
+                    reason,
+                })
+                .await;
         }
     }
 
     /// A piece of output. Only a run of this very instance may be written to.
     async fn spool(&self, run: RunId, data: v1::SpoolData) {
-        if !self.api.engine.look(|world| world.runs.get(&run).is_some_and(|found| found.at == self.at)) {
-            self.send(master_message::Body::ForgetRun(v1::ForgetRun { run_id: run.to_string() }));
+        if !self.api.engine.look(|world| {
+            world
+                .runs
+                .get(&run)
+                .is_some_and(|found| found.at == self.at)
+        }) {
+            self.send(master_message::Body::ForgetRun(v1::ForgetRun {
+                run_id: run.to_string(),
+            }));
             return;
         }
-        let whole = match self.api.spools.append(run, data.offset, data.data, data.end).await {
+        let whole = match self
+            .api
+            .spools
+            .append(run, data.offset, data.data, data.end)
+            .await
+        {
             Ok(Arrived::Part(progress)) => {
-                let ack = v1::SpoolAck { run_id: run.to_string(), bytes: progress.bytes };
+                let ack = v1::SpoolAck {
+                    run_id: run.to_string(),
+                    bytes: progress.bytes,
+                };
                 self.send(master_message::Body::SpoolAck(ack));
                 if !progress.ended {
                     return;
@@ -316,10 +432,15 @@ impl Pump {
             }
         };
         let ended = match &whole {
-            Some(bytes) => aot_proto::frame::decode_all(bytes).ok().and_then(|(frames, _)| end_record(frames.last()?)),
+            Some(bytes) => aot_proto::frame::decode_all(bytes)
+                .ok()
+                .and_then(|(frames, _)| end_record(frames.last()?)),
             None => {
                 let spools = self.api.spools.clone();
-                tokio::task::spawn_blocking(move || spools.end_of(run)).await.ok().flatten()
+                tokio::task::spawn_blocking(move || spools.end_of(run))
+                    .await
+                    .ok()
+                    .flatten()
             }
         };
         let ended = ended.unwrap_or_else(|| v1::Ended {
@@ -332,7 +453,11 @@ impl Pump {
 
     async fn renew(&self, csr_der: &[u8]) {
         let renewed = match ca::read_request(csr_der) {
-            Ok(csr) => self.api.issue(&csr, &self.id, self.at.clone()).await.map_err(|status| status.message().to_owned()),
+            Ok(csr) => self
+                .api
+                .issue(&csr, &self.id, self.at.clone())
+                .await
+                .map_err(|status| status.message().to_owned()),
             Err(error) => Err(error.to_string()),
         };
         let reply = match renewed {
@@ -343,7 +468,10 @@ impl Pump {
             },
             Err(error) => {
                 tracing::warn!(instance = %self.at, %error, "refused to renew a certificate");
-                v1::RenewReply { error, ..v1::RenewReply::default() }
+                v1::RenewReply {
+                    error,
+                    ..v1::RenewReply::default()
+                }
             }
         };
         self.send(master_message::Body::Renew(reply));

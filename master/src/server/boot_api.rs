@@ -55,11 +55,18 @@ pub fn routes(boot: Arc<Boot>) -> Router {
 
 /// SHA-256 of the bearer token, when the address may ask and shows one.
 fn bearer(boot: &Boot, peer: &Peer, headers: &HeaderMap) -> Result<String, StatusCode> {
-    if !boot.limit.take(peer.address.ip(), std::time::Instant::now()) {
+    if !boot
+        .limit
+        .take(peer.address.ip(), std::time::Instant::now())
+    {
         return Err(StatusCode::TOO_MANY_REQUESTS);
     }
-    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
-    let token = header.and_then(|text| text.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
+    let header = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let token = header
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .ok_or(StatusCode::UNAUTHORIZED)?;
     Ok(sha256_hex(token.trim().as_bytes()))
 }
 
@@ -77,7 +84,12 @@ async fn report(
         return StatusCode::BAD_REQUEST;
     };
     let (step, detail) = (printable(&report.step), printable(&report.detail));
-    let input = Input::BootStep { token_sha256, machine, step, detail };
+    let input = Input::BootStep {
+        token_sha256,
+        machine,
+        step,
+        detail,
+    };
     match boot.engine.ask(input).await.map(|decided| decided.answer) {
         Some(Answer::Refused(refused)) => {
             tracing::info!(address = %peer.address, error = %refused, "refused a boot report");
@@ -90,7 +102,10 @@ async fn report(
 
 /// A bounded text without control characters: it comes from a machine that nobody knows yet.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_TEXT_CHARS)
+        .collect()
 }
 
 async fn agent(
@@ -113,7 +128,10 @@ async fn agent(
     match tokio::fs::File::open(&path).await {
         Ok(file) => {
             let length = file.metadata().await.map_or(0, |meta| meta.len());
-            let headers = [("content-length", length.to_string()), ("content-type", "application/octet-stream".to_owned())];
+            let headers = [
+                ("content-length", length.to_string()),
+                ("content-type", "application/octet-stream".to_owned()),
+            ];
             (headers, Body::from_stream(ReaderStream::new(file))).into_response()
         }
         Err(error) => {

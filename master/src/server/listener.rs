@@ -73,10 +73,20 @@ pub fn tls(ca: &Ca, hosts: &[String]) -> Result<TlsAcceptor, Error> {
 }
 
 /// Accepts until `stop` fires.
-pub async fn serve(listener: TcpListener, tls: TlsAcceptor, app: Router, tasks: TaskTracker, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    app: Router,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("it is never closed");
+        let slot = slots
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("it is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -117,7 +127,11 @@ async fn shake(
         }
         Err(_) => return None,
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
     let holder = certificate.and_then(|certificate| match ca::holder(certificate) {
         Ok(holder) => Some(holder),
         Err(error) => {
@@ -128,13 +142,21 @@ async fn shake(
     Some((stream, Peer { address, holder }))
 }
 
-async fn talk(stream: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer, app: Router, stop: CancellationToken) {
+async fn talk(
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: Peer,
+    app: Router,
+    stop: CancellationToken,
+) {
     let service = app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -143,7 +165,8 @@ async fn talk(stream: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer, ap
         .max_concurrent_streams(64)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

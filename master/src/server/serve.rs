@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aot_proto::limits::MAX_MESSAGE_BYTES;
+use aot_proto::v1;
 use aot_proto::v1::agent_link_server::AgentLinkServer;
 use aot_proto::v1::enrolment_server::EnrolmentServer;
 use aot_proto::v1::operator_server::OperatorServer;
-use aot_proto::v1;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -104,13 +104,24 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
 pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     stop::on_signal(&stop, &tasks).map_err(io("listen to signals in", &options.state_dir))?;
-    crate::files::private_dir(&options.state_dir).map_err(io("make the folder", &options.state_dir))?;
+    crate::files::private_dir(&options.state_dir)
+        .map_err(io("make the folder", &options.state_dir))?;
     let _lock = lock(&options.state_dir)?;
     let ca = Arc::new(ca::Ca::open(&options.state_dir)?);
-    let agents = Arc::new(Agents::open(&options.agent_dir, &options.state_dir.join("agents"))?);
+    let agents = Arc::new(Agents::open(
+        &options.agent_dir,
+        &options.state_dir.join("agents"),
+    )?);
     let tcp = bind(&options.listen).await?;
-    let bound = tcp.local_addr().map_err(io("look at the port of", &options.state_dir))?.to_string();
-    let advertise = if options.advertise.is_empty() { vec![bound.clone()] } else { options.advertise.clone() };
+    let bound = tcp
+        .local_addr()
+        .map_err(io("look at the port of", &options.state_dir))?
+        .to_string();
+    let advertise = if options.advertise.is_empty() {
+        vec![bound.clone()]
+    } else {
+        options.advertise.clone()
+    };
     let tls = listener::tls(&ca, &hosts(&advertise, &bound)?)?;
     let socket = operators_socket(&options.socket)?;
     let (store, loaded) = Store::open(&options.state_dir)?;
@@ -118,10 +129,18 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     let spools = Spools::open(&options.state_dir.join("spools"))?;
     let bundles: Arc<Path> = options.state_dir.join("bundles").into();
     crate::files::private_dir(&bundles).map_err(io("make the folder", &bundles))?;
-    let join_key = enrol::join_key(&options.state_dir).map_err(io("use the join key in", &options.state_dir))?;
+    let join_key = enrol::join_key(&options.state_dir)
+        .map_err(io("use the join key in", &options.state_dir))?;
     let registry = Arc::new(Registry::new(now_ms()));
     let providers = Arc::new(Providers::new(&options.state_dir));
-    let world = World::new(loaded.clusters, loaded.jobs, loaded.runs, join_key.clone(), seed()?, now_ms());
+    let world = World::new(
+        loaded.clusters,
+        loaded.jobs,
+        loaded.runs,
+        join_key.clone(),
+        seed()?,
+        now_ms(),
+    );
     let parts = Arc::new(Parts {
         store: store.clone(),
         spools: spools.clone(),
@@ -144,7 +163,14 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    let app = agents_app(agent_api, Arc::new(Boot { engine: engine.clone(), agents: agents.clone(), limit }));
+    let app = agents_app(
+        agent_api,
+        Arc::new(Boot {
+            engine: engine.clone(),
+            agents: agents.clone(),
+            limit,
+        }),
+    );
     tracing::info!(listen = %bound, advertise = %advertise.join(","), socket = %options.socket.display(), "serving");
     let info = info(&options, bound, advertise);
     let operator_api = OperatorApi {
@@ -180,7 +206,11 @@ fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::I
         listen,
         advertise,
         state_dir: options.state_dir.display().to_string(),
-        log_path: if options.background { options.state_dir.join("master.log").display().to_string() } else { String::new() },
+        log_path: if options.background {
+            options.state_dir.join("master.log").display().to_string()
+        } else {
+            String::new()
+        },
         started_unix: now_ms() / 1000,
         background: options.background,
         clusters: Vec::new(),
@@ -190,7 +220,11 @@ fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::I
 /// One state folder, one master: the lock ends with the process, however it ends.
 fn lock(state_dir: &Path) -> Result<std::fs::File, Error> {
     let path = state_dir.join("lock");
-    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = file.map_err(io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -200,7 +234,10 @@ fn lock(state_dir: &Path) -> Result<std::fs::File, Error> {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, Error> {
-    let failed = |source| Error::Listen { address: address.to_owned(), source };
+    let failed = |source| Error::Listen {
+        address: address.to_owned(),
+        source,
+    };
     // A master that was killed leaves connections in TIME_WAIT; tokio sets SO_REUSEADDR, so they don't matter.
     let addresses: Vec<_> = address.to_socket_addrs().map_err(failed)?.collect();
     TcpListener::bind(&addresses[..]).await.map_err(failed)
@@ -240,30 +277,39 @@ fn operators_socket(path: &Path) -> Result<UnixListener, Error> {
     }
     let _ = std::fs::remove_file(path); // it need not be there
     let listener = UnixListener::bind(path).map_err(io("listen on", path))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io("set the mode of", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(io("set the mode of", path))?;
     Ok(listener)
 }
 
 /// Everything behind the agents' port: three gRPC services and the boot routes.
 fn agents_app(api: AgentApi, boot: Arc<Boot>) -> axum::Router {
-    let enrolment = EnrolmentServer::new(api.clone()).max_decoding_message_size(aot_proto::limits::MAX_ENROL_BYTES);
+    let enrolment = EnrolmentServer::new(api.clone())
+        .max_decoding_message_size(aot_proto::limits::MAX_ENROL_BYTES);
     let link = AgentLinkServer::new(api)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Routes::new(enrolment).add_service(link).into_axum_router().merge(boot_api::routes(boot))
+    Routes::new(enrolment)
+        .add_service(link)
+        .into_axum_router()
+        .merge(boot_api::routes(boot))
 }
 
 async fn serve_operators(socket: UnixListener, api: OperatorApi, stop: CancellationToken) {
     let uid = rustix::process::geteuid().as_raw();
     let allowed = UnixListenerStream::new(socket).filter(move |stream| match stream {
-        Ok(stream) => stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == uid),
+        Ok(stream) => stream
+            .peer_cred()
+            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == uid),
         Err(_) => true,
     });
     let service = OperatorServer::new(api)
         .max_decoding_message_size(16 << 20)
         .max_encoding_message_size(64 << 20);
     let server = tonic::transport::Server::builder().add_service(service);
-    let result = server.serve_with_incoming_shutdown(allowed, async move { stop.cancelled().await }).await;
+    let result = server
+        .serve_with_incoming_shutdown(allowed, async move { stop.cancelled().await })
+        .await;
     if let Err(error) = result {
         tracing::error!(%error, "the operators' socket failed");
     }
@@ -275,11 +321,20 @@ mod tests {
 
     #[test]
     fn the_certificate_names_every_advertised_host_once() {
-        let advertise = ["10.0.0.1:7440", "master.example:443", "[::1]:7440", "10.0.0.1:9"].map(str::to_owned);
+        let advertise = [
+            "10.0.0.1:7440",
+            "master.example:443",
+            "[::1]:7440",
+            "10.0.0.1:9",
+        ]
+        .map(str::to_owned);
         let hosts = hosts(&advertise, "0.0.0.0:7440").expect("they are fine");
         assert_eq!(hosts, ["0.0.0.0", "10.0.0.1", "::1", "master.example"]);
         for bad in ["10.0.0.1", "10.0.0.1:x", ":7440"] {
-            assert!(super::hosts(&[bad.to_owned()], "0.0.0.0:1").is_err(), "{bad}");
+            assert!(
+                super::hosts(&[bad.to_owned()], "0.0.0.0:1").is_err(),
+                "{bad}"
+            );
         }
     }
 

@@ -94,10 +94,12 @@ impl Protocol {
             Input::Command(command) => self.command(command, now),
             Input::Tick => self.tick(now),
             Input::Stop => vec![
-                Output::Send(Box::new(master_message::Body::GoingAway(v1::MasterGoingAway {
-                    reason: "the master is stopping".to_owned(),
-                    reconnect_after_ms: 2_000,
-                }))),
+                Output::Send(Box::new(master_message::Body::GoingAway(
+                    v1::MasterGoingAway {
+                        reason: "the master is stopping".to_owned(),
+                        reconnect_after_ms: 2_000,
+                    },
+                ))),
                 Output::Close(Closed::Stopping),
             ],
         }
@@ -111,14 +113,18 @@ impl Protocol {
         };
         match (self.greeted, body) {
             (false, Body::Hello(hello)) => self.hello(hello),
-            (false, _) => vec![Output::Close(Closed::Protocol("its first message was not a hello"))],
+            (false, _) => vec![Output::Close(Closed::Protocol(
+                "its first message was not a hello",
+            ))],
             (true, Body::Hello(_)) => vec![Output::Close(Closed::Protocol("it said hello twice"))],
             (true, Body::Heartbeat(beat)) => {
                 self.echo = beat.seq;
                 Vec::new()
             }
             (true, Body::Facts(facts)) => vec![Output::Report(Report::Facts(Box::new(facts)))],
-            (true, Body::ClusterFactsApplied(applied)) => vec![Output::Report(Report::Applied(applied))],
+            (true, Body::ClusterFactsApplied(applied)) => {
+                vec![Output::Report(Report::Applied(applied))]
+            }
             (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
             (true, Body::Spool(data)) => match data.run_id.parse() {
                 Ok(run) => vec![Output::Report(Report::Spool { run, data })],
@@ -126,13 +132,17 @@ impl Protocol {
             },
             (true, Body::BuiltinReply(reply)) => self.builtin_reply(reply),
             (true, Body::Renew(renew)) => vec![Output::Report(Report::Renew(renew.csr_der))],
-            (true, Body::GoingAway(away)) => vec![Output::Close(Closed::ByAgent(format!(": {}", away.reason)))],
+            (true, Body::GoingAway(away)) => {
+                vec![Output::Close(Closed::ByAgent(format!(": {}", away.reason)))]
+            }
         }
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<Output> {
         if hello.protocol != PROTOCOL {
-            return vec![Output::Close(Closed::Protocol("it speaks another version of the protocol"))];
+            return vec![Output::Close(Closed::Protocol(
+                "it speaks another version of the protocol",
+            ))];
         }
         self.greeted = true;
         vec![Output::Report(Report::Hello(Box::new(hello)))]
@@ -140,7 +150,11 @@ impl Protocol {
 
     fn builtin_reply(&mut self, reply: v1::BuiltinReply) -> Vec<Output> {
         if let Some((_, answer)) = self.calls.remove(&reply.id) {
-            let result = if reply.error.is_empty() { Ok(reply.json) } else { Err(reply.error) };
+            let result = if reply.error.is_empty() {
+                Ok(reply.json)
+            } else {
+                Err(reply.error)
+            };
             let _ = answer.send(BuiltinAnswer { result }); // whoever asked may have gone
         }
         Vec::new()
@@ -149,18 +163,28 @@ impl Protocol {
     fn command(&mut self, command: Command, now: Instant) -> Vec<Output> {
         match command {
             Command::Send(body) => vec![Output::Send(body)],
-            Command::Builtin { name, args, answer, deadline } => {
+            Command::Builtin {
+                name,
+                args,
+                answer,
+                deadline,
+            } => {
                 let id = self.next_call;
                 self.next_call += 1;
-                self.calls.retain(|_, (deadline, answer)| *deadline > now && !answer.is_closed());
+                self.calls
+                    .retain(|_, (deadline, answer)| *deadline > now && !answer.is_closed());
                 self.calls.insert(id, (deadline, answer));
-                vec![Output::Send(Box::new(master_message::Body::Builtin(v1::BuiltinCall { id, name, args })))]
+                vec![Output::Send(Box::new(master_message::Body::Builtin(
+                    v1::BuiltinCall { id, name, args },
+                )))]
             }
             Command::Replaced => vec![
-                Output::Send(Box::new(master_message::Body::GoingAway(v1::MasterGoingAway {
-                    reason: "a newer session took over".to_owned(),
-                    reconnect_after_ms: 30_000,
-                }))),
+                Output::Send(Box::new(master_message::Body::GoingAway(
+                    v1::MasterGoingAway {
+                        reason: "a newer session took over".to_owned(),
+                        reconnect_after_ms: 30_000,
+                    },
+                ))),
                 Output::Close(Closed::Replaced),
             ],
             Command::Close(why) => vec![Output::Close(why)],
@@ -176,7 +200,12 @@ impl Protocol {
         }
         self.sent = now;
         self.seq += 1;
-        let beat = v1::Heartbeat { seq: self.seq, echo: self.echo };
-        vec![Output::Send(Box::new(master_message::Body::Heartbeat(beat)))]
+        let beat = v1::Heartbeat {
+            seq: self.seq,
+            echo: self.echo,
+        };
+        vec![Output::Send(Box::new(master_message::Body::Heartbeat(
+            beat,
+        )))]
     }
 }

@@ -59,7 +59,10 @@ pub struct Registry {
 impl Registry {
     /// An empty one. Sessions are numbered from `first` on, which must grow from start to start of the master.
     pub fn new(first: u64) -> Self {
-        Self { handles: RwLock::default(), next: AtomicU64::new(first) }
+        Self {
+            handles: RwLock::default(),
+            next: AtomicU64::new(first),
+        }
     }
 
     /// Puts a session in the place of any other of the same instance, which is told; gives its number and commands.
@@ -67,7 +70,11 @@ impl Registry {
         let session = self.next.fetch_add(1, Ordering::Relaxed);
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let handle = Handle { session, commands };
-        let old = self.handles.write().expect("nobody panics with it").insert(at.clone(), handle);
+        let old = self
+            .handles
+            .write()
+            .expect("nobody panics with it")
+            .insert(at.clone(), handle);
         if let Some(old) = old {
             let _ = old.commands.try_send(Command::Replaced); // one that is stuck ends by its silence
         }
@@ -77,7 +84,10 @@ impl Registry {
     /// Takes a session out, unless a newer one has its place.
     pub fn remove(&self, at: &Key, session: u64) {
         let mut handles = self.handles.write().expect("nobody panics with it");
-        if handles.get(at).is_some_and(|handle| handle.session == session) {
+        if handles
+            .get(at)
+            .is_some_and(|handle| handle.session == session)
+        {
             handles.remove(at);
         }
     }
@@ -94,7 +104,9 @@ impl Registry {
     /// Gives a command to whichever session there is; says whether it was taken.
     pub fn send_any(&self, at: &Key, command: Command) -> bool {
         let handles = self.handles.read().expect("nobody panics with it");
-        handles.get(at).is_some_and(|handle| handle.commands.try_send(command).is_ok())
+        handles
+            .get(at)
+            .is_some_and(|handle| handle.commands.try_send(command).is_ok())
     }
 }
 
@@ -103,7 +115,10 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        Key { cluster: "c".parse().expect("a name"), instance: "a".parse().expect("a name") }
+        Key {
+            cluster: "c".parse().expect("a name"),
+            instance: "a".parse().expect("a name"),
+        }
     }
 
     #[test]
@@ -116,7 +131,10 @@ mod tests {
         registry.remove(&key(), old);
         assert!(registry.send_any(&key(), Command::Close(Closed::Silent)));
         assert!(inbox.try_recv().is_ok());
-        assert!(!registry.send(&key(), old, Command::Replaced), "the old one is not sent to");
+        assert!(
+            !registry.send(&key(), old, Command::Replaced),
+            "the old one is not sent to"
+        );
         registry.remove(&key(), new);
         assert!(!registry.send_any(&key(), Command::Replaced));
     }

@@ -58,7 +58,9 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A newer version wrote it.
-    #[error("the store has version {found}, this program knows up to {known}: use the newer aot-master")]
+    #[error(
+        "the store has version {found}, this program knows up to {known}: use the newer aot-master"
+    )]
     TooNew {
         /// Version in the file.
         found: u32,
@@ -107,7 +109,10 @@ impl Store {
         };
         files::private_dir(dir).map_err(io("make the folder", dir))?;
         let path = dir.join("aot.sqlite");
-        let sql = |source| Error::Sql { path: path.clone(), source };
+        let sql = |source| Error::Sql {
+            path: path.clone(),
+            source,
+        };
         let mut connection = Connection::open(&path).map_err(sql)?;
         files::private_file(&path).map_err(io("set the mode of", &path))?;
         schema::migrate(&mut connection, &path)?;
@@ -120,7 +125,11 @@ impl Store {
                 let path = path.clone();
                 move || write_loop(connection, queue, &path)
             })
-            .map_err(|source| Error::Io { what: "start the writer of", path: path.clone(), source })?;
+            .map_err(|source| Error::Io {
+                what: "start the writer of",
+                path: path.clone(),
+                source,
+            })?;
         let store = Self {
             path,
             writes,
@@ -136,7 +145,14 @@ impl Store {
     /// When the disk refuses.
     pub async fn commit(&self, changes: Changes, spools: Vec<(RunId, Bytes)>) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
-        self.writes.send(Write { changes, spools, done }).await.map_err(|_| Error::Stopped)?;
+        self.writes
+            .send(Write {
+                changes,
+                spools,
+                done,
+            })
+            .await
+            .map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
     }
 
@@ -147,7 +163,11 @@ impl Store {
     pub fn small_spool(&self, run: RunId) -> Result<Option<Vec<u8>>, Error> {
         let reader = self.reader.lock().expect("no reader panics");
         reader
-            .query_row("SELECT bytes FROM spools WHERE run = ?1", [run.to_string()], |row| row.get(0))
+            .query_row(
+                "SELECT bytes FROM spools WHERE run = ?1",
+                [run.to_string()],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(|source| self.sql(source))
     }
@@ -164,7 +184,8 @@ impl Store {
         let rows = statement
             .query_map(params![cluster, limit], |row| row.get::<_, String>(0))
             .map_err(|source| self.sql(source))?;
-        rows.map(|row| record("jobs", &row.map_err(|source| self.sql(source))?)).collect()
+        rows.map(|row| record("jobs", &row.map_err(|source| self.sql(source))?))
+            .collect()
     }
 
     /// A job with its runs.
@@ -186,15 +207,22 @@ impl Store {
     fn runs_where(&self, condition: &str, value: &str) -> Result<Vec<Run>, Error> {
         let reader = self.reader.lock().expect("no reader panics");
         let mut statement = reader
-            .prepare_cached(&format!("SELECT record FROM runs WHERE {condition} ORDER BY id"))
+            .prepare_cached(&format!(
+                "SELECT record FROM runs WHERE {condition} ORDER BY id"
+            ))
             .map_err(|source| self.sql(source))?;
-        let rows =
-            statement.query_map([value], |row| row.get::<_, String>(0)).map_err(|source| self.sql(source))?;
-        rows.map(|row| record("runs", &row.map_err(|source| self.sql(source))?)).collect()
+        let rows = statement
+            .query_map([value], |row| row.get::<_, String>(0))
+            .map_err(|source| self.sql(source))?;
+        rows.map(|row| record("runs", &row.map_err(|source| self.sql(source))?))
+            .collect()
     }
 
     fn sql(&self, source: rusqlite::Error) -> Error {
-        Error::Sql { path: self.path.clone(), source }
+        Error::Sql {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Ends the writer once all that was given to it is on disk.
@@ -229,7 +257,10 @@ fn write_loop(mut connection: Connection, mut queue: mpsc::Receiver<Write>, path
         }
         for write in batch {
             let answer = if failed {
-                Err(Error::Sql { path: path.to_owned(), source: rusqlite::Error::ExecuteReturnedResults })
+                Err(Error::Sql {
+                    path: path.to_owned(),
+                    source: rusqlite::Error::ExecuteReturnedResults,
+                })
             } else {
                 Ok(())
             };
@@ -259,18 +290,37 @@ fn write_changes(connection: &Connection, changes: &Changes) -> rusqlite::Result
     }
     for (key, instance) in &changes.instances {
         connection
-            .prepare_cached("INSERT OR REPLACE INTO instances (cluster, name, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![key.cluster.as_str(), key.instance.as_str(), text(instance)])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO instances (cluster, name, record) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                key.cluster.as_str(),
+                key.instance.as_str(),
+                text(instance)
+            ])?;
     }
     for (key, facts) in &changes.facts {
         connection
-            .prepare_cached("INSERT OR REPLACE INTO facts (cluster, name, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![key.cluster.as_str(), key.instance.as_str(), text(facts.as_ref())])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO facts (cluster, name, record) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                key.cluster.as_str(),
+                key.instance.as_str(),
+                text(facts.as_ref())
+            ])?;
     }
     for job in &changes.jobs {
         connection
-            .prepare_cached("INSERT OR REPLACE INTO jobs (id, cluster, open, record) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![job.id.to_string(), job.cluster.as_str(), job.ended_ms.is_none(), text(job)])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO jobs (id, cluster, open, record) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                job.id.to_string(),
+                job.cluster.as_str(),
+                job.ended_ms.is_none(),
+                text(job)
+            ])?;
     }
     for run in &changes.runs {
         let kind = match run.what {
@@ -307,7 +357,10 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         };
-        read().map_err(|source| Error::Sql { path: path.to_owned(), source })
+        read().map_err(|source| Error::Sql {
+            path: path.to_owned(),
+            source,
+        })
     };
     let mut loaded = Loaded::default();
     for (_, text) in rows("SELECT name, record FROM clusters ORDER BY name")? {
@@ -315,7 +368,11 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
     }
     for (cluster, text) in rows("SELECT cluster, record FROM instances")? {
         let instance: Instance = record("instances", &text)?;
-        if let Some(cluster) = loaded.clusters.iter_mut().find(|c| c.spec.name.as_str() == cluster) {
+        if let Some(cluster) = loaded
+            .clusters
+            .iter_mut()
+            .find(|c| c.spec.name.as_str() == cluster)
+        {
             cluster.instances.insert(instance.name.clone(), instance);
         }
     }
@@ -331,7 +388,9 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
             instance.facts = Some(facts.into());
         }
     }
-    for (_, text) in rows("SELECT id, record FROM jobs WHERE open OR id IN (SELECT job FROM runs WHERE open)")? {
+    for (_, text) in
+        rows("SELECT id, record FROM jobs WHERE open OR id IN (SELECT job FROM runs WHERE open)")?
+    {
         loaded.jobs.push(record("jobs", &text)?);
     }
     for (_, text) in rows("SELECT id, record FROM runs WHERE open")? {
@@ -362,8 +421,14 @@ mod tests {
         Run {
             id: RunId::from_parts(id, 0),
             job: JobId::from_parts(job, 0),
-            at: Key { cluster: "c".parse().expect("a name"), instance: "a".parse().expect("a name") },
-            what: RunKind::Stage { index: 0, attempt: 1 },
+            at: Key {
+                cluster: "c".parse().expect("a name"),
+                instance: "a".parse().expect("a name"),
+            },
+            what: RunKind::Stage {
+                index: 0,
+                attempt: 1,
+            },
             state: RunState::Asked,
             asked_ms: 1,
             verdict: ended.then(|| Verdict::without_run(Outcome::Failed, "x")),
@@ -385,13 +450,26 @@ mod tests {
         store.close();
         let (store, loaded) = Store::open(dir.path()).expect("opens again");
         let ids: Vec<JobId> = loaded.jobs.iter().map(|job| job.id).collect();
-        assert_eq!(ids, [1, 3].map(|id| JobId::from_parts(id, 0)), "open jobs, and those with an open run");
+        assert_eq!(
+            ids,
+            [1, 3].map(|id| JobId::from_parts(id, 0)),
+            "open jobs, and those with an open run"
+        );
         assert_eq!(loaded.runs, [run(2, 3, false)]);
-        assert_eq!(store.small_spool(RunId::from_parts(1, 0)).expect("reads"), Some(b"frames".to_vec()));
-        assert_eq!(store.small_spool(RunId::from_parts(9, 0)).expect("reads"), None);
+        assert_eq!(
+            store.small_spool(RunId::from_parts(1, 0)).expect("reads"),
+            Some(b"frames".to_vec())
+        );
+        assert_eq!(
+            store.small_spool(RunId::from_parts(9, 0)).expect("reads"),
+            None
+        );
         assert_eq!(store.jobs(Some("c"), 2).expect("reads").len(), 2);
         assert_eq!(store.jobs(Some("other"), 2).expect("reads").len(), 0);
-        assert_eq!(store.stage_runs(&run(1, 1, true).at).expect("reads").len(), 2);
+        assert_eq!(
+            store.stage_runs(&run(1, 1, true).at).expect("reads").len(),
+            2
+        );
         store.close();
     }
 
@@ -401,8 +479,13 @@ mod tests {
         let (store, _) = Store::open(dir.path()).expect("opens");
         store.close();
         let connection = Connection::open(dir.path().join("aot.sqlite")).expect("opens");
-        connection.pragma_update(None, "user_version", 999).expect("sets");
+        connection
+            .pragma_update(None, "user_version", 999)
+            .expect("sets");
         drop(connection);
-        assert!(matches!(Store::open(dir.path()), Err(Error::TooNew { found: 999, .. })));
+        assert!(matches!(
+            Store::open(dir.path()),
+            Err(Error::TooNew { found: 999, .. })
+        ));
     }
 }

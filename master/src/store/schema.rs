@@ -23,11 +23,22 @@ CREATE INDEX runs_instance ON runs (instance, kind);
 
 /// Brings the store to the newest version.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
-    let sql = |source| Error::Sql { path: path.to_owned(), source };
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(sql)?;
-    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sql)?;
+    let sql = |source| Error::Sql {
+        path: path.to_owned(),
+        source,
+    };
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(sql)?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(sql)?;
+    connection
+        .pragma_update(None, "foreign_keys", true)
+        .map_err(sql)?;
+    let found: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(sql)?;
     let known = u32::try_from(STEPS.len()).expect("there are few steps");
     if found > known {
         return Err(Error::TooNew { found, known });
@@ -35,7 +46,9 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Er
     for (version, step) in (0..).zip(STEPS).skip(found as usize) {
         let transaction = connection.transaction().map_err(sql)?;
         transaction.execute_batch(step).map_err(sql)?;
-        transaction.pragma_update(None, "user_version", version + 1).map_err(sql)?;
+        transaction
+            .pragma_update(None, "user_version", version + 1)
+            .map_err(sql)?;
         transaction.commit().map_err(sql)?;
     }
     Ok(())

@@ -70,15 +70,27 @@ impl Spools {
     /// # Errors
     /// When the folder can't be used.
     pub fn open(dir: &Path) -> Result<Arc<Self>, super::Error> {
-        let io = |source| super::Error::Io { what: "make the folder", path: dir.to_owned(), source };
+        let io = |source| super::Error::Io {
+            what: "make the folder",
+            path: dir.to_owned(),
+            source,
+        };
         crate::files::private_dir(dir).map_err(io)?;
         let (appends, queue) = mpsc::channel(QUEUE);
-        let spools = Arc::new(Self { dir: dir.to_owned(), feeds: Mutex::default(), appends });
+        let spools = Arc::new(Self {
+            dir: dir.to_owned(),
+            feeds: Mutex::default(),
+            appends,
+        });
         let thread_dir = dir.to_owned();
         std::thread::Builder::new()
             .name("spools".to_owned())
             .spawn(move || append_loop(&thread_dir, queue))
-            .map_err(|source| super::Error::Io { what: "start the writer of", path: dir.to_owned(), source })?;
+            .map_err(|source| super::Error::Io {
+                what: "start the writer of",
+                path: dir.to_owned(),
+                source,
+            })?;
         Ok(spools)
     }
 
@@ -91,7 +103,10 @@ impl Spools {
         let fresh = || {
             let bytes = std::fs::metadata(self.path(run)).map_or(0, |meta| meta.len());
             Arc::new(Feed {
-                progress: watch::Sender::new(Progress { bytes, ended: false }),
+                progress: watch::Sender::new(Progress {
+                    bytes,
+                    ended: false,
+                }),
                 whole: Mutex::new(None),
             })
         };
@@ -107,24 +122,47 @@ impl Spools {
     ///
     /// # Errors
     /// When the disk refuses, or the piece leaves a gap.
-    pub async fn append(&self, run: RunId, offset: u64, data: Bytes, end: bool) -> io::Result<Arrived> {
+    pub async fn append(
+        &self,
+        run: RunId,
+        offset: u64,
+        data: Bytes,
+        end: bool,
+    ) -> io::Result<Arrived> {
         let feed = self.feed(run);
         if offset == 0 && end && feed.progress.borrow().bytes == 0 {
             *feed.whole.lock().expect("nobody panics with it") = Some(data.clone());
-            feed.progress.send_replace(Progress { bytes: data.len() as u64, ended: true });
+            feed.progress.send_replace(Progress {
+                bytes: data.len() as u64,
+                ended: true,
+            });
             return Ok(Arrived::Whole(data));
         }
         let (done, answer) = oneshot::channel();
-        let append = Append { run, offset, data, end, done };
-        self.appends.send(append).await.map_err(|_| io::Error::other("the writer of spools has stopped"))?;
-        let progress = answer.await.map_err(|_| io::Error::other("the writer of spools has stopped"))??;
+        let append = Append {
+            run,
+            offset,
+            data,
+            end,
+            done,
+        };
+        self.appends
+            .send(append)
+            .await
+            .map_err(|_| io::Error::other("the writer of spools has stopped"))?;
+        let progress = answer
+            .await
+            .map_err(|_| io::Error::other("the writer of spools has stopped"))??;
         feed.progress.send_replace(progress);
         Ok(Arrived::Part(progress))
     }
 
     /// A run that has ended and is in the store: nobody new will follow it.
     pub fn settle(&self, run: RunId) {
-        self.feeds.lock().expect("nobody panics with it").remove(&run);
+        self.feeds
+            .lock()
+            .expect("nobody panics with it")
+            .remove(&run);
     }
 
     /// The end record of a spool that is whole in a file: what a restart may find.
@@ -141,7 +179,13 @@ impl Spools {
             None if live => Source::Live(self.feed(run)),
             None => Source::File,
         };
-        Reader { path: self.path(run), source, at: 0, buffer: Vec::new(), over: false }
+        Reader {
+            path: self.path(run),
+            source,
+            at: 0,
+            buffer: Vec::new(),
+            over: false,
+        }
     }
 }
 
@@ -179,7 +223,10 @@ impl Reader {
             let stop = bytes == 0 && ended;
             let (frames, len) = frame::decode_all(&self.buffer).map_err(io::Error::other)?;
             self.buffer.drain(..len);
-            self.over = stop || frames.last().is_some_and(|frame| end_record(frame).is_some());
+            self.over = stop
+                || frames
+                    .last()
+                    .is_some_and(|frame| end_record(frame).is_some());
             if !frames.is_empty() {
                 return Ok(Some(frames));
             }
@@ -203,7 +250,10 @@ impl Reader {
         let at = self.at;
         let progress = match watch.wait_for(|p| p.bytes > at || p.ended).await {
             Ok(progress) => *progress,
-            Err(_) => Progress { bytes: at, ended: true },
+            Err(_) => Progress {
+                bytes: at,
+                ended: true,
+            },
         };
         let whole = feed.whole.lock().expect("nobody panics with it").clone();
         if let Some(bytes) = whole {
@@ -246,8 +296,10 @@ fn append_loop(dir: &Path, mut queue: mpsc::Receiver<Append>) {
         {
             batch.push(more);
         }
-        let results: Vec<io::Result<Progress>> = batch.iter().map(|a| append(dir, &mut files, a)).collect();
-        let touched: std::collections::HashSet<RunId> = batch.iter().map(|append| append.run).collect();
+        let results: Vec<io::Result<Progress>> =
+            batch.iter().map(|a| append(dir, &mut files, a)).collect();
+        let touched: std::collections::HashSet<RunId> =
+            batch.iter().map(|append| append.run).collect();
         let failed: HashMap<RunId, io::ErrorKind> = touched
             .iter()
             .filter_map(|run| Some((*run, files.get(run)?.sync_data().err()?.kind())))
@@ -271,16 +323,31 @@ fn append(dir: &Path, files: &mut HashMap<RunId, File>, append: &Append) -> io::
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
             let path = dir.join(append.run.to_string());
-            entry.insert(File::options().create(true).truncate(false).write(true).read(true).open(path)?)
+            entry.insert(
+                File::options()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .read(true)
+                    .open(path)?,
+            )
         }
     };
     let have = file.metadata()?.len();
     if append.offset > have {
-        return Err(io::Error::other(format!("a gap: {} bytes are here, the piece starts at {}", have, append.offset)));
+        return Err(io::Error::other(format!(
+            "a gap: {} bytes are here, the piece starts at {}",
+            have, append.offset
+        )));
     }
-    let skip = usize::try_from(have - append.offset).unwrap_or(usize::MAX).min(append.data.len());
+    let skip = usize::try_from(have - append.offset)
+        .unwrap_or(usize::MAX)
+        .min(append.data.len());
     file.write_all_at(&append.data[skip..], have)?;
-    Ok(Progress { bytes: have + (append.data.len() - skip) as u64, ended: append.end })
+    Ok(Progress {
+        bytes: have + (append.data.len() - skip) as u64,
+        ended: append.end,
+    })
 }
 
 #[cfg(test)]
@@ -291,10 +358,25 @@ mod tests {
         let mut bytes = Vec::new();
         for part in parts {
             let body = Body::Stdout(Bytes::copy_from_slice(part));
-            frame::encode(&Frame { unix_ms: 1, body: Some(body) }, &mut bytes);
+            frame::encode(
+                &Frame {
+                    unix_ms: 1,
+                    body: Some(body),
+                },
+                &mut bytes,
+            );
         }
-        let end = Body::Ended(Ended { exit_code: 7, ..Ended::default() });
-        frame::encode(&Frame { unix_ms: 2, body: Some(end) }, &mut bytes);
+        let end = Body::Ended(Ended {
+            exit_code: 7,
+            ..Ended::default()
+        });
+        frame::encode(
+            &Frame {
+                unix_ms: 2,
+                body: Some(end),
+            },
+            &mut bytes,
+        );
         bytes
     }
 
@@ -314,12 +396,27 @@ mod tests {
         let bytes = Bytes::from(spool(&[b"one", b"two", b"three"]));
         let follower = tokio::spawn(all(spools.read(run, None, true)));
         for (from, to) in [(0, 10), (0, 10), (5, 20), (20, 21)] {
-            spools.append(run, from, bytes.slice(from as usize..to), false).await.expect("appends");
+            spools
+                .append(run, from, bytes.slice(from as usize..to), false)
+                .await
+                .expect("appends");
         }
         assert_eq!(spools.have(run), 21);
-        assert!(spools.append(run, 30, bytes.slice(30..), false).await.is_err(), "a gap was taken");
-        spools.append(run, 21, bytes.slice(21..), true).await.expect("appends");
-        assert_eq!(std::fs::read(dir.path().join(run.to_string())).expect("reads"), bytes);
+        assert!(
+            spools
+                .append(run, 30, bytes.slice(30..), false)
+                .await
+                .is_err(),
+            "a gap was taken"
+        );
+        spools
+            .append(run, 21, bytes.slice(21..), true)
+            .await
+            .expect("appends");
+        assert_eq!(
+            std::fs::read(dir.path().join(run.to_string())).expect("reads"),
+            bytes
+        );
         assert_eq!(follower.await.expect("ends").len(), 4);
         assert_eq!(spools.end_of(run).expect("whole").exit_code, 7);
     }
@@ -331,10 +428,18 @@ mod tests {
         let run = RunId::from_parts(1, 1);
         let follower = tokio::spawn(all(spools.read(run, None, true)));
         let bytes = Bytes::from(spool(&[b"x"]));
-        let arrived = spools.append(run, 0, bytes.clone(), true).await.expect("appends");
+        let arrived = spools
+            .append(run, 0, bytes.clone(), true)
+            .await
+            .expect("appends");
         assert!(matches!(arrived, Arrived::Whole(whole) if whole == bytes));
         assert!(!dir.path().join(run.to_string()).exists());
         assert_eq!(follower.await.expect("ends").len(), 2);
-        assert_eq!(all(spools.read(run, Some(bytes.to_vec()), false)).await.len(), 2);
+        assert_eq!(
+            all(spools.read(run, Some(bytes.to_vec()), false))
+                .await
+                .len(),
+            2
+        );
     }
 }

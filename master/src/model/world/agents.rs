@@ -24,7 +24,11 @@ impl World {
         };
         let now = self.now;
         let instance = self.instance_mut(&at).expect("may_enrol found it");
-        let pool = instance.pool.as_ref().map(ToString::to_string).unwrap_or_default();
+        let pool = instance
+            .pool
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         if instance.identity.is_none() {
             instance.identity = Some(Identity {
                 key_sha256: ask.key_sha256,
@@ -36,7 +40,11 @@ impl World {
             });
             instance.happen(Happened::Enrolled);
             instance.note.clear();
-            self.tell(&at, "instance-enrolled", format!("{} enrolled", at.instance));
+            self.tell(
+                &at,
+                "instance-enrolled",
+                format!("{} enrolled", at.instance),
+            );
         }
         Answer::Granted(Granted {
             at,
@@ -46,8 +54,13 @@ impl World {
     }
 
     fn may_enrol(&self, ask: &EnrolAsk) -> Result<Key, Refused> {
-        let (cluster, batch) = self.batch_by_token(&ask.token_sha256).ok_or(Refused::UnknownToken)?;
-        let found = self.clusters.get(&cluster).and_then(|c| c.by_machine(&ask.machine));
+        let (cluster, batch) = self
+            .batch_by_token(&ask.token_sha256)
+            .ok_or(Refused::UnknownToken)?;
+        let found = self
+            .clusters
+            .get(&cluster)
+            .and_then(|c| c.by_machine(&ask.machine));
         let Some(instance) = found else {
             return Err(match batch.state {
                 BatchState::Requested => Refused::TooEarly,
@@ -60,7 +73,10 @@ impl World {
         if !instance.has_machine() {
             return Err(Refused::Ending(ask.machine.clone()));
         }
-        let at = Key { cluster: cluster.clone(), instance: instance.name.clone() };
+        let at = Key {
+            cluster: cluster.clone(),
+            instance: instance.name.clone(),
+        };
         match &instance.identity {
             Some(identity) if identity.key_sha256 == ask.key_sha256 => Ok(at),
             Some(_) => Err(Refused::Used(ask.machine.clone())),
@@ -71,7 +87,10 @@ impl World {
 
     fn batch_by_token(&self, token_sha256: &str) -> Option<(ClusterName, &Batch)> {
         self.clusters.iter().find_map(|(name, cluster)| {
-            let batch = cluster.batches.values().find(|batch| batch.join_sha256 == token_sha256)?;
+            let batch = cluster
+                .batches
+                .values()
+                .find(|batch| batch.join_sha256 == token_sha256)?;
             Some((name.clone(), batch))
         })
     }
@@ -86,11 +105,22 @@ impl World {
             return false;
         }
         let launch = self.clusters.get(cluster).and_then(|c| c.launch.as_ref());
-        launch.is_none_or(|launch| self.now <= launch.deadline_ms.max(launch.ended_ms.unwrap_or(0)) + TOKEN_GRACE_MS)
+        launch.is_none_or(|launch| {
+            self.now <= launch.deadline_ms.max(launch.ended_ms.unwrap_or(0)) + TOKEN_GRACE_MS
+        })
     }
 
-    pub(super) fn issued(&mut self, at: &Key, key_sha256: String, serial: String, expires_unix: u64) -> Answer {
-        if let Some(identity) = self.instance_mut(at).and_then(|instance| instance.identity.as_mut()) {
+    pub(super) fn issued(
+        &mut self,
+        at: &Key,
+        key_sha256: String,
+        serial: String,
+        expires_unix: u64,
+    ) -> Answer {
+        if let Some(identity) = self
+            .instance_mut(at)
+            .and_then(|instance| instance.identity.as_mut())
+        {
             identity.key_sha256 = key_sha256;
             identity.serial = serial;
             identity.expires_unix = expires_unix;
@@ -99,23 +129,43 @@ impl World {
     }
 
     /// A step of a machine's boot script: how far a machine is that has no agent yet.
-    pub(super) fn boot_step(&mut self, token: &str, machine: &MachineId, step: &str, detail: &str) -> Answer {
+    pub(super) fn boot_step(
+        &mut self,
+        token: &str,
+        machine: &MachineId,
+        step: &str,
+        detail: &str,
+    ) -> Answer {
         let Some((cluster, batch)) = self.batch_by_token(token) else {
             return Answer::Refused(Refused::UnknownToken);
         };
         let batch_token = batch.token.0.clone();
-        let found = self.clusters.get(&cluster).and_then(|c| c.by_machine(machine));
+        let found = self
+            .clusters
+            .get(&cluster)
+            .and_then(|c| c.by_machine(machine));
         let Some(instance) = found.filter(|i| i.batch.as_deref() == Some(&batch_token)) else {
             return Answer::Refused(Refused::OtherMachine(machine.clone()));
         };
-        let at = Key { cluster, instance: instance.name.clone() };
-        let text = if detail.is_empty() { step.to_owned() } else { format!("{step}: {detail}") };
+        let at = Key {
+            cluster,
+            instance: instance.name.clone(),
+        };
+        let text = if detail.is_empty() {
+            step.to_owned()
+        } else {
+            format!("{step}: {detail}")
+        };
         let instance = self.instance_mut(&at).expect("found above");
         instance.boot_step.clone_from(&text);
         if instance.phase == Phase::Booting {
             instance.note = format!("boot: {text}");
         }
-        let kind = if step == "failed" { "boot-failed" } else { "boot-step" };
+        let kind = if step == "failed" {
+            "boot-failed"
+        } else {
+            "boot-step"
+        };
         self.tell(&at, kind, text);
         Answer::None
     }
@@ -130,11 +180,21 @@ impl World {
         instance.lost_ms = None;
         instance.last_seen_ms = now;
         instance.sent_generation = 0;
-        instance.applied_generation = hello.cluster_facts_generation.min(instance.applied_generation);
+        instance.applied_generation = hello
+            .cluster_facts_generation
+            .min(instance.applied_generation);
         instance.agent_version.clone_from(&hello.agent_version);
         let rebooted = !instance.boot_id.is_empty() && instance.boot_id != hello.boot_id;
         instance.boot_id.clone_from(&hello.boot_id);
-        self.tell(at, "agent-connected", if rebooted { "connected after a reboot" } else { "connected" });
+        self.tell(
+            at,
+            "agent-connected",
+            if rebooted {
+                "connected after a reboot"
+            } else {
+                "connected"
+            },
+        );
         self.after_reboot(at, &hello.boot_id);
         self.reconcile_runs(at, session, hello);
         self.advance(&at.cluster);
@@ -143,7 +203,9 @@ impl World {
 
     /// Stages that asked for a reboot: it happened, or is asked for again.
     fn after_reboot(&mut self, at: &Key, boot_id: &str) {
-        let Some(instance) = self.instance_mut(at) else { return };
+        let Some(instance) = self.instance_mut(at) else {
+            return;
+        };
         let session = instance.session;
         let mut ask_again = false;
         for stage in &mut instance.stages {
@@ -163,11 +225,19 @@ impl World {
 
     pub(super) fn send_reboot(&mut self, at: &Key, session: u64) {
         let reason = "a stage ended with exit status 194".to_owned();
-        self.send(at, session, v1::master_message::Body::Reboot(v1::Reboot { reason }));
+        self.send(
+            at,
+            session,
+            v1::master_message::Body::Reboot(v1::Reboot { reason }),
+        );
     }
 
     pub(super) fn send(&mut self, at: &Key, session: u64, body: v1::master_message::Body) {
-        self.do_later(Effect::Send { at: at.clone(), session, body: Box::new(body) });
+        self.do_later(Effect::Send {
+            at: at.clone(),
+            session,
+            body: Box::new(body),
+        });
     }
 
     /// Runs that the agent has never heard of are given again, unless they were already reported as lost.
@@ -177,7 +247,12 @@ impl World {
             .iter()
             .filter_map(|run| Some((run.run_id.parse().ok()?, ())))
             .collect();
-        let open: Vec<_> = self.runs.values().filter(|run| &run.at == at).map(|run| (run.id, run.state)).collect();
+        let open: Vec<_> = self
+            .runs
+            .values()
+            .filter(|run| &run.at == at)
+            .map(|run| (run.id, run.state))
+            .collect();
         for (id, state) in open {
             match (known.contains_key(&id), state) {
                 (true, _) => self.mark_accepted(id),

@@ -4,8 +4,8 @@ use aot_proto::ids::{InstanceName, JobId, RunId};
 use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
 use aot_proto::v1;
 
-use super::input::{Answer, Effect, ExecAsk, ExecTarget, OpError};
 use super::World;
+use super::input::{Answer, Effect, ExecAsk, ExecTarget, OpError};
 use crate::model::cluster::Key;
 use crate::model::job::{Exec, Job, JobKind, Outcome, Run, RunKind, RunState, Verdict};
 
@@ -14,28 +14,45 @@ impl World {
         let Some(cluster) = self.clusters.get(&ask.cluster) else {
             return Answer::Error(OpError::NoCluster(ask.cluster.to_string()));
         };
-        if !ask.instances.iter().any(|name| cluster.instances.contains_key(name)) {
+        if !ask
+            .instances
+            .iter()
+            .any(|name| cluster.instances.contains_key(name))
+        {
             return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
         }
         let id = self.new_job();
-        self.jobs.insert(id, Job {
+        self.jobs.insert(
             id,
-            kind: JobKind::Exec,
-            cluster: ask.cluster.clone(),
-            what: ask.what,
-            operator: ask.operator,
-            started_ms: self.now,
-            ended_ms: None,
-            targets: ask.instances.iter().map(|name| (name.clone(), None)).collect(),
-        });
+            Job {
+                id,
+                kind: JobKind::Exec,
+                cluster: ask.cluster.clone(),
+                what: ask.what,
+                operator: ask.operator,
+                started_ms: self.now,
+                ended_ms: None,
+                targets: ask
+                    .instances
+                    .iter()
+                    .map(|name| (name.clone(), None))
+                    .collect(),
+            },
+        );
         self.dirty.jobs.insert(id);
         let targets = ask
             .instances
             .into_iter()
             .map(|name| {
-                let at = Key { cluster: ask.cluster.clone(), instance: name };
+                let at = Key {
+                    cluster: ask.cluster.clone(),
+                    instance: name,
+                };
                 let run = self.ask_exec(id, &at, &ask.exec);
-                ExecTarget { instance: at.instance, run }
+                ExecTarget {
+                    instance: at.instance,
+                    run,
+                }
             })
             .collect();
         Answer::Exec { job: id, targets }
@@ -47,7 +64,11 @@ impl World {
             None => Some("there is no such instance any more".to_owned()),
             Some(i) if i.session.is_some() => None,
             Some(i) if i.lost_ms.is_none() && i.identity.is_some() && !self.settled_in() => None,
-            Some(i) => Some(format!("its agent is not connected ({}, {})", i.phase, or_dash(i.state()))),
+            Some(i) => Some(format!(
+                "its agent is not connected ({}, {})",
+                i.phase,
+                or_dash(i.state())
+            )),
         };
         if let Some(detail) = absent {
             let verdict = Verdict::without_run(Outcome::Absent, detail);
@@ -80,7 +101,9 @@ impl World {
 
     /// Sends a run to a session. The agent starts it once, however often it gets it.
     pub(super) fn give(&mut self, id: RunId, session: u64) {
-        let Some(run) = self.runs.get(&id) else { return };
+        let Some(run) = self.runs.get(&id) else {
+            return;
+        };
         let at = run.at.clone();
         let message = match &run.what {
             RunKind::Exec(exec) => exec_message(run, exec),
@@ -93,7 +116,11 @@ impl World {
     }
 
     pub(super) fn mark_accepted(&mut self, id: RunId) {
-        if let Some(run) = self.runs.get_mut(&id).filter(|run| run.state == RunState::Asked) {
+        if let Some(run) = self
+            .runs
+            .get_mut(&id)
+            .filter(|run| run.state == RunState::Asked)
+        {
             run.state = RunState::Accepted;
             self.dirty.runs.insert(id);
         }
@@ -104,9 +131,13 @@ impl World {
             self.mark_accepted(id);
             return Answer::None;
         }
-        let Some(run) = self.runs.get(&id) else { return Answer::None };
+        let Some(run) = self.runs.get(&id) else {
+            return Answer::None;
+        };
         match run.what {
-            RunKind::Exec(_) => self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None),
+            RunKind::Exec(_) => {
+                self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None)
+            }
             RunKind::Stage { .. } => {
                 let ended = v1::Ended {
                     kind: v1::EndKind::NotStarted as i32,
@@ -129,7 +160,9 @@ impl World {
 
     /// Ends a run, its target and its stage; once.
     pub(super) fn end_run(&mut self, id: RunId, verdict: Verdict, ended: Option<&v1::Ended>) {
-        let Some(mut run) = self.runs.remove(&id) else { return };
+        let Some(mut run) = self.runs.remove(&id) else {
+            return;
+        };
         run.state = RunState::Ended;
         run.verdict = Some(verdict.clone());
         let (job, at, what) = (run.job, run.at.clone(), run.what.clone());
@@ -137,13 +170,22 @@ impl World {
         self.dirty.ended_runs.push(run);
         if let Some(session) = self.instance(&at).and_then(|i| i.session) {
             let run_id = id.to_string();
-            self.send(&at, session, v1::master_message::Body::ForgetRun(v1::ForgetRun { run_id }));
+            self.send(
+                &at,
+                session,
+                v1::master_message::Body::ForgetRun(v1::ForgetRun { run_id }),
+            );
         }
         match (what, ended) {
             (RunKind::Exec(_), _) => self.end_target(job, &at.instance, verdict),
-            (RunKind::Stage { index, .. }, Some(ended)) => self.stage_ended(&at, index, id, ended, &verdict),
+            (RunKind::Stage { index, .. }, Some(ended)) => {
+                self.stage_ended(&at, index, id, ended, &verdict)
+            }
             (RunKind::Stage { index, .. }, None) => {
-                let ended = v1::Ended { detail: verdict.detail.clone(), ..v1::Ended::default() };
+                let ended = v1::Ended {
+                    detail: verdict.detail.clone(),
+                    ..v1::Ended::default()
+                };
                 self.stage_ended(&at, index, id, &ended, &verdict);
             }
         }
@@ -152,9 +194,14 @@ impl World {
     /// Gives a target its end; a later word replaces `lost_contact` and nothing else.
     pub(super) fn end_target(&mut self, id: JobId, instance: &InstanceName, verdict: Verdict) {
         let now = self.now;
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         let slot = job.targets.entry(instance.clone()).or_insert(None);
-        if slot.as_ref().is_some_and(|v| v.outcome != Outcome::LostContact) {
+        if slot
+            .as_ref()
+            .is_some_and(|v| v.outcome != Outcome::LostContact)
+        {
             return;
         }
         *slot = Some(verdict.clone());
@@ -162,14 +209,24 @@ impl World {
             job.ended_ms = Some(now);
         }
         self.dirty.jobs.insert(id);
-        self.do_later(Effect::TargetEnded { job: id, instance: instance.clone(), verdict });
+        self.do_later(Effect::TargetEnded {
+            job: id,
+            instance: instance.clone(),
+            verdict,
+        });
     }
 
     /// A run that was reported as lost before the agent was known to have it: it must not start behind anyone's back.
     pub(super) fn was_given_up(&self, id: RunId) -> bool {
-        let Some(run) = self.runs.get(&id) else { return false };
-        let verdict = self.jobs.get(&run.job).and_then(|job| job.targets.get(&run.at.instance)?.as_ref());
-        matches!(run.what, RunKind::Exec(_)) && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
+        let Some(run) = self.runs.get(&id) else {
+            return false;
+        };
+        let verdict = self
+            .jobs
+            .get(&run.job)
+            .and_then(|job| job.targets.get(&run.at.instance)?.as_ref());
+        matches!(run.what, RunKind::Exec(_))
+            && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
     }
 
     /// Commands whose agent has been away for too long.
@@ -181,16 +238,24 @@ impl World {
             .map(|run| (run.id, run.job, run.at.instance.clone()))
             .collect();
         for (_, job, instance) in lost {
-            let told = self.jobs.get(&job).is_some_and(|j| j.targets.get(&instance).is_some_and(Option::is_some));
+            let told = self
+                .jobs
+                .get(&job)
+                .is_some_and(|j| j.targets.get(&instance).is_some_and(Option::is_some));
             if !told {
                 let detail = "its agent is gone; the result is taken in when it comes back";
-                self.end_target(job, &instance, Verdict::without_run(Outcome::LostContact, detail));
+                self.end_target(
+                    job,
+                    &instance,
+                    Verdict::without_run(Outcome::LostContact, detail),
+                );
             }
         }
     }
 
     fn run_is_lost(&self, run: &Run) -> bool {
-        self.instance(&run.at).is_none_or(|instance| self.is_lost(instance))
+        self.instance(&run.at)
+            .is_none_or(|instance| self.is_lost(instance))
     }
 
     /// A job that is over before it is told: for the record.

@@ -26,7 +26,13 @@ impl World {
         Answer::None
     }
 
-    pub(super) fn facts_applied(&mut self, at: &Key, session: u64, generation: u64, error: &str) -> Answer {
+    pub(super) fn facts_applied(
+        &mut self,
+        at: &Key,
+        session: u64,
+        generation: u64,
+        error: &str,
+    ) -> Answer {
         let Some(instance) = self.instance_mut(at).filter(|i| i.session == Some(session)) else {
             return Answer::None;
         };
@@ -36,7 +42,11 @@ impl World {
             if instance.phase == Phase::Configured {
                 instance.note.clear();
             }
-            self.tell(at, "cluster-facts-applied", format!("has cluster facts of generation {generation}"));
+            self.tell(
+                at,
+                "cluster-facts-applied",
+                format!("has cluster facts of generation {generation}"),
+            );
         } else {
             instance.note = format!("could not write cluster facts: {error}");
             instance.sent_generation = 0; // once more with the next heartbeat of the world
@@ -49,7 +59,9 @@ impl World {
 
     /// A new generation, when the content changed and enough instances have reported.
     pub(super) fn renew_facts(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name) else { return };
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
         if !barrier_met(cluster) || !self.stale.remove(name) {
             return;
         }
@@ -61,27 +73,52 @@ impl World {
         cluster.generation += 1;
         cluster.facts_sha256 = now_facts.content_sha256;
         let generation = cluster.generation;
-        let text = format!("cluster facts, generation {generation}: {} instances", now_facts.peers.len());
+        let text = format!(
+            "cluster facts, generation {generation}: {} instances",
+            now_facts.peers.len()
+        );
         self.tell_cluster(name, "cluster-facts-renewed", text);
     }
 
     /// Gives the newest generation to every session that has not been sent it.
     pub(super) fn hand_out_facts(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name) else { return };
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
         let generation = cluster.generation;
         let behind: Vec<(Key, u64)> = cluster
             .instances
             .values()
-            .filter(|i| generation > 0 && counts(i) && i.sent_generation < generation && i.applied_generation < generation)
-            .filter_map(|i| Some((Key { cluster: name.clone(), instance: i.name.clone() }, i.session?)))
+            .filter(|i| {
+                generation > 0
+                    && counts(i)
+                    && i.sent_generation < generation
+                    && i.applied_generation < generation
+            })
+            .filter_map(|i| {
+                Some((
+                    Key {
+                        cluster: name.clone(),
+                        instance: i.name.clone(),
+                    },
+                    i.session?,
+                ))
+            })
             .collect();
         if behind.is_empty() {
             return;
         }
         let message = to_wire(generation, facts::of(cluster));
         for (at, session) in behind {
-            self.send(&at, session, v1::master_message::Body::ClusterFacts(message.clone()));
-            let instance = self.clusters.get_mut(name).and_then(|c| c.instances.get_mut(&at.instance));
+            self.send(
+                &at,
+                session,
+                v1::master_message::Body::ClusterFacts(message.clone()),
+            );
+            let instance = self
+                .clusters
+                .get_mut(name)
+                .and_then(|c| c.instances.get_mut(&at.instance));
             instance.expect("listed above").sent_generation = generation;
         }
     }

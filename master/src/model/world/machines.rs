@@ -22,16 +22,22 @@ impl World {
     /// Makes the calls whose time has come.
     pub(super) fn call_due_batches(&mut self, name: &ClusterName) {
         let now = self.now;
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let Some(cluster) = self.clusters.get_mut(name) else {
+            return;
+        };
         if cluster.cleaning {
             return;
         }
         let mut calls = Vec::new();
         for batch in cluster.batches.values_mut() {
-            if batch.state == BatchState::Requested && !batch.in_flight && now >= batch.next_call_ms {
+            if batch.state == BatchState::Requested && !batch.in_flight && now >= batch.next_call_ms
+            {
                 batch.in_flight = true;
                 batch.calls += 1;
-                calls.push(Effect::CallLaunch { cluster: name.clone(), token: batch.token.0.clone() });
+                calls.push(Effect::CallLaunch {
+                    cluster: name.clone(),
+                    token: batch.token.0.clone(),
+                });
             }
         }
         if !calls.is_empty() {
@@ -47,7 +53,10 @@ impl World {
         token: &str,
         result: Result<Vec<Machine>, Failure>,
     ) -> Answer {
-        let Some(batch) = self.cluster_mut(name).and_then(|c| c.batches.get_mut(token)) else {
+        let Some(batch) = self
+            .cluster_mut(name)
+            .and_then(|c| c.batches.get_mut(token))
+        else {
             return Answer::None;
         };
         batch.in_flight = false;
@@ -65,24 +74,47 @@ impl World {
         self.set_batch(name, &batch.token.0, BatchState::Launched);
         let mut names = Vec::new();
         for machine in machines {
-            let Some(member) = batch.members.get(machine.launch_index as usize) else { continue };
+            let Some(member) = batch.members.get(machine.launch_index as usize) else {
+                continue;
+            };
             names.push((machine.id.clone(), member.name.clone()));
             self.take_machine(name, batch, &member.name.clone(), machine);
         }
         if !names.is_empty() {
-            self.do_later(Effect::CallName { cluster: name.clone(), names });
+            self.do_later(Effect::CallName {
+                cluster: name.clone(),
+                names,
+            });
         }
         self.poll_soon(name);
     }
 
     /// Gives an instance its machine, unless it has got another one since.
-    fn take_machine(&mut self, name: &ClusterName, batch: &Batch, member: &InstanceName, machine: Machine) {
-        let at = Key { cluster: name.clone(), instance: member.clone() };
-        let Some(instance) = self.instance_mut(&at) else { return };
-        if instance.batch.as_deref() != Some(&batch.token.0) || instance.machine_id() == Some(&machine.id) {
+    fn take_machine(
+        &mut self,
+        name: &ClusterName,
+        batch: &Batch,
+        member: &InstanceName,
+        machine: Machine,
+    ) {
+        let at = Key {
+            cluster: name.clone(),
+            instance: member.clone(),
+        };
+        let Some(instance) = self.instance_mut(&at) else {
+            return;
+        };
+        if instance.batch.as_deref() != Some(&batch.token.0)
+            || instance.machine_id() == Some(&machine.id)
+        {
             return;
         }
-        let text = format!("{} is {} {}", at.instance, machine.id, machine.private_ip.as_deref().unwrap_or_default());
+        let text = format!(
+            "{} is {} {}",
+            at.instance,
+            machine.id,
+            machine.private_ip.as_deref().unwrap_or_default()
+        );
         instance.machine = Some(machine);
         instance.happen(Happened::Launched);
         instance.note.clear();
@@ -90,7 +122,10 @@ impl World {
     }
 
     fn set_batch(&mut self, name: &ClusterName, token: &str, state: BatchState) {
-        if let Some(batch) = self.cluster_mut(name).and_then(|c| c.batches.get_mut(token)) {
+        if let Some(batch) = self
+            .cluster_mut(name)
+            .and_then(|c| c.batches.get_mut(token))
+        {
             batch.state = state;
         }
     }
@@ -98,7 +133,9 @@ impl World {
     /// What to do about a call that failed, by kind.
     fn launch_failed(&mut self, name: &ClusterName, batch: &Batch, failure: &Failure) {
         match failure.kind {
-            ErrorKind::Throttled | ErrorKind::Unavailable => self.call_again(name, batch, &failure.message),
+            ErrorKind::Throttled | ErrorKind::Unavailable => {
+                self.call_again(name, batch, &failure.message)
+            }
             ErrorKind::NoCapacity => match elsewhere(batch) {
                 Some(choice) => self.replan(name, batch, choice, &failure.message),
                 None => self.give_up(name, batch, &failure.message),
@@ -113,24 +150,46 @@ impl World {
     fn call_again(&mut self, name: &ClusterName, batch: &Batch, why: &str) {
         let wait = (500_u64 << batch.calls.min(6)).min(MAX_BACKOFF_MS);
         let at_ms = self.now + wait;
-        if let Some(batch) = self.cluster_mut(name).and_then(|c| c.batches.get_mut(&batch.token.0)) {
+        if let Some(batch) = self
+            .cluster_mut(name)
+            .and_then(|c| c.batches.get_mut(&batch.token.0))
+        {
             batch.next_call_ms = at_ms;
         }
-        let text = format!("the call for {} is made again in {} s: {why}", batch.pool, wait.div_ceil(1000));
+        let text = format!(
+            "the call for {} is made again in {} s: {why}",
+            batch.pool,
+            wait.div_ceil(1000)
+        );
         self.tell_cluster(name, "notice", text);
     }
 
     fn replan(&mut self, name: &ClusterName, batch: &Batch, choice: Choice, why: &str) {
         self.set_batch(name, &batch.token.0, BatchState::Failed(why.to_owned()));
-        self.tell_cluster(name, "notice", format!("{}: {why}; trying the next choice", batch.pool));
-        self.plan_batch(name, &batch.spec, batch.members.clone(), choice, batch.boot.clone());
+        self.tell_cluster(
+            name,
+            "notice",
+            format!("{}: {why}; trying the next choice", batch.pool),
+        );
+        self.plan_batch(
+            name,
+            &batch.spec,
+            batch.members.clone(),
+            choice,
+            batch.boot.clone(),
+        );
     }
 
     fn give_up(&mut self, name: &ClusterName, batch: &Batch, why: &str) {
         self.set_batch(name, &batch.token.0, BatchState::Failed(why.to_owned()));
         for member in &batch.members {
-            let at = Key { cluster: name.clone(), instance: member.name.clone() };
-            let Some(instance) = self.instance_mut(&at) else { continue };
+            let at = Key {
+                cluster: name.clone(),
+                instance: member.name.clone(),
+            };
+            let Some(instance) = self.instance_mut(&at) else {
+                continue;
+            };
             if instance.happen(Happened::Refused) {
                 instance.note = why.to_owned();
                 self.tell(&at, "instance-failed", why);
@@ -160,12 +219,20 @@ impl World {
             return;
         }
         poll.in_flight = true;
-        self.do_later(Effect::CallDescribe { cluster: name.clone() });
+        self.do_later(Effect::CallDescribe {
+            cluster: name.clone(),
+        });
     }
 
-    pub(super) fn described(&mut self, name: &ClusterName, result: Result<Vec<Machine>, Failure>) -> Answer {
+    pub(super) fn described(
+        &mut self,
+        name: &ClusterName,
+        result: Result<Vec<Machine>, Failure>,
+    ) -> Answer {
         let now = self.now;
-        let Some(cluster) = self.clusters.get(name) else { return Answer::None };
+        let Some(cluster) = self.clusters.get(name) else {
+            return Answer::None;
+        };
         let busy = cluster.cleaning || cluster.instances.values().any(|i| is_busy(i, now));
         let failures = self.polls.get(name).map_or(0, |poll| poll.failures);
         let failures = if result.is_ok() { 0 } else { failures + 1 };
@@ -174,7 +241,14 @@ impl World {
             (0, false) => POLL_QUIET_MS,
             (n, _) => (POLL_BUSY_MS << n.min(5)).min(MAX_BACKOFF_MS),
         };
-        self.polls.insert(name.clone(), super::Poll { next_ms: now + wait, in_flight: false, failures });
+        self.polls.insert(
+            name.clone(),
+            super::Poll {
+                next_ms: now + wait,
+                in_flight: false,
+                failures,
+            },
+        );
         match result {
             Ok(machines) => {
                 for machine in machines {
@@ -194,14 +268,19 @@ impl World {
 
     /// One machine as the provider shows it. One that is not shown proves nothing.
     fn see(&mut self, name: &ClusterName, machine: Machine) {
-        let Some(cluster) = self.clusters.get(name) else { return };
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
         let Some(instance) = cluster.by_machine(&machine.id) else {
             return self.adopt(name, machine);
         };
         if instance.machine.as_ref() == Some(&machine) {
             return;
         }
-        let at = Key { cluster: name.clone(), instance: instance.name.clone() };
+        let at = Key {
+            cluster: name.clone(),
+            instance: instance.name.clone(),
+        };
         let gone = machine.state == MachineState::Terminated && instance.phase != Phase::Gone;
         let instance = self.instance_mut(&at).expect("found above");
         let old = instance.state();
@@ -209,7 +288,11 @@ impl World {
         instance.machine = Some(machine);
         if gone {
             instance.happen(Happened::MachineGone);
-            instance.note = if reason.is_empty() { "its machine is terminated".to_owned() } else { reason };
+            instance.note = if reason.is_empty() {
+                "its machine is terminated".to_owned()
+            } else {
+                reason
+            };
             clear_addresses(instance.machine.as_mut().expect("set above"));
         }
         let (new, note) = (instance.state(), instance.note.clone());
@@ -227,22 +310,39 @@ impl World {
         if machine.state.is_ending() {
             return;
         }
-        let Some(cluster) = self.clusters.get(name) else { return };
-        let token = machine.client_token.as_ref().map(|token| token.0.clone()).unwrap_or_default();
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
+        let token = machine
+            .client_token
+            .as_ref()
+            .map(|token| token.0.clone())
+            .unwrap_or_default();
         let batch = cluster.batches.get(&token).cloned();
         let Some(batch) = batch.filter(|batch| !batch.in_flight) else {
             return;
         };
-        let Some(member) = batch.members.get(machine.launch_index as usize).cloned() else { return };
+        let Some(member) = batch.members.get(machine.launch_index as usize).cloned() else {
+            return;
+        };
         self.take_machine(name, &batch, &member.name, machine);
     }
 
     /// Runs on a machine that is gone for good can never end by themselves.
     fn end_runs_of(&mut self, at: &Key) {
         use crate::model::job::{Outcome, Verdict};
-        let ids: Vec<_> = self.runs.values().filter(|run| &run.at == at).map(|run| run.id).collect();
+        let ids: Vec<_> = self
+            .runs
+            .values()
+            .filter(|run| &run.at == at)
+            .map(|run| run.id)
+            .collect();
         for id in ids {
-            self.end_run(id, Verdict::without_run(Outcome::Failed, "its machine was terminated"), None);
+            self.end_run(
+                id,
+                Verdict::without_run(Outcome::Failed, "its machine was terminated"),
+                None,
+            );
         }
     }
 
@@ -254,15 +354,33 @@ impl World {
         }
         let mut machines = Vec::new();
         for instance in instances {
-            let at = Key { cluster: name.clone(), instance: instance.clone() };
-            let Some(found) = self.instance_mut(&at) else { continue };
-            let Some(machine) = found.machine.as_ref().filter(|m| m.state != MachineState::Terminated) else { continue };
+            let at = Key {
+                cluster: name.clone(),
+                instance: instance.clone(),
+            };
+            let Some(found) = self.instance_mut(&at) else {
+                continue;
+            };
+            let Some(machine) = found
+                .machine
+                .as_ref()
+                .filter(|m| m.state != MachineState::Terminated)
+            else {
+                continue;
+            };
             machines.push(machine.id.clone());
             found.terminating = true;
-            self.tell(&at, "instance-terminating", format!("terminating {}", at.instance));
+            self.tell(
+                &at,
+                "instance-terminating",
+                format!("terminating {}", at.instance),
+            );
         }
         if !machines.is_empty() {
-            self.do_later(Effect::CallTerminate { cluster: name.clone(), machines });
+            self.do_later(Effect::CallTerminate {
+                cluster: name.clone(),
+                machines,
+            });
             self.poll_soon(name);
         }
         self.stale_facts(name);
@@ -284,7 +402,11 @@ impl World {
             return Answer::Error(OpError::NoCluster(name.to_string()));
         };
         cluster.cleaning = true;
-        if let Some(launch) = cluster.launch.as_mut().filter(|launch| launch.ended_ms.is_none()) {
+        if let Some(launch) = cluster
+            .launch
+            .as_mut()
+            .filter(|launch| launch.ended_ms.is_none())
+        {
             launch.ended_ms = Some(launch.started_ms);
         }
         for batch in cluster.batches.values_mut() {
@@ -301,22 +423,36 @@ impl World {
 
     /// In a cleanup: machines that are still there are asked again to go; when none is, the rest is deleted.
     fn clean_when_gone(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name).filter(|c| c.cleaning) else { return };
+        let Some(cluster) = self.clusters.get(name).filter(|c| c.cleaning) else {
+            return;
+        };
         let alive = |i: &&crate::model::cluster::Instance| {
-            i.machine.as_ref().is_some_and(|m| m.state != MachineState::Terminated)
+            i.machine
+                .as_ref()
+                .is_some_and(|m| m.state != MachineState::Terminated)
         };
         let again: Vec<MachineId> = cluster
             .instances
             .values()
             .filter(alive)
-            .filter_map(|i| i.machine.as_ref().filter(|m| !m.state.is_ending()).map(|m| m.id.clone()))
+            .filter_map(|i| {
+                i.machine
+                    .as_ref()
+                    .filter(|m| !m.state.is_ending())
+                    .map(|m| m.id.clone())
+            })
             .collect();
         let left = cluster.instances.values().filter(alive).count();
         let calls_out = cluster.batches.values().any(|batch| batch.in_flight);
         if !again.is_empty() {
-            self.do_later(Effect::CallTerminate { cluster: name.clone(), machines: again });
+            self.do_later(Effect::CallTerminate {
+                cluster: name.clone(),
+                machines: again,
+            });
         } else if left == 0 && !calls_out {
-            self.do_later(Effect::CallCleanup { cluster: name.clone() });
+            self.do_later(Effect::CallCleanup {
+                cluster: name.clone(),
+            });
         }
     }
 
@@ -342,12 +478,18 @@ impl World {
             }
             Err(failure) => {
                 left += 1;
-                self.tell_cluster(name, "notice", format!("cannot delete what is left of {name}: {}", failure.message));
+                self.tell_cluster(
+                    name,
+                    "notice",
+                    format!("cannot delete what is left of {name}: {}", failure.message),
+                );
             }
         }
         let text = match left {
             0 => format!("{name} is cleaned up: {total} things are gone"),
-            _ => format!("{left} things of {name} are left; `aot-master cleanup {name}` tries again"),
+            _ => {
+                format!("{left} things of {name} are left; `aot-master cleanup {name}` tries again")
+            }
         };
         let mut event = Event::cluster(name, "cleanup-ended", text).with("left", left);
         event.ends = Some((aot_proto::ids::JobId::from_parts(0, 0), u32::from(left > 0)));
@@ -371,11 +513,16 @@ impl World {
 }
 
 fn is_busy(instance: &crate::model::cluster::Instance, now: u64) -> bool {
-    let moving = instance
-        .machine
-        .as_ref()
-        .is_some_and(|m| !matches!(m.state, MachineState::Running | MachineState::Stopped | MachineState::Terminated));
-    let lost = instance.lost_ms.is_some_and(|since| now < since + 10 * LOST_AFTER_MS) && instance.session.is_none();
+    let moving = instance.machine.as_ref().is_some_and(|m| {
+        !matches!(
+            m.state,
+            MachineState::Running | MachineState::Stopped | MachineState::Terminated
+        )
+    });
+    let lost = instance
+        .lost_ms
+        .is_some_and(|since| now < since + 10 * LOST_AFTER_MS)
+        && instance.session.is_none();
     let terminating = instance.terminating && instance.phase != Phase::Gone;
     moving || lost || terminating || matches!(instance.phase, Phase::Requested | Phase::Booting)
 }
@@ -392,9 +539,15 @@ fn elsewhere(batch: &Batch) -> Option<Choice> {
     let machine = &batch.spec.machine;
     let Choice { kind, subnet } = batch.choice;
     if subnet + 1 < machine.subnets.len() {
-        Some(Choice { kind, subnet: subnet + 1 })
+        Some(Choice {
+            kind,
+            subnet: subnet + 1,
+        })
     } else if kind + 1 < machine.types.len() {
-        Some(Choice { kind: kind + 1, subnet: 0 })
+        Some(Choice {
+            kind: kind + 1,
+            subnet: 0,
+        })
     } else {
         None
     }

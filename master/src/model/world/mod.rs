@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 
 pub use input::{
-    Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, ExecTarget, Granted, Input, LaunchAsk, OpError, Refused,
+    Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, ExecTarget, Failure, Granted, Input,
+    LaunchAsk, OpError, Refused,
 };
 
 use super::cluster::{Cluster, Instance, Key, UnixMs};
@@ -98,7 +99,10 @@ impl World {
         now: UnixMs,
     ) -> Self {
         Self {
-            clusters: clusters.into_iter().map(|c| (c.spec.name.clone(), c)).collect(),
+            clusters: clusters
+                .into_iter()
+                .map(|c| (c.spec.name.clone(), c))
+                .collect(),
             jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
             runs: runs.into_iter().map(|run| (run.id, run)).collect(),
             join_key,
@@ -124,17 +128,38 @@ impl World {
             Input::Cleanup { cluster } => self.cleanup(&cluster),
             Input::Poll { cluster } => self.poll_now(&cluster),
             Input::Enrol(ask) => self.enrol(ask),
-            Input::Issued { at, key_sha256, serial, expires_unix } => self.issued(&at, key_sha256, serial, expires_unix),
-            Input::BootStep { token_sha256, machine, step, detail } => {
-                self.boot_step(&token_sha256, &machine, &step, &detail)
-            }
+            Input::Issued {
+                at,
+                key_sha256,
+                serial,
+                expires_unix,
+            } => self.issued(&at, key_sha256, serial, expires_unix),
+            Input::BootStep {
+                token_sha256,
+                machine,
+                step,
+                detail,
+            } => self.boot_step(&token_sha256, &machine, &step, &detail),
             Input::Attached { at, session, hello } => self.attached(&at, session, &hello),
             Input::Facts { at, session, facts } => self.facts_reported(&at, session, *facts),
-            Input::Applied { at, session, generation, error } => self.facts_applied(&at, session, generation, &error),
-            Input::RunAnswer { run, accepted, reason } => self.run_answer(run, accepted, &reason),
+            Input::Applied {
+                at,
+                session,
+                generation,
+                error,
+            } => self.facts_applied(&at, session, generation, &error),
+            Input::RunAnswer {
+                run,
+                accepted,
+                reason,
+            } => self.run_answer(run, accepted, &reason),
             Input::RunEnded { run, ended } => self.run_ended(run, &ended),
             Input::Closed { at, session, why } => self.closed(&at, session, &why),
-            Input::Launched { cluster, token, result } => self.launched(&cluster, &token, result),
+            Input::Launched {
+                cluster,
+                token,
+                result,
+            } => self.launched(&cluster, &token, result),
             Input::Described { cluster, result } => self.described(&cluster, result),
             Input::LifecycleDone { cluster, error } => self.lifecycle_done(&cluster, error),
             Input::Cleaned { cluster, result } => self.cleaned(&cluster, result),
@@ -148,14 +173,22 @@ impl World {
         let dirty = std::mem::take(&mut self.dirty);
         let instance = |key: &Key| self.instance(key).map(|found| (key.clone(), found.clone()));
         Changes {
-            clusters: dirty.clusters.iter().filter_map(|name| self.clusters.get(name).cloned()).collect(),
+            clusters: dirty
+                .clusters
+                .iter()
+                .filter_map(|name| self.clusters.get(name).cloned())
+                .collect(),
             instances: dirty.instances.iter().filter_map(instance).collect(),
             facts: dirty
                 .facts
                 .iter()
                 .filter_map(|key| Some((key.clone(), self.instance(key)?.facts.clone()?)))
                 .collect(),
-            jobs: dirty.jobs.iter().filter_map(|id| self.jobs.get(id).cloned()).collect(),
+            jobs: dirty
+                .jobs
+                .iter()
+                .filter_map(|id| self.jobs.get(id).cloned())
+                .collect(),
             runs: dirty
                 .runs
                 .iter()
@@ -173,7 +206,10 @@ impl World {
 
     fn instance_mut(&mut self, at: &Key) -> Option<&mut Instance> {
         self.dirty.instances.insert(at.clone());
-        self.clusters.get_mut(&at.cluster)?.instances.get_mut(&at.instance)
+        self.clusters
+            .get_mut(&at.cluster)?
+            .instances
+            .get_mut(&at.instance)
     }
 
     fn cluster_mut(&mut self, name: &ClusterName) -> Option<&mut Cluster> {
@@ -185,7 +221,10 @@ impl World {
         let Some(found) = self.clusters.get(cluster) else {
             return Vec::new();
         };
-        let key = |instance: &InstanceName| Key { cluster: cluster.clone(), instance: instance.clone() };
+        let key = |instance: &InstanceName| Key {
+            cluster: cluster.clone(),
+            instance: instance.clone(),
+        };
         found.instances.keys().map(key).collect()
     }
 
@@ -207,7 +246,12 @@ impl World {
         event
     }
 
-    fn tell_cluster(&mut self, cluster: &ClusterName, kind: &'static str, message: impl Into<String>) {
+    fn tell_cluster(
+        &mut self,
+        cluster: &ClusterName,
+        kind: &'static str,
+        message: impl Into<String>,
+    ) {
         let event = Event::cluster(cluster, kind, message);
         self.do_later(Effect::Event(Box::new(event)));
     }
@@ -216,7 +260,11 @@ impl World {
     pub fn view(&self, at: &Key) -> Option<aot_proto::v1::InstanceView> {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
-        Some(view::instance(&at.cluster, &cluster.spec.provider.to_string(), instance))
+        Some(view::instance(
+            &at.cluster,
+            &cluster.spec.provider.to_string(),
+            instance,
+        ))
     }
 
     fn new_job(&mut self) -> JobId {

@@ -15,12 +15,19 @@ use crate::model::phase::{Happened, Phase};
 impl World {
     /// Starts every stage that nothing stands in the way of.
     pub(super) fn start_stages(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name) else { return };
-        let Some(job) = cluster.launch.as_ref().map(|launch| launch.job) else { return };
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
+        let Some(job) = cluster.launch.as_ref().map(|launch| launch.job) else {
+            return;
+        };
         let open = self.barrier_open(cluster);
         let (mut due, mut done) = (Vec::new(), Vec::new());
         for instance in cluster.instances.values() {
-            let at = Key { cluster: name.clone(), instance: instance.name.clone() };
+            let at = Key {
+                cluster: name.clone(),
+                instance: instance.name.clone(),
+            };
             match next(cluster, instance, open) {
                 Next::Start(index) => due.push((at, index)),
                 Next::Done => done.push(at),
@@ -36,7 +43,9 @@ impl World {
     }
 
     fn stages_done(&mut self, at: &Key) {
-        let Some(instance) = self.instance_mut(at) else { return };
+        let Some(instance) = self.instance_mut(at) else {
+            return;
+        };
         if instance.happen(Happened::StagesDone) {
             instance.note.clear();
             self.tell(at, "instance-ready", format!("{} is ready", at.instance));
@@ -45,7 +54,9 @@ impl World {
 
     fn start_stage(&mut self, job: JobId, at: &Key, index: usize) {
         let now = self.now;
-        let Some(instance) = self.instance_mut(at) else { return };
+        let Some(instance) = self.instance_mut(at) else {
+            return;
+        };
         instance.happen(Happened::StageStarted);
         instance.note.clear();
         let stage = &mut instance.stages[index];
@@ -61,7 +72,11 @@ impl World {
         let run = self.add_run(job, at, RunKind::Stage { index, attempt });
         self.instance_mut(at).expect("it was there").stages[index].run = Some(run);
         let event = self
-            .about(at, "stage-started", format!("stage {index} ({label}) started"))
+            .about(
+                at,
+                "stage-started",
+                format!("stage {index} ({label}) started"),
+            )
             .with("stage", index)
             .with("name", label)
             .with("attempt", attempt);
@@ -69,10 +84,17 @@ impl World {
     }
 
     /// What an agent has to know to run a stage; `None` when it is no longer wanted.
-    pub(super) fn stage_message(&self, run: &Run, index: usize, attempt: u32) -> Option<v1::StartRun> {
+    pub(super) fn stage_message(
+        &self,
+        run: &Run,
+        index: usize,
+        attempt: u32,
+    ) -> Option<v1::StartRun> {
         let stage = self.instance(&run.at)?.stages.get(index)?;
         let plan = &stage.plan;
-        let ms = |time: Option<std::time::Duration>| time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+        let ms = |time: Option<std::time::Duration>| {
+            time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
+        };
         Some(v1::StartRun {
             run_id: run.id.to_string(),
             job_id: run.job.to_string(),
@@ -93,11 +115,24 @@ impl World {
     }
 
     /// A stage's run is over.
-    pub(super) fn stage_ended(&mut self, at: &Key, index: usize, run: RunId, ended: &v1::Ended, verdict: &Verdict) {
+    pub(super) fn stage_ended(
+        &mut self,
+        at: &Key,
+        index: usize,
+        run: RunId,
+        ended: &v1::Ended,
+        verdict: &Verdict,
+    ) {
         let now = self.now;
-        let Some(instance) = self.instance_mut(at) else { return };
+        let Some(instance) = self.instance_mut(at) else {
+            return;
+        };
         let (session, boot_id) = (instance.session, instance.boot_id.clone());
-        let Some(stage) = instance.stages.get_mut(index).filter(|stage| stage.run == Some(run)) else {
+        let Some(stage) = instance
+            .stages
+            .get_mut(index)
+            .filter(|stage| stage.run == Some(run))
+        else {
             return; // the file has changed since: the result is on record, the stage is another
         };
         stage.ended_ms = now;
@@ -116,20 +151,30 @@ impl World {
         self.tell_stage(at, index, end, message, verdict);
         match (state, session) {
             (StageState::Rebooting, Some(session)) => self.send_reboot(at, session),
-            (StageState::Failed, _) => self.tell(at, "instance-failed", format!("{} failed", at.instance)),
+            (StageState::Failed, _) => {
+                self.tell(at, "instance-failed", format!("{} failed", at.instance))
+            }
             _ => {}
         }
         self.advance(&at.cluster);
     }
 
-    fn tell_stage(&mut self, at: &Key, index: usize, end: StageEnd, message: String, verdict: &Verdict) {
+    fn tell_stage(
+        &mut self,
+        at: &Key,
+        index: usize,
+        end: StageEnd,
+        message: String,
+        verdict: &Verdict,
+    ) {
         let kind = match end {
             StageEnd::Interrupted => "stage-interrupted",
             StageEnd::Reboot => "instance-rebooting",
             StageEnd::Succeeded | StageEnd::Failed => "stage-ended",
         };
         let stage = self.instance(at).and_then(|i| i.stages.get(index));
-        let (name, attempt) = stage.map_or((String::new(), 0), |s| (s.plan.name.clone(), s.attempt));
+        let (name, attempt) =
+            stage.map_or((String::new(), 0), |s| (s.plan.name.clone(), s.attempt));
         let event = self
             .about(at, kind, message)
             .with("stage", index)
@@ -154,7 +199,10 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
         return Next::Wait;
     }
     let Some(index) = instance.next_stage() else {
-        let failed = instance.stages.iter().any(|stage| stage.state == StageState::Failed);
+        let failed = instance
+            .stages
+            .iter()
+            .any(|stage| stage.state == StageState::Failed);
         return if failed { Next::Wait } else { Next::Done };
     };
     let stage = &instance.stages[index];
@@ -162,13 +210,20 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
         || instance.session.is_none()
         || (index == 0 && !barrier_open)
         || !needs_met(cluster, stage);
-    if waits { Next::Wait } else { Next::Start(index) }
+    if waits {
+        Next::Wait
+    } else {
+        Next::Start(index)
+    }
 }
 
 fn needs_met(cluster: &Cluster, stage: &Stage) -> bool {
     stage.plan.needs.iter().all(|need| {
         need.of.iter().all(|name| {
-            let other = cluster.instances.get(name).and_then(|i| i.stages.get(need.stage as usize));
+            let other = cluster
+                .instances
+                .get(name)
+                .and_then(|i| i.stages.get(need.stage as usize));
             other.is_some_and(|stage| stage.state == StageState::Succeeded)
         })
     })
@@ -215,10 +270,18 @@ fn describe(stage: &Stage, index: usize, end: StageEnd, verdict: &Verdict) -> St
     let seconds = verdict.ms as f64 / 1000.0;
     match end {
         StageEnd::Succeeded => format!("stage {index} ({name}) succeeded in {seconds:.1} s"),
-        StageEnd::Reboot => format!("stage {index} ({name}) asked for reboot {} of {MAX_STAGE_REBOOTS}", stage.reboots),
-        StageEnd::Interrupted => format!("stage {index} ({name}) was interrupted and is run again: {}", stage.detail),
+        StageEnd::Reboot => format!(
+            "stage {index} ({name}) asked for reboot {} of {MAX_STAGE_REBOOTS}",
+            stage.reboots
+        ),
+        StageEnd::Interrupted => format!(
+            "stage {index} ({name}) was interrupted and is run again: {}",
+            stage.detail
+        ),
         StageEnd::Failed => match (verdict.exit_code, stage.detail.is_empty()) {
-            (Some(code), true) => format!("stage {index} ({name}): bootstrap.sh ended with exit code {code} after {seconds:.1} s"),
+            (Some(code), true) => format!(
+                "stage {index} ({name}): bootstrap.sh ended with exit code {code} after {seconds:.1} s"
+            ),
             (_, _) => format!("stage {index} ({name}): {}", stage.detail),
         },
     }
@@ -226,12 +289,21 @@ fn describe(stage: &Stage, index: usize, end: StageEnd, verdict: &Verdict) -> St
 
 /// Takes over a new bootstrap sequence: what is done and unchanged stays done; from the first change on all waits.
 /// `retry` also lets failed stages wait again. Says whether a stage now has to run.
-pub(super) fn take_plans(instance: &mut Instance, plans: &[crate::model::cluster::StagePlan], retry: bool) -> bool {
+pub(super) fn take_plans(
+    instance: &mut Instance,
+    plans: &[crate::model::cluster::StagePlan],
+    retry: bool,
+) -> bool {
     let mut changed = false;
-    let mut old: BTreeMap<usize, Stage> = std::mem::take(&mut instance.stages).into_iter().enumerate().collect();
+    let mut old: BTreeMap<usize, Stage> = std::mem::take(&mut instance.stages)
+        .into_iter()
+        .enumerate()
+        .collect();
     for (index, plan) in plans.iter().enumerate() {
         let before = old.remove(&index);
-        let same = before.as_ref().is_some_and(|stage| stage.plan.key == plan.key);
+        let same = before
+            .as_ref()
+            .is_some_and(|stage| stage.plan.key == plan.key);
         changed |= !same;
         let mut stage = before.unwrap_or_else(|| Stage::waiting(plan.clone()));
         stage.plan = plan.clone();

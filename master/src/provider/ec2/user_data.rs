@@ -25,7 +25,9 @@ pub enum Error {
     #[error("the user-data cannot be made: {0}")]
     Unsafe(&'static str),
     /// The user's part is of no kind that cloud-init knows.
-    #[error("cloud_config must start with #cloud-config, #!, #include, #cloud-boothook or ## template: jinja")]
+    #[error(
+        "cloud_config must start with #cloud-config, #!, #include, #cloud-boothook or ## template: jinja"
+    )]
     UnknownPart,
 }
 
@@ -43,7 +45,8 @@ pub struct UserPart<'a> {
 /// # Errors
 /// When it is over 16,384 bytes (EC2 User Guide, "Work with instance user data"), or a part is unusable.
 pub fn render(boot: &BootSpec, user: Option<&UserPart<'_>>) -> Result<Vec<u8>, Error> {
-    let mut text = format!("Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n");
+    let mut text =
+        format!("Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n");
     let mut part = |kind: &str, name: &str, body: &str| {
         if body.contains(BOUNDARY) {
             return Err(Error::Unsafe("a part has the MIME boundary in it"));
@@ -82,7 +85,11 @@ fn kind_of(body: &str) -> Result<&'static str, Error> {
 fn script(boot: &BootSpec) -> Result<String, Error> {
     check(boot)?;
     let masters = format!("'{}'", boot.master.join(" "));
-    let shas: Vec<String> = boot.agent_sha256.iter().map(|(arch, sha)| format!("{arch}) sha={sha} ;;")).collect();
+    let shas: Vec<String> = boot
+        .agent_sha256
+        .iter()
+        .map(|(arch, sha)| format!("{arch}) sha={sha} ;;"))
+        .collect();
     let toml = toml(boot);
     let values = [
         ("@MASTERS@", masters.as_str()),
@@ -102,7 +109,11 @@ fn script(boot: &BootSpec) -> Result<String, Error> {
 
 /// agent.toml but for `machine_id`, which only the machine knows.
 fn toml(boot: &BootSpec) -> String {
-    let masters: Vec<String> = boot.master.iter().map(|master| format!("\"{master}\"")).collect();
+    let masters: Vec<String> = boot
+        .master
+        .iter()
+        .map(|master| format!("\"{master}\""))
+        .collect();
     format!(
         "master = [{}]\ntoken = \"{}\"\nprovider = \"ec2\"\nca_pem = \"\"\"\n{}\n\"\"\"\n",
         masters.join(", "),
@@ -113,7 +124,12 @@ fn toml(boot: &BootSpec) -> String {
 
 /// Only characters that mean nothing to a shell, to TOML, or to MIME.
 fn check(boot: &BootSpec) -> Result<(), Error> {
-    let all = |text: &str, more: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+    let all = |text: &str, more: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
     if boot.master.is_empty() || !boot.master.iter().all(|master| all(master, ".:-_[]")) {
         return Err(Error::Unsafe("an address of the master is not host:port"));
     }
@@ -124,7 +140,12 @@ fn check(boot: &BootSpec) -> Result<(), Error> {
         return Err(Error::Unsafe("the CA is not PEM"));
     }
     let hash = |sha: &str| sha.len() == 64 && sha.chars().all(|c| c.is_ascii_hexdigit());
-    if boot.agent_sha256.is_empty() || !boot.agent_sha256.iter().all(|(arch, sha)| all(arch, "_") && hash(sha)) {
+    if boot.agent_sha256.is_empty()
+        || !boot
+            .agent_sha256
+            .iter()
+            .all(|(arch, sha)| all(arch, "_") && hash(sha))
+    {
         return Err(Error::Unsafe("there is no agent with a SHA-256"));
     }
     Ok(())

@@ -37,7 +37,11 @@ fn event(body: exec_event::Body) -> Result<v1::ExecEvent, Status> {
 }
 
 impl OperatorApi {
-    pub(super) async fn do_exec(&self, request: v1::ExecRequest, operator: String) -> Result<ExecEvents, Status> {
+    pub(super) async fn do_exec(
+        &self,
+        request: v1::ExecRequest,
+        operator: String,
+    ) -> Result<ExecEvents, Status> {
         let cluster = self.cluster(&request.cluster)?;
         let names = self.targets(&cluster, &request.target)?;
         if !request.builtin.is_empty() {
@@ -47,7 +51,9 @@ impl OperatorApi {
             return Err(Status::invalid_argument("no command was given"));
         }
         if request.stdin.len() > MAX_STDIN_BYTES {
-            return Err(Status::invalid_argument("standard input of more than 1 MiB; use `cp` for files"));
+            return Err(Status::invalid_argument(
+                "standard input of more than 1 MiB; use `cp` for files",
+            ));
         }
         self.command(cluster, names, request, operator).await
     }
@@ -69,21 +75,39 @@ impl OperatorApi {
             timeout_ms: request.timeout_ms,
         };
         let (ended, endings) = mpsc::channel(2 * names.len() + 1);
-        let ask = ExecAsk { cluster, instances: names.clone(), exec, what, operator };
-        let decided = self.engine.exec(Input::Exec(ask), ended).await.ok_or_else(stopping)?;
+        let ask = ExecAsk {
+            cluster,
+            instances: names.clone(),
+            exec,
+            what,
+            operator,
+        };
+        let decided = self
+            .engine
+            .exec(Input::Exec(ask), ended)
+            .await
+            .ok_or_else(stopping)?;
         let job = match decided.answer {
             Answer::Exec { job, .. } => job,
             Answer::Error(error) => return Err(refused(&error)),
             _ => return Err(Status::internal("an answer to another question")),
         };
         let (sender, stream) = mpsc::channel(EVENTS);
-        let started = v1::ExecStarted { job_id: job.to_string(), instances: text(&names) };
+        let started = v1::ExecStarted {
+            job_id: job.to_string(),
+            instances: text(&names),
+        };
         let _ = sender.try_send(event(exec_event::Body::Started(started))); // the channel is empty
         if request.detach {
             return Ok(ReceiverStream::new(stream).boxed());
         }
-        let follow = Follow { job, sender, outcomes: BTreeMap::new() };
-        self.tasks.spawn(follow.run(decided.readers, endings, names.len(), self.stop.clone()));
+        let follow = Follow {
+            job,
+            sender,
+            outcomes: BTreeMap::new(),
+        };
+        self.tasks
+            .spawn(follow.run(decided.readers, endings, names.len(), self.stop.clone()));
         Ok(ReceiverStream::new(stream).boxed())
     }
 
@@ -96,11 +120,25 @@ impl OperatorApi {
     ) -> Result<ExecEvents, Status> {
         let known = ["ping", "facts", "version"];
         if !known.contains(&request.builtin.as_str()) {
-            return Err(Status::invalid_argument(format!("no built-in {:?}; there are: {}", request.builtin, known.join(", "))));
+            return Err(Status::invalid_argument(format!(
+                "no built-in {:?}; there are: {}",
+                request.builtin,
+                known.join(", ")
+            )));
         }
-        let wait = if request.timeout_ms > 0 { Duration::from_millis(request.timeout_ms) } else { BUILTIN };
+        let wait = if request.timeout_ms > 0 {
+            Duration::from_millis(request.timeout_ms)
+        } else {
+            BUILTIN
+        };
         let (sender, stream) = mpsc::channel(EVENTS);
-        let call = Builtin { api: self.clone(), cluster, name: request.builtin, wait, sender };
+        let call = Builtin {
+            api: self.clone(),
+            cluster,
+            name: request.builtin,
+            wait,
+            sender,
+        };
         self.tasks.spawn(call.run(names, request.target, operator));
         Ok(ReceiverStream::new(stream).boxed())
     }
@@ -124,11 +162,16 @@ fn ended(instance: &InstanceName, verdict: &Verdict, seconds: f64, json: String)
 }
 
 fn summary(job: JobId, outcomes: BTreeMap<&'static str, u32>) -> v1::ExecSummary {
-    let failed = outcomes.keys().any(|outcome| *outcome != Outcome::Succeeded.as_str());
+    let failed = outcomes
+        .keys()
+        .any(|outcome| *outcome != Outcome::Succeeded.as_str());
     v1::ExecSummary {
         job_id: job.to_string(),
         exit_code: u32::from(failed),
-        outcomes: outcomes.into_iter().map(|(word, count)| (word.to_owned(), count)).collect(),
+        outcomes: outcomes
+            .into_iter()
+            .map(|(word, count)| (word.to_owned(), count))
+            .collect(),
     }
 }
 
@@ -184,7 +227,10 @@ impl Follow {
             }
         }
         let last = summary(self.job, std::mem::take(&mut self.outcomes));
-        let _ = self.sender.send(event(exec_event::Body::Summary(last))).await;
+        let _ = self
+            .sender
+            .send(event(exec_event::Body::Summary(last)))
+            .await;
     }
 
     async fn tell(&mut self, instance: &InstanceName, verdict: &Verdict) {
@@ -206,15 +252,25 @@ async fn pass_on(
             frames = reader.next() => frames,
             _ = lost.wait_for(|lost| lost.contains(&name)) => return name,
         };
-        let Ok(Some(frames)) = frames else { return name };
+        let Ok(Some(frames)) = frames else {
+            return name;
+        };
         for frame in frames {
             let (stderr, data) = match frame.body {
                 Some(Body::Stdout(data)) => (false, data),
                 Some(Body::Stderr(data)) => (true, data),
                 _ => continue,
             };
-            let output = v1::ExecOutput { instance: name.to_string(), stderr, data };
-            if sender.send(event(exec_event::Body::Output(output))).await.is_err() {
+            let output = v1::ExecOutput {
+                instance: name.to_string(),
+                stderr,
+                data,
+            };
+            if sender
+                .send(event(exec_event::Body::Output(output)))
+                .await
+                .is_err()
+            {
                 return name;
             }
         }
@@ -233,11 +289,20 @@ struct Builtin {
 impl Builtin {
     async fn run(self, names: Vec<InstanceName>, target: String, operator: String) {
         let (started, started_ms) = (Instant::now(), now_ms());
-        let mut asked: FuturesUnordered<_> = names.iter().map(|name| self.ask(name, started)).collect();
+        let mut asked: FuturesUnordered<_> =
+            names.iter().map(|name| self.ask(name, started)).collect();
         let mut targets = BTreeMap::new();
         let job = JobId::from_parts(started_ms, rand());
-        let first = v1::ExecStarted { job_id: job.to_string(), instances: text(&names) };
-        if self.sender.send(event(exec_event::Body::Started(first))).await.is_err() {
+        let first = v1::ExecStarted {
+            job_id: job.to_string(),
+            instances: text(&names),
+        };
+        if self
+            .sender
+            .send(event(exec_event::Body::Started(first)))
+            .await
+            .is_err()
+        {
             return;
         }
         while let Some((name, verdict, json)) = asked.next().await {
@@ -257,27 +322,54 @@ impl Builtin {
             targets,
         };
         let last = summary(job, record.outcomes());
-        let _ = self.sender.send(event(exec_event::Body::Summary(last))).await;
+        let _ = self
+            .sender
+            .send(event(exec_event::Body::Summary(last)))
+            .await;
         self.api.engine.tell(Input::Record(Box::new(record))).await;
     }
 
     async fn ask(&self, name: &InstanceName, started: Instant) -> (InstanceName, Verdict, String) {
-        let at = Key { cluster: self.cluster.clone(), instance: name.clone() };
+        let at = Key {
+            cluster: self.cluster.clone(),
+            instance: name.clone(),
+        };
         let (answer, reply) = oneshot::channel();
         let deadline = started + self.wait;
-        let command = Command::Builtin { name: self.name.clone(), args: Vec::new(), answer, deadline };
+        let command = Command::Builtin {
+            name: self.name.clone(),
+            args: Vec::new(),
+            answer,
+            deadline,
+        };
         if !self.api.registry.send_any(&at, command) {
-            return (name.clone(), Verdict::without_run(Outcome::Absent, "its agent is not connected"), String::new());
+            return (
+                name.clone(),
+                Verdict::without_run(Outcome::Absent, "its agent is not connected"),
+                String::new(),
+            );
         }
         let reply = tokio::time::timeout_at(deadline.into(), reply).await;
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (verdict, json) = match reply {
             Ok(Ok(answer)) => match answer.result {
-                Ok(json) => (Verdict { exit_code: Some(0), ..Verdict::without_run(Outcome::Succeeded, "") }, json),
+                Ok(json) => (
+                    Verdict {
+                        exit_code: Some(0),
+                        ..Verdict::without_run(Outcome::Succeeded, "")
+                    },
+                    json,
+                ),
                 Err(error) => (Verdict::without_run(Outcome::Failed, error), String::new()),
             },
-            Ok(Err(_)) => (Verdict::without_run(Outcome::LostContact, "its session ended before it answered"), String::new()),
-            Err(_) => (Verdict::without_run(Outcome::TimedOut, "no answer in time"), String::new()),
+            Ok(Err(_)) => (
+                Verdict::without_run(Outcome::LostContact, "its session ended before it answered"),
+                String::new(),
+            ),
+            Err(_) => (
+                Verdict::without_run(Outcome::TimedOut, "no answer in time"),
+                String::new(),
+            ),
         };
         (name.clone(), Verdict { ms, ..verdict }, json)
     }

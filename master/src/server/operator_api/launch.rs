@@ -20,7 +20,9 @@ impl OperatorApi {
     async fn prepare(&self, path: &str, text: String) -> Result<Prepared, Status> {
         let (path, bundles) = (PathBuf::from(path), self.bundles.clone());
         let work = tokio::task::spawn_blocking(move || prepare::file(&text, &path, &bundles));
-        work.await.map_err(|_| stopping())?.map_err(|error| unprepared(&error))
+        work.await
+            .map_err(|_| stopping())?
+            .map_err(|error| unprepared(&error))
     }
 
     pub(super) async fn do_plan(&self, request: v1::PlanRequest) -> Result<v1::PlanReply, Status> {
@@ -30,8 +32,14 @@ impl OperatorApi {
             .spec
             .instances()
             .map(|(pool, member)| {
-                let plans = prepared.stages.get(pool.label()).map_or(&[][..], Vec::as_slice);
-                (member.name.clone(), plans.iter().map(|plan| plan.key.clone()).collect())
+                let plans = prepared
+                    .stages
+                    .get(pool.label())
+                    .map_or(&[][..], Vec::as_slice);
+                (
+                    member.name.clone(),
+                    plans.iter().map(|plan| plan.key.clone()).collect(),
+                )
             })
             .collect();
         let items = plan::plan(&prepared.spec, &have, &bundles, request.prune);
@@ -41,12 +49,16 @@ impl OperatorApi {
             pool: item.pool.map(|pool| pool.to_string()).unwrap_or_default(),
             detail: item.detail,
         });
-        Ok(v1::PlanReply { lines: lines.collect() })
+        Ok(v1::PlanReply {
+            lines: lines.collect(),
+        })
     }
 
     fn have(&self, cluster: &ClusterName) -> Vec<Have> {
         self.engine.look(|world| {
-            let Some(cluster) = world.clusters.get(cluster) else { return Vec::new() };
+            let Some(cluster) = world.clusters.get(cluster) else {
+                return Vec::new();
+            };
             cluster
                 .instances
                 .values()
@@ -66,13 +78,27 @@ impl OperatorApi {
         })
     }
 
-    pub(super) async fn do_launch(&self, request: v1::LaunchRequest, operator: String) -> Result<Events, Status> {
-        let Prepared { spec, stages, notices } = self.prepare(&request.path, request.text).await?;
-        let provider = self.providers.get(spec.provider, spec.region.as_deref()).await;
+    pub(super) async fn do_launch(
+        &self,
+        request: v1::LaunchRequest,
+        operator: String,
+    ) -> Result<Events, Status> {
+        let Prepared {
+            spec,
+            stages,
+            notices,
+        } = self.prepare(&request.path, request.text).await?;
+        let provider = self
+            .providers
+            .get(spec.provider, spec.region.as_deref())
+            .await;
         let provider = provider.map_err(|error| Status::unavailable(error.to_string()))?;
         let problems = provider.preflight(&spec).await;
         if !problems.is_empty() {
-            let lines: Vec<String> = problems.iter().map(|p| format!("{}\n  hint: {}", p.message, p.hint)).collect();
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|p| format!("{}\n  hint: {}", p.message, p.hint))
+                .collect();
             return Err(Status::failed_precondition(lines.join("\n")));
         }
         let name = spec.name.clone();
@@ -82,29 +108,65 @@ impl OperatorApi {
             stages,
             prune: request.prune,
             timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms)),
-            boot: BootRecord { master: self.info.advertise.clone(), agent_sha256: self.agents.current().clone() },
+            boot: BootRecord {
+                master: self.info.advertise.clone(),
+                agent_sha256: self.agents.current().clone(),
+            },
             fresh_uuid: fresh_uuid().ok_or_else(|| Status::internal("no random bytes"))?,
             operator,
         };
         let told = self.engine.watch();
-        let answer = self.engine.ask(Input::Launch(Box::new(ask))).await.ok_or_else(stopping)?.answer;
+        let answer = self
+            .engine
+            .ask(Input::Launch(Box::new(ask)))
+            .await
+            .ok_or_else(stopping)?
+            .answer;
         let mut first: Vec<v1::Event> = notices.into_iter().map(|text| note(&name, text)).collect();
         first.extend(self.snapshot(&name));
         self.answered(name, answer, told, first, request.detach)
     }
 
-    pub(super) async fn do_apply(&self, request: v1::ApplyRequest, operator: String) -> Result<Events, Status> {
+    pub(super) async fn do_apply(
+        &self,
+        request: v1::ApplyRequest,
+        operator: String,
+    ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
         let instances = self.targets(&cluster, &request.target)?;
-        let spec = self.engine.look(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
-        let (spec, bundles) = (spec.ok_or_else(|| Status::not_found("the cluster is gone"))?, self.bundles.clone());
+        let spec = self
+            .engine
+            .look(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
+        let (spec, bundles) = (
+            spec.ok_or_else(|| Status::not_found("the cluster is gone"))?,
+            self.bundles.clone(),
+        );
         let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles));
-        let stages = work.await.map_err(|_| stopping())?.map_err(|error| unprepared(&error))?;
-        let from = if request.has_from { request.from as usize } else { 0 };
+        let stages = work
+            .await
+            .map_err(|_| stopping())?
+            .map_err(|error| unprepared(&error))?;
+        let from = if request.has_from {
+            request.from as usize
+        } else {
+            0
+        };
         let force = request.force || request.has_from;
-        let ask = ApplyAsk { cluster: cluster.clone(), instances, stages, from, force, operator };
+        let ask = ApplyAsk {
+            cluster: cluster.clone(),
+            instances,
+            stages,
+            from,
+            force,
+            operator,
+        };
         let told = self.engine.watch();
-        let answer = self.engine.ask(Input::Apply(ask)).await.ok_or_else(stopping)?.answer;
+        let answer = self
+            .engine
+            .ask(Input::Apply(ask))
+            .await
+            .ok_or_else(stopping)?
+            .answer;
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, told, first, false)
     }
@@ -125,35 +187,51 @@ impl OperatorApi {
                 event.last = true;
                 Ok(iter([Ok(event)]).boxed())
             }
-            Answer::Started(job) | Answer::Nothing(job) => Ok(self.follow(cluster, Until::Job(job), told, first)),
+            Answer::Started(job) | Answer::Nothing(job) => {
+                Ok(self.follow(cluster, Until::Job(job), told, first))
+            }
             Answer::Error(error) => Err(refused(&error)),
             _ => Err(Status::internal("an answer to another question")),
         }
     }
 
-    pub(super) async fn do_terminate(&self, request: &v1::TerminateRequest) -> Result<Events, Status> {
+    pub(super) async fn do_terminate(
+        &self,
+        request: &v1::TerminateRequest,
+    ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
         let instances = self.targets(&cluster, &request.target)?;
         let told = self.engine.watch();
-        let input = Input::Terminate { cluster: cluster.clone(), instances: instances.clone() };
+        let input = Input::Terminate {
+            cluster: cluster.clone(),
+            instances: instances.clone(),
+        };
         if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)?.answer {
             return Err(refused(&error));
         }
         let with_machine = self.engine.look(|world| {
             let cluster = world.clusters.get(&cluster);
             let has = |name: &aot_proto::ids::InstanceName| {
-                cluster.and_then(|c| c.instances.get(name)).is_some_and(|i| i.machine.is_some())
+                cluster
+                    .and_then(|c| c.instances.get(name))
+                    .is_some_and(|i| i.machine.is_some())
             };
             instances.into_iter().filter(has).collect()
         });
-        let until = Until::Reached { instances: with_machine, state: "terminated".to_owned(), deadline: None };
+        let until = Until::Reached {
+            instances: with_machine,
+            state: "terminated".to_owned(),
+            deadline: None,
+        };
         Ok(self.follow(cluster, until, told, Vec::new()))
     }
 
     pub(super) async fn do_cleanup(&self, request: &v1::CleanupRequest) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
         let told = self.engine.watch();
-        let input = Input::Cleanup { cluster: cluster.clone() };
+        let input = Input::Cleanup {
+            cluster: cluster.clone(),
+        };
         match self.engine.ask(input).await.ok_or_else(stopping)?.answer {
             Answer::Error(error) => Err(refused(&error)),
             _ => Ok(self.follow(cluster, Until::Cleanup, told, Vec::new())),
@@ -164,18 +242,35 @@ impl OperatorApi {
         let cluster = self.cluster(&request.cluster)?;
         let instances = self.targets(&cluster, &request.target)?;
         if !is_state(&request.state) {
-            return Err(Status::invalid_argument(format!("{:?} is neither a state nor a phase", request.state)));
+            return Err(Status::invalid_argument(format!(
+                "{:?} is neither a state nor a phase",
+                request.state
+            )));
         }
         let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
         let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
-        let until = Until::Reached { instances, state: request.state, deadline };
+        let until = Until::Reached {
+            instances,
+            state: request.state,
+            deadline,
+        };
         Ok(self.follow(cluster, until, self.engine.watch(), Vec::new()))
     }
 }
 
 fn is_state(word: &str) -> bool {
-    let states = ["pending", "running", "stopping", "stopped", "shutting-down", "terminated"];
-    states.contains(&word) || crate::model::phase::PHASES.iter().any(|phase| phase.as_str() == word)
+    let states = [
+        "pending",
+        "running",
+        "stopping",
+        "stopped",
+        "shutting-down",
+        "terminated",
+    ];
+    states.contains(&word)
+        || crate::model::phase::PHASES
+            .iter()
+            .any(|phase| phase.as_str() == word)
 }
 
 fn word(action: &Action) -> &'static str {

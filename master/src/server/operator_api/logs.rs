@@ -26,13 +26,22 @@ impl OperatorApi {
         let (sender, stream) = mpsc::channel(LINES);
         if request.follow {
             for name in names {
-                let at = Key { cluster: cluster.clone(), instance: name };
-                self.tasks.spawn(follow(self.clone(), at, stage, sender.clone()));
+                let at = Key {
+                    cluster: cluster.clone(),
+                    instance: name,
+                };
+                self.tasks
+                    .spawn(follow(self.clone(), at, stage, sender.clone()));
             }
         } else {
             let api = self.clone();
-            let all: Vec<Key> =
-                names.into_iter().map(|instance| Key { cluster: cluster.clone(), instance }).collect();
+            let all: Vec<Key> = names
+                .into_iter()
+                .map(|instance| Key {
+                    cluster: cluster.clone(),
+                    instance,
+                })
+                .collect();
             self.tasks.spawn(async move {
                 for at in all {
                     if !recorded(&api, &at, stage, &sender).await {
@@ -91,7 +100,9 @@ async fn follow(api: OperatorApi, at: Key, stage: Option<usize>, sender: Sender)
 
 /// The output of one run. `false` when nobody reads any more.
 async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &Sender) -> bool {
-    let RunKind::Stage { index, attempt } = run.what else { return true };
+    let RunKind::Stage { index, attempt } = run.what else {
+        return true;
+    };
     let line = v1::LogLine {
         instance: run.at.instance.to_string(),
         stage: u32::try_from(index).unwrap_or(u32::MAX),
@@ -107,7 +118,10 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &Sender) -> bool 
             Ok(None) => return true,
             Err(error) => {
                 let text = format!("cannot read the rest: {error}");
-                return sender.send(Ok(v1::LogLine { note: text, ..line })).await.is_ok();
+                return sender
+                    .send(Ok(v1::LogLine { note: text, ..line }))
+                    .await
+                    .is_ok();
             }
         };
         for frame in frames {
@@ -121,7 +135,10 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &Sender) -> bool 
 }
 
 fn log_line(line: &v1::LogLine, frame: v1::Frame) -> Option<v1::LogLine> {
-    let mut line = v1::LogLine { unix_ms: frame.unix_ms, ..line.clone() };
+    let mut line = v1::LogLine {
+        unix_ms: frame.unix_ms,
+        ..line.clone()
+    };
     match frame.body? {
         Body::Started(_) => line.note = format!("attempt {} started", line.attempt),
         Body::Stdout(data) => line.data = data.to_vec(),
@@ -132,9 +149,20 @@ fn log_line(line: &v1::LogLine, frame: v1::Frame) -> Option<v1::LogLine> {
         Body::Truncated(cut) => line.note = format!("output past {} bytes was cut", cut.cap_bytes),
         Body::Ended(ended) => {
             let verdict = Verdict::of(&ended);
-            let code = verdict.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
-            let why = if verdict.detail.is_empty() { String::new() } else { format!(": {}", verdict.detail) };
-            line.note = format!("attempt {} {}{code}{why}", line.attempt, verdict.outcome.as_str());
+            let code = verdict
+                .exit_code
+                .map(|code| format!(" with exit code {code}"))
+                .unwrap_or_default();
+            let why = if verdict.detail.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", verdict.detail)
+            };
+            line.note = format!(
+                "attempt {} {}{code}{why}",
+                line.attempt,
+                verdict.outcome.as_str()
+            );
         }
     }
     Some(line)

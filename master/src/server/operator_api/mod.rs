@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use aot_proto::ids::{ClusterName, InstanceName};
-use aot_proto::v1::operator_server::Operator;
 use aot_proto::v1;
+use aot_proto::v1::operator_server::Operator;
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -77,23 +77,47 @@ fn stopping() -> Status {
 
 /// Who is on the other side of the socket: `uid 0` and so on.
 fn operator<T>(request: &Request<T>) -> String {
-    let credentials = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-    credentials.map_or_else(|| "unknown".to_owned(), |peer| format!("uid {}", peer.uid()))
+    let credentials = request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred);
+    credentials.map_or_else(
+        || "unknown".to_owned(),
+        |peer| format!("uid {}", peer.uid()),
+    )
 }
 
 impl OperatorApi {
     /// The cluster that is meant: the named one, or the only one.
     fn cluster(&self, name: &str) -> Result<ClusterName, Status> {
-        let known: Vec<ClusterName> = self.engine.look(|world| world.clusters.keys().cloned().collect());
-        let list = || known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let known: Vec<ClusterName> = self
+            .engine
+            .look(|world| world.clusters.keys().cloned().collect());
+        let list = || {
+            known
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         match (name, known.as_slice()) {
             ("", [only]) => Ok(only.clone()),
-            ("", []) => Err(Status::not_found("there is no cluster yet: launch one first")),
-            ("", _) => Err(Status::invalid_argument(format!("say which cluster is meant, with --cluster: {}", list()))),
+            ("", []) => Err(Status::not_found(
+                "there is no cluster yet: launch one first",
+            )),
+            ("", _) => Err(Status::invalid_argument(format!(
+                "say which cluster is meant, with --cluster: {}",
+                list()
+            ))),
             (name, _) => match known.iter().find(|cluster| cluster.as_str() == name) {
                 Some(cluster) => Ok(cluster.clone()),
-                None if known.is_empty() => Err(Status::not_found(format!("there is no cluster {name:?}; there is none at all"))),
-                None => Err(Status::not_found(format!("there is no cluster {name:?}; there are: {}", list()))),
+                None if known.is_empty() => Err(Status::not_found(format!(
+                    "there is no cluster {name:?}; there is none at all"
+                ))),
+                None => Err(Status::not_found(format!(
+                    "there is no cluster {name:?}; there are: {}",
+                    list()
+                ))),
             },
         }
     }
@@ -101,11 +125,16 @@ impl OperatorApi {
     /// The instances that a target names, in order; never none.
     fn targets(&self, cluster: &ClusterName, text: &str) -> Result<Vec<InstanceName>, Status> {
         let names = self.engine.look(|world| {
-            let cluster = world.clusters.get(cluster).ok_or_else(|| Status::not_found("the cluster is gone"))?;
+            let cluster = world
+                .clusters
+                .get(cluster)
+                .ok_or_else(|| Status::not_found("the cluster is gone"))?;
             matching(cluster, text)
         })?;
         if names.is_empty() {
-            return Err(Status::not_found(format!("no instance of cluster {cluster} matches {text:?}")));
+            return Err(Status::not_found(format!(
+                "no instance of cluster {cluster} matches {text:?}"
+            )));
         }
         Ok(names)
     }
@@ -123,11 +152,19 @@ fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> 
             pool: instance.pool.as_ref().map(|pool| pool.as_str()),
             state: instance.state(),
             phase: instance.phase.as_str(),
-            tags: instance.machine.as_ref().map_or(&none, |machine| &machine.tags),
+            tags: instance
+                .machine
+                .as_ref()
+                .map_or(&none, |machine| &machine.tags),
             facts: instance.facts.as_ref().map(|facts| &facts.node),
         })
     };
-    let mut names: Vec<InstanceName> = cluster.instances.values().filter(means).map(|i| i.name.clone()).collect();
+    let mut names: Vec<InstanceName> = cluster
+        .instances
+        .values()
+        .filter(means)
+        .map(|i| i.name.clone())
+        .collect();
     names.sort_by(|a, b| natural(a.as_str()).cmp(&natural(b.as_str())));
     Ok(names)
 }
@@ -136,7 +173,11 @@ fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> 
 fn natural(name: &str) -> (String, u64, String) {
     let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (stem, number) = name.split_at(name.len() - digits);
-    (stem.to_owned(), number.parse().unwrap_or(0), name.to_owned())
+    (
+        stem.to_owned(),
+        number.parse().unwrap_or(0),
+        name.to_owned(),
+    )
 }
 
 #[tonic::async_trait]
@@ -151,72 +192,136 @@ impl Operator for OperatorApi {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        let clusters = self.engine.look(|world| world.clusters.keys().map(ToString::to_string).collect());
-        Ok(Response::new(v1::InfoReply { clusters, ..(*self.info).clone() }))
+        let clusters = self
+            .engine
+            .look(|world| world.clusters.keys().map(ToString::to_string).collect());
+        Ok(Response::new(v1::InfoReply {
+            clusters,
+            ..(*self.info).clone()
+        }))
     }
 
-    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanReply>, Status> {
         self.do_plan(request.into_inner()).await.map(Response::new)
     }
 
-    async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<Events>, Status> {
+    async fn launch(
+        &self,
+        request: Request<v1::LaunchRequest>,
+    ) -> Result<Response<Events>, Status> {
         let operator = operator(&request);
-        self.do_launch(request.into_inner(), operator).await.map(Response::new)
+        self.do_launch(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
         let cluster = self.cluster(&request.into_inner().cluster)?;
-        Ok(Response::new(self.follow(cluster, watch::Until::Forever, self.engine.watch(), Vec::new())))
+        Ok(Response::new(self.follow(
+            cluster,
+            watch::Until::Forever,
+            self.engine.watch(),
+            Vec::new(),
+        )))
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        self.do_status(request.into_inner()).await.map(Response::new)
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        self.do_status(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn facts(&self, request: Request<v1::TargetRequest>) -> Result<Response<v1::FactsReply>, Status> {
+    async fn facts(
+        &self,
+        request: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::FactsReply>, Status> {
         self.do_facts(&request.into_inner()).map(Response::new)
     }
 
-    async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<Self::ExecStream>, Status> {
+    async fn exec(
+        &self,
+        request: Request<v1::ExecRequest>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
         let operator = operator(&request);
-        self.do_exec(request.into_inner(), operator).await.map(Response::new)
+        self.do_exec(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
         let operator = operator(&request);
-        self.do_apply(request.into_inner(), operator).await.map(Response::new)
+        self.do_apply(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         self.do_logs(&request.into_inner()).map(Response::new)
     }
 
-    async fn terminate(&self, request: Request<v1::TerminateRequest>) -> Result<Response<Events>, Status> {
-        self.do_terminate(&request.into_inner()).await.map(Response::new)
+    async fn terminate(
+        &self,
+        request: Request<v1::TerminateRequest>,
+    ) -> Result<Response<Events>, Status> {
+        self.do_terminate(&request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<Events>, Status> {
-        self.do_cleanup(&request.into_inner()).await.map(Response::new)
+    async fn cleanup(
+        &self,
+        request: Request<v1::CleanupRequest>,
+    ) -> Result<Response<Events>, Status> {
+        self.do_cleanup(&request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn update(&self, request: Request<v1::TargetRequest>) -> Result<Response<v1::StatusReply>, Status> {
+    async fn update(
+        &self,
+        request: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
         let v1::TargetRequest { cluster, target } = request.into_inner();
-        self.do_status(v1::StatusRequest { cluster, target, live: true }).await.map(Response::new)
+        self.do_status(v1::StatusRequest {
+            cluster,
+            target,
+            live: true,
+        })
+        .await
+        .map(Response::new)
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<Events>, Status> {
         self.do_wait(request.into_inner()).map(Response::new)
     }
 
-    async fn agents(&self, request: Request<v1::AgentsRequest>) -> Result<Response<v1::AgentsReply>, Status> {
+    async fn agents(
+        &self,
+        request: Request<v1::AgentsRequest>,
+    ) -> Result<Response<v1::AgentsReply>, Status> {
         self.do_agents(&request.into_inner()).map(Response::new)
     }
 
-    async fn jobs(&self, request: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
+    async fn jobs(
+        &self,
+        request: Request<v1::JobsRequest>,
+    ) -> Result<Response<v1::JobsReply>, Status> {
         self.do_jobs(request.into_inner()).await.map(Response::new)
     }
 
-    async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Result<Response<v1::ShutdownReply>, Status> {
+    async fn shutdown(
+        &self,
+        _: Request<v1::ShutdownRequest>,
+    ) -> Result<Response<v1::ShutdownReply>, Status> {
         if !self.info.background {
             return Err(Status::failed_precondition(
                 "this master was started with `serve`: stop it where it was started (systemctl stop aot-master)",

@@ -17,9 +17,13 @@ use crate::model::world::Input;
 const LIVE: Duration = Duration::from_secs(30);
 
 impl OperatorApi {
-    pub(super) async fn do_status(&self, request: v1::StatusRequest) -> Result<v1::StatusReply, Status> {
+    pub(super) async fn do_status(
+        &self,
+        request: v1::StatusRequest,
+    ) -> Result<v1::StatusReply, Status> {
         let names: Vec<ClusterName> = if request.cluster.is_empty() && request.target.is_empty() {
-            self.engine.look(|world| world.clusters.keys().cloned().collect())
+            self.engine
+                .look(|world| world.clusters.keys().cloned().collect())
         } else {
             vec![self.cluster(&request.cluster)?]
         };
@@ -31,29 +35,54 @@ impl OperatorApi {
         let mut reply = v1::StatusReply::default();
         for name in names {
             self.engine.look(|world| -> Result<(), Status> {
-                let Some(cluster) = world.clusters.get(&name) else { return Ok(()) };
+                let Some(cluster) = world.clusters.get(&name) else {
+                    return Ok(());
+                };
                 reply.clusters.push(view::cluster(cluster));
                 for instance in matching(cluster, &request.target)? {
-                    reply.instances.extend(world.view(&Key { cluster: name.clone(), instance }));
+                    reply.instances.extend(world.view(&Key {
+                        cluster: name.clone(),
+                        instance,
+                    }));
                 }
                 Ok(())
             })?;
         }
         if reply.instances.is_empty() && !request.target.is_empty() {
-            return Err(Status::not_found(format!("no instance matches {:?}", request.target)));
+            return Err(Status::not_found(format!(
+                "no instance matches {:?}",
+                request.target
+            )));
         }
         Ok(reply)
     }
 
     /// Asks the provider and waits until its answer is taken in.
     async fn look_live(&self, name: &ClusterName) -> Result<(), Status> {
-        let reference = self.engine.look(|world| world.clusters.get(name).map(|c| (c.spec.provider, c.reference())));
-        let Some((kind, reference)) = reference else { return Ok(()) };
-        let unreachable = |error: crate::provider::ProviderError| Status::unavailable(error.to_string());
-        let provider = self.providers.get(kind, reference.region.as_deref()).await.map_err(unreachable)?;
+        let reference = self.engine.look(|world| {
+            world
+                .clusters
+                .get(name)
+                .map(|c| (c.spec.provider, c.reference()))
+        });
+        let Some((kind, reference)) = reference else {
+            return Ok(());
+        };
+        let unreachable =
+            |error: crate::provider::ProviderError| Status::unavailable(error.to_string());
+        let provider = self
+            .providers
+            .get(kind, reference.region.as_deref())
+            .await
+            .map_err(unreachable)?;
         let machines = tokio::time::timeout(LIVE, provider.describe(&reference)).await;
-        let machines = machines.map_err(|_| Status::unavailable("the provider does not answer"))?.map_err(unreachable)?;
-        let input = Input::Described { cluster: name.clone(), result: Ok(machines) };
+        let machines = machines
+            .map_err(|_| Status::unavailable("the provider does not answer"))?
+            .map_err(unreachable)?;
+        let input = Input::Described {
+            cluster: name.clone(),
+            result: Ok(machines),
+        };
         self.engine.ask(input).await.ok_or_else(stopping)?;
         Ok(())
     }
@@ -62,20 +91,35 @@ impl OperatorApi {
         let cluster = self.cluster(&request.cluster)?;
         let names = self.targets(&cluster, &request.target)?;
         self.engine.look(|world| {
-            let found = world.clusters.get(&cluster).ok_or_else(|| Status::not_found("the cluster is gone"))?;
-            let all: serde_json::Value = serde_json::from_slice(&facts::of(found).json).unwrap_or_default();
+            let found = world
+                .clusters
+                .get(&cluster)
+                .ok_or_else(|| Status::not_found("the cluster is gone"))?;
+            let all: serde_json::Value =
+                serde_json::from_slice(&facts::of(found).json).unwrap_or_default();
             let entry = |name: &aot_proto::ids::InstanceName| v1::facts_reply::Entry {
                 instance: name.to_string(),
-                facts_json: all.get(name.as_str()).map_or_else(|| "null".to_owned(), ToString::to_string),
+                facts_json: all
+                    .get(name.as_str())
+                    .map_or_else(|| "null".to_owned(), ToString::to_string),
             };
-            Ok(v1::FactsReply { entries: names.iter().map(entry).collect() })
+            Ok(v1::FactsReply {
+                entries: names.iter().map(entry).collect(),
+            })
         })
     }
 
     pub(super) fn do_agents(&self, request: &v1::AgentsRequest) -> Result<v1::AgentsReply, Status> {
-        let only = if request.cluster.is_empty() { None } else { Some(self.cluster(&request.cluster)?) };
+        let only = if request.cluster.is_empty() {
+            None
+        } else {
+            Some(self.cluster(&request.cluster)?)
+        };
         let agents = self.engine.look(|world| {
-            let clusters = world.clusters.values().filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
+            let clusters = world
+                .clusters
+                .values()
+                .filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
             clusters
                 .flat_map(|cluster| {
                     cluster.instances.values().filter_map(|instance| {
@@ -99,12 +143,26 @@ impl OperatorApi {
     }
 
     pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
-        let (store, limit) = (self.store.clone(), if request.limit == 0 { 50 } else { request.limit });
+        let (store, limit) = (
+            self.store.clone(),
+            if request.limit == 0 {
+                50
+            } else {
+                request.limit
+            },
+        );
         let cluster = (!request.cluster.is_empty()).then_some(request.cluster);
         let work = tokio::task::spawn_blocking(move || store.jobs(cluster.as_deref(), limit));
-        let jobs = work.await.map_err(|_| stopping())?.map_err(|error| Status::internal(error.to_string()))?;
+        let jobs = work
+            .await
+            .map_err(|_| stopping())?
+            .map_err(|error| Status::internal(error.to_string()))?;
         let entry = |job: crate::model::job::Job| v1::jobs_reply::Entry {
-            outcomes: job.outcomes().into_iter().map(|(word, count)| (word.to_owned(), count)).collect(),
+            outcomes: job
+                .outcomes()
+                .into_iter()
+                .map(|(word, count)| (word.to_owned(), count))
+                .collect(),
             job_id: job.id.to_string(),
             kind: match job.kind {
                 JobKind::Exec => "exec",
@@ -118,6 +176,8 @@ impl OperatorApi {
             ended_unix_ms: job.ended_ms.unwrap_or(0),
             operator: job.operator,
         };
-        Ok(v1::JobsReply { jobs: jobs.into_iter().map(entry).collect() })
+        Ok(v1::JobsReply {
+            jobs: jobs.into_iter().map(entry).collect(),
+        })
     }
 }

@@ -40,7 +40,12 @@ impl OperatorApi {
         first: Vec<v1::Event>,
     ) -> Events {
         let (sender, stream) = mpsc::channel(EVENTS);
-        let follower = Follower { api: self.clone(), cluster, until, sender };
+        let follower = Follower {
+            api: self.clone(),
+            cluster,
+            until,
+            sender,
+        };
         self.tasks.spawn(follower.run(told, first));
         ReceiverStream::new(stream).boxed()
     }
@@ -48,16 +53,26 @@ impl OperatorApi {
     /// One event an instance, as it is now.
     pub(super) fn snapshot(&self, cluster: &ClusterName) -> Vec<v1::Event> {
         self.engine.look(|world| {
-            let Some(found) = world.clusters.get(cluster) else { return Vec::new() };
+            let Some(found) = world.clusters.get(cluster) else {
+                return Vec::new();
+            };
             let event = |name: &InstanceName| v1::Event {
                 unix_ms: now_ms(),
                 cluster: cluster.to_string(),
                 instance: name.to_string(),
                 event: "snapshot".to_owned(),
-                view: world.view(&Key { cluster: cluster.clone(), instance: name.clone() }),
+                view: world.view(&Key {
+                    cluster: cluster.clone(),
+                    instance: name.clone(),
+                }),
                 ..v1::Event::default()
             };
-            found.instances.values().filter(|i| i.wanted).map(|i| event(&i.name)).collect()
+            found
+                .instances
+                .values()
+                .filter(|i| i.wanted)
+                .map(|i| event(&i.name))
+                .collect()
         })
     }
 }
@@ -80,7 +95,10 @@ impl Follower {
             return;
         }
         let deadline = match &self.until {
-            Until::Reached { deadline: Some(deadline), .. } => Some(*deadline),
+            Until::Reached {
+                deadline: Some(deadline),
+                ..
+            } => Some(*deadline),
             _ => None,
         };
         let mut recheck = tokio::time::interval(std::time::Duration::from_secs(2));
@@ -137,13 +155,22 @@ impl Follower {
     async fn is_over_silently(&self) -> bool {
         let ended = match &self.until {
             Until::Job(job) => self.api.engine.look(|world| {
-                let launch = world.clusters.get(&self.cluster).and_then(|c| c.launch.as_ref());
+                let launch = world
+                    .clusters
+                    .get(&self.cluster)
+                    .and_then(|c| c.launch.as_ref());
                 launch
-                    .filter(|launch| launch.job == *job && launch.ended_ms.is_some_and(|end| end + 3_000 < now_ms()))
+                    .filter(|launch| {
+                        launch.job == *job
+                            && launch.ended_ms.is_some_and(|end| end + 3_000 < now_ms())
+                    })
                     .map(|launch| launch.error.clone())
             }),
             Until::Cleanup => {
-                let there = self.api.engine.look(|world| world.clusters.contains_key(&self.cluster));
+                let there = self
+                    .api
+                    .engine
+                    .look(|world| world.clusters.contains_key(&self.cluster));
                 (!there).then(String::new)
             }
             Until::Forever | Until::Reached { .. } => None,
@@ -152,7 +179,12 @@ impl Follower {
         let event = v1::Event {
             unix_ms: now_ms(),
             cluster: self.cluster.to_string(),
-            event: if matches!(self.until, Until::Cleanup) { "cleanup-ended" } else { "launch-ended" }.to_owned(),
+            event: if matches!(self.until, Until::Cleanup) {
+                "cleanup-ended"
+            } else {
+                "launch-ended"
+            }
+            .to_owned(),
             exit_code: u32::from(!error.is_empty()),
             message: error,
             last: true,
@@ -164,7 +196,12 @@ impl Follower {
 
     /// For a wait: tells how many are there; ends when all are.
     async fn is_reached(&self) -> bool {
-        let Until::Reached { instances, state, .. } = &self.until else { return false };
+        let Until::Reached {
+            instances, state, ..
+        } = &self.until
+        else {
+            return false;
+        };
         let there = self.api.engine.look(|world| {
             let cluster = world.clusters.get(&self.cluster);
             let is = |name: &&InstanceName| match cluster.and_then(|c| c.instances.get(*name)) {
@@ -178,7 +215,11 @@ impl Follower {
             unix_ms: now_ms(),
             cluster: self.cluster.to_string(),
             event: "wait-progress".to_owned(),
-            message: format!("[{there}/{}] instances {state:?}{}", instances.len(), if over { "" } else { ", waiting..." }),
+            message: format!(
+                "[{there}/{}] instances {state:?}{}",
+                instances.len(),
+                if over { "" } else { ", waiting..." }
+            ),
             last: over,
             ..v1::Event::default()
         };
@@ -186,12 +227,20 @@ impl Follower {
     }
 
     async fn give_up(&self) {
-        let Until::Reached { instances, state, .. } = &self.until else { return };
+        let Until::Reached {
+            instances, state, ..
+        } = &self.until
+        else {
+            return;
+        };
         let event = v1::Event {
             unix_ms: now_ms(),
             cluster: self.cluster.to_string(),
             event: "wait-ended".to_owned(),
-            message: format!("not all of {} instances became {state:?} in time", instances.len()),
+            message: format!(
+                "not all of {} instances became {state:?} in time",
+                instances.len()
+            ),
             last: true,
             exit_code: 1,
             ..v1::Event::default()
