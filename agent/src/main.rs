@@ -1,1 +1,89 @@
-fn main() {}
+//! Arguments to settings to runtime to service. Decides nothing itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use aot_agent::config::{Config, DEFAULT_PATH};
+use aot_agent::{runner, service};
+
+/// The agent of aot: dials the master, runs stages and commands.
+#[derive(Parser)]
+#[command(name = "aot-agent", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the master that the settings name, until told to stop
+    Run {
+        /// Settings
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Own one run's process (started by the agent itself)
+    #[command(hide = true)]
+    Shim {
+        /// Folder of the run
+        dir: PathBuf,
+    },
+    /// Give up root, then run a command (started by the shim itself)
+    #[command(hide = true)]
+    Become {
+        /// User id
+        uid: u32,
+        /// Group id
+        gid: u32,
+        /// All group ids, comma-separated
+        groups: String,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        argv: Vec<std::ffi::OsString>,
+    },
+    /// Read the settings, enrol when there is no certificate yet, and say as whom
+    EnrolCheck {
+        /// Settings
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Print the version
+    Version,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if !matches!(args.command, Command::Shim { .. } | Command::Become { .. }) {
+        let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .without_time()
+            .with_ansi(false)
+            .init();
+    }
+    match args.command {
+        Command::Run { config } => settled(&config, |config| service::main(config, service::Mode::Serve)),
+        Command::EnrolCheck { config } => settled(&config, |config| service::main(config, service::Mode::EnrolCheck)),
+        Command::Shim { dir } => runner::shim::main(&dir),
+        Command::Become { uid, gid, groups, argv } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Version => {
+            println!("aot-agent {}", aot_agent::VERSION);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Reads the settings and hands them on; bad settings are exit status 2.
+fn settled(path: &std::path::Path, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::read(path) {
+        Ok(config) => go(config),
+        Err(error) => {
+            eprintln!("error: {}", service::Chain(&error));
+            ExitCode::from(2)
+        }
+    }
+}

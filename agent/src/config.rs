@@ -1,0 +1,251 @@
+//! `agent.toml` to checked settings. Read once at start; never written by the agent.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Where user-data writes the settings.
+pub const DEFAULT_PATH: &str = "/etc/aot/agent.toml";
+
+/// Who made the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Amazon EC2: identity and facts come from IMDSv2.
+    Ec2,
+    /// A clone of the master's machine.
+    Local,
+}
+
+/// A text that is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the wire only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"...\"")
+    }
+}
+
+/// The settings, with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Masters as `host:port`, tried in turn.
+    pub master: Vec<String>,
+    /// The only authority whose certificates are believed.
+    pub ca_pem: String,
+    /// Join token; needed until the machine has its certificate.
+    pub token: Option<Secret>,
+    /// The provider's id of this machine; `None` asks IMDS.
+    pub machine_id: Option<String>,
+    /// The agent's own folder.
+    pub state_dir: PathBuf,
+    /// `/etc`.
+    pub etc_dir: PathBuf,
+    /// Root's home folder.
+    pub root_home: PathBuf,
+    /// Who made the machine.
+    pub provider: Provider,
+    /// Holds the boot id where clones share a kernel.
+    pub boot_id_file: Option<PathBuf>,
+    /// Address of IMDS, `http://host[:port]`.
+    pub imds: String,
+    /// Reboots the machine; `None` = systemctl, or reboot(2) where there is no systemd.
+    pub reboot: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    master: Vec<String>,
+    ca_pem: Option<String>,
+    ca_file: Option<PathBuf>,
+    token: Option<Secret>,
+    machine_id: Option<String>,
+    #[serde(default = "state_dir")]
+    state_dir: PathBuf,
+    #[serde(default = "etc_dir")]
+    etc_dir: PathBuf,
+    #[serde(default = "root_home")]
+    root_home: PathBuf,
+    #[serde(default = "provider")]
+    provider: Provider,
+    boot_id_file: Option<PathBuf>,
+    #[serde(default = "imds")]
+    imds: String,
+    reboot: Option<Vec<String>>,
+}
+
+fn state_dir() -> PathBuf {
+    "/var/lib/aot".into()
+}
+fn etc_dir() -> PathBuf {
+    "/etc".into()
+}
+fn root_home() -> PathBuf {
+    "/root".into()
+}
+fn provider() -> Provider {
+    Provider::Ec2
+}
+fn imds() -> String {
+    "http://169.254.169.254".to_owned()
+}
+
+/// Settings that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file can't be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The text is no TOML or has a key of the wrong type. The source's own text quotes lines, which may hold the
+    /// token: only its message is kept.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A setting that can't be.
+    #[error("{}: {why}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is wanted.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks `path`; warns when others can read it.
+    ///
+    /// # Errors
+    /// When the file, or the `ca_file` that it names, can't be read or used.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = read(path)?;
+        if let Ok(meta) = fs::metadata(path)
+            && meta.permissions().mode() & 0o077 != 0
+        {
+            tracing::warn!(path = %path.display(), "settings hold a token and can be read by others: chmod 600 is wanted");
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of `path`.
+    ///
+    /// # Errors
+    /// As for [`Config::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let raw: Raw = toml::from_str(text).map_err(|error| Error::Parse {
+            path: path.to_owned(),
+            message: error.message().to_owned(),
+        })?;
+        let bad = |why: &str| Error::Bad { path: path.to_owned(), why: why.to_owned() };
+        if raw.master.is_empty() {
+            return Err(bad("master names no address, [\"host:port\"] is wanted"));
+        }
+        if let Some(wrong) = raw.master.iter().find(|address| split_address(address).is_none()) {
+            return Err(bad(&format!("master {wrong:?} is not host:port")));
+        }
+        let ca_pem = match (raw.ca_pem, raw.ca_file) {
+            (Some(pem), None) => pem,
+            (None, Some(file)) => read(&file)?,
+            _ => return Err(bad("exactly one of ca_pem and ca_file is wanted")),
+        };
+        if raw.reboot.as_ref().is_some_and(Vec::is_empty) {
+            return Err(bad("reboot is an empty command"));
+        }
+        if raw.provider == Provider::Local && raw.machine_id.is_none() {
+            return Err(bad("machine_id is wanted where provider is local"));
+        }
+        Ok(Self {
+            master: raw.master,
+            ca_pem,
+            token: raw.token,
+            machine_id: raw.machine_id,
+            state_dir: raw.state_dir,
+            etc_dir: raw.etc_dir,
+            root_home: raw.root_home,
+            provider: raw.provider,
+            boot_id_file: raw.boot_id_file,
+            imds: raw.imds,
+            reboot: raw.reboot,
+        })
+    }
+}
+
+/// `host:port` or `[v6]:port` in its parts.
+pub fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok()?;
+    (!host.is_empty() && port != 0).then_some((host, port))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "master = [\"10.0.0.1:7440\"]\nca_pem = \"x\"\ntoken = \"5ec4e7\"\nprovider = \"local\"\nmachine_id = \"local-1\"\n";
+
+    fn parse(text: &str) -> Result<Config, Error> {
+        Config::parse(text, Path::new("agent.toml"))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_a_machine() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.state_dir, Path::new("/var/lib/aot"));
+        assert_eq!(config.etc_dir, Path::new("/etc"));
+        assert!(!format!("{config:?}").contains("5ec4e7"), "the token is printed");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (name, text, word) in [
+            ("no master", GOOD.replace("\"10.0.0.1:7440\"", ""), "master"),
+            ("no port", GOOD.replace(":7440", ""), "host:port"),
+            ("no ca", GOOD.replace("ca_pem = \"x\"", ""), "ca_pem"),
+            ("two cas", format!("{GOOD}ca_file = \"/y\"\n"), "ca_pem"),
+            ("unknown key", format!("{GOOD}mastr = 1\n"), "mastr"),
+            ("no reboot", format!("{GOOD}reboot = []\n"), "reboot"),
+            ("no machine", GOOD.replace("machine_id = \"local-1\"", ""), "machine_id"),
+        ] {
+            let error = parse(&text).expect_err(name).to_string();
+            assert!(error.contains(word), "{name}: {error}");
+        }
+        let error = parse(&GOOD.replace("token = \"5ec4e7\"", "token = 5ec4e7")).expect_err("no string").to_string();
+        assert!(!error.contains("5ec4e7"), "the token is in {error}");
+    }
+
+    #[test]
+    fn addresses_split() {
+        assert_eq!(split_address("[::1]:7440"), Some(("::1", 7440)));
+        assert_eq!(split_address("m.example:1"), Some(("m.example", 1)));
+        for bad in ["", "m", "m:", ":1", "m:0", "m:65536"] {
+            assert_eq!(split_address(bad), None, "{bad}");
+        }
+    }
+}

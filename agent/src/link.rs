@@ -1,0 +1,159 @@
+//! One TLS connection to a master: names resolved without NSS, each address tried in turn. Used by enrolment, the
+//! session and the bulk lane. Knows nothing of what is said on it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::Resolver;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::config::split_address;
+use crate::identity::Identity;
+use crate::tls;
+
+/// Longest wait for a name, and for TCP and TLS together.
+const CONNECT: Duration = Duration::from_secs(10);
+/// HTTP/2 pings on a connection, also an idle one.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How much of a bundle may be under way; also bounds the memory that a fetch takes.
+const WINDOW_BYTES: u32 = 1 << 20;
+
+/// A master that could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name has no address.
+    #[error("cannot resolve {name}: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// TCP or TLS failed.
+    #[error("cannot reach the master at {address}")]
+    Unreachable {
+        /// Name or address and port.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No answer in time.
+    #[error("the master at {0} did not answer in 10 s")]
+    Timeout(String),
+    /// HTTP/2 could not be started.
+    #[error("the master at {address} does not speak HTTP/2")]
+    Http {
+        /// Name or address and port.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The certificate can't be used.
+    #[error("cannot use the identity")]
+    Tls(#[from] tls::Error),
+    /// There was no address to try.
+    #[error("the settings name no master")]
+    NoMaster,
+}
+
+/// How to reach the masters.
+#[derive(Debug, Clone)]
+pub struct Link {
+    masters: Vec<String>,
+    roots: Arc<RootCertStore>,
+}
+
+impl Link {
+    /// To any of `masters` (`host:port`) that shows a certificate of the authority in `ca_pem`.
+    ///
+    /// # Errors
+    /// When the PEM holds no authority.
+    pub fn new(masters: Vec<String>, ca_pem: &str) -> Result<Self, tls::Error> {
+        Ok(Self { masters, roots: tls::roots(ca_pem)? })
+    }
+
+    /// The pinned authority.
+    pub fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    /// Connects to the first master that answers; `identity` is shown when there is one. The channel is good for this
+    /// one connection: it is dropped, not mended, when it breaks.
+    ///
+    /// # Errors
+    /// The last master's, when none answered.
+    pub async fn connect(&self, identity: Option<&Identity>) -> Result<Channel, Error> {
+        let config = Arc::new(tls::client_config(&self.roots, identity.map(Identity::for_tls))?);
+        let mut last = Error::NoMaster;
+        for address in &self.masters {
+            match connect_one(address, config.clone()).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Channel, Error> {
+    let dialled = timeout(CONNECT, dial(address, config)).await;
+    let stream = dialled.map_err(|_| Error::Timeout(address.to_owned()))??;
+    let mut once = Some(stream);
+    let connector = service_fn(move |_| {
+        let stream = once.take().map(TokioIo::new);
+        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+    });
+    Endpoint::from_static("http://aot-master")
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .buffer_size(16)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|source| Error::Http { address: address.to_owned(), source })
+}
+
+async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+    let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
+    let (host, port) = split_address(address).ok_or_else(|| unreachable(std::io::ErrorKind::InvalidInput.into()))?;
+    let mut last = unreachable(std::io::ErrorKind::AddrNotAvailable.into());
+    for ip in resolve(host).await? {
+        let connected = async {
+            let stream = TcpStream::connect(SocketAddr::new(ip, port)).await?;
+            stream.set_nodelay(true)?;
+            TlsConnector::from(config.clone()).connect(server_name(host, ip), stream).await
+        };
+        match connected.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = unreachable(error),
+        }
+    }
+    Err(last)
+}
+
+/// What the handshake names (SNI): the host where it is a DNS name. The answer is not compared with it, see `tls`.
+fn server_name(host: &str, ip: IpAddr) -> ServerName<'static> {
+    ServerName::try_from(host.to_owned()).unwrap_or_else(|_| ServerName::IpAddress(ip.into()))
+}
+
+/// Addresses of `host`, by /etc/hosts and the servers of /etc/resolv.conf unless it is an address itself.
+async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![ip]);
+    }
+    let name = |why: String| Error::Name { name: host.to_owned(), why };
+    let resolver = Resolver::builder_tokio().and_then(|builder| builder.build()).map_err(|error| name(error.to_string()))?;
+    let found = resolver.lookup_ip(host).await.map_err(|error| name(error.to_string()))?;
+    Ok(found.iter().collect())
+}

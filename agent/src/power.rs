@@ -1,0 +1,57 @@
+//! Reboots the machine. Called by the service once the session has said goodbye.
+
+use std::path::Path;
+
+use tokio::process::Command;
+
+/// A machine that would not reboot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command could not be started, or the kernel refused.
+    #[error("cannot reboot with {what}")]
+    Refused {
+        /// The command or system call.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The command ended with an error.
+    #[error("{what} ended with {status}")]
+    Failed {
+        /// The command.
+        what: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+    },
+}
+
+/// Runs `command`, else `systemctl reboot` where systemd runs, else sync(2) and reboot(2).
+///
+/// # Errors
+/// When the machine stays up.
+pub async fn reboot(command: Option<&[String]>) -> Result<(), Error> {
+    let systemctl = ["systemctl".to_owned(), "reboot".to_owned()];
+    let argv = match command {
+        Some(argv) => argv,
+        None if Path::new("/run/systemd/system").is_dir() => &systemctl,
+        None => return by_kernel(),
+    };
+    let what = argv.join(" ");
+    let Some((program, args)) = argv.split_first() else {
+        return by_kernel();
+    };
+    let status = Command::new(program).args(args).status().await;
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Error::Failed { what, status }),
+        Err(source) => Err(Error::Refused { what, source }),
+    }
+}
+
+fn by_kernel() -> Result<(), Error> {
+    rustix::fs::sync();
+    rustix::system::reboot(rustix::system::RebootCommand::Restart).map_err(|errno| Error::Refused {
+        what: "reboot(2)".to_owned(),
+        source: errno.into(),
+    })
+}

@@ -1,0 +1,185 @@
+//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, writes the command down, starts the shim
+//! in a systemd scope or a session of its own. Called by the runner, one task a run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_proto::ids::{RunId, SpiffeId};
+use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
+use tokio::process::Command as Process;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::command::{Become, Command};
+use super::spool::{SPOOL, scan};
+use crate::bundle;
+use crate::identity::Identity;
+use crate::journal::{Spec, Work, lock_if_free};
+use crate::link::Link;
+use crate::service::Chain;
+use crate::users;
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a launch ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The shim has ended, or never came up; its spool says more.
+    ShimGone(RunId),
+    /// There was nothing to run.
+    NotStarted(RunId, String),
+    /// It was cancelled before a shim was started.
+    Cancelled(RunId),
+}
+
+/// What every launch needs.
+pub struct Launch {
+    /// The agent's own folder.
+    pub state_dir: PathBuf,
+    /// `/etc`.
+    pub etc_dir: PathBuf,
+    /// Root's home.
+    pub root_home: PathBuf,
+    /// This boot.
+    pub boot_id: String,
+    /// To the master, for bundles.
+    pub link: Link,
+    /// The certificate of the day; `None` until enrolled.
+    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+    /// One bundle is fetched and unpacked at a time.
+    pub bulk: Mutex<()>,
+}
+
+impl Launch {
+    /// Starts the run that `dir` was made for and waits for its shim to end.
+    pub async fn run(&self, spec: &Spec, dir: &Path, cancel: &CancellationToken) -> Outcome {
+        let prepared = tokio::select! {
+            prepared = self.prepare(spec) => prepared,
+            () = cancel.cancelled() => return Outcome::Cancelled(spec.run_id),
+        };
+        let written = prepared.and_then(|command| command.write(dir).map_err(|error| format!("cannot write its command: {error}")));
+        if let Err(detail) = written {
+            return Outcome::NotStarted(spec.run_id, detail);
+        }
+        // From here on the shim heeds a cancellation.
+        match own(dir, spec.run_id).await {
+            Ok(()) => Outcome::ShimGone(spec.run_id),
+            Err(detail) => Outcome::NotStarted(spec.run_id, detail),
+        }
+    }
+
+    async fn prepare(&self, spec: &Spec) -> Result<Command, String> {
+        let name = self.identity.borrow().as_ref().map(|identity| identity.name.clone());
+        let (argv, cwd, env, become_user) = match &spec.what {
+            Work::Exec { argv, cwd, user } => {
+                let (env, become_user) = self.login(user)?;
+                let cwd = if cwd.is_empty() { "/" } else { cwd };
+                (argv.clone(), cwd.to_owned(), env, become_user)
+            }
+            Work::Stage { bundle_sha256, bundle_bytes, index, args, .. } => {
+                let folder = self.stage_folder(bundle_sha256, *bundle_bytes, *index).await?;
+                let argv = ["bash", "bootstrap.sh"].into_iter().map(str::to_owned).chain(args.iter().cloned());
+                (argv.collect(), folder.to_string_lossy().into_owned(), self.login("")?.0, None)
+            }
+        };
+        Ok(Command {
+            run_id: spec.run_id.to_string(),
+            boot_id: self.boot_id.clone(),
+            argv,
+            cwd,
+            env: environment(env, spec, name.as_ref(), &self.etc_dir),
+            become_user,
+            timeout: Duration::from_millis(spec.timeout_ms),
+            silence_timeout: Duration::from_millis(spec.silence_timeout_ms),
+            output_cap_bytes: if spec.output_cap_bytes == 0 { DEFAULT_OUTPUT_CAP_BYTES } else { spec.output_cap_bytes },
+        })
+    }
+
+    /// Environment of a login as `user` (empty = root), and whom to become for it.
+    fn login(&self, user: &str) -> Result<(BTreeMap<String, String>, Option<Become>), String> {
+        let found = users::find(if user.is_empty() { "root" } else { user }, &self.etc_dir);
+        let (home, shell, become_user) = match found {
+            Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
+                let to = Become { uid: found.uid, gid: found.gid, groups: found.groups };
+                (found.home.to_string_lossy().into_owned(), found.shell, Some(to))
+            }
+            Some(found) if !user.is_empty() && user != "root" => (found.home.to_string_lossy().into_owned(), found.shell, None),
+            None if !user.is_empty() && user != "root" => return Err(format!("there is no user {user} on this machine")),
+            _ => (self.root_home.to_string_lossy().into_owned(), "/bin/bash".to_owned(), None),
+        };
+        let name = if user.is_empty() { "root" } else { user };
+        let pairs = [("PATH", PATH), ("HOME", &home), ("SHELL", &shell), ("USER", name), ("LOGNAME", name), ("LANG", "C.UTF-8")];
+        Ok((pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(), become_user))
+    }
+
+    async fn stage_folder(&self, sha256: &str, bytes: u64, index: u32) -> Result<PathBuf, String> {
+        let _one = self.bulk.lock().await;
+        let identity = self.identity.borrow().clone();
+        let bundles = self.state_dir.join("bundles");
+        let packed = bundle::fetch::obtain(&bundles, sha256, bytes, &self.link, identity.as_deref())
+            .await
+            .map_err(|error| format!("cannot fetch bundle {sha256}: {}", Chain(&error)))?;
+        let stages = self.state_dir.join("stages");
+        let folder = stages.join(format!("stage-{index}"));
+        let unpacking = tokio::task::spawn_blocking(move || bundle::unpack_stage(&packed, &folder));
+        match unpacking.await {
+            Ok(Ok(folder)) => Ok(folder),
+            Ok(Err(error)) => Err(format!("cannot unpack bundle {sha256}: {}", Chain(&error))),
+            Err(_) => Err(format!("unpacking bundle {sha256} broke off")),
+        }
+    }
+}
+
+/// What the run sees: a login's variables, aot's own, then those of the job.
+fn environment(mut env: BTreeMap<String, String>, spec: &Spec, name: Option<&SpiffeId>, etc: &Path) -> BTreeMap<String, String> {
+    let mut set = |key: &str, value: String| {
+        env.insert(key.to_owned(), value);
+    };
+    if let Some(name) = name {
+        set("AOT_CLUSTER", name.cluster.to_string());
+        set("AOT_INSTANCE", name.instance.to_string());
+    }
+    set("AOT_CLUSTER_FACTS", etc.join("cluster_facts.json").to_string_lossy().into_owned());
+    if let Work::Stage { index, attempt, reboots, .. } = &spec.what {
+        set("AOT_STAGE", index.to_string());
+        set("AOT_ATTEMPT", attempt.to_string());
+        set("AOT_REBOOTS", reboots.to_string());
+    }
+    env.extend(spec.env.clone());
+    env
+}
+
+/// Runs the shim to its end: in a systemd scope where there is systemd, else (or when that fails) in a plain session.
+async fn own(dir: &Path, id: RunId) -> Result<(), String> {
+    if Path::new("/run/systemd/system").is_dir() {
+        let mut scoped = Process::new("systemd-run");
+        let exe = format!("/proc/{}/exe", std::process::id());
+        scoped.args(["--scope", "--quiet", "--collect", &format!("--unit=aot-{id}")]).arg(exe);
+        match watch_over(scoped, dir).await {
+            Ok(()) => return Ok(()),
+            Err(detail) if !never_ran(dir) => return Err(detail),
+            Err(detail) => tracing::warn!(run = %id, detail, "no scope; a plain session is used"),
+        }
+    }
+    watch_over(Process::new("/proc/self/exe"), dir).await
+}
+
+async fn watch_over(mut process: Process, dir: &Path) -> Result<(), String> {
+    process.arg("shim").arg(dir).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(false);
+    let mut child = process.spawn().map_err(|error| format!("cannot start the shim: {error}"))?;
+    match child.wait().await {
+        Ok(status) if status.success() || !never_ran(dir) => Ok(()),
+        Ok(status) => Err(format!("the shim ended with {status} before it started anything")),
+        Err(error) => Err(format!("cannot wait for the shim: {error}")),
+    }
+}
+
+/// No shim is there, and none has written or started anything.
+fn never_ran(dir: &Path) -> bool {
+    let free = lock_if_free(dir).is_ok_and(|lock| lock.is_some());
+    free && !dir.join(super::shim::PID).exists() && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
+}

@@ -1,0 +1,261 @@
+//! Every run of this machine: starts shims, follows their spools, ends what was lost. Owned by the service, used by the
+//! session; outlives sessions. Never holds a child's pipes itself.
+
+pub mod command;
+pub mod follow;
+pub mod launch;
+pub mod recover;
+pub mod shim;
+pub mod spool;
+pub mod tree;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aot_proto::ids::RunId;
+use aot_proto::limits::MAX_RUNS;
+use aot_proto::v1::start_run::What;
+use aot_proto::v1::{EndKind, RunState, StartRun};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::files::write_atomic;
+use crate::journal::{Journal, Spec};
+use follow::Follower;
+use launch::{Launch, Outcome};
+use spool::{Chunk, SPOOL, Writer, ended};
+
+/// Launches that ended and were not looked at yet. When full, their tasks wait.
+const OUTCOMES: usize = 64;
+
+/// One run that the agent still has.
+struct Run {
+    dir: PathBuf,
+    ended: bool,
+    bytes: u64,
+    /// While it is being prepared or its shim is our child: cancels the preparation.
+    launching: Option<CancellationToken>,
+}
+
+/// News of one run: its spool has grown, or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grown {
+    /// The run.
+    pub run: RunId,
+    /// Length of its spool.
+    pub bytes: u64,
+}
+
+/// All runs of this agent.
+pub struct Runner {
+    journal: Journal,
+    runs: BTreeMap<RunId, Run>,
+    follower: Follower,
+    launch: Arc<Launch>,
+    outcomes: mpsc::Receiver<Outcome>,
+    report: mpsc::Sender<Outcome>,
+    tracker: TaskTracker,
+}
+
+impl Runner {
+    /// Opens the journal and sorts out what an earlier agent left: runs whose shim lives are followed on, others end.
+    ///
+    /// # Errors
+    /// When the state can't be read.
+    pub fn open(launch: Launch) -> io::Result<Self> {
+        let (journal, ids) = Journal::open(&launch.state_dir)?;
+        let (report, outcomes) = mpsc::channel(OUTCOMES);
+        let mut runner = Self {
+            journal,
+            runs: BTreeMap::new(),
+            follower: Follower::new()?,
+            launch: Arc::new(launch),
+            outcomes,
+            report,
+            tracker: TaskTracker::new(),
+        };
+        for id in ids {
+            let dir = runner.journal.dir(id);
+            runner.runs.insert(id, Run { dir, ended: false, bytes: 0, launching: None });
+            runner.look(id);
+            runner.measure(id);
+        }
+        Ok(runner)
+    }
+
+    /// What Hello says of them; the oldest that ended are left out first.
+    pub fn states(&self) -> Vec<RunState> {
+        let surplus = self.runs.len().saturating_sub(MAX_RUNS);
+        let mut left_out = 0;
+        let keep = self.runs.iter().filter(|(_, run)| {
+            let out = run.ended && left_out < surplus;
+            left_out += usize::from(out);
+            !out
+        });
+        keep.take(MAX_RUNS)
+            .map(|(id, run)| RunState { run_id: id.to_string(), spool_bytes: run.bytes, ended: run.ended })
+            .collect()
+    }
+
+    /// Journals a run and starts it. One that is known is accepted and left as it is.
+    ///
+    /// # Errors
+    /// A line for a person, when it can't be journalled.
+    pub fn start(&mut self, start: &StartRun) -> Result<(), String> {
+        let spec = Spec::from_wire(start, &self.launch.boot_id).map_err(|error| error.to_string())?;
+        if self.journal.knows(spec.run_id) {
+            return Ok(());
+        }
+        let stdin = match &start.what {
+            Some(What::Exec(exec)) => exec.stdin.as_slice(),
+            _ => &[],
+        };
+        let dir = self.journal.begin(&spec, stdin).map_err(|error| format!("cannot write the journal: {error}"))?;
+        let cancel = CancellationToken::new();
+        self.runs.insert(spec.run_id, Run { dir: dir.clone(), ended: false, bytes: 0, launching: Some(cancel.clone()) });
+        // The spool is made at once, so that it can be followed from its first byte.
+        if let Err(error) = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(SPOOL)) {
+            tracing::warn!(run = %spec.run_id, %error, "cannot make the spool");
+        }
+        self.follower.add(spec.run_id, &dir.join(SPOOL));
+        let (launch, report) = (self.launch.clone(), self.report.clone());
+        self.tracker.spawn(async move {
+            let outcome = launch.run(&spec, &dir, &cancel).await;
+            // The receiver is gone only when the agent is.
+            let _ = report.send(outcome).await;
+        });
+        Ok(())
+    }
+
+    /// Asks for the end of a run: TERM, and KILL after `grace_ms` (0 = the default).
+    pub fn cancel(&mut self, id: RunId, grace_ms: u64) {
+        let Some(run) = self.runs.get(&id).filter(|run| !run.ended) else {
+            return;
+        };
+        if let Err(error) = write_atomic(&run.dir.join(shim::CANCEL), grace_ms.to_string().as_bytes(), 0o600) {
+            tracing::warn!(run = %id, %error, "cannot write down a cancellation");
+        }
+        if let Some(launching) = &run.launching {
+            launching.cancel();
+        }
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        // No fifo or no reader: the shim has not come up yet, and looks for the file when it does.
+        if let Ok(mut control) = OpenOptions::new().write(true).custom_flags(flags).open(run.dir.join(shim::CONTROL)) {
+            let _ = control.write_all(b"c");
+        }
+    }
+
+    /// Drops a run that the master has whole. One that has not ended stays.
+    pub fn forget(&mut self, id: RunId) {
+        // The mark comes a moment after the end record, and the master may be that quick.
+        let over = |run: &Run| run.ended || spool::scan(&run.dir.join(SPOOL)).is_ok_and(|scan| scan.is_ended());
+        if self.runs.get(&id).is_some_and(|run| !over(run)) {
+            tracing::warn!(run = %id, "told to forget a run that has not ended");
+            return;
+        }
+        self.follower.remove(id);
+        self.runs.remove(&id);
+        if let Err(error) = self.journal.forget(id) {
+            tracing::warn!(run = %id, %error, "cannot drop a run");
+        }
+    }
+
+    /// Whole frames of a run's spool from `offset` on.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn read(&self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
+        spool::read(&self.journal.dir(id).join(SPOOL), offset, most)
+    }
+
+    /// Waits until some spool grew. Cancel safe.
+    pub async fn changed(&mut self) -> Vec<Grown> {
+        loop {
+            let touched = tokio::select! {
+                outcome = self.outcomes.recv() => match outcome {
+                    Some(outcome) => self.settle(outcome),
+                    None => continue,
+                },
+                touched = self.follower.touched() => touched.into_iter().collect(),
+            };
+            let grown: Vec<Grown> = touched.into_iter().filter_map(|id| self.measure(id)).collect();
+            if !grown.is_empty() {
+                return grown;
+            }
+        }
+    }
+
+    /// Looks at every run that has not ended: for shims that died, and for what the follower may have missed.
+    pub fn check(&mut self) -> Vec<Grown> {
+        let open: Vec<RunId> = self.runs.iter().filter(|(_, run)| !run.ended).map(|(id, _)| *id).collect();
+        open.into_iter()
+            .filter_map(|id| {
+                if self.runs.get(&id).is_some_and(|run| run.launching.is_none()) {
+                    self.look(id);
+                }
+                self.measure(id)
+            })
+            .collect()
+    }
+
+    /// How many runs have not ended.
+    pub fn running(&self) -> usize {
+        self.runs.values().filter(|run| !run.ended).count()
+    }
+
+    /// What became of a launch: its shim is gone, or it never came to one.
+    fn settle(&mut self, outcome: Outcome) -> Vec<RunId> {
+        let (id, end) = match outcome {
+            Outcome::ShimGone(id) => (id, None),
+            Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
+            Outcome::Cancelled(id) => (id, Some((EndKind::Cancelled, "cancelled before it was started".to_owned()))),
+        };
+        let Some(run) = self.runs.get_mut(&id) else {
+            return Vec::new();
+        };
+        run.launching = None;
+        if let Some((kind, detail)) = end {
+            tracing::warn!(run = %id, detail, "a run did not start");
+            let wrote = Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(&run.dir, ended(kind, detail)));
+            if let Err(error) = wrote {
+                tracing::error!(run = %id, %error, "cannot write the end of a run");
+            }
+        }
+        self.look(id);
+        vec![id]
+    }
+
+    /// Finds out whether a run is over, and ends it when its shim is dead.
+    fn look(&mut self, id: RunId) {
+        let spec = self.journal.spec(id).ok();
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match recover::settle(&run.dir, spec.as_ref(), &self.launch.boot_id) {
+            Ok(is_ended) => run.ended = is_ended,
+            Err(error) => tracing::error!(run = %id, %error, "cannot look after a run"),
+        }
+        if !run.ended {
+            self.follower.add(id, &run.dir.join(SPOOL));
+        }
+    }
+
+    /// Notes a spool's length; `None` when it is what it was.
+    fn measure(&mut self, id: RunId) -> Option<Grown> {
+        let run = self.runs.get_mut(&id)?;
+        let bytes = fs::metadata(run.dir.join(SPOOL)).map_or(0, |meta| meta.len());
+        if !run.ended && run.launching.is_none() {
+            run.ended = run.dir.join(spool::ENDED).exists();
+        }
+        let grown = bytes != run.bytes;
+        run.bytes = bytes;
+        if run.ended {
+            self.follower.remove(id);
+        }
+        grown.then_some(Grown { run: id, bytes })
+    }
+}

@@ -1,0 +1,116 @@
+//! Is a run over, and if its shim died without saying so, its end. Used by the runner at start and ever after. Safe
+//! against a shim that comes up at the same time: both take the run's lock first.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use aot_proto::v1::EndKind;
+
+use super::shim::PID;
+use super::spool::{ENDED, Writer, ended, mark_ended};
+use super::tree;
+use crate::journal::{Spec, lock_if_free};
+
+/// True when the run is over; writes an INTERRUPTED end when its shim is dead. `spec` is `None` when it can't be read.
+///
+/// # Errors
+/// As open(2), flock(2), write(2).
+pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool> {
+    if dir.join(ENDED).exists() {
+        return Ok(true);
+    }
+    let same_boot = spec.is_some_and(|spec| spec.boot_id == boot_id);
+    let Some(lock) = lock_if_free(dir)? else {
+        return Ok(false);
+    };
+    let (mut writer, scan) = Writer::open(dir)?;
+    if scan.is_ended() {
+        mark_ended(dir)?;
+        return Ok(true);
+    }
+    let shim: Option<i32> = fs::read_to_string(dir.join(PID)).ok().and_then(|text| text.trim().parse().ok());
+    let detail = match (shim, same_boot) {
+        (None, true) => "the agent stopped before it could start this run: it never started".to_owned(),
+        (None, false) => "the machine restarted before this run was started: it never started".to_owned(),
+        (Some(_), false) => "the machine restarted while it ran".to_owned(),
+        (Some(shim), true) => {
+            // Of another boot the number means nothing; of this one the session is still ours.
+            let left = tree::kill_session(shim);
+            format!("its shim was killed; {left} processes that it left behind were ended")
+        }
+    };
+    writer.end(dir, ended(EndKind::Interrupted, detail))?;
+    drop(lock);
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Work;
+    use crate::runner::spool::{SPOOL, scan};
+    use aot_proto::ids::RunId;
+    use aot_proto::v1::frame::Body;
+    use aot_proto::v1::{Ended, Started};
+
+    fn spec(boot_id: &str) -> Spec {
+        Spec {
+            run_id: RunId::from_parts(1, 1),
+            job_id: String::new(),
+            boot_id: boot_id.into(),
+            timeout_ms: 0,
+            silence_timeout_ms: 0,
+            output_cap_bytes: 0,
+            env: std::collections::BTreeMap::new(),
+            what: Work::Exec { argv: vec!["true".into()], cwd: String::new(), user: String::new() },
+        }
+    }
+
+    fn end_of(dir: &Path) -> Ended {
+        match scan(&dir.join(SPOOL)).unwrap().last.and_then(|frame| frame.body) {
+            Some(Body::Ended(ended)) => ended,
+            other => panic!("no end but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_that_never_started_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+        let end = end_of(dir.path());
+        assert_eq!(end.kind(), EndKind::Interrupted);
+        assert!(end.detail.contains("never started"), "{}", end.detail);
+        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap(), "safe to repeat");
+        assert_eq!(fs::read(dir.path().join(SPOOL)).unwrap().len() as u64, scan(&dir.path().join(SPOOL)).unwrap().whole_bytes);
+    }
+
+    #[test]
+    fn after_a_reboot_a_recycled_pid_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        writer.append(Body::Started(Started::default())).unwrap();
+        let whole = fs::metadata(dir.path().join(SPOOL)).unwrap().len();
+        let torn = [&fs::read(dir.path().join(SPOOL)).unwrap()[..], &[77, 0]].concat();
+        fs::write(dir.path().join(SPOOL), torn).unwrap();
+        // The pid of a session leader of this boot, and the record of another.
+        let stat = tree::stat(other.id().cast_signed()).unwrap();
+        fs::write(dir.path().join(PID), stat.session.to_string()).unwrap();
+        assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
+        assert!(end_of(dir.path()).detail.contains("restarted"));
+        assert!(other.try_wait().unwrap().is_none(), "it was killed");
+        assert!(fs::metadata(dir.path().join(SPOOL)).unwrap().len() > whole);
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_live_shim_keeps_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = lock_if_free(dir.path()).unwrap();
+        assert!(!settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+        drop(lock);
+        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+    }
+}

@@ -1,0 +1,249 @@
+//! A run's spool on disk: frames appended by one writer, read from any offset by the session. Used by the shim (write),
+//! by the runner (ends that no shim wrote) and by the session (read). Never rewrites what was written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aot_proto::frame::{self, HEADER_BYTES, MAX_FRAME_BYTES};
+use aot_proto::limits::SPOOL_CHUNK_BYTES;
+use aot_proto::v1::frame::Body;
+use aot_proto::v1::{EndKind, Ended, Frame};
+use hyper::body::Bytes;
+
+/// Name of the spool in a run's folder.
+pub const SPOOL: &str = "spool";
+/// Name of the file that says that the spool's last frame is the end record.
+pub const ENDED: &str = "ended";
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An end record that is not an exit.
+pub fn ended(kind: EndKind, detail: impl Into<String>) -> Ended {
+    Ended { kind: kind.into(), detail: detail.into(), ..Ended::default() }
+}
+
+/// The one writer of a spool.
+pub struct Writer {
+    file: File,
+    good_bytes: u64,
+    buffer: Vec<u8>,
+    dirty: bool,
+}
+
+impl Writer {
+    /// Opens (or makes, mode 0600) the spool in `dir` and cuts off a torn last frame.
+    ///
+    /// # Errors
+    /// As open(2); when the file is no spool.
+    pub fn open(dir: &Path) -> io::Result<(Self, Scan)> {
+        let path = dir.join(SPOOL);
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let scan = scan(&path)?;
+        if file.metadata()?.len() > scan.whole_bytes {
+            file.set_len(scan.whole_bytes)?;
+        }
+        let good_bytes = scan.whole_bytes;
+        Ok((Self { file, good_bytes, buffer: Vec::new(), dirty: false }, scan))
+    }
+
+    /// Appends one frame, whole or not at all.
+    ///
+    /// # Errors
+    /// As write(2): the disk may be full. What was written of the frame is cut off again.
+    pub fn append(&mut self, body: Body) -> io::Result<()> {
+        self.buffer.clear();
+        frame::encode(&Frame { unix_ms: unix_ms(), body: Some(body) }, &mut self.buffer);
+        if let Err(error) = self.file.write_all(&self.buffer) {
+            self.file.set_len(self.good_bytes)?;
+            return Err(error);
+        }
+        self.good_bytes += self.buffer.len() as u64;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Whether there is something that [`Writer::sync`] would bring to disk.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// fdatasync(2).
+    ///
+    /// # Errors
+    /// As fdatasync(2).
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.dirty = false;
+        self.file.sync_data()
+    }
+
+    /// Appends the end record, waits until it is on disk, and marks the run as ended.
+    ///
+    /// # Errors
+    /// As write(2) and fdatasync(2).
+    pub fn end(&mut self, dir: &Path, ended: Ended) -> io::Result<()> {
+        self.append(Body::Ended(ended))?;
+        self.sync()?;
+        mark_ended(dir)
+    }
+}
+
+/// Leaves the mark that saves a scan.
+///
+/// # Errors
+/// As open(2).
+pub fn mark_ended(dir: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(ENDED)).map(drop)
+}
+
+/// What a spool holds.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Bytes of whole frames.
+    pub whole_bytes: u64,
+    /// The last whole frame.
+    pub last: Option<Frame>,
+}
+
+impl Scan {
+    /// Whether the last frame is the end record.
+    pub fn is_ended(&self) -> bool {
+        matches!(&self.last, Some(Frame { body: Some(Body::Ended(_)), .. }))
+    }
+}
+
+/// Walks over the frames of a spool; a torn last frame does not count.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub fn scan(path: &Path) -> io::Result<Scan> {
+    let mut reader = io::BufReader::with_capacity(256 << 10, File::open(path)?);
+    let len = reader.get_ref().metadata()?.len();
+    let (mut at, mut last) = (0u64, None);
+    loop {
+        let mut header = [0u8; HEADER_BYTES];
+        let body = match reader.read_exact(&mut header) {
+            Ok(()) => u64::from(u32::from_le_bytes(header)),
+            Err(_) => break,
+        };
+        let end = at + HEADER_BYTES as u64 + body;
+        if body > MAX_FRAME_BYTES as u64 || end > len {
+            break;
+        }
+        reader.seek_relative(i64::try_from(body).map_err(|_| io::ErrorKind::InvalidData)?)?;
+        last = Some((at, end - at));
+        at = end;
+    }
+    let last = match last {
+        None => None,
+        Some((start, frame_bytes)) => {
+            let mut bytes = vec![0; usize::try_from(frame_bytes).map_err(|_| io::ErrorKind::InvalidData)?];
+            reader.seek(SeekFrom::Start(start))?;
+            reader.read_exact(&mut bytes)?;
+            frame::decode(&bytes).ok().flatten().map(|(frame, _)| frame)
+        }
+    };
+    Ok(Scan { whole_bytes: at, last })
+}
+
+/// A piece of a spool.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Whole frames; empty when there is none yet.
+    pub data: Bytes,
+    /// The last of them is the end record.
+    pub end: bool,
+}
+
+/// Whole frames from `offset` on, at most `most` bytes.
+///
+/// # Errors
+/// As read(2); when the bytes are no frames.
+pub fn read(path: &Path, offset: u64, most: usize) -> io::Result<Chunk> {
+    let most = most.min(SPOOL_CHUNK_BYTES);
+    let file = File::open(path)?;
+    let left = file.metadata()?.len().saturating_sub(offset);
+    let mut bytes = vec![0; most.min(usize::try_from(left).unwrap_or(usize::MAX))];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    let bad = |error: frame::BadSpool| io::Error::new(io::ErrorKind::InvalidData, error);
+    let whole = frame::whole_frames(&bytes, most).map_err(bad)?;
+    bytes.truncate(whole);
+    Ok(Chunk { end: ends(&bytes), data: bytes.into() })
+}
+
+/// Whether the last of these whole frames is the end record.
+fn ends(bytes: &[u8]) -> bool {
+    let mut last = 0;
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + HEADER_BYTES) {
+        let len = u32::from_le_bytes(header.try_into().expect("as long as it was cut")) as usize;
+        last = at;
+        at += HEADER_BYTES + len;
+    }
+    let frame = bytes.get(last..).and_then(|bytes| frame::decode(bytes).ok().flatten());
+    matches!(frame, Some((Frame { body: Some(Body::Ended(_)), .. }, _)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_torn_frame_is_cut_off_and_the_end_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SPOOL);
+        let (mut writer, scan) = Writer::open(dir.path()).unwrap();
+        assert_eq!((scan.whole_bytes, scan.is_ended()), (0, false));
+        writer.append(Body::Stdout(Bytes::from_static(b"one"))).unwrap();
+        let whole = std::fs::metadata(&path).unwrap().len();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[9, 0, 0, 0, 1]).unwrap();
+        assert_eq!(read(&path, 0, 1000).unwrap().data.len() as u64, whole, "a reader ignores what is torn");
+        let (mut writer, scan) = Writer::open(dir.path()).unwrap();
+        assert_eq!(scan.whole_bytes, whole);
+        writer.end(dir.path(), ended(EndKind::Interrupted, "x")).unwrap();
+        assert!(super::scan(&path).unwrap().is_ended());
+        assert!(dir.path().join(ENDED).exists());
+        let chunk = read(&path, 0, 1000).unwrap();
+        assert!(chunk.end);
+        assert_eq!(frame::decode_all(&chunk.data).unwrap().0.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_put_together_are_the_file(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..20), most in MAX_FRAME_BYTES..SPOOL_CHUNK_BYTES,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut writer, _) = Writer::open(dir.path()).unwrap();
+            for part in &parts {
+                writer.append(Body::Stderr(part.clone().into())).unwrap();
+            }
+            writer.end(dir.path(), ended(EndKind::Exited, "")).unwrap();
+            let path = dir.path().join(SPOOL);
+            let file = std::fs::read(&path).unwrap();
+            let mut got = Vec::new();
+            loop {
+                let chunk = read(&path, got.len() as u64, most).unwrap();
+                prop_assert!(!chunk.data.is_empty() && chunk.data.len() <= most);
+                got.extend_from_slice(&chunk.data);
+                prop_assert_eq!(chunk.end, got.len() == file.len());
+                if chunk.end { break; }
+            }
+            prop_assert_eq!(got, file);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! When a running process is to be stopped, and when its run is over. Pure: the shim's loop asks and does as told.
+
+use std::time::{Duration, Instant};
+
+use aot_proto::v1::EndKind;
+
+/// From TERM to KILL, unless the cancellation says otherwise.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// How long open pipes are waited for after the process has ended.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// Between two KILLs: a process may fork while it is being killed.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
+/// A tree that outlives so many KILLs is stuck in the kernel.
+const MOST_KILLS: u32 = 100;
+
+/// What the shim is to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// TERM to the whole tree.
+    Terminate,
+    /// KILL to the whole tree.
+    Kill,
+    /// Write the end record.
+    Finish,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Running,
+    Stopping { kind: EndKind, kill_at: Instant, kills: u32 },
+}
+
+/// Deadlines and the state of one process tree.
+#[derive(Debug)]
+pub struct Watch {
+    phase: Phase,
+    deadline: Option<Instant>,
+    silence: Option<Duration>,
+    last_output: Instant,
+    main_ended: Option<Instant>,
+    tree_empty: Option<Instant>,
+    pipes_closed: bool,
+}
+
+impl Watch {
+    /// The process was started at `now`; zero durations mean no limit.
+    pub fn new(now: Instant, timeout: Duration, silence: Duration) -> Self {
+        Self {
+            phase: Phase::Running,
+            deadline: (!timeout.is_zero()).then(|| now + timeout),
+            silence: (!silence.is_zero()).then_some(silence),
+            last_output: now,
+            main_ended: None,
+            tree_empty: None,
+            pipes_closed: false,
+        }
+    }
+
+    /// It printed something.
+    pub fn output(&mut self, now: Instant) {
+        self.last_output = now;
+    }
+
+    /// Both pipes are at their end.
+    pub fn pipes_closed(&mut self) {
+        self.pipes_closed = true;
+    }
+
+    /// The process itself has ended.
+    pub fn main_ended(&mut self, now: Instant) {
+        self.main_ended.get_or_insert(now);
+    }
+
+    /// No process of the tree is left.
+    pub fn tree_empty(&mut self, now: Instant) {
+        self.tree_empty.get_or_insert(now);
+    }
+
+    /// Asked to stop it. A process that has ended keeps its own end.
+    pub fn cancel(&mut self, now: Instant, grace: Duration) -> Option<Act> {
+        self.stop(EndKind::Cancelled, now, grace)
+    }
+
+    /// Why it was stopped; `None` when it ended by itself.
+    pub fn stopped(&self) -> Option<EndKind> {
+        match self.phase {
+            Phase::Running => None,
+            Phase::Stopping { kind, .. } => Some(kind),
+        }
+    }
+
+    /// Whether something outlived the process and kept its output open.
+    pub fn leaked(&self) -> bool {
+        !self.pipes_closed
+    }
+
+    fn stop(&mut self, kind: EndKind, now: Instant, grace: Duration) -> Option<Act> {
+        if self.main_ended.is_some() || self.stopped().is_some() {
+            return None;
+        }
+        self.phase = Phase::Stopping { kind, kill_at: now + grace, kills: 0 };
+        Some(Act::Terminate)
+    }
+
+    /// What to do at `now`; to be asked again until it says nothing.
+    pub fn step(&mut self, now: Instant) -> Option<Act> {
+        match self.phase {
+            Phase::Running if self.main_ended.is_some() => self.drained(self.main_ended, now),
+            Phase::Running if self.deadline.is_some_and(|at| now >= at) => self.stop(EndKind::TimedOut, now, GRACE),
+            Phase::Running if self.silent_at().is_some_and(|at| now >= at) => self.stop(EndKind::Silent, now, GRACE),
+            Phase::Running => None,
+            Phase::Stopping { .. } if self.tree_empty.is_some() => self.drained(self.tree_empty, now),
+            Phase::Stopping { kind, kill_at, kills } if now >= kill_at => {
+                if kills == MOST_KILLS {
+                    return Some(Act::Finish);
+                }
+                self.phase = Phase::Stopping { kind, kill_at: now + KILL_AGAIN, kills: kills + 1 };
+                Some(Act::Kill)
+            }
+            Phase::Stopping { .. } => None,
+        }
+    }
+
+    fn drained(&self, since: Option<Instant>, now: Instant) -> Option<Act> {
+        (self.pipes_closed || since.is_some_and(|since| now >= since + DRAIN)).then_some(Act::Finish)
+    }
+
+    fn silent_at(&self) -> Option<Instant> {
+        self.silence.map(|silence| self.last_output + silence)
+    }
+
+    /// When [`Watch::step`] must be asked at the latest.
+    pub fn wake_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Running => match self.main_ended {
+                Some(since) => Some(since + DRAIN),
+                None => [self.deadline, self.silent_at()].into_iter().flatten().min(),
+            },
+            Phase::Stopping { kill_at, .. } => Some(self.tree_empty.map_or(kill_at, |since| since + DRAIN)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_end_with_closed_pipes_is_the_end() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, Duration::ZERO, Duration::ZERO);
+        assert_eq!((watch.step(t + 1000 * S), watch.wake_at()), (None, None));
+        watch.main_ended(t + S);
+        assert_eq!(watch.step(t + S), None, "its pipes are still open");
+        assert_eq!(watch.wake_at(), Some(t + S + DRAIN));
+        watch.pipes_closed();
+        assert_eq!(watch.step(t + S), Some(Act::Finish));
+        assert_eq!((watch.stopped(), watch.leaked()), (None, false));
+    }
+
+    #[test]
+    fn pipes_that_stay_open_are_waited_for_and_no_longer() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, 2 * S, Duration::ZERO);
+        watch.main_ended(t + S);
+        assert_eq!(watch.step(t + S + DRAIN - S), None, "the timeout is over, but so is the process");
+        assert_eq!(watch.step(t + S + DRAIN), Some(Act::Finish));
+        assert!(watch.leaked());
+    }
+
+    #[test]
+    fn a_timeout_terminates_then_kills_until_nothing_is_left() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, 2 * S, Duration::ZERO);
+        assert_eq!(watch.wake_at(), Some(t + 2 * S));
+        assert_eq!(watch.step(t + 2 * S), Some(Act::Terminate));
+        assert_eq!(watch.step(t + 3 * S), None);
+        watch.main_ended(t + 4 * S);
+        assert_eq!(watch.step(t + 4 * S), None, "others of its tree are still there");
+        assert_eq!(watch.step(t + 2 * S + GRACE), Some(Act::Kill));
+        assert_eq!(watch.step(t + 2 * S + GRACE), None);
+        assert_eq!(watch.step(t + 3 * S + GRACE), Some(Act::Kill), "one forked meanwhile");
+        watch.tree_empty(t + 4 * S + GRACE);
+        watch.pipes_closed();
+        assert_eq!(watch.step(t + 4 * S + GRACE), Some(Act::Finish));
+        assert_eq!(watch.stopped(), Some(EndKind::TimedOut));
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_output() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, Duration::ZERO, 3 * S);
+        watch.output(t + 2 * S);
+        assert_eq!(watch.step(t + 4 * S), None);
+        assert_eq!(watch.step(t + 5 * S), Some(Act::Terminate));
+        assert_eq!(watch.stopped(), Some(EndKind::Silent));
+        assert_eq!(watch.cancel(t + 5 * S, S), None, "it is being stopped already");
+    }
+
+    #[test]
+    fn a_cancellation_after_the_end_changes_nothing() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, Duration::ZERO, Duration::ZERO);
+        watch.main_ended(t);
+        assert_eq!(watch.cancel(t, S), None);
+        assert_eq!(watch.stopped(), None);
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_killed_does_not_hold_the_shim_for_ever() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, Duration::ZERO, Duration::ZERO);
+        assert_eq!(watch.cancel(t, Duration::ZERO), Some(Act::Terminate));
+        let mut now = t;
+        let kills = std::iter::from_fn(|| {
+            now += KILL_AGAIN;
+            watch.step(now)
+        })
+        .take_while(|act| *act == Act::Kill)
+        .count();
+        assert_eq!(kills, MOST_KILLS as usize);
+    }
+}
