@@ -114,8 +114,7 @@ fn run_command(mut cli: Cli, settings: &Settings) -> ExitCode {
         &state_dir,
         &socket,
         cli.global.config.as_deref().map(absolute).as_deref(),
-    )
-    .with(daemon_args(settings));
+    );
     let env = CliEnv::detect(socket, state_dir, Some(daemon));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,18 +127,6 @@ fn run_command(mut cli: Cli, settings: &Settings) -> ExitCode {
         }
         Err(error) => fail(&error, 1),
     }
-}
-
-/// What a daemon in the background is told on its command line, because flags said so here.
-fn daemon_args(settings: &Settings) -> Vec<std::ffi::OsString> {
-    let mut args: Vec<std::ffi::OsString> = vec!["--listen".into(), settings.listen.clone().into()];
-    if !settings.advertise.is_empty() {
-        args.extend(["--advertise".into(), settings.advertise.join(",").into()]);
-    }
-    if let Some(dir) = &settings.agent_dir {
-        args.extend(["--agent-dir".into(), absolute(dir).into()]);
-    }
-    args
 }
 
 fn absolute(path: &Path) -> PathBuf {
