@@ -24,13 +24,26 @@ struct Known {
     instances: BTreeMap<String, usize>,
     pools: BTreeMap<String, usize>,
     stages: Vec<usize>,
+    /// Pools whose stages could not all be read: more may have been meant.
+    vague: Vec<bool>,
     members: Vec<Vec<InstanceName>>,
 }
 
 impl Build {
     /// Fills in the needs of all stages. `pools` stand in the order of `entries`.
-    pub(super) fn needs(&mut self, entries: &[Entry], pools: &mut [PoolSpec]) {
-        let known = Known::of(pools);
+    pub(super) fn needs(
+        &mut self,
+        entries: &[Entry],
+        pools: &mut [Option<PoolSpec>],
+        all_named: bool,
+    ) {
+        let mut known = Known::of(pools);
+        known.vague = entries
+            .iter()
+            .zip(&known.stages)
+            .map(|(entry, built)| self.is_vague(entry, *built))
+            .collect();
+        let complete = all_named && pools.iter().all(Option::is_some);
         let mut edges: Edges = BTreeMap::new();
         for (index, (entry, pool)) in entries.iter().zip(pools.iter_mut()).enumerate() {
             let raw = entry
@@ -38,55 +51,76 @@ impl Build {
                 .bootstrap_sequence
                 .as_ref()
                 .map_or(&[][..], |list| &list.value);
-            if raw.len() != pool.stages.len() {
-                // A stage could not be built, and has its problem already.
+            let Some(pool) = pool.as_mut().filter(|pool| pool.stages.len() == raw.len()) else {
+                // It could not be built, and has its problem already.
                 continue;
-            }
+            };
             for (stage, raw) in raw.iter().enumerate() {
                 for given in raw.value.needs.iter().flat_map(|list| &list.value.0) {
-                    match known.resolve(given) {
-                        Ok((on, need)) => {
+                    match known.resolve(given, complete) {
+                        Ok(Some((on, need))) => {
                             let circle = given
                                 .at
                                 .problem(format!("{:?} waits for itself", entry.label()));
                             edges.entry((index, stage)).or_default().push((on, circle));
                             pool.stages[stage].needs.push(need);
                         }
+                        Ok(None) => {}
                         Err(problem) => self.problems.push(problem),
                     }
                 }
             }
         }
-        if let Some(problem) = circle(&edges, &known.stages) {
-            self.problems.push(problem);
-        }
+        self.problems.extend(circle(&edges, &known.stages));
+    }
+
+    /// Whether an entry of which so many stages were built may have been meant to have more.
+    fn is_vague(&self, entry: &Entry, built: usize) -> bool {
+        let given = entry
+            .common
+            .bootstrap_sequence
+            .as_ref()
+            .map_or(0, |list| list.value.len());
+        given != built || self.unread_of(entry)
     }
 }
 
 impl Known {
-    fn of(pools: &[PoolSpec]) -> Self {
-        let mut instances = BTreeMap::new();
-        let mut by_pool = BTreeMap::new();
+    fn of(pools: &[Option<PoolSpec>]) -> Self {
+        let mut known = Self {
+            instances: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            stages: Vec::new(),
+            vague: Vec::new(),
+            members: Vec::new(),
+        };
         for (index, pool) in pools.iter().enumerate() {
-            instances.extend(
-                pool.members
-                    .iter()
-                    .map(|member| (member.name.to_string(), index)),
-            );
-            by_pool.extend(pool.name.iter().map(|name| (name.to_string(), index)));
-        }
-        Self {
-            instances,
-            pools: by_pool,
-            stages: pools.iter().map(|pool| pool.stages.len()).collect(),
-            members: pools
+            let members = pool
                 .iter()
-                .map(|pool| pool.members.iter().map(|m| m.name.clone()).collect())
-                .collect(),
+                .flat_map(|pool| &pool.members)
+                .map(|member| member.name.clone());
+            let members: Vec<InstanceName> = members.collect();
+            known
+                .instances
+                .extend(members.iter().map(|member| (member.to_string(), index)));
+            let name = pool.as_ref().and_then(|pool| pool.name.as_ref());
+            known
+                .pools
+                .extend(name.map(|name| (name.to_string(), index)));
+            known
+                .stages
+                .push(pool.as_ref().map_or(0, |pool| pool.stages.len()));
+            known.members.push(members);
         }
+        known
     }
 
-    fn resolve(&self, given: &Located<Text>) -> Result<(Step, Need), Problem> {
+    /// `None` for an unknown name or stage where not all of them could be read.
+    fn resolve(
+        &self,
+        given: &Located<Text>,
+        complete: bool,
+    ) -> Result<Option<(Step, Need)>, Problem> {
         let text = &given.value.0;
         let form = || {
             let problem = given.at.problem(format!("{text:?} is not a need"));
@@ -99,10 +133,16 @@ impl Known {
             None => (&self.instances, whose),
         };
         let Some(&pool) = names.get(name) else {
+            if !complete {
+                return Ok(None);
+            }
             return Err(self.unknown(given, whose, name));
         };
         let has = self.stages[pool];
         if stage as usize >= has {
+            if self.vague[pool] {
+                return Ok(None);
+            }
             let problem = given.at.problem(format!("{whose} has no stage {stage}"));
             return Err(problem.help(match has {
                 0 => "it has no stages at all".to_owned(),
@@ -117,14 +157,12 @@ impl Known {
                 .cloned()
                 .collect(),
         };
-        Ok((
-            (pool, stage as usize),
-            Need {
-                of,
-                stage,
-                text: text.clone(),
-            },
-        ))
+        let need = Need {
+            of,
+            stage,
+            text: text.clone(),
+        };
+        Ok(Some(((pool, stage as usize), need)))
     }
 
     fn unknown(&self, given: &Located<Text>, whose: &str, name: &str) -> Problem {
