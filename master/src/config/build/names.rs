@@ -94,6 +94,7 @@ impl Build {
         entry: &Entry,
         names: &mut Names,
     ) -> Option<(Option<PoolName>, Vec<MemberSpec>)> {
+        let template = self.template(&entry.name, entry.is_pool)?;
         let pool = if entry.is_pool {
             Some(self.pool_name(entry, names)?)
         } else {
@@ -117,7 +118,6 @@ impl Build {
             }
             return None;
         }
-        let template = self.template(&entry.name, entry.is_pool)?;
         let hosts = self.host_template(entry, ids.len())?;
         let mut members = Vec::with_capacity(ids.len());
         for id in ids {

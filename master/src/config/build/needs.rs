@@ -186,61 +186,62 @@ impl Known {
     }
 }
 
-/// The problem of the first circle. Every stage waits for the one before it, too.
+/// What a step waits for: the needs that the file gives it, and the stage before it.
+fn waits(edges: &Edges, step: Step) -> impl Iterator<Item = (Step, Option<&Problem>)> {
+    let given = edges.get(&step).into_iter().flatten();
+    let before = (step.1 > 0).then(|| ((step.0, step.1 - 1), None));
+    given
+        .map(|(on, problem)| (*on, Some(problem)))
+        .chain(before)
+}
+
+/// The problem of one circle. Takes away, again and again, every step that waits for nothing that is left; what stays
+/// waits for a circle or is on one.
 fn circle(edges: &Edges, stages: &[usize]) -> Option<Problem> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Seen {
-        Open,
-        Done,
+    let mut left: BTreeMap<Step, usize> = BTreeMap::new();
+    let mut waited_for: BTreeMap<Step, Vec<Step>> = BTreeMap::new();
+    let steps = stages
+        .iter()
+        .enumerate()
+        .flat_map(|(pool, count)| (0..*count).map(move |stage| (pool, stage)));
+    for step in steps {
+        left.insert(step, waits(edges, step).count());
+        for (on, _) in waits(edges, step) {
+            waited_for.entry(on).or_default().push(step);
+        }
     }
-    let mut seen: BTreeMap<Step, Seen> = BTreeMap::new();
-    for pool in 0..stages.len() {
-        for stage in 0..stages[pool] {
-            // Each frame: a step, and how many of what it waits for have been looked at.
-            let mut stack = vec![((pool, stage), 0)];
-            while let Some(((at, looked), depth)) =
-                stack.last().copied().map(|top| (top, stack.len()))
-            {
-                if looked == 0 && seen.insert(at, Seen::Open) == Some(Seen::Done) {
-                    seen.insert(at, Seen::Done);
-                    stack.pop();
-                    continue;
-                }
-                let waits = edges.get(&at).map_or(&[][..], Vec::as_slice);
-                let before = (at.1 > 0).then(|| (at.0, at.1 - 1));
-                let next = waits.get(looked).map(|(step, _)| *step);
-                let next = if looked < waits.len() {
-                    next
-                } else if looked == waits.len() {
-                    before
-                } else {
-                    None
-                };
-                let Some(next) = next else {
-                    seen.insert(at, Seen::Done);
-                    stack.pop();
-                    continue;
-                };
-                stack[depth - 1].1 = looked + 1;
-                match seen.get(&next) {
-                    Some(Seen::Done) => {}
-                    Some(Seen::Open) => return blame(edges, &stack, next),
-                    None => stack.push((next, 0)),
+    let mut free: Vec<Step> = left
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(step, _)| *step)
+        .collect();
+    while let Some(step) = free.pop() {
+        left.remove(&step);
+        for waiting in waited_for.get(&step).into_iter().flatten() {
+            if let Some(count) = left.get_mut(waiting) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(*waiting);
                 }
             }
         }
     }
-    None
+    blame(edges, &left)
 }
 
-/// The problem of one need on the circle: a circle can't be made of "the stage before" alone.
-fn blame(edges: &Edges, stack: &[(Step, usize)], back_to: Step) -> Option<Problem> {
-    let from = stack.iter().position(|(step, _)| *step == back_to)?;
-    let on_circle = stack[from..].iter().find_map(|(step, looked)| {
-        edges
-            .get(step)?
-            .get(looked.checked_sub(1)?)
-            .map(|(_, problem)| problem.clone())
-    })?;
-    Some(on_circle.help("the stages need each other in a circle; take one of the needs out"))
+/// The problem of one need on a circle: follows what is left until a step comes again.
+fn blame(edges: &Edges, left: &BTreeMap<Step, usize>) -> Option<Problem> {
+    let mut at = *left.keys().next()?;
+    let mut seen: BTreeMap<Step, usize> = BTreeMap::new();
+    let mut needs: Vec<Option<&Problem>> = Vec::new();
+    while !seen.contains_key(&at) {
+        seen.insert(at, needs.len());
+        let (next, need) = waits(edges, at).find(|(on, _)| left.contains_key(on))?;
+        needs.push(need);
+        at = next;
+    }
+    // A circle can't be made of "the stage before" alone, so one of its needs is in the file.
+    let need = needs[seen[&at]..].iter().flatten().next()?;
+    let problem = (*need).clone();
+    Some(problem.help("the stages need each other in a circle; take one of the needs out"))
 }
