@@ -48,13 +48,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Parsed, Report> {
     let mut reader = Reader::default();
     let name = cluster_name(&mut root, &mut reader);
     let raw = RawFile::from_node(&root, &mut reader);
-    let at_name = reader.problems.is_empty();
     let mut build = build::Build::new(base_dir(path), reader.problems);
     let spec = raw.and_then(|raw| build.cluster(name, &raw));
-    debug_assert!(
-        spec.is_some() || !build.problems.is_empty() || !at_name,
-        "no cluster, no problem"
-    );
     match spec {
         Some(spec) if build.problems.is_empty() => {
             let place = |start| report::position(text, start).0;

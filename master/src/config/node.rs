@@ -121,8 +121,12 @@ pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
                 .location()
                 .and_then(|at| bytes(at, text))
                 .unwrap_or(0..0);
+            let error = error.without_snippet();
+            if matches!(error, serde_saphyr::Error::MultipleDocuments { .. }) {
+                return Err(Problem::new(span, "", "holds more than one YAML document"));
+            }
             // The place is said by the report itself.
-            let message = error.without_snippet().to_string();
+            let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or(&message);
             Err(Problem::new(span, "", format!("not good YAML: {message}")))
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::node::{Body, Kind, Node};
-use super::read::{FromNode, Located, Loosely, OneOrMany, Reader, Span, Text};
+use super::read::{Free, FromNode, Located, Loosely, OneOrMany, Reader, Span, Text};
 use super::record::record;
 
 record! {
@@ -105,7 +105,7 @@ record! {
         /// IAM instance profile's name.
         instance_profile_name: Text => "instance_profile_name";
         /// More tags.
-        tags: BTreeMap<String, Located<String>> => "tags";
+        tags: BTreeMap<String, Located<Free>> => "tags";
         /// Spot market: true, or its options.
         spot: RawSpot => "spot";
         /// spot or on-demand.
@@ -167,9 +167,9 @@ record! {
         /// For people; the file's name unless given.
         name: Text => "name";
         /// Arguments of bootstrap.sh.
-        args: Vec<Located<String>> => "args";
+        args: Vec<Located<Free>> => "args";
         /// More environment.
-        env: BTreeMap<String, Located<String>> => "env";
+        env: BTreeMap<String, Located<Free>> => "env";
         /// Longest run, as in 20m.
         timeout: Span => "timeout";
         /// Longest time without output, as in 5m.

@@ -155,21 +155,6 @@ impl FromNode for u32 {
     }
 }
 
-/// Text that may be empty: arguments, environment, tags' values. A number keeps the form that the file gives it.
-impl FromNode for String {
-    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        let Some(text) = node.text() else {
-            return reader.wrong(node, "text");
-        };
-        if text.contains('\0') {
-            let at = reader.at(node);
-            reader.push(at.problem("holds a NUL byte"));
-            return None;
-        }
-        Some(text.to_owned())
-    }
-}
-
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident($inner:ty), $schema:tt) => {
         $(#[$doc])*
@@ -191,6 +176,10 @@ macro_rules! text_type {
 }
 
 text_type! {
+    /// Text that may be empty: arguments, environment, tags' values. A number keeps the form that the file gives it.
+    Free(String), {"type": ["string", "number", "boolean"]}
+}
+text_type! {
     /// Text of at least one character, without control characters.
     Text(String), {"type": "string", "minLength": 1}
 }
@@ -203,9 +192,23 @@ text_type! {
     Span(Duration), {"type": "string", "pattern": r"^\s*([0-9]+\s*[a-zA-Z]+\s*)+$"}
 }
 
+impl FromNode for Free {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Some(text) = node.text() else {
+            return reader.wrong(node, "text");
+        };
+        if text.contains('\0') {
+            let at = reader.at(node);
+            reader.push(at.problem("holds a NUL byte"));
+            return None;
+        }
+        Some(Self(text.to_owned()))
+    }
+}
+
 impl FromNode for Text {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        let text = String::from_node(node, reader)?;
+        let text = Free::from_node(node, reader)?.0;
         let at = reader.at(node);
         if text.trim().is_empty() {
             reader.push(

@@ -19,7 +19,7 @@ pub struct Problem {
     /// The way out.
     pub help: Option<String>,
     /// Another place that matters, and why.
-    pub other: Option<(Range<usize>, String)>,
+    pub other: Option<Box<(Range<usize>, String)>>,
 }
 
 impl Problem {
@@ -44,7 +44,7 @@ impl Problem {
     /// With another place that matters.
     #[must_use]
     pub fn other(mut self, span: Range<usize>, why: impl Into<String>) -> Self {
-        self.other = Some((span, why.into()));
+        self.other = Some(Box::new((span, why.into())));
         self
     }
 
@@ -201,8 +201,8 @@ impl Diagnostic for Shown<'_> {
             Some("here".to_owned()),
             first_line(&self.source, &self.problem.span),
         );
-        let other = self.problem.other.iter().map(|(span, why)| {
-            LabeledSpan::new_with_span(Some(why.clone()), first_line(&self.source, span))
+        let other = self.problem.other.iter().map(|other| {
+            LabeledSpan::new_with_span(Some(other.1.clone()), first_line(&self.source, &other.0))
         });
         Some(Box::new(std::iter::once(main).chain(other)))
     }

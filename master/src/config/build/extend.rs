@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     pub ids: Option<Located<Text>>,
     /// All other keys.
     pub common: RawCommon,
+    /// Paths of all that it extends.
+    pub sources: Vec<String>,
 }
 
 impl Entry {
@@ -33,6 +35,12 @@ impl Entry {
         } else {
             self.name.value.0.clone()
         }
+    }
+
+    /// Where it stands, `pools[0]`.
+    pub fn path(&self) -> String {
+        let path = &self.name.at.path;
+        path.strip_suffix(".name").unwrap_or(path).to_owned()
     }
 
     fn inherit(&mut self, base: &Self) {
@@ -48,7 +56,7 @@ impl Entry {
 }
 
 /// All instances and pools, in the file's order. Those without a name have their problem already and are left out.
-pub(crate) fn resolve(raw: &RawFile, problems: &mut Vec<Problem>) -> Vec<Entry> {
+pub(crate) fn resolve(raw: &RawFile, all_named: bool, problems: &mut Vec<Problem>) -> Vec<Entry> {
     let own = entries(raw);
     let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
     for (index, entry) in own.iter().enumerate() {
@@ -58,16 +66,21 @@ pub(crate) fn resolve(raw: &RawFile, problems: &mut Vec<Problem>) -> Vec<Entry> 
     let defaults = raw.defaults.as_ref().map(|defaults| &defaults.value);
     let mut in_cycle = BTreeSet::new();
     let mut full = Vec::new();
+    let mut found = Vec::new();
     for index in 0..own.len() {
-        let chain = chain(index, &own, &by_name, &mut in_cycle, problems);
+        let chain = chain(index, &own, &by_name, &mut in_cycle, &mut found);
         let mut entry = own[index].clone();
         for base in &chain[1..] {
             entry.inherit(&own[*base]);
+            entry.sources.push(own[*base].path());
         }
         if let Some(defaults) = defaults {
             entry.common.inherit(defaults);
         }
         full.push(entry);
+    }
+    if all_named {
+        problems.append(&mut found);
     }
     full
 }
@@ -129,6 +142,7 @@ fn entries(raw: &RawFile) -> Vec<Entry> {
                 size: None,
                 ids: None,
                 common: instance.common.clone(),
+                sources: Vec::new(),
             })
         });
     let pools = raw
@@ -143,6 +157,7 @@ fn entries(raw: &RawFile) -> Vec<Entry> {
                 size: pool.size.clone(),
                 ids: pool.ids.clone(),
                 common: pool.common.clone(),
+                sources: Vec::new(),
             })
         });
     instances.chain(pools).collect()

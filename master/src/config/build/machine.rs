@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::raw::{RawCommon, RawSpot};
-use crate::config::read::{At, Located, OneOrMany, Text};
+use crate::config::read::{At, Free, Located, OneOrMany, Text};
 use crate::model::file::{MachineSpec, ProviderKind, SpotSpec};
 
 use super::extend::Entry;
@@ -52,7 +52,7 @@ impl Build {
     }
 
     fn needed(&mut self, entry: &Entry, key: &str, missing: bool) {
-        if missing {
+        if missing && !self.unread_of(entry) {
             let problem = entry
                 .name
                 .at
@@ -144,11 +144,11 @@ impl Build {
         }
         tags.value
             .iter()
-            .map(|(key, tag)| (key.clone(), tag.value.clone()))
+            .map(|(key, tag)| (key.clone(), tag.value.0.clone()))
             .collect()
     }
 
-    fn tag(&mut self, key: &str, tag: &Located<String>) {
+    fn tag(&mut self, key: &str, tag: &Located<Free>) {
         let lower = key.to_lowercase();
         let own = OWN_TAGS.iter().find(|(name, _)| *name == key);
         let problem = if let Some(prefix) = ["aws:", "aot:"]
@@ -166,7 +166,7 @@ impl Build {
                 .help(*why)
         } else if key.is_empty() || key.chars().count() > 128 {
             tag.at.problem("a tag's name has 1 to 128 characters")
-        } else if tag.value.chars().count() > 256 {
+        } else if tag.value.0.chars().count() > 256 {
             tag.at.problem("a tag's value has 256 characters at most")
         } else {
             return;

@@ -32,12 +32,19 @@ pub(crate) struct Build {
     /// Accepted, and worth a word.
     pub notices: Vec<(At, String)>,
     base_dir: PathBuf,
+    /// Paths of what could not be read: what is missing there may have been meant there.
+    unread: Vec<String>,
 }
 
 impl Build {
     /// For a file in this folder, with the problems of reading it.
     pub fn new(base_dir: PathBuf, problems: Vec<Problem>) -> Self {
+        let unread = problems
+            .iter()
+            .map(|problem| problem.path.clone())
+            .collect();
         Self {
+            unread,
             problems,
             notices: Vec::new(),
             base_dir,
@@ -47,8 +54,9 @@ impl Build {
     /// The whole file. `None` only when there is a problem.
     pub fn cluster(&mut self, name: Option<ClusterName>, raw: &RawFile) -> Option<ClusterSpec> {
         let provider = self.provider(raw);
-        let entries = extend::resolve(raw, &mut self.problems);
-        let pools = self.pools(&entries, provider);
+        let all_named = self.all_named(raw);
+        let entries = extend::resolve(raw, all_named, &mut self.problems);
+        let pools = self.pools(&entries, provider, all_named);
         if pools.is_empty() && self.problems.is_empty() {
             let problem = Problem::new(0..0, "", "there is no instance and no pool");
             self.problems
@@ -107,30 +115,62 @@ impl Build {
         Some(text.clone())
     }
 
-    fn pools(&mut self, entries: &[Entry], provider: ProviderKind) -> Vec<PoolSpec> {
+    fn pools(
+        &mut self,
+        entries: &[Entry],
+        provider: ProviderKind,
+        all_named: bool,
+    ) -> Vec<PoolSpec> {
         let mut names = names::Names::default();
-        let mut pools = Vec::new();
+        let mut pools: Vec<Option<PoolSpec>> = Vec::new();
         for entry in entries {
             let members = self.members(entry, &mut names);
             let machine = self.machine(entry, provider);
             let stages = self.stages(&entry.common);
-            let Some((name, members)) = members else {
-                continue;
-            };
-            pools.push(PoolSpec {
+            let user = self.user(&entry.common);
+            pools.push(members.map(|(name, members)| PoolSpec {
                 name,
                 members,
                 owner: text(&entry.common.owner),
-                user: self.user(&entry.common),
+                user,
                 machine,
                 stages,
-            });
+            }));
         }
-        // Needs name other entries, so they come last; a file with wrong names has its problems already.
-        if pools.len() == entries.len() {
-            self.needs(entries, &mut pools);
-        }
-        pools
+        // Needs name other entries, so they come last.
+        self.needs(entries, &mut pools, all_named);
+        pools.into_iter().flatten().collect()
+    }
+
+    /// Whether the name of every instance and pool could be read. When not, an unknown name is no problem of its own.
+    fn all_named(&self, raw: &RawFile) -> bool {
+        let instances = raw
+            .instances
+            .iter()
+            .flat_map(|list| &list.value)
+            .all(|one| one.name.is_some());
+        let pools = raw
+            .pools
+            .iter()
+            .flat_map(|list| &list.value)
+            .all(|one| one.name.is_some());
+        let top = |path: &String| !path.contains('.') && path != "cluster" && path != "provider";
+        instances && pools && !self.unread.iter().any(top)
+    }
+
+    /// Whether some key of an entry, or of what it takes keys from, could not be read.
+    fn unread_of(&self, entry: &Entry) -> bool {
+        let mut sources = entry.sources.iter().map(String::as_str).chain(["defaults"]);
+        self.unread_under(&entry.path()) || sources.any(|path| self.unread_under(path))
+    }
+
+    /// Whether something under this path could not be read.
+    fn unread_under(&self, path: &str) -> bool {
+        self.unread.iter().any(|unread| {
+            unread
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with('.'))
+        })
     }
 
     fn user(&mut self, common: &RawCommon) -> Option<String> {

@@ -94,6 +94,7 @@ impl Build {
         entry: &Entry,
         names: &mut Names,
     ) -> Option<(Option<PoolName>, Vec<MemberSpec>)> {
+        let template = self.template(&entry.name, entry.is_pool)?;
         let pool = if entry.is_pool {
             Some(self.pool_name(entry, names)?)
         } else {
@@ -104,16 +105,19 @@ impl Build {
         } else {
             1..2
         };
+        let before = names.total;
         names.total += ids.len();
         if names.total > MAX_INSTANCES {
-            let message = format!(
-                "with these there are {} instances, {MAX_INSTANCES} is the most",
-                names.total
-            );
-            self.problems.push(size_at(entry).problem(message));
+            // Said once, where the bound is passed.
+            if before <= MAX_INSTANCES {
+                let message = format!(
+                    "with these there are {} instances, {MAX_INSTANCES} is the most",
+                    names.total
+                );
+                self.problems.push(size_at(entry).problem(message));
+            }
             return None;
         }
-        let template = self.template(&entry.name, entry.is_pool)?;
         let hosts = self.host_template(entry, ids.len())?;
         let mut members = Vec::with_capacity(ids.len());
         for id in ids {
@@ -241,6 +245,7 @@ impl Build {
                     .other(other.0, other.1)
                     .help("keep one of the two")
             }
+            (None, None) if self.unread_under(&entry.path()) => return None,
             (None, None) => missing_size(entry),
         };
         self.problems.push(problem);

@@ -68,7 +68,7 @@ impl Build {
                 .args
                 .iter()
                 .flat_map(|args| &args.value)
-                .map(|arg| arg.value.clone())
+                .map(|arg| arg.value.0.clone())
                 .collect(),
             env: self.env(raw, &given.at),
             timeout: raw.timeout.as_ref().map(|timeout| timeout.value.0),
@@ -111,13 +111,13 @@ impl Build {
                         .help("use another name"),
                 );
             }
-            env.insert(key.clone(), value.value.clone());
+            env.insert(key.clone(), value.value.0.clone());
         }
         let args = raw
             .args
             .iter()
             .flat_map(|args| &args.value)
-            .map(|arg| arg.value.len() + 1);
+            .map(|arg| arg.value.0.len() + 1);
         let bytes = args
             .chain(env.iter().map(|(key, value)| key.len() + value.len() + 2))
             .sum::<usize>();

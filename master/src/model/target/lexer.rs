@@ -146,8 +146,9 @@ pub(super) fn is_plain_name(text: &str) -> bool {
 }
 
 fn reads_back(text: &str, read: impl Fn(&mut Lexer) -> Result<String, (String, usize)>) -> bool {
-    let mut lexer = Lexer::new(text);
-    !text.is_empty() && read(&mut lexer).as_deref() == Ok(text) && lexer.peek().is_none()
+    // With an end behind it, which a backslash or a bracket that is left open would swallow.
+    let mut lexer = Lexer::new(&format!("{text})"));
+    !text.is_empty() && read(&mut lexer).as_deref() == Ok(text) && lexer.peek() == Some(')')
 }
 
 fn in_quotes_unless(text: &str, bare: bool) -> String {

@@ -1,1 +1,285 @@
+//! The grammar by examples, its errors, and printing back.
 
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn groups() -> BTreeMap<String, String> {
+    [
+        ("edge", "pool:web and not name:web3"),
+        ("both", "@edge or db*"),
+        ("me", "@you"),
+        ("you", "@me"),
+        ("bad", "web["),
+    ]
+    .into_iter()
+    .map(|(name, text)| (name.to_owned(), text.to_owned()))
+    .collect()
+}
+
+fn facts() -> Value {
+    json!({
+        "region": "us-west-2",
+        "node": {"os": {"name": "debian", "pretty": "Debian GNU/Linux 12"}, "cpus": 4, "arm": false,
+                 "disks": [{"name": "sda"}], "roles": ["db", "cache"], "none": null}
+    })
+}
+
+/// web3 of the pool web, failed on a running machine, tagged env=prod.
+fn matches(text: &str) -> bool {
+    let target = parse(text, &groups()).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let tags = [
+        ("env".to_owned(), "prod".to_owned()),
+        ("a b".to_owned(), String::new()),
+    ]
+    .into();
+    let facts = facts();
+    target.matches(&Subject {
+        name: "web3",
+        pool: Some("web"),
+        state: "running",
+        phase: "failed",
+        tags: &tags,
+        facts: Some(&facts),
+    })
+}
+
+#[test]
+fn every_form_means_what_it_says() {
+    let yes = [
+        "*",
+        "web3",
+        "web?",
+        "web[1-3]",
+        "web{1,3}",
+        "name:web3",
+        "'*'",
+        "pool:web",
+        "pool:w*",
+        "state:running",
+        "state:failed",
+        "phase:failed",
+        "tag:env=prod",
+        "tag:env=pr*",
+        "tag:env",
+        "tag:env!=dev",
+        "tag:none!=x",
+        "tag:\"a b\"",
+        "tag:\"a b\"=",
+        "fact:os.name=debian",
+        "fact:node.os.name=debian",
+        "fact:region=us-*",
+        "fact:os.pretty=\"Debian GNU*\"",
+        "fact:os.pretty~^Debian",
+        "fact:cpus=4",
+        "fact:cpus>3",
+        "fact:cpus<4.5",
+        "fact:cpus!=5",
+        "fact:roles=cache",
+        "fact:disks.0.name=sda",
+        "fact:arm=false",
+        "fact:os.name",
+        "fact:os",
+        "fact:missing!=x",
+        "re:^web[0-9]+$",
+        "re:^(web|db)3",
+        "re:eb",
+        "a,b,web3",
+        "db*, web*",
+        "not db1",
+        "pool:web and not name:web4",
+        "db1 or web3",
+        "not (db1 or db2)",
+        "db1 and db2 or web3",
+        "@both or web3",
+        "not @edge",
+        "not group:edge",
+        "not not web3",
+        " web3 ",
+        "((web3))",
+        "re:\"^web3\"",
+    ];
+    let no = [
+        "web",
+        "web[!3]",
+        "web{1,2}",
+        "name:db*",
+        "pool:db",
+        "state:stopped",
+        "phase:running",
+        "tag:env=dev",
+        "tag:none",
+        "tag:none=",
+        "fact:os.name=ubuntu",
+        "fact:cpus>4",
+        "fact:cpus<4",
+        "fact:os.name<5",
+        "fact:none",
+        "fact:roles!=db",
+        "re:^eb",
+        "a,b",
+        "not web3",
+        "pool:web and not name:web3",
+        "web3 and db1",
+        "@edge",
+        "group:both",
+        "db1 or db2 and web3",
+    ];
+    for text in yes {
+        let text = text.trim_matches('\'');
+        assert!(matches(text), "{text} should match");
+    }
+    for text in no {
+        assert!(!matches(text), "{text} should not match");
+    }
+}
+
+#[test]
+fn no_facts_and_no_pool_match_nothing_but_their_absence() {
+    let tags = BTreeMap::new();
+    let bare = Subject {
+        name: "a",
+        pool: None,
+        state: "pending",
+        phase: "booting",
+        tags: &tags,
+        facts: None,
+    };
+    for (text, wanted) in [
+        ("pool:*", false),
+        ("not pool:*", true),
+        ("fact:a=*", false),
+        ("fact:a!=b", true),
+    ] {
+        assert_eq!(
+            parse(text, &BTreeMap::new()).expect(text).matches(&bare),
+            wanted,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn errors_name_the_column_and_the_thing() {
+    let mut all = String::new();
+    for text in [
+        "",
+        "  ",
+        "web1 web2",
+        "(web1",
+        "web1)",
+        "web1 and",
+        "and web1",
+        "web1,,web2",
+        "not",
+        "web[1",
+        "pool:web{1",
+        "polo:web",
+        "pool:",
+        "tag:",
+        "tag:=x",
+        "tag:a!x",
+        "fact:cpus>many",
+        "re:(",
+        "re:a[",
+        "re:\"(\"",
+        "name:\"web",
+        "@nobody",
+        "@me",
+        "@bad",
+        "re:+",
+    ] {
+        let error = parse(text, &groups()).expect_err(text);
+        all.push_str(&format!("{text:14} {error}\n"));
+    }
+    insta::assert_snapshot!("errors", all);
+}
+
+#[test]
+fn bounds_are_kept() {
+    let none = BTreeMap::new();
+    assert!(parse(&"(".repeat(100_000), &none).is_err());
+    assert!(parse(&"not ".repeat(100_000), &none).is_err());
+    assert!(parse(&"a,".repeat(600_000), &none).is_err());
+    let doubling: BTreeMap<String, String> = (0..30)
+        .map(|n| (format!("g{n}"), format!("@g{0} or @g{0}", n + 1)))
+        .chain([("g30".into(), "a".into())])
+        .collect();
+    assert!(parse("@g0", &doubling).is_err(), "a billion parts");
+    let many: Vec<String> = (0..10_000).map(|n| format!("web{n}")).collect();
+    assert!(parse(&many.join(","), &none).is_ok());
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z*?.,]{1,6}",
+        "[a-z]{0,2}\\{[a-z,]{0,4}\\}",
+        "[ -~é]{0,8}",
+        Just("and".to_owned()),
+        Just("name:x".to_owned())
+    ]
+}
+
+fn glob() -> impl Strategy<Value = Glob> {
+    text().prop_filter_map("a pattern", |text| Glob::new(&text).ok())
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z.]{1,6}", "[ -~]{1,6}"]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        Just(Op::Exists),
+        glob().prop_map(Op::Is),
+        glob().prop_map(Op::IsNot),
+        "-?[0-9]{1,3}(\\.[0-9])?".prop_map(Op::Less),
+        "[0-9]{1,3}".prop_map(Op::More),
+        pattern().prop_map(Op::Like),
+    ]
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop_oneof![
+        "[a-z^$.*+()|,{} ]{1,6}",
+        "\\^\\(a\\|b\\)[a-z]\\$",
+        "[ -~]{0,5}"
+    ]
+    .prop_filter_map("an expression", |text| Pattern::new(&text).ok())
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let leaf = prop_oneof![
+        glob().prop_map(Target::Name),
+        glob().prop_map(Target::Pool),
+        glob().prop_map(Target::State),
+        glob().prop_map(Target::Phase),
+        (key(), op()).prop_map(|(key, op)| Target::Tag(key, op)),
+        (key(), op()).prop_map(|(key, op)| Target::Fact(key, op)),
+        pattern().prop_map(Target::Regex),
+        Just(parse("@edge", &groups()).expect("a group")),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Target::And),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Target::Or),
+            inner.prop_map(|target| Target::Not(Box::new(target))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_parses_to_the_same(target in target()) {
+        let printed = target.to_string();
+        prop_assert_eq!(parse(&printed, &groups()), Ok(target), "{}", printed);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "[ -~éü]{0,40}") {
+        if let Ok(target) = parse(&text, &groups()) {
+            prop_assert_eq!(parse(&target.to_string(), &groups()), Ok(target));
+        }
+    }
+}

@@ -1,13 +1,16 @@
 //! Settings of the daemon, and of the commands that look for it: flags, then `AOT_*`, then files, then defaults.
 //! `merge` decides and reads nothing; `load` reads the files.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::record::nearest;
+use crate::config::record::nearest;
 
 /// Agents' port when nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
