@@ -35,7 +35,11 @@ pub(super) struct Clients {
 
 impl Clients {
     pub fn new(region: Option<String>) -> Self {
-        Self { region, settings: OnceCell::new(), made: Mutex::new(HashMap::new()) }
+        Self {
+            region,
+            settings: OnceCell::new(),
+            made: Mutex::new(HashMap::new()),
+        }
     }
 
     async fn settings(&self) -> &SdkConfig {
@@ -46,7 +50,9 @@ impl Clients {
                 .operation_timeout(CALL_LIMIT)
                 .build();
             let retries = RetryConfig::adaptive().with_max_attempts(ATTEMPTS);
-            let loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).retry_config(retries);
+            let loader = aws_config::defaults(BehaviorVersion::latest())
+                .timeout_config(timeouts)
+                .retry_config(retries);
             match &self.region {
                 Some(region) => loader.region(Region::new(region.clone())).load().await,
                 None => loader.load().await,
@@ -59,7 +65,11 @@ impl Clients {
     pub async fn region(&self, cluster: Option<&str>) -> Option<String> {
         match cluster {
             Some(region) => Some(region.to_owned()),
-            None => self.settings().await.region().map(|region| region.as_ref().to_owned()),
+            None => self
+                .settings()
+                .await
+                .region()
+                .map(|region| region.as_ref().to_owned()),
         }
     }
 
@@ -71,7 +81,9 @@ impl Clients {
         let settings = self.settings().await;
         let mut made = self.made.lock().await;
         let client = made.entry(region.clone()).or_insert_with(|| {
-            let config = Builder::from(settings).region(Region::new(region.clone())).build();
+            let config = Builder::from(settings)
+                .region(Region::new(region.clone()))
+                .build();
             Client::from_conf(config)
         });
         Ok((client.clone(), region))
@@ -81,10 +93,17 @@ impl Clients {
     pub async fn problems(&self, cluster: Option<&str>) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.region(cluster).await.is_none() {
-            problems.push(Problem { message: NO_REGION.into(), hint: NO_REGION_HINT.into() });
+            problems.push(Problem {
+                message: NO_REGION.into(),
+                hint: NO_REGION_HINT.into(),
+            });
         }
         let credentials = match self.settings().await.credentials_provider() {
-            Some(provider) => provider.provide_credentials().await.map(drop).map_err(|error| chain(&error)),
+            Some(provider) => provider
+                .provide_credentials()
+                .await
+                .map(drop)
+                .map_err(|error| chain(&error)),
             None => Err("no source is set up".into()),
         };
         if let Err(why) = credentials {
@@ -98,7 +117,8 @@ impl Clients {
 }
 
 const NO_REGION: &str = "no AWS region is known";
-const NO_REGION_HINT: &str = "set `region` in cluster.yml, or AWS_REGION, or a region in the AWS profile";
+const NO_REGION_HINT: &str =
+    "set `region` in cluster.yml, or AWS_REGION, or a region in the AWS profile";
 
 /// Makes one call; logs operation, request id and time, never a parameter.
 pub(super) async fn call<T, E>(
@@ -115,7 +135,12 @@ where
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     match result {
         Ok(answer) => {
-            tracing::debug!(operation, request_id = answer.request_id(), ms, "EC2 answered");
+            tracing::debug!(
+                operation,
+                request_id = answer.request_id(),
+                ms,
+                "EC2 answered"
+            );
             Ok(answer)
         }
         Err(error) => {

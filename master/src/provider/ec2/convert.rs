@@ -19,7 +19,9 @@ pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
     let text = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
     Some(Machine {
         id: instance.instance_id()?.parse().ok()?,
-        client_token: tags.get(tags::TOKEN).map(|token| ClientToken(token.clone())),
+        client_token: tags
+            .get(tags::TOKEN)
+            .map(|token| ClientToken(token.clone())),
         launch_index: u32::try_from(instance.ami_launch_index()?).ok()?,
         name: own_name(&tags),
         state: state(instance.state()?.name()?.as_str())?,
@@ -28,12 +30,18 @@ pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
         public_ip: text(instance.public_ip_address()),
         private_dns: text(instance.private_dns_name()),
         public_dns: text(instance.public_dns_name()),
-        instance_type: instance.instance_type().map(|kind| kind.as_str().to_owned()),
-        availability_zone: instance.placement().and_then(|placement| text(placement.availability_zone())),
+        instance_type: instance
+            .instance_type()
+            .map(|kind| kind.as_str().to_owned()),
+        availability_zone: instance
+            .placement()
+            .and_then(|placement| text(placement.availability_zone())),
         region: Some(region.to_owned()),
         subnet: text(instance.subnet_id()),
         image: text(instance.image_id()),
-        launched_at: instance.launch_time().and_then(|time| SystemTime::try_from(*time).ok()),
+        launched_at: instance
+            .launch_time()
+            .and_then(|time| SystemTime::try_from(*time).ok()),
         tags,
     })
 }
@@ -47,7 +55,16 @@ fn own_name(tags: &BTreeMap<String, String>) -> Option<aot_proto::ids::InstanceN
 
 fn state(word: &str) -> Option<MachineState> {
     use MachineState::*;
-    [Pending, Running, Stopping, Stopped, ShuttingDown, Terminated].into_iter().find(|state| state.as_str() == word)
+    [
+        Pending,
+        Running,
+        Stopping,
+        Stopped,
+        ShuttingDown,
+        Terminated,
+    ]
+    .into_iter()
+    .find(|state| state.as_str() == word)
 }
 
 #[cfg(test)]
@@ -60,7 +77,11 @@ mod tests {
         Instance::builder()
             .instance_id("i-0abc")
             .ami_launch_index(2)
-            .state(InstanceState::builder().name(InstanceStateName::ShuttingDown).build())
+            .state(
+                InstanceState::builder()
+                    .name(InstanceStateName::ShuttingDown)
+                    .build(),
+            )
             .state_transition_reason("User initiated")
             .public_dns_name("")
             .tags(tag("Name", "web"))
@@ -72,7 +93,10 @@ mod tests {
     fn an_instance_is_a_machine() {
         let machine = machine(&instance().build(), "eu-west-1").unwrap();
         assert_eq!(machine.id.as_str(), "i-0abc");
-        assert_eq!((machine.launch_index, machine.state), (2, MachineState::ShuttingDown));
+        assert_eq!(
+            (machine.launch_index, machine.state),
+            (2, MachineState::ShuttingDown)
+        );
         assert_eq!(machine.client_token, Some(ClientToken("t".into())));
         assert_eq!(machine.name, None, "that is the pool's name");
         assert_eq!(machine.public_dns, None);
@@ -82,7 +106,11 @@ mod tests {
 
     #[test]
     fn a_cut_off_instance_is_none() {
-        for cut in [instance().set_instance_id(None), instance().set_ami_launch_index(None), instance().set_state(None)] {
+        for cut in [
+            instance().set_instance_id(None),
+            instance().set_ami_launch_index(None),
+            instance().set_state(None),
+        ] {
             assert_eq!(machine(&cut.build(), "r"), None);
         }
     }

@@ -62,7 +62,13 @@ const DENIED: [&str; 16] = [
 ];
 
 /// EC2's own trouble.
-const UNAVAILABLE: [&str; 5] = ["InternalError", "InternalFailure", "Unavailable", "ServiceUnavailable", "RequestTimeout"];
+const UNAVAILABLE: [&str; 5] = [
+    "InternalError",
+    "InternalFailure",
+    "Unavailable",
+    "ServiceUnavailable",
+    "RequestTimeout",
+];
 
 /// What a failed launch call means (EC2 API Reference, "Error codes for the Amazon EC2 API").
 pub fn classify(failure: Failure<'_>) -> (ErrorKind, Leftovers) {
@@ -97,23 +103,42 @@ pub fn classify(failure: Failure<'_>) -> (ErrorKind, Leftovers) {
 
 /// Codes of requests that stay wrong.
 fn is_invalid(code: &str) -> bool {
-    let starts = ["Invalid", "Missing", "Malformed", "Unknown", "UnsupportedOperation", "VPC", "Validation"];
-    starts.iter().any(|start| code.starts_with(start)) || code.ends_with("NotFound") || code.ends_with(".Malformed")
+    let starts = [
+        "Invalid",
+        "Missing",
+        "Malformed",
+        "Unknown",
+        "UnsupportedOperation",
+        "VPC",
+        "Validation",
+    ];
+    starts.iter().any(|start| code.starts_with(start))
+        || code.ends_with("NotFound")
+        || code.ends_with(".Malformed")
 }
 
 /// The failure of an SDK call, without the request.
 pub fn failure<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failure<'_> {
     match error {
-        SdkError::ServiceError(answer) => Failure::Refused(answer.err().code(), answer.raw().status().as_u16()),
+        SdkError::ServiceError(answer) => {
+            Failure::Refused(answer.err().code(), answer.raw().status().as_u16())
+        }
         SdkError::ConstructionFailure(_) => Failure::NotSent,
         // The SDK reports missing credentials so.
-        SdkError::DispatchFailure(lost) if lost.is_user() || lost.as_connector_error().is_none() => Failure::NotSent,
+        SdkError::DispatchFailure(lost)
+            if lost.is_user() || lost.as_connector_error().is_none() =>
+        {
+            Failure::NotSent
+        }
         _ => Failure::NoAnswer,
     }
 }
 
 /// For the trait: which operation, and what EC2 or the network said. Names no parameter.
-pub fn provider_error<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> ProviderError
+pub fn provider_error<E>(
+    operation: &'static str,
+    error: &SdkError<E, HttpResponse>,
+) -> ProviderError
 where
     E: StdError + ProvideErrorMetadata + 'static,
 {
@@ -131,7 +156,12 @@ where
         }
         other => (None, chain(other)),
     };
-    ProviderError { kind, leftovers, message: format!("EC2 {operation}: {why}"), code }
+    ProviderError {
+        kind,
+        leftovers,
+        message: format!("EC2 {operation}: {why}"),
+        code,
+    }
 }
 
 /// An error and its causes in one line.
@@ -147,12 +177,22 @@ pub fn chain(error: &dyn StdError) -> String {
 
 /// An error of the request itself, found before it was sent.
 pub fn invalid(message: impl Into<String>) -> ProviderError {
-    ProviderError { kind: ErrorKind::Invalid, leftovers: Leftovers::None, message: message.into(), code: None }
+    ProviderError {
+        kind: ErrorKind::Invalid,
+        leftovers: Leftovers::None,
+        message: message.into(),
+        code: None,
+    }
 }
 
 /// An answer that can't be whole.
 pub fn cut_off(message: impl Into<String>) -> ProviderError {
-    ProviderError { kind: ErrorKind::Unavailable, leftovers: Leftovers::Unknown, message: message.into(), code: None }
+    ProviderError {
+        kind: ErrorKind::Unavailable,
+        leftovers: Leftovers::Unknown,
+        message: message.into(),
+        code: None,
+    }
 }
 
 #[cfg(test)]
@@ -163,8 +203,18 @@ mod tests {
     fn codes_and_what_they_mean() {
         use ErrorKind::*;
         for (code, status, kind, leftovers) in [
-            ("InsufficientInstanceCapacity", 500, NoCapacity, Leftovers::None),
-            ("InsufficientFreeAddressesInSubnet", 400, NoCapacity, Leftovers::None),
+            (
+                "InsufficientInstanceCapacity",
+                500,
+                NoCapacity,
+                Leftovers::None,
+            ),
+            (
+                "InsufficientFreeAddressesInSubnet",
+                400,
+                NoCapacity,
+                Leftovers::None,
+            ),
             ("Unsupported", 400, NoCapacity, Leftovers::None),
             ("InstanceLimitExceeded", 400, Quota, Leftovers::None),
             ("VcpuLimitExceeded", 400, Quota, Leftovers::None),
@@ -174,8 +224,18 @@ mod tests {
             ("UnauthorizedOperation", 403, Denied, Leftovers::None),
             ("AuthFailure", 401, Denied, Leftovers::None),
             ("InvalidClientTokenId", 403, Denied, Leftovers::None),
-            ("IdempotentParameterMismatch", 400, Invalid, Leftovers::Unknown),
-            ("IdempotentInstanceTerminated", 400, TokenSpent, Leftovers::Unknown),
+            (
+                "IdempotentParameterMismatch",
+                400,
+                Invalid,
+                Leftovers::Unknown,
+            ),
+            (
+                "IdempotentInstanceTerminated",
+                400,
+                TokenSpent,
+                Leftovers::Unknown,
+            ),
             ("InvalidAMIID.NotFound", 400, Invalid, Leftovers::None),
             ("InvalidParameterValue", 400, Invalid, Leftovers::None),
             ("MissingParameter", 400, Invalid, Leftovers::None),
@@ -184,11 +244,24 @@ mod tests {
             ("SomethingNew", 502, Unavailable, Leftovers::Unknown),
             ("IncorrectInstanceState", 400, Other, Leftovers::None),
         ] {
-            assert_eq!(classify(Failure::Refused(Some(code), status)), (kind, leftovers), "{code}");
+            assert_eq!(
+                classify(Failure::Refused(Some(code), status)),
+                (kind, leftovers),
+                "{code}"
+            );
         }
-        assert_eq!(classify(Failure::Refused(None, 500)), (Unavailable, Leftovers::Unknown));
-        assert_eq!(classify(Failure::Refused(None, 200)), (Unavailable, Leftovers::Unknown));
-        assert_eq!(classify(Failure::NoAnswer), (Unavailable, Leftovers::Unknown));
+        assert_eq!(
+            classify(Failure::Refused(None, 500)),
+            (Unavailable, Leftovers::Unknown)
+        );
+        assert_eq!(
+            classify(Failure::Refused(None, 200)),
+            (Unavailable, Leftovers::Unknown)
+        );
+        assert_eq!(
+            classify(Failure::NoAnswer),
+            (Unavailable, Leftovers::Unknown)
+        );
         assert_eq!(classify(Failure::NotSent).1, Leftovers::None);
     }
 }

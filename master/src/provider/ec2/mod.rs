@@ -21,8 +21,8 @@ use self::client::{Clients, call};
 use self::error::{cut_off, invalid};
 use self::user_data::UserPart;
 use super::{
-    BootSpec, ClientToken, ClusterRef, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState, Problem, Provider,
-    ProviderError, Receipt, tags,
+    BootSpec, ClientToken, ClusterRef, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState,
+    Problem, Provider, ProviderError, Receipt, tags,
 };
 use crate::model::file::{ClusterSpec, MachineSpec, ProviderKind};
 
@@ -44,11 +44,19 @@ impl Ec2Provider {
     /// With the AWS SDK's own settings (`AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...), read at the first call;
     /// `region` goes before theirs. A cluster's own region goes before both.
     pub async fn new(region: Option<String>) -> Self {
-        Self { clients: Clients::new(region) }
+        Self {
+            clients: Clients::new(region),
+        }
     }
 
-    async fn launch_all(&self, spec: &LaunchSpec, token: &ClientToken) -> Result<Vec<Machine>, ProviderError> {
-        let user_data = user_data_of(&spec.boot, &spec.machine, spec.cluster.name.as_str()).await.map_err(invalid)?;
+    async fn launch_all(
+        &self,
+        spec: &LaunchSpec,
+        token: &ClientToken,
+    ) -> Result<Vec<Machine>, ProviderError> {
+        let user_data = user_data_of(&spec.boot, &spec.machine, spec.cluster.name.as_str())
+            .await
+            .map_err(invalid)?;
         let (client, region) = self.clients.client(spec.cluster.region.as_deref()).await?;
         let resolved = resolve::resolve(&client, spec).await?;
         let input = request::run_instances(spec, token, &resolved, &user_data)?;
@@ -56,11 +64,15 @@ impl Ec2Provider {
         let mut machines = Vec::with_capacity(spec.members.len());
         for instance in answer.instances() {
             let machine = convert::machine(instance, &region);
-            machines.push(machine.ok_or_else(|| cut_off("EC2 RunInstances: the answer is cut off within an instance"))?);
+            machines.push(machine.ok_or_else(|| {
+                cut_off("EC2 RunInstances: the answer is cut off within an instance")
+            })?);
         }
         if machines.len() != spec.members.len() {
             let (got, asked) = (machines.len(), spec.members.len());
-            return Err(cut_off(format!("EC2 RunInstances: the answer has {got} of {asked} instances")));
+            return Err(cut_off(format!(
+                "EC2 RunInstances: the answer has {got} of {asked} instances"
+            )));
         }
         machines.sort_by_key(|machine| machine.launch_index);
         tracing::info!(machines = machines.len(), cluster = %spec.cluster.name, region, "instances launched");
@@ -69,17 +81,34 @@ impl Ec2Provider {
 
     async fn describe_all(&self, cluster: &ClusterRef) -> Result<Vec<Machine>, ProviderError> {
         let (client, region) = self.clients.client(cluster.region.as_deref()).await?;
-        let filter = Filter::builder().name(format!("tag:{}", tags::CLUSTER_UUID)).values(&cluster.uuid).build();
+        let filter = Filter::builder()
+            .name(format!("tag:{}", tags::CLUSTER_UUID))
+            .values(&cluster.uuid)
+            .build();
         let mut machines = Vec::new();
         let mut next = None;
         for _ in 0..MAX_PAGES {
-            let request = client.describe_instances().filters(filter.clone()).max_results(1000).set_next_token(next);
+            let request = client
+                .describe_instances()
+                .filters(filter.clone())
+                .max_results(1000)
+                .set_next_token(next);
             let page = call("DescribeInstances", request.send()).await?;
-            for instance in page.reservations().iter().flat_map(|reservation| reservation.instances()) {
+            for instance in page
+                .reservations()
+                .iter()
+                .flat_map(|reservation| reservation.instances())
+            {
                 let machine = convert::machine(instance, &region);
-                machines.push(machine.ok_or_else(|| cut_off("EC2 DescribeInstances: the answer is cut off"))?);
+                machines.push(
+                    machine
+                        .ok_or_else(|| cut_off("EC2 DescribeInstances: the answer is cut off"))?,
+                );
             }
-            next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            next = page
+                .next_token()
+                .filter(|token| !token.is_empty())
+                .map(str::to_owned);
             if next.is_none() {
                 return Ok(machines);
             }
@@ -87,43 +116,97 @@ impl Ec2Provider {
         Err(cut_off("EC2 DescribeInstances: the list does not end"))
     }
 
-    async fn change(&self, cluster: &ClusterRef, action: Lifecycle, machines: &[MachineId]) -> Result<(), ProviderError> {
+    async fn change(
+        &self,
+        cluster: &ClusterRef,
+        action: Lifecycle,
+        machines: &[MachineId],
+    ) -> Result<(), ProviderError> {
         let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
         for batch in machines.chunks(BATCH) {
             let ids = Some(batch.iter().map(ToString::to_string).collect());
             match action {
                 Lifecycle::Start => {
-                    call("StartInstances", client.start_instances().set_instance_ids(ids).send()).await.map(drop)?;
+                    call(
+                        "StartInstances",
+                        client.start_instances().set_instance_ids(ids).send(),
+                    )
+                    .await
+                    .map(drop)?;
                 }
                 Lifecycle::Stop => {
-                    call("StopInstances", client.stop_instances().set_instance_ids(ids).send()).await.map(drop)?;
+                    call(
+                        "StopInstances",
+                        client.stop_instances().set_instance_ids(ids).send(),
+                    )
+                    .await
+                    .map(drop)?;
                 }
                 Lifecycle::Reboot => {
-                    call("RebootInstances", client.reboot_instances().set_instance_ids(ids).send()).await.map(drop)?;
+                    call(
+                        "RebootInstances",
+                        client.reboot_instances().set_instance_ids(ids).send(),
+                    )
+                    .await
+                    .map(drop)?;
                 }
                 Lifecycle::Terminate => {
-                    call("TerminateInstances", client.terminate_instances().set_instance_ids(ids).send()).await.map(drop)?;
+                    call(
+                        "TerminateInstances",
+                        client.terminate_instances().set_instance_ids(ids).send(),
+                    )
+                    .await
+                    .map(drop)?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn tag_names(&self, cluster: &ClusterRef, names: &[(MachineId, InstanceName)]) -> Result<(), ProviderError> {
+    async fn tag_names(
+        &self,
+        cluster: &ClusterRef,
+        names: &[(MachineId, InstanceName)],
+    ) -> Result<(), ProviderError> {
         let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
         // A call gives all its resources the same tags, so each name is a call.
         for (machine, name) in names {
             let tag = Tag::builder().key(tags::NAME).value(name.as_str()).build();
-            call("CreateTags", client.create_tags().resources(machine.as_str()).tags(tag).send()).await?;
+            call(
+                "CreateTags",
+                client
+                    .create_tags()
+                    .resources(machine.as_str())
+                    .tags(tag)
+                    .send(),
+            )
+            .await?;
         }
         Ok(())
     }
 
-    async fn console_tail(&self, cluster: &ClusterRef, machine: &MachineId) -> Result<String, ProviderError> {
+    async fn console_tail(
+        &self,
+        cluster: &ClusterRef,
+        machine: &MachineId,
+    ) -> Result<String, ProviderError> {
         let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
-        let answer = call("GetConsoleOutput", client.get_console_output().instance_id(machine.as_str()).send()).await?;
-        let text: String = answer.output().unwrap_or("").split_ascii_whitespace().collect();
-        let bytes = STANDARD.decode(text).map_err(|_| cut_off("EC2 GetConsoleOutput: the output is not base64"))?;
+        let answer = call(
+            "GetConsoleOutput",
+            client
+                .get_console_output()
+                .instance_id(machine.as_str())
+                .send(),
+        )
+        .await?;
+        let text: String = answer
+            .output()
+            .unwrap_or("")
+            .split_ascii_whitespace()
+            .collect();
+        let bytes = STANDARD
+            .decode(text)
+            .map_err(|_| cut_off("EC2 GetConsoleOutput: the output is not base64"))?;
         let tail = &bytes[bytes.len().saturating_sub(CONSOLE_BYTES)..];
         Ok(String::from_utf8_lossy(tail).into_owned())
     }
@@ -132,7 +215,10 @@ impl Ec2Provider {
         let machines = self.describe_all(cluster).await?;
         let mut receipts = cleanup::machines(&machines);
         let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
-        if machines.iter().all(|machine| machine.state == MachineState::Terminated) {
+        if machines
+            .iter()
+            .all(|machine| machine.state == MachineState::Terminated)
+        {
             receipts.extend(cleanup::rest(&client, &cluster.uuid).await?);
         }
         Ok(receipts)
@@ -142,7 +228,10 @@ impl Ec2Provider {
         let mut problems = self.clients.problems(cluster.region.as_deref()).await;
         for pool in &cluster.pools {
             let mut say = |message: String, hint: &str| {
-                problems.push(Problem { message: format!("{:?}: {message}", pool.label()), hint: hint.into() });
+                problems.push(Problem {
+                    message: format!("{:?}: {message}", pool.label()),
+                    hint: hint.into(),
+                });
             };
             match pool.machine.ami.as_deref().map(image::parse) {
                 None => say("no image is named".into(), "set `ami`"),
@@ -152,7 +241,9 @@ impl Ec2Provider {
             if pool.machine.types.is_empty() {
                 say("no instance type is named".into(), "set `ec2_size`");
             }
-            if let Err(why) = user_data_of(&longest_boot(), &pool.machine, cluster.name.as_str()).await {
+            if let Err(why) =
+                user_data_of(&longest_boot(), &pool.machine, cluster.name.as_str()).await
+            {
                 say(why, "change the file that `cloud_config` names");
             }
         }
@@ -161,15 +252,29 @@ impl Ec2Provider {
 }
 
 /// User-data with the user's own part.
-async fn user_data_of(boot: &BootSpec, machine: &MachineSpec, cluster: &str) -> Result<Vec<u8>, String> {
+async fn user_data_of(
+    boot: &BootSpec,
+    machine: &MachineSpec,
+    cluster: &str,
+) -> Result<Vec<u8>, String> {
     let text = match &machine.cloud_config {
         Some(path) => {
             let bad = |why: String| format!("cloud_config {}: {why}", path.display());
-            let size = tokio::fs::metadata(path).await.map_err(|error| bad(error.to_string()))?.len();
+            let size = tokio::fs::metadata(path)
+                .await
+                .map_err(|error| bad(error.to_string()))?
+                .len();
             if size > MAX_CLOUD_CONFIG_BYTES {
-                return Err(bad(user_data::Error::TooBig(usize::try_from(size).unwrap_or(usize::MAX)).to_string()));
+                return Err(bad(user_data::Error::TooBig(
+                    usize::try_from(size).unwrap_or(usize::MAX),
+                )
+                .to_string()));
             }
-            Some(tokio::fs::read_to_string(path).await.map_err(|error| bad(error.to_string()))?)
+            Some(
+                tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| bad(error.to_string()))?,
+            )
         }
         None => None,
     };
@@ -182,9 +287,16 @@ fn longest_boot() -> BootSpec {
     let hash = "0".repeat(64);
     BootSpec {
         master: vec!["255.255.255.255:65535".into(); 2],
-        ca_pem: format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", "A".repeat(800)),
+        ca_pem: format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            "A".repeat(800)
+        ),
         join_token: hash.clone(),
-        agent_sha256: [("aarch64".to_owned(), hash.clone()), ("x86_64".to_owned(), hash)].into(),
+        agent_sha256: [
+            ("aarch64".to_owned(), hash.clone()),
+            ("x86_64".to_owned(), hash),
+        ]
+        .into(),
         agent_path: std::path::PathBuf::new(),
     }
 }
@@ -238,7 +350,10 @@ impl Provider for Ec2Provider {
         Box::pin(self.launch_all(spec, token))
     }
 
-    fn describe<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>> {
+    fn describe<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>> {
         Box::pin(async { self.describe_all(cluster).await.map_err(harmless) })
     }
 
@@ -248,7 +363,11 @@ impl Provider for Ec2Provider {
         action: Lifecycle,
         machines: &'a [MachineId],
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
-        Box::pin(async move { self.change(cluster, action, machines).await.map_err(harmless) })
+        Box::pin(async move {
+            self.change(cluster, action, machines)
+                .await
+                .map_err(harmless)
+        })
     }
 
     fn name<'a>(
@@ -267,7 +386,10 @@ impl Provider for Ec2Provider {
         Box::pin(async { self.console_tail(cluster, machine).await.map_err(harmless) })
     }
 
-    fn cleanup<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>> {
+    fn cleanup<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>> {
         Box::pin(async { self.clean(cluster).await.map_err(harmless) })
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::operation::run_instances::RunInstancesInput;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder as Builder;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, InstanceMarketOptionsRequest,
-    InstanceMetadataOptionsRequest, InstanceMetadataTagsState, InstanceNetworkInterfaceSpecification, InstanceType,
-    MarketType, Placement, ResourceType, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
+    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
+    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceMetadataTagsState,
+    InstanceNetworkInterfaceSpecification, InstanceType, MarketType, Placement, ResourceType,
+    SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,11 +19,19 @@ use crate::model::file::{MachineSpec, SpotSpec, VolumeSpec};
 use crate::provider::{ClientToken, LaunchSpec, ProviderError, tags};
 
 /// Instance store drives that a mapping can name.
-const EPHEMERAL: [(&str, &str); 4] =
-    [("/dev/sdb", "ephemeral0"), ("/dev/sdc", "ephemeral1"), ("/dev/sdd", "ephemeral2"), ("/dev/sde", "ephemeral3")];
+const EPHEMERAL: [(&str, &str); 4] = [
+    ("/dev/sdb", "ephemeral0"),
+    ("/dev/sdc", "ephemeral1"),
+    ("/dev/sdd", "ephemeral2"),
+    ("/dev/sde", "ephemeral3"),
+];
 
 /// What is tagged in the call that makes it.
-const TAGGED: [ResourceType; 3] = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
+const TAGGED: [ResourceType; 3] = [
+    ResourceType::Instance,
+    ResourceType::Volume,
+    ResourceType::NetworkInterface,
+];
 
 /// The whole request: all members or none.
 ///
@@ -34,8 +43,13 @@ pub(super) fn run_instances(
     resolved: &Resolved,
     user_data: &[u8],
 ) -> Result<RunInstancesInput, ProviderError> {
-    let kind = spec.instance_type.as_deref().ok_or_else(|| invalid("no instance type is named: set `ec2_size`"))?;
-    let count = i32::try_from(spec.members.len()).ok().filter(|count| *count > 0);
+    let kind = spec
+        .instance_type
+        .as_deref()
+        .ok_or_else(|| invalid("no instance type is named: set `ec2_size`"))?;
+    let count = i32::try_from(spec.members.len())
+        .ok()
+        .filter(|count| *count > 0);
     let count = count.ok_or_else(|| invalid("a batch needs at least one member"))?;
     let machine = &spec.machine;
     let mut builder = Builder::default()
@@ -69,14 +83,22 @@ fn metadata() -> InstanceMetadataOptionsRequest {
 }
 
 fn tagged(kind: ResourceType, tags: &BTreeMap<String, String>) -> TagSpecification {
-    let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
-    TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
+    let tags = tags
+        .iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect();
+    TagSpecification::builder()
+        .resource_type(kind)
+        .set_tags(Some(tags))
+        .build()
 }
 
 fn mapping(volume: &VolumeSpec) -> Result<BlockDeviceMapping, ProviderError> {
     let number = |value: Option<u32>| {
         let wide = || invalid(format!("volume {}: a number is too large", volume.device));
-        value.map(|value| i32::try_from(value).map_err(|_| wide())).transpose()
+        value
+            .map(|value| i32::try_from(value).map_err(|_| wide()))
+            .transpose()
     };
     let ebs = EbsBlockDevice::builder()
         .set_volume_size(number(volume.size_gib)?)
@@ -87,7 +109,10 @@ fn mapping(volume: &VolumeSpec) -> Result<BlockDeviceMapping, ProviderError> {
         .set_encrypted(volume.encrypted)
         .delete_on_termination(volume.delete_on_termination)
         .build();
-    Ok(BlockDeviceMapping::builder().device_name(&volume.device).ebs(ebs).build())
+    Ok(BlockDeviceMapping::builder()
+        .device_name(&volume.device)
+        .ebs(ebs)
+        .build())
 }
 
 /// Mappings of instance store drives on devices that no volume uses. EC2 ignores those that the type has not.
@@ -95,15 +120,28 @@ fn ephemeral(machine: &MachineSpec) -> Vec<BlockDeviceMapping> {
     if !machine.ephemeral_drives {
         return Vec::new();
     }
-    let free = EPHEMERAL.iter().filter(|(device, _)| machine.volumes.iter().all(|volume| volume.device != *device));
-    free.map(|(device, name)| BlockDeviceMapping::builder().device_name(*device).virtual_name(*name).build()).collect()
+    let free = EPHEMERAL.iter().filter(|(device, _)| {
+        machine
+            .volumes
+            .iter()
+            .all(|volume| volume.device != *device)
+    });
+    free.map(|(device, name)| {
+        BlockDeviceMapping::builder()
+            .device_name(*device)
+            .virtual_name(*name)
+            .build()
+    })
+    .collect()
 }
 
 /// Subnet and groups: of the call, or of its first interface where the public address is asked for or refused.
 fn network(builder: Builder, machine: &MachineSpec, resolved: &Resolved) -> Builder {
     let groups = (!resolved.groups.is_empty()).then(|| resolved.groups.clone());
     let Some(public) = machine.auto_assign_ip else {
-        return builder.set_subnet_id(resolved.subnet.clone()).set_security_group_ids(groups);
+        return builder
+            .set_subnet_id(resolved.subnet.clone())
+            .set_security_group_ids(groups);
     };
     let interface = InstanceNetworkInterfaceSpecification::builder()
         .device_index(0)
@@ -117,7 +155,11 @@ fn network(builder: Builder, machine: &MachineSpec, resolved: &Resolved) -> Buil
 
 fn placement(builder: Builder, machine: &MachineSpec) -> Builder {
     let profile = machine.instance_profile_name.as_ref();
-    let profile = profile.map(|name| IamInstanceProfileSpecification::builder().name(name).build());
+    let profile = profile.map(|name| {
+        IamInstanceProfileSpecification::builder()
+            .name(name)
+            .build()
+    });
     let group = machine.placement_group.as_ref();
     let group = group.map(|name| Placement::builder().group_name(name).build());
     builder
@@ -133,7 +175,10 @@ fn spot(spot: &SpotSpec) -> InstanceMarketOptionsRequest {
         .spot_instance_type(SpotInstanceType::OneTime)
         .set_max_price(spot.max_price.clone())
         .build();
-    InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(options).build()
+    InstanceMarketOptionsRequest::builder()
+        .market_type(MarketType::Spot)
+        .spot_options(options)
+        .build()
 }
 
 #[cfg(test)]
@@ -148,7 +193,11 @@ mod tests {
     }
 
     fn resolved() -> Resolved {
-        Resolved { image: "ami-1".into(), subnet: Some("subnet-1".into()), groups: vec!["sg-1".into()] }
+        Resolved {
+            image: "ami-1".into(),
+            subnet: Some("subnet-1".into()),
+            groups: vec!["sg-1".into()],
+        }
     }
 
     fn token() -> ClientToken {
@@ -166,10 +215,24 @@ mod tests {
         let metadata = input.metadata_options().unwrap();
         assert_eq!(metadata.http_tokens(), Some(&HttpTokensState::Required));
         assert_eq!(metadata.http_put_response_hop_limit(), Some(1));
-        let kinds: Vec<_> = input.tag_specifications().iter().filter_map(|spec| spec.resource_type()).collect();
-        assert_eq!(kinds, [&ResourceType::Instance, &ResourceType::Volume, &ResourceType::NetworkInterface]);
+        let kinds: Vec<_> = input
+            .tag_specifications()
+            .iter()
+            .filter_map(|spec| spec.resource_type())
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                &ResourceType::Instance,
+                &ResourceType::Volume,
+                &ResourceType::NetworkInterface
+            ]
+        );
         for specification in input.tag_specifications() {
-            let uuid = specification.tags().iter().find(|tag| tag.key() == Some(tags::CLUSTER_UUID));
+            let uuid = specification
+                .tags()
+                .iter()
+                .find(|tag| tag.key() == Some(tags::CLUSTER_UUID));
             assert_eq!(uuid.and_then(|tag| tag.value()), Some("uuid-1"));
         }
     }
@@ -189,7 +252,9 @@ mod tests {
             let input = run_instances(&spec, &token(), &resolved(), b"").unwrap();
             assert_eq!(input.subnet_id(), None);
             assert!(input.security_group_ids().is_empty());
-            let [interface] = input.network_interfaces() else { panic!() };
+            let [interface] = input.network_interfaces() else {
+                panic!()
+            };
             assert_eq!(interface.associate_public_ip_address(), Some(public));
             assert_eq!(interface.delete_on_termination(), Some(true));
             assert_eq!(interface.subnet_id(), Some("subnet-1"));
@@ -216,19 +281,33 @@ mod tests {
         spec.machine.ephemeral_drives = true;
         let input = run_instances(&spec, &token(), &resolved(), b"").unwrap();
         let mappings = input.block_device_mappings();
-        let ends: Vec<_> = mappings.iter().filter_map(|it| it.ebs()).map(|ebs| ebs.delete_on_termination()).collect();
+        let ends: Vec<_> = mappings
+            .iter()
+            .filter_map(|it| it.ebs())
+            .map(|ebs| ebs.delete_on_termination())
+            .collect();
         assert_eq!(ends, [Some(true), Some(false)]);
         let drives: Vec<_> = mappings.iter().filter_map(|it| it.virtual_name()).collect();
         assert_eq!(drives, ["ephemeral1", "ephemeral2", "ephemeral3"]);
         spec.machine.volumes[0].size_gib = Some(u32::MAX);
-        assert!(run_instances(&spec, &token(), &resolved(), b"").unwrap_err().message.contains("/dev/sdf"));
+        assert!(
+            run_instances(&spec, &token(), &resolved(), b"")
+                .unwrap_err()
+                .message
+                .contains("/dev/sdf")
+        );
     }
 
     #[test]
     fn a_batch_needs_a_type_and_members() {
         let mut none = spec();
         none.instance_type = None;
-        assert!(run_instances(&none, &token(), &resolved(), b"").unwrap_err().message.contains("ec2_size"));
+        assert!(
+            run_instances(&none, &token(), &resolved(), b"")
+                .unwrap_err()
+                .message
+                .contains("ec2_size")
+        );
         let mut empty = spec();
         empty.members.clear();
         run_instances(&empty, &token(), &resolved(), b"").unwrap_err();
@@ -237,7 +316,10 @@ mod tests {
     #[test]
     fn spot_and_placement_are_asked_for() {
         let mut spec = spec();
-        spec.machine.spot = Some(SpotSpec { max_price: Some("0.05".into()), fallback: true });
+        spec.machine.spot = Some(SpotSpec {
+            max_price: Some("0.05".into()),
+            fallback: true,
+        });
         spec.machine.placement_group = Some("pg".into());
         spec.machine.instance_profile_name = Some("role".into());
         let input = run_instances(&spec, &token(), &resolved(), b"").unwrap();
