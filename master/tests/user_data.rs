@@ -6,14 +6,16 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aot_master::provider::BootSpec;
 use aot_master::provider::ec2::user_data::render;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 const AGENT: &[u8] = b"#!/bin/sh\necho agent\n";
+const LIMIT: Duration = Duration::from_secs(40);
 const TOKEN: &str = "00ffcafe";
 
 /// What was asked, as `METHOD PATH`, with the body.
@@ -103,10 +105,12 @@ fn master(mood: Mood, log: Log) -> (SocketAddr, String) {
     let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".into()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+    // OpenSSL takes a leaf that is named as its issuer for self-signed.
+    leaf.distinguished_name = rcgen::DistinguishedName::new();
+    leaf.distinguished_name
+        .push(rcgen::DnType::CommonName, "master");
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
         .with_no_client_auth()
@@ -159,7 +163,7 @@ fn tools(folder: &Path, tool: &str) -> Option<PathBuf> {
     let bin = folder.join("bin");
     fs::create_dir(&bin).unwrap();
     let everywhere =
-        "sh cat sed rm cp mv mkdir chmod mktemp tr cut tail sleep sha256sum printf grep";
+        "sh cat sed rm cp mv mkdir chmod mktemp tr cut head sleep sha256sum printf grep";
     let search = std::env::var("PATH").unwrap();
     let find = |name: &str| {
         search
@@ -244,7 +248,7 @@ fn run(tool: &str, mood: Mood, arch: &str) -> Option<Ran> {
     } else {
         "/bin/sh"
     };
-    let output = Command::new(shell)
+    let child = Command::new(shell)
         .arg(&path)
         .env_clear()
         .env("PATH", &bin)
@@ -252,14 +256,31 @@ fn run(tool: &str, mood: Mood, arch: &str) -> Option<Ran> {
         .env("AOT_ROOT", folder.path().join("root"))
         .env("AOT_IMDS", format!("http://{}", imds()))
         .env("AOT_ARCH", arch)
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let output = ended(child);
     let log = log.lock().unwrap().clone();
     Some(Ran {
         folder,
         output,
         log,
     })
+}
+
+/// Its end; a script that runs too long is ended, and the test with it.
+fn ended(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    if let Ok(output) = told.recv_timeout(LIMIT) {
+        return output.unwrap();
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    panic!(
+        "not done in time: {}",
+        String::from_utf8_lossy(&told.recv().unwrap().unwrap().stderr)
+    );
 }
 
 fn steps(ran: &Ran) -> Vec<String> {
