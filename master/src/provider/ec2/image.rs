@@ -58,16 +58,15 @@ pub fn parse(text: &str) -> Result<Wanted, ProviderError> {
             "image {text:?}: this version cannot read SSM parameters; name the image by its id or as name:PATTERN@OWNER"
         )));
     }
-    if let Some((name, owner)) = text
+    let rest = text
         .strip_prefix("name:")
-        .and_then(|rest| rest.rsplit_once('@'))
+        .and_then(|rest| rest.rsplit_once('@'));
+    if let Some((name, owner)) = rest.filter(|(name, owner)| !name.is_empty() && !owner.is_empty())
     {
-        if !name.is_empty() && !owner.is_empty() {
-            return Ok(Wanted::Newest(Pattern {
-                owner: owner.into(),
-                name: name.into(),
-            }));
-        }
+        return Ok(Wanted::Newest(Pattern {
+            owner: owner.into(),
+            name: name.into(),
+        }));
     }
     let known: Vec<&str> = ALIASES.iter().map(|(alias, ..)| *alias).collect();
     Err(invalid(format!(
