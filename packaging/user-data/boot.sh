@@ -19,7 +19,7 @@ cat > "$work/auth" <<'AOT_END'
 Authorization: Bearer @TOKEN@
 Content-Type: application/json
 AOT_END
-cat > "$work/http.py" <<'AOT_END'
+cat > "$work/aot_fetch.py" <<'AOT_END'
 import ssl, sys, urllib.request
 method, url, out, headers, body, ca = sys.argv[1:7]
 lines = [l.rstrip("\n").split(": ", 1) for l in open(headers)]
@@ -28,12 +28,14 @@ request = urllib.request.Request(url, data=data, headers=dict(lines), method=met
 handlers = [urllib.request.ProxyHandler({})]
 if url.startswith("https:"):
     handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
-with urllib.request.build_opener(*handlers).open(request, timeout=60) as answer, open(out, "wb") as file:
-    while True:
+try:
+    with urllib.request.build_opener(*handlers).open(request, timeout=60) as answer, open(out, "wb") as file:
         piece = answer.read(65536)
-        if not piece:
-            break
-        file.write(piece)
+        while piece:
+            file.write(piece)
+            piece = answer.read(65536)
+except Exception as error:
+    sys.exit(str(error))
 AOT_END
 say() { echo "aot: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -47,12 +49,12 @@ http() {
     curl "$@" -X "$m" -o "$o" "$u"
   elif have wget && wget --version 2>/dev/null | grep -q GNU; then
     sed 's/^/header = /' "$4" > "$work/wgetrc"
-    set -- "$@" --config="$work/wgetrc" -q --no-proxy --ca-certificate="$work/ca" --tries=1 --timeout=30
+    set -- "$@" --config="$work/wgetrc" -nv --no-proxy --ca-certificate="$work/ca" --tries=1 --timeout=30
     [ -z "$5" ] || set -- "$@" --body-file="$5"
     m=$1 u=$2 o=$3; shift 6
     wget "$@" --method="$m" -O "$o" "$u"
   elif have python3; then
-    python3 "$work/http.py" "$1" "$2" "$3" "$4" "$5" "$work/ca"
+    python3 -I "$work/aot_fetch.py" "$1" "$2" "$3" "$4" "$5" "$work/ca"
   else
     say "none of curl, wget, python3 is installed: the agent cannot be fetched"
     return 9
@@ -64,7 +66,7 @@ beacon() {
   detail=$(printf %s "$2" | tr -d '\\"' | tr '\000-\037' ' ' | cut -c1-500)
   printf '{"machine_id":"%s","step":"%s","detail":"%s"}' "$machine" "$1" "$detail" > "$work/beacon"
   for m in $masters; do
-    http POST "https://$m/v1/boot" /dev/null "$work/auth" "$work/beacon" 10 && return 0
+    http POST "https://$m/v1/boot" /dev/null "$work/auth" "$work/beacon" 10 2>/dev/null && return 0
   done
   return 0
 }
@@ -76,7 +78,7 @@ fail() {
 retry() {
   what=$1 tries=0 delay=1; shift
   while ! "$@"; do
-    [ $((tries % 10)) -ne 0 ] || beacon failed "$what: try $((tries + 1)): $(tail -n 1 "$work/err" 2>/dev/null)"
+    [ $((tries % 10)) -ne 0 ] || beacon failed "$what: try $((tries + 1)): $(head -n 1 "$work/err" 2>/dev/null)"
     tries=$((tries + 1))
     sleep "$delay"
     delay=$((delay * 2)); [ "$delay" -le 30 ] || delay=30
@@ -127,5 +129,5 @@ cat > "$root/etc/systemd/system/aot-agent.service" <<'AOT_END'
 AOT_END
 beacon config-written ""
 "$systemctl" daemon-reload
-"$systemctl" enable --now aot-agent.service > "$work/err" 2>&1 || fail "systemctl: $(tail -n 1 "$work/err")"
+"$systemctl" enable --now aot-agent.service > "$work/err" 2>&1 || fail "systemctl: $(head -n 1 "$work/err")"
 beacon service-started ""

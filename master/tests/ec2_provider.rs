@@ -1,0 +1,75 @@
+//! The contract of providers on EC2, or on what stands in for it: runs where `AOT_EC2=1`, with the AWS SDK's own settings
+//! (`AWS_ENDPOINT_URL` for a fake). `AOT_EC2_AMI`, `AOT_EC2_TYPE`, `AOT_EC2_SUBNET` and `AOT_EC2_GROUP` say what to launch;
+//! `AOT_EC2_TOKENS=0` is for fakes that don't know client tokens.
+
+use aot_master::provider::ec2::Ec2Provider;
+use aot_master::provider::{ClientToken, ErrorKind, Leftovers, Provider, contract};
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn wanted() -> bool {
+    let wanted = setting("AOT_EC2").as_deref() == Some("1");
+    if !wanted {
+        println!("skipped: AOT_EC2=1 is not set");
+    }
+    wanted
+}
+
+fn spec(count: usize) -> aot_master::provider::LaunchSpec {
+    let mut spec = contract::sample_spec(
+        "contract",
+        &ulid::Ulid::generate().to_string().to_lowercase(),
+        count,
+    );
+    spec.machine.ami = Some(setting("AOT_EC2_AMI").unwrap_or_else(|| "al2023".into()));
+    spec.instance_type = Some(setting("AOT_EC2_TYPE").unwrap_or_else(|| "t3.micro".into()));
+    spec.subnet = setting("AOT_EC2_SUBNET");
+    spec.machine.security_groups = setting("AOT_EC2_GROUP").into_iter().collect();
+    spec
+}
+
+#[tokio::test]
+async fn ec2_keeps_the_contract() {
+    if !wanted() {
+        return;
+    }
+    let provider = Ec2Provider::new(None).await;
+    let tokens = setting("AOT_EC2_TOKENS").as_deref() != Some("0");
+    contract::check_all(&provider, &spec(3), tokens).await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named_before_anything_is_made() {
+    if !wanted() {
+        return;
+    }
+    let provider = Ec2Provider::new(None).await;
+    type Spoil = fn(&mut aot_master::provider::LaunchSpec);
+    let cases: [(&str, Spoil); 4] = [
+        ("no-such-group", |spec| {
+            spec.machine.security_groups = vec!["no-such-group".into()]
+        }),
+        ("no-such-subnet", |spec| {
+            spec.subnet = Some("no-such-subnet".into())
+        }),
+        ("no-such-image", |spec| {
+            spec.machine.ami = Some("name:no-such-image*@self".into())
+        }),
+        ("ssm:", |spec| spec.machine.ami = Some("ssm:/aws/x".into())),
+    ];
+    for (name, spoil) in cases {
+        let mut spec = spec(1);
+        spoil(&mut spec);
+        let token = ClientToken(format!("wrong-{}", spec.cluster.uuid));
+        let error = provider.launch(&spec, &token).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.leftovers),
+            (ErrorKind::Invalid, Leftovers::None),
+            "{name}: {error}"
+        );
+        assert!(error.message.contains(name), "{error}");
+        assert!(provider.describe(&spec.cluster).await.unwrap().is_empty());
+    }
+}
