@@ -124,7 +124,10 @@ pub trait Provider: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
 
     /// Every machine with the cluster's tag, terminated ones too, all pages. Absence proves nothing.
-    fn describe<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
+    fn describe<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
 
     /// Asks for a change of state; returns once the provider has taken it. Safe to repeat.
     fn lifecycle<'a>(
@@ -150,7 +153,10 @@ pub trait Provider: Send + Sync {
 
     /// Deletes what the cluster left besides machines, once all of those are gone. One line for each thing and its
     /// final state.
-    fn cleanup<'a>(&'a self, cluster: &'a ClusterRef) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
+    fn cleanup<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
 }
 
 /// One line of a cleanup's receipt.

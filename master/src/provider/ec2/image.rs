@@ -58,18 +58,6 @@ pub fn parse(text: &str) -> Result<Wanted, ProviderError> {
             "image {text:?}: this version cannot read SSM parameters; name the image by its id or as name:PATTERN@OWNER"
         )));
     }
-<<<<<<< HEAD
-    if let Some((name, owner)) = text
-        .strip_prefix("name:")
-        .and_then(|rest| rest.rsplit_once('@'))
-    {
-        if !name.is_empty() && !owner.is_empty() {
-            return Ok(Wanted::Newest(Pattern {
-                owner: owner.into(),
-                name: name.into(),
-            }));
-        }
-=======
     let rest = text
         .strip_prefix("name:")
         .and_then(|rest| rest.rsplit_once('@'));
@@ -79,7 +67,6 @@ pub fn parse(text: &str) -> Result<Wanted, ProviderError> {
             owner: owner.into(),
             name: name.into(),
         }));
->>>>>>> provider
     }
     let known: Vec<&str> = ALIASES.iter().map(|(alias, ..)| *alias).collect();
     Err(invalid(format!(
