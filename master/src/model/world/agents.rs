@@ -40,11 +40,7 @@ impl World {
             });
             instance.happen(Happened::Enrolled);
             instance.note.clear();
-            self.tell(
-                &at,
-                "instance-enrolled",
-                format!("{} enrolled", at.instance),
-            );
+            self.tell(&at, "instance-enrolled", "enrolled");
         }
         Answer::Granted(Granted {
             at,
