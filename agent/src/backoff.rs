@@ -14,7 +14,11 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `base`, never above `most`.
     pub fn new(base: Duration, most: Duration) -> Self {
-        Self { base, most, ceiling: base }
+        Self {
+            base,
+            most,
+            ceiling: base,
+        }
     }
 
     /// The next wait; `unit` is a random number in [0, 1).

@@ -10,7 +10,10 @@ pub struct Marks {
 impl Marks {
     /// The marks of a cluster.
     pub fn of_cluster(cluster: &str) -> Self {
-        Self { begin: format!("# BEGIN aot cluster {cluster}"), end: format!("# END aot cluster {cluster}") }
+        Self {
+            begin: format!("# BEGIN aot cluster {cluster}"),
+            end: format!("# END aot cluster {cluster}"),
+        }
     }
 }
 
@@ -54,7 +57,10 @@ fn is_mark(line: &[u8], mark: &str) -> bool {
 }
 
 fn push_block(out: &mut Vec<u8>, marks: &Marks, lines: &[String]) {
-    for line in std::iter::once(&marks.begin).chain(lines).chain(std::iter::once(&marks.end)) {
+    for line in std::iter::once(&marks.begin)
+        .chain(lines)
+        .chain(std::iter::once(&marks.end))
+    {
         out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
     }
@@ -77,12 +83,32 @@ mod tests {
             ("empty", "", one.to_owned()),
             ("at the end", "a\n", format!("a\n{one}")),
             ("no line end", "a", format!("a\n{one}")),
-            ("in the middle", "a\n# BEGIN aot cluster c\nold\n# END aot cluster c\nb", format!("a\n{one}b")),
+            (
+                "in the middle",
+                "a\n# BEGIN aot cluster c\nold\n# END aot cluster c\nb",
+                format!("a\n{one}b"),
+            ),
             ("twice", &format!("{one}a\n{one}"), format!("{one}a\n")),
-            ("another cluster's", "# BEGIN aot cluster d\n# END aot cluster d\n", format!("# BEGIN aot cluster d\n# END aot cluster d\n{one}")),
-            ("no last line", "# BEGIN aot cluster c\nkey of a person\n", format!("{one}key of a person\n")),
-            ("no last line, then a block", &format!("# BEGIN aot cluster c\nkept\n{one}"), format!("{one}kept\n")),
-            ("line ends of elsewhere", "# BEGIN aot cluster c\r\nold\r\n# END aot cluster c\r\nb\r\n", format!("{one}b\r\n")),
+            (
+                "another cluster's",
+                "# BEGIN aot cluster d\n# END aot cluster d\n",
+                format!("# BEGIN aot cluster d\n# END aot cluster d\n{one}"),
+            ),
+            (
+                "no last line",
+                "# BEGIN aot cluster c\nkey of a person\n",
+                format!("{one}key of a person\n"),
+            ),
+            (
+                "no last line, then a block",
+                &format!("# BEGIN aot cluster c\nkept\n{one}"),
+                format!("{one}kept\n"),
+            ),
+            (
+                "line ends of elsewhere",
+                "# BEGIN aot cluster c\r\nold\r\n# END aot cluster c\r\nb\r\n",
+                format!("{one}b\r\n"),
+            ),
         ] {
             assert_eq!(replaced(text, &["x"]), want, "{name}");
         }

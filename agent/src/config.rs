@@ -158,11 +158,18 @@ impl Config {
             path: path.to_owned(),
             message: error.message().to_owned(),
         })?;
-        let bad = |why: &str| Error::Bad { path: path.to_owned(), why: why.to_owned() };
+        let bad = |why: &str| Error::Bad {
+            path: path.to_owned(),
+            why: why.to_owned(),
+        };
         if raw.master.is_empty() {
             return Err(bad("master names no address, [\"host:port\"] is wanted"));
         }
-        if let Some(wrong) = raw.master.iter().find(|address| split_address(address).is_none()) {
+        if let Some(wrong) = raw
+            .master
+            .iter()
+            .find(|address| split_address(address).is_none())
+        {
             return Err(bad(&format!("master {wrong:?} is not host:port")));
         }
         let ca_pem = match (raw.ca_pem, raw.ca_file) {
@@ -195,13 +202,19 @@ impl Config {
 /// `host:port` or `[v6]:port` in its parts.
 pub fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let port = port.parse().ok()?;
     (!host.is_empty() && port != 0).then_some((host, port))
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -219,7 +232,10 @@ mod tests {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.state_dir, Path::new("/var/lib/aot"));
         assert_eq!(config.etc_dir, Path::new("/etc"));
-        assert!(!format!("{config:?}").contains("5ec4e7"), "the token is printed");
+        assert!(
+            !format!("{config:?}").contains("5ec4e7"),
+            "the token is printed"
+        );
     }
 
     #[test]
@@ -231,12 +247,18 @@ mod tests {
             ("two cas", format!("{GOOD}ca_file = \"/y\"\n"), "ca_pem"),
             ("unknown key", format!("{GOOD}mastr = 1\n"), "mastr"),
             ("no reboot", format!("{GOOD}reboot = []\n"), "reboot"),
-            ("no machine", GOOD.replace("machine_id = \"local-1\"", ""), "machine_id"),
+            (
+                "no machine",
+                GOOD.replace("machine_id = \"local-1\"", ""),
+                "machine_id",
+            ),
         ] {
             let error = parse(&text).expect_err(name).to_string();
             assert!(error.contains(word), "{name}: {error}");
         }
-        let error = parse(&GOOD.replace("token = \"5ec4e7\"", "token = 5ec4e7")).expect_err("no string").to_string();
+        let error = parse(&GOOD.replace("token = \"5ec4e7\"", "token = 5ec4e7"))
+            .expect_err("no string")
+            .to_string();
         assert!(!error.contains("5ec4e7"), "the token is in {error}");
     }
 

@@ -31,15 +31,27 @@ pub struct Sources {
 
 /// The report, with `cloud` as its part of that name. Blocking.
 pub fn collect(sources: &Sources, cloud: Option<Value>) -> FactsReport {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     let mut node = Map::new();
     let mut set = |key: &str, value: Value| {
         node.insert(key.to_owned(), value);
     };
     set("os", os(&sources.etc_dir));
     set("hostname", json!(hostname));
-    set("fqdn", json!(fqdn(&hostname, &fs::read_to_string(sources.etc_dir.join("hosts")).unwrap_or_default())));
-    set("cpus", json!(std::thread::available_parallelism().map_or(1, usize::from)));
+    set(
+        "fqdn",
+        json!(fqdn(
+            &hostname,
+            &fs::read_to_string(sources.etc_dir.join("hosts")).unwrap_or_default()
+        )),
+    );
+    set(
+        "cpus",
+        json!(std::thread::available_parallelism().map_or(1, usize::from)),
+    );
     set("memory_bytes", json!(memory()));
     set("disks", disks());
     set("interfaces", interfaces());
@@ -64,10 +76,18 @@ pub fn collect(sources: &Sources, cloud: Option<Value>) -> FactsReport {
     FactsReport {
         node_json: bounded(node),
         ssh_host_keys,
-        root_public_key: key(sshkeys::user_key(&sources.root_home, &format!("root@{hostname}"), None)),
-        user_public_key: user
-            .as_ref()
-            .map_or_else(String::new, |user| key(sshkeys::user_key(&user.home, &format!("{}@{hostname}", user.name), Some(user)))),
+        root_public_key: key(sshkeys::user_key(
+            &sources.root_home,
+            &format!("root@{hostname}"),
+            None,
+        )),
+        user_public_key: user.as_ref().map_or_else(String::new, |user| {
+            key(sshkeys::user_key(
+                &user.home,
+                &format!("{}@{hostname}", user.name),
+                Some(user),
+            ))
+        }),
         main_user: user.map_or_else(String::new, |user| user.name),
     }
 }
@@ -91,10 +111,21 @@ pub fn is_news(old: &FactsReport, new: &FactsReport) -> bool {
         if let Some(node) = node.as_object_mut() {
             node.retain(|key, _| !VOLATILE.contains(&key.as_str()));
         }
-        for disk in node.get_mut("disks").and_then(Value::as_array_mut).into_iter().flatten() {
+        for disk in node
+            .get_mut("disks")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             disk.as_object_mut().map(|disk| disk.remove("free"));
         }
-        (FactsReport { node_json: String::new(), ..report.clone() }, node)
+        (
+            FactsReport {
+                node_json: String::new(),
+                ..report.clone()
+            },
+            node,
+        )
     };
     stable(old) != stable(new)
 }
@@ -105,10 +136,17 @@ fn os(etc_dir: &Path) -> Value {
         .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
         .unwrap_or_default();
     let field = |key: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        value.map(|value| value.trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value
+            .map(|value| value.trim_matches(['"', '\'']).to_owned())
+            .unwrap_or_default()
     };
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     // Targets say `fact:os.name=debian`: the name is the short one, the long one is kept beside it.
     json!({
         "name": field("ID"), "version": field("VERSION_ID"), "id": field("ID"), "pretty_name": field("PRETTY_NAME"),
@@ -118,28 +156,39 @@ fn os(etc_dir: &Path) -> Value {
 
 /// The name with a domain that hosts(5) has for this host name, else the host name.
 fn fqdn(hostname: &str, hosts: &str) -> String {
-    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let lines = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
     let mut names = lines.map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
     let found = names.find_map(|names| {
         let prefix = format!("{hostname}.");
-        names.contains(&hostname).then(|| names.iter().find(|name| name.starts_with(&prefix)).copied())?
+        names
+            .contains(&hostname)
+            .then(|| names.iter().find(|name| name.starts_with(&prefix)).copied())?
     });
     found.unwrap_or(hostname).to_owned()
 }
 
 fn uptime() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
+    text.split(['.', ' '])
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0)
 }
 
 fn memory() -> u64 {
-    let Ok(mut system) = System::new() else { return 0 };
+    let Ok(mut system) = System::new() else {
+        return 0;
+    };
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     system.total_memory()
 }
 
 fn disks() -> Value {
-    let Ok(disks) = Disks::new_with_refreshed_list() else { return Value::Null };
+    let Ok(disks) = Disks::new_with_refreshed_list() else {
+        return Value::Null;
+    };
     let disks = disks.into_iter().map(|disk| {
         json!({
             "mount": disk.mount_point().to_string_lossy(), "fs": disk.file_system().to_string_lossy(),
@@ -150,7 +199,9 @@ fn disks() -> Value {
 }
 
 fn interfaces() -> Value {
-    let Ok(networks) = Networks::new_with_refreshed_list() else { return Value::Null };
+    let Ok(networks) = Networks::new_with_refreshed_list() else {
+        return Value::Null;
+    };
     let mut all: Vec<(String, Value)> = networks
         .iter()
         .map(|(name, data)| {
@@ -207,28 +258,61 @@ mod tests {
     #[test]
     fn a_report_has_every_part() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("os-release"), "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian 12'\n").unwrap();
-        let sources = Sources { etc_dir: dir.path().into(), root_home: dir.path().into(), boot_id: "b".into(), main_user: "nobody-here".into() };
+        fs::write(
+            dir.path().join("os-release"),
+            "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian 12'\n",
+        )
+        .unwrap();
+        let sources = Sources {
+            etc_dir: dir.path().into(),
+            root_home: dir.path().into(),
+            boot_id: "b".into(),
+            main_user: "nobody-here".into(),
+        };
         let report = collect(&sources, Some(json!({"instance_id": "i-1"})));
         let node: Value = serde_json::from_str(&report.node_json).unwrap();
-        assert_eq!((&node["os"]["name"], &node["os"]["version"]), (&json!("debian"), &json!("12")));
-        assert_eq!((&node["cloud"]["instance_id"], &node["boot_id"]), (&json!("i-1"), &json!("b")));
+        assert_eq!(
+            (&node["os"]["name"], &node["os"]["version"]),
+            (&json!("debian"), &json!("12"))
+        );
+        assert_eq!(
+            (&node["cloud"]["instance_id"], &node["boot_id"]),
+            (&json!("i-1"), &json!("b"))
+        );
         assert!(node["memory_bytes"].as_u64().unwrap() > 1 << 20);
         assert!(node["cpus"].as_u64().unwrap() >= 1);
-        assert!(node["interfaces"].as_array().unwrap().iter().any(|i| i["name"] == "lo"), "{node}");
-        assert_eq!((report.ssh_host_keys.len(), report.main_user.as_str()), (1, ""));
+        assert!(
+            node["interfaces"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|i| i["name"] == "lo"),
+            "{node}"
+        );
+        assert_eq!(
+            (report.ssh_host_keys.len(), report.main_user.as_str()),
+            (1, "")
+        );
         assert!(report.root_public_key.starts_with("ssh-ed25519"));
     }
 
     #[test]
     fn only_news_are_news() {
-        let report = |uptime: u64, free: u64, cpus: u64| FactsReport {
+        let report = |uptime: u64, free: u64, cpus: u64| {
+            FactsReport {
             node_json: json!({"uptime_seconds": uptime, "cpus": cpus, "disks": [{"mount": "/", "free": free}]}).to_string(),
             ..FactsReport::default()
+        }
         };
         assert!(!is_news(&report(1, 1, 2), &report(9, 9, 2)));
         assert!(is_news(&report(1, 1, 2), &report(1, 1, 4)));
-        assert!(is_news(&report(1, 1, 2), &FactsReport { root_public_key: "k".into(), ..report(1, 1, 2) }));
+        assert!(is_news(
+            &report(1, 1, 2),
+            &FactsReport {
+                root_public_key: "k".into(),
+                ..report(1, 1, 2)
+            }
+        ));
     }
 
     #[test]
@@ -241,7 +325,9 @@ mod tests {
     #[test]
     fn facts_that_are_too_long_lose_the_long_parts_first() {
         let long = Value::String("x".repeat(MAX_FACTS_BYTES));
-        let node: Map<String, Value> = [("cpus".into(), json!(2)), ("disks".into(), long)].into_iter().collect();
+        let node: Map<String, Value> = [("cpus".into(), json!(2)), ("disks".into(), long)]
+            .into_iter()
+            .collect();
         let text = bounded(node);
         assert!(text.len() < 100 && text.contains("\"cpus\":2"), "{text}");
     }

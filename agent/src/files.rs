@@ -20,10 +20,14 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 /// As open(2), write(2), rename(2); then the old file is untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new().prefix(".aot-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(dir)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".aot-")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(dir)?;
     file.write_all(bytes)?;
     // The umask was applied at creation: the mode is what was asked for only now.
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
@@ -42,14 +46,20 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// As open(2), write(2), fsync(2).
 pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_data()
 }
 
 /// The file's text, trimmed; `None` when it can't be read.
 pub fn trimmed(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
 }
 
 /// SHA-256 in lower-case hex.
@@ -73,12 +83,22 @@ mod tests {
         write_atomic(&path, b"one", 0o644).unwrap();
         write_atomic(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "a temporary file was left"
+        );
     }
 
     #[test]
     fn hex_of_a_known_digest() {
-        assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            sha256_hex(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

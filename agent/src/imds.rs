@@ -56,7 +56,10 @@ impl Imds {
     pub async fn open(base: &str) -> Result<Self, Error> {
         let header = ("X-aws-ec2-metadata-token-ttl-seconds", "300");
         let token = ask(base, Method::PUT, "/latest/api/token", header).await?;
-        Ok(Self { base: base.to_owned(), token })
+        Ok(Self {
+            base: base.to_owned(),
+            token,
+        })
     }
 
     /// The text at `path`, such as `/latest/meta-data/instance-id`.
@@ -64,7 +67,13 @@ impl Imds {
     /// # Errors
     /// When the service does not answer, or has nothing there (404).
     pub async fn get(&self, path: &str) -> Result<String, Error> {
-        ask(&self.base, Method::GET, path, ("X-aws-ec2-metadata-token", &self.token)).await
+        ask(
+            &self.base,
+            Method::GET,
+            path,
+            ("X-aws-ec2-metadata-token", &self.token),
+        )
+        .await
     }
 
     /// As [`Imds::get`]; `None` when there is nothing there.
@@ -80,27 +89,52 @@ impl Imds {
     }
 }
 
-async fn ask(base: &str, method: Method, path: &str, header: (&str, &str)) -> Result<String, Error> {
+async fn ask(
+    base: &str,
+    method: Method,
+    path: &str,
+    header: (&str, &str),
+) -> Result<String, Error> {
     let answer = timeout(TIMEOUT, exchange(base, method, path, header)).await;
     match answer {
-        Err(_) => Err(Error::Timeout { path: path.to_owned() }),
-        Ok(Err(why)) => Err(Error::Broken { path: path.to_owned(), why: why.to_string() }),
+        Err(_) => Err(Error::Timeout {
+            path: path.to_owned(),
+        }),
+        Ok(Err(why)) => Err(Error::Broken {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }),
         Ok(Ok((StatusCode::OK, text))) => Ok(text),
-        Ok(Ok((status, _))) => Err(Error::Status { path: path.to_owned(), status: status.as_u16() }),
+        Ok(Ok((status, _))) => Err(Error::Status {
+            path: path.to_owned(),
+            status: status.as_u16(),
+        }),
     }
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(base: &str, method: Method, path: &str, header: (&str, &str)) -> Result<(StatusCode, String), AnyError> {
-    let authority = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
-    let address = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+async fn exchange(
+    base: &str,
+    method: Method,
+    path: &str,
+    header: (&str, &str),
+) -> Result<(StatusCode, String), AnyError> {
+    let authority = base
+        .strip_prefix("http://")
+        .unwrap_or(base)
+        .trim_end_matches('/');
+    let address = if authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    {
         authority.to_owned()
     } else {
         format!("{authority}:80")
     };
     let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -111,7 +145,10 @@ async fn exchange(base: &str, method: Method, path: &str, header: (&str, &str)) 
     let answer = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), MOST_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
         Ok((status, String::from_utf8(body.into())?))
     };
     tokio::join!(answer, connection).0
@@ -135,15 +172,16 @@ mod tests {
                 }
             }
             let text = String::from_utf8_lossy(&bytes[..len]).to_lowercase();
-            let answer = if text.starts_with("put /latest/api/token") && text.contains("ttl-seconds: 300") {
-                "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nt0k"
-            } else if !text.contains("x-aws-ec2-metadata-token: t0k") {
-                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
-            } else if text.starts_with("get /latest/meta-data/instance-id ") {
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\ni-0abc\r\n0\r\n\r\n"
-            } else {
-                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
-            };
+            let answer =
+                if text.starts_with("put /latest/api/token") && text.contains("ttl-seconds: 300") {
+                    "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nt0k"
+                } else if !text.contains("x-aws-ec2-metadata-token: t0k") {
+                    "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
+                } else if text.starts_with("get /latest/meta-data/instance-id ") {
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\ni-0abc\r\n0\r\n\r\n"
+                } else {
+                    "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+                };
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     }
@@ -154,8 +192,14 @@ mod tests {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(serve(listener));
         let imds = Imds::open(&base).await.unwrap();
-        assert_eq!(imds.get("/latest/meta-data/instance-id").await.unwrap(), "i-0abc");
-        assert_eq!(imds.find("/latest/meta-data/public-ipv4").await.unwrap(), None);
+        assert_eq!(
+            imds.get("/latest/meta-data/instance-id").await.unwrap(),
+            "i-0abc"
+        );
+        assert_eq!(
+            imds.find("/latest/meta-data/public-ipv4").await.unwrap(),
+            None
+        );
         server.abort();
         let _ = server.await;
         assert!(matches!(Imds::open(&base).await, Err(Error::Broken { .. })));
@@ -165,6 +209,9 @@ mod tests {
     async fn a_silent_service_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        assert!(matches!(Imds::open(&base).await, Err(Error::Timeout { .. })));
+        assert!(matches!(
+            Imds::open(&base).await,
+            Err(Error::Timeout { .. })
+        ));
     }
 }

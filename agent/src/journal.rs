@@ -93,11 +93,21 @@ impl Spec {
         let bad = |why: &str| Error::Bad(why.to_owned());
         let what = match &start.what {
             None => return Err(bad("it says neither command nor stage")),
-            Some(What::Exec(exec)) if exec.argv.first().is_none_or(String::is_empty) => return Err(bad("the command is empty")),
-            Some(What::Exec(exec)) => Work::Exec { argv: exec.argv.clone(), cwd: exec.cwd.clone(), user: exec.user.clone() },
+            Some(What::Exec(exec)) if exec.argv.first().is_none_or(String::is_empty) => {
+                return Err(bad("the command is empty"));
+            }
+            Some(What::Exec(exec)) => Work::Exec {
+                argv: exec.argv.clone(),
+                cwd: exec.cwd.clone(),
+                user: exec.user.clone(),
+            },
             Some(What::Stage(stage)) => {
                 let sha = &stage.bundle_sha256;
-                if sha.len() != 64 || !sha.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) {
+                if sha.len() != 64
+                    || !sha
+                        .bytes()
+                        .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+                {
                     return Err(bad("the bundle's SHA-256 is not 64 lower-case hex digits"));
                 }
                 Work::Stage {
@@ -111,17 +121,28 @@ impl Spec {
                 }
             }
         };
-        if let Some(key) = start.env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
+        if let Some(key) = start
+            .env
+            .keys()
+            .find(|key| key.is_empty() || key.contains(['=', '\0']))
+        {
             return Err(bad(&format!("{key:?} is no name of a variable")));
         }
         Ok(Self {
-            run_id: start.run_id.parse().map_err(|error: aot_proto::ids::BadId| bad(&error.to_string()))?,
+            run_id: start
+                .run_id
+                .parse()
+                .map_err(|error: aot_proto::ids::BadId| bad(&error.to_string()))?,
             job_id: start.job_id.clone(),
             boot_id: boot_id.to_owned(),
             timeout_ms: start.timeout_ms,
             silence_timeout_ms: start.silence_timeout_ms,
             output_cap_bytes: start.output_cap_bytes,
-            env: start.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            env: start
+                .env
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             what,
         })
     }
@@ -148,11 +169,15 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other?,
         };
-        let tombstones: HashSet<RunId> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        let tombstones: HashSet<RunId> =
+            text.lines().filter_map(|line| line.parse().ok()).collect();
         let mut runs = Vec::new();
         for entry in fs::read_dir(&runs_dir)? {
             let entry = entry?;
-            let id: Option<RunId> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let id: Option<RunId> = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
             match id {
                 Some(id) if !tombstones.contains(&id) => runs.push(id),
                 // Half made, or forgotten but not yet removed.
@@ -160,7 +185,15 @@ impl Journal {
             }
         }
         runs.sort_unstable();
-        Ok((Self { runs_dir, tombstones_path, tombstones, most_tombstones: MOST_TOMBSTONES }, runs))
+        Ok((
+            Self {
+                runs_dir,
+                tombstones_path,
+                tombstones,
+                most_tombstones: MOST_TOMBSTONES,
+            },
+            runs,
+        ))
     }
 
     /// Folder of a run.
@@ -232,7 +265,11 @@ impl Journal {
 /// # Errors
 /// As open(2) and flock(2).
 pub fn lock_if_free(dir: &Path) -> io::Result<Option<File>> {
-    let mut lock = File::options().create(true).append(true).mode(0o600).open(dir.join(crate::runner::shim::LOCK))?;
+    let mut lock = File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.join(crate::runner::shim::LOCK))?;
     lock.flush()?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
@@ -253,7 +290,10 @@ mod tests {
     fn start(id: RunId) -> StartRun {
         StartRun {
             run_id: id.to_string(),
-            what: Some(What::Exec(ExecSpec { argv: vec!["true".into()], ..ExecSpec::default() })),
+            what: Some(What::Exec(ExecSpec {
+                argv: vec!["true".into()],
+                ..ExecSpec::default()
+            })),
             ..StartRun::default()
         }
     }
@@ -275,7 +315,10 @@ mod tests {
         journal.forget(id(2)).unwrap();
         assert!(journal.knows(id(1)) && !journal.knows(id(2)));
         let (journal, runs) = Journal::open(dir.path()).unwrap();
-        assert!(runs.is_empty() && journal.knows(id(1)), "a tombstone is kept over a restart");
+        assert!(
+            runs.is_empty() && journal.knows(id(1)),
+            "a tombstone is kept over a restart"
+        );
     }
 
     #[test]
@@ -284,7 +327,9 @@ mod tests {
         let (mut journal, _) = Journal::open(dir.path()).unwrap();
         journal.most_tombstones = 10;
         for n in 0..11 {
-            journal.begin(&Spec::from_wire(&start(id(n)), "b").unwrap(), b"").unwrap();
+            journal
+                .begin(&Spec::from_wire(&start(id(n)), "b").unwrap(), b"")
+                .unwrap();
             journal.forget(id(n)).unwrap();
         }
         let (journal, _) = Journal::open(dir.path()).unwrap();
@@ -295,17 +340,61 @@ mod tests {
     #[test]
     fn a_run_that_means_nothing_is_refused() {
         let good = start(id(1));
-        let stage = |sha: &str| Some(What::Stage(StageSpec { bundle_sha256: sha.into(), ..StageSpec::default() }));
+        let stage = |sha: &str| {
+            Some(What::Stage(StageSpec {
+                bundle_sha256: sha.into(),
+                ..StageSpec::default()
+            }))
+        };
         for (name, bad) in [
-            ("no id", StartRun { run_id: "../../etc".into(), ..good.clone() }),
-            ("nothing", StartRun { what: None, ..good.clone() }),
-            ("no program", StartRun { what: Some(What::Exec(ExecSpec::default())), ..good.clone() }),
-            ("no digest", StartRun { what: stage("../x"), ..good.clone() }),
-            ("bad variable", StartRun { env: [("A=B".into(), "c".into())].into(), ..good.clone() }),
+            (
+                "no id",
+                StartRun {
+                    run_id: "../../etc".into(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "nothing",
+                StartRun {
+                    what: None,
+                    ..good.clone()
+                },
+            ),
+            (
+                "no program",
+                StartRun {
+                    what: Some(What::Exec(ExecSpec::default())),
+                    ..good.clone()
+                },
+            ),
+            (
+                "no digest",
+                StartRun {
+                    what: stage("../x"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "bad variable",
+                StartRun {
+                    env: [("A=B".into(), "c".into())].into(),
+                    ..good.clone()
+                },
+            ),
         ] {
             assert!(Spec::from_wire(&bad, "b").is_err(), "{name}");
         }
-        assert!(Spec::from_wire(&StartRun { what: stage(&"a".repeat(64)), ..good }, "b").is_ok());
+        assert!(
+            Spec::from_wire(
+                &StartRun {
+                    what: stage(&"a".repeat(64)),
+                    ..good
+                },
+                "b"
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -56,7 +56,10 @@ const KEPT: &str = "cluster_facts.pb";
 pub fn apply(places: &Places, cluster: &str, facts: &ClusterFacts) -> Result<(), Error> {
     let got = sha256_hex(&facts.facts_json);
     if got != facts.sha256 {
-        return Err(Error::Digest { got, wanted: facts.sha256.clone() });
+        return Err(Error::Digest {
+            got,
+            wanted: facts.sha256.clone(),
+        });
     }
     let etc = &places.etc_dir;
     let marks = Marks::of_cluster(cluster);
@@ -64,13 +67,27 @@ pub fn apply(places: &Places, cluster: &str, facts: &ClusterFacts) -> Result<(),
     let ssh = places.root_home.join(".ssh");
     make_dir(&ssh, 0o700)?;
     make_dir(&etc.join("ssh"), 0o755)?;
-    write_block(&ssh.join("authorized_keys"), &marks, &authorized_keys(&facts.peers), 0o600)?;
-    write_block(&etc.join("ssh/ssh_known_hosts"), &marks, &known_hosts(&facts.peers), 0o644)?;
+    write_block(
+        &ssh.join("authorized_keys"),
+        &marks,
+        &authorized_keys(&facts.peers),
+        0o600,
+    )?;
+    write_block(
+        &etc.join("ssh/ssh_known_hosts"),
+        &marks,
+        &known_hosts(&facts.peers),
+        0o644,
+    )?;
     write_block(&etc.join("hosts"), &marks, &hosts(&facts.peers), 0o644)?;
     // Last of what others see: who finds this generation here finds all of it in place.
     make_dir(&etc.join("aot"), 0o755)?;
     let state = json!({"generation": facts.generation, "sha256": facts.sha256, "complete": facts.complete, "missing": facts.missing});
-    write_file(&etc.join("aot/cluster_state.json"), format!("{state:#}\n").as_bytes(), 0o644)?;
+    write_file(
+        &etc.join("aot/cluster_state.json"),
+        format!("{state:#}\n").as_bytes(),
+        0o644,
+    )?;
     write_file(&places.state_dir.join(KEPT), &facts.encode_to_vec(), 0o600)
 }
 
@@ -81,19 +98,30 @@ pub fn kept(state_dir: &Path) -> Option<ClusterFacts> {
 
 /// Every peer's keys, one a line.
 fn authorized_keys(peers: &[Peer]) -> Vec<String> {
-    let lines = peers.iter().flat_map(|peer| &peer.public_keys).filter_map(|line| clean_key(line, true));
+    let lines = peers
+        .iter()
+        .flat_map(|peer| &peer.public_keys)
+        .filter_map(|line| clean_key(line, true));
     sorted(lines.collect())
 }
 
 /// Every peer's host keys for its name, host name and addresses (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 fn known_hosts(peers: &[Peer]) -> Vec<String> {
     let lines = peers.iter().flat_map(|peer| {
-        let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()].into_iter().filter(|name| is_host(name)).collect();
+        let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()]
+            .into_iter()
+            .filter(|name| is_host(name))
+            .collect();
         names.extend(addresses(peer));
         names.dedup();
         let names = names.join(",");
-        let keys = peer.ssh_host_keys.iter().filter_map(|line| clean_key(line, false));
-        keys.filter(|_| !names.is_empty()).map(|key| format!("{names} {key}")).collect::<Vec<_>>()
+        let keys = peer
+            .ssh_host_keys
+            .iter()
+            .filter_map(|line| clean_key(line, false));
+        keys.filter(|_| !names.is_empty())
+            .map(|key| format!("{names} {key}"))
+            .collect::<Vec<_>>()
     });
     lines.collect()
 }
@@ -102,7 +130,10 @@ fn known_hosts(peers: &[Peer]) -> Vec<String> {
 fn hosts(peers: &[Peer]) -> Vec<String> {
     let lines = peers.iter().filter_map(|peer| {
         let address = addresses(peer).next()?;
-        let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()].into_iter().filter(|name| is_host(name)).collect();
+        let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()]
+            .into_iter()
+            .filter(|name| is_host(name))
+            .collect();
         names.dedup();
         (!names.is_empty()).then(|| format!("{address} {}", names.join(" ")))
     });
@@ -110,12 +141,19 @@ fn hosts(peers: &[Peer]) -> Vec<String> {
 }
 
 fn addresses(peer: &Peer) -> impl Iterator<Item = &str> {
-    peer.addresses.iter().map(String::as_str).filter(|address| address.parse::<IpAddr>().is_ok())
+    peer.addresses
+        .iter()
+        .map(String::as_str)
+        .filter(|address| address.parse::<IpAddr>().is_ok())
 }
 
 /// What a peer claims as its name must not be able to write a second field or line.
 fn is_host(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
+    !name.is_empty()
+        && name.len() <= 253
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
 }
 
 /// `type base64 [comment]` and nothing else: no options, which could run a command, and no second line.
@@ -123,13 +161,24 @@ fn clean_key(line: &str, comment: bool) -> Option<String> {
     let mut words = line.split_ascii_whitespace();
     let (kind, key) = (words.next()?, words.next()?);
     let kinds = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
-    let good_kind = kinds.iter().any(|known| kind.starts_with(known)) && kind.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.@".contains(&c));
-    let good_key = key.starts_with("AAAA") && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c));
+    let good_kind = kinds.iter().any(|known| kind.starts_with(known))
+        && kind
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"-.@".contains(&c));
+    let good_key = key.starts_with("AAAA")
+        && key
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c));
     if !good_kind || !good_key {
         return None;
     }
-    let note = words.next().filter(|note| comment && note.bytes().all(|c| c.is_ascii_graphic()));
-    Some(note.map_or_else(|| format!("{kind} {key}"), |note| format!("{kind} {key} {note}")))
+    let note = words
+        .next()
+        .filter(|note| comment && note.bytes().all(|c| c.is_ascii_graphic()));
+    Some(note.map_or_else(
+        || format!("{kind} {key}"),
+        |note| format!("{kind} {key} {note}"),
+    ))
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {
@@ -146,17 +195,26 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
         fs::create_dir_all(path)?;
         fs::set_permissions(path, Permissions::from_mode(mode))
     };
-    made().map_err(|source| Error::File { path: path.to_owned(), source })
+    made().map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    write_atomic(path, bytes, mode).map_err(|source| Error::File { path: path.to_owned(), source })
+    write_atomic(path, bytes, mode).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Replaces the block in a file; writes nothing when nothing changes. A link is followed and stays a link; owner and mode
 /// stay; a file that can't be replaced (a mount point) is written in place.
 fn write_block(path: &Path, marks: &Marks, lines: &[String], mode: u32) -> Result<(), Error> {
-    let wrote = |source| Error::File { path: path.to_owned(), source };
+    let wrote = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
     let real = match path.canonicalize() {
         Ok(real) => real,
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -171,22 +229,42 @@ fn write_block(path: &Path, marks: &Marks, lines: &[String], mode: u32) -> Resul
         return Ok(());
     }
     let meta = real.metadata().ok();
-    let mode = meta.as_ref().map_or(mode, |meta| meta.permissions().mode() & 0o7777);
+    let mode = meta
+        .as_ref()
+        .map_or(mode, |meta| meta.permissions().mode() & 0o7777);
     match write_atomic(&real, &new, mode) {
         Ok(()) => match meta {
-            Some(meta) if (meta.uid(), meta.gid()) != own_ids() => chown(&real, Some(meta.uid()), Some(meta.gid())).map_err(wrote),
+            Some(meta) if (meta.uid(), meta.gid()) != own_ids() => {
+                chown(&real, Some(meta.uid()), Some(meta.gid())).map_err(wrote)
+            }
             _ => Ok(()),
         },
-        Err(error) if matches!(error.raw_os_error().map(rustix::io::Errno::from_raw_os_error), Some(rustix::io::Errno::BUSY | rustix::io::Errno::XDEV)) => {
-            let mut file = OpenOptions::new().write(true).truncate(true).open(&real).map_err(wrote)?;
-            file.write_all(&new).and_then(|()| file.sync_all()).map_err(wrote)
+        Err(error)
+            if matches!(
+                error
+                    .raw_os_error()
+                    .map(rustix::io::Errno::from_raw_os_error),
+                Some(rustix::io::Errno::BUSY | rustix::io::Errno::XDEV)
+            ) =>
+        {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(&real)
+                .map_err(wrote)?;
+            file.write_all(&new)
+                .and_then(|()| file.sync_all())
+                .map_err(wrote)
         }
         Err(error) => Err(wrote(error)),
     }
 }
 
 fn own_ids() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
 }
 
 #[cfg(test)]
@@ -196,7 +274,11 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAbcd";
 
     fn places(dir: &Path) -> Places {
-        let places = Places { state_dir: dir.join("state"), etc_dir: dir.join("etc"), root_home: dir.join("root") };
+        let places = Places {
+            state_dir: dir.join("state"),
+            etc_dir: dir.join("etc"),
+            root_home: dir.join("root"),
+        };
         for path in [&places.state_dir, &places.etc_dir, &places.root_home] {
             fs::create_dir(path).unwrap();
         }
@@ -219,7 +301,10 @@ mod tests {
                     hostname: format!("{name}.internal"),
                     addresses: vec![format!("10.0.0.{n}"), "1.2.3.4".into()],
                     ssh_host_keys: vec![format!("{KEY}{n} root@x")],
-                    public_keys: vec![format!("{KEY}{n} root@{name}"), format!("{KEY}u{n} admin@{name}")],
+                    public_keys: vec![
+                        format!("{KEY}{n} root@{name}"),
+                        format!("{KEY}u{n} admin@{name}"),
+                    ],
                 })
                 .collect(),
         }
@@ -240,21 +325,42 @@ mod tests {
         assert_eq!(read("etc/cluster_facts.json"), "{\"n\":1}");
         assert_eq!(
             read("root/.ssh/authorized_keys"),
-            format!("ssh-rsa AAAA person\n# BEGIN aot cluster c\n{KEY}0 root@web1\n{KEY}u0 admin@web1\n# END aot cluster c\n")
+            format!(
+                "ssh-rsa AAAA person\n# BEGIN aot cluster c\n{KEY}0 root@web1\n{KEY}u0 admin@web1\n# END aot cluster c\n"
+            )
         );
         assert_eq!(
             read("etc/ssh/ssh_known_hosts"),
-            format!("# BEGIN aot cluster c\nweb1,web1.internal,10.0.0.0,1.2.3.4 {KEY}0\n# END aot cluster c\n")
+            format!(
+                "# BEGIN aot cluster c\nweb1,web1.internal,10.0.0.0,1.2.3.4 {KEY}0\n# END aot cluster c\n"
+            )
         );
         assert_eq!(
             read("etc/hosts"),
             "127.0.0.1 localhost\n# BEGIN aot cluster c\n10.0.0.0 web1 web1.internal\n# END aot cluster c\n"
         );
-        let state: serde_json::Value = serde_json::from_str(&read("etc/aot/cluster_state.json")).unwrap();
-        assert_eq!((&state["generation"], &state["complete"]), (&json!(2), &json!(true)));
+        let state: serde_json::Value =
+            serde_json::from_str(&read("etc/aot/cluster_state.json")).unwrap();
+        assert_eq!(
+            (&state["generation"], &state["complete"]),
+            (&json!(2), &json!(true))
+        );
         assert_eq!(kept(&places.state_dir).unwrap(), facts(2, &["web1"]));
-        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("etc/cluster_facts.json"), mode("etc/ssh/ssh_known_hosts"), mode("root/.ssh")), (0o644, 0o644, 0o755));
+        let mode = |path: &str| {
+            fs::metadata(dir.path().join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        assert_eq!(
+            (
+                mode("etc/cluster_facts.json"),
+                mode("etc/ssh/ssh_known_hosts"),
+                mode("root/.ssh")
+            ),
+            (0o644, 0o644, 0o755)
+        );
     }
 
     #[test]
@@ -265,7 +371,11 @@ mod tests {
         std::os::unix::fs::symlink("../real", places.etc_dir.join("hosts")).unwrap();
         apply(&places, "c", &facts(1, &["web1"])).unwrap();
         assert!(places.etc_dir.join("hosts").is_symlink());
-        assert!(fs::read_to_string(dir.path().join("real")).unwrap().contains("10.0.0.0 web1"));
+        assert!(
+            fs::read_to_string(dir.path().join("real"))
+                .unwrap()
+                .contains("10.0.0.0 web1")
+        );
     }
 
     #[test]
@@ -274,7 +384,10 @@ mod tests {
         let places = places(dir.path());
         let mut bad = facts(1, &["web1"]);
         bad.facts_json.push(b' ');
-        assert!(matches!(apply(&places, "c", &bad), Err(Error::Digest { .. })));
+        assert!(matches!(
+            apply(&places, "c", &bad),
+            Err(Error::Digest { .. })
+        ));
         assert_eq!(fs::read_dir(&places.etc_dir).unwrap().count(), 0);
         assert!(kept(&places.state_dir).is_none());
     }
@@ -284,16 +397,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         fs::create_dir(places.etc_dir.join("hosts")).unwrap();
-        let error = apply(&places, "c", &facts(1, &["web1"])).unwrap_err().to_string();
+        let error = apply(&places, "c", &facts(1, &["web1"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("etc/hosts"), "{error}");
     }
 
     #[test]
     fn a_peer_cannot_write_more_than_its_key_and_name() {
-        for bad in ["", "command=\"x\" ssh-rsa AAAA", "ssh-rsa", "ssh-rsa #x", "restrict ssh-rsa AAAA", "ssh-rsa AAAA\"x\""] {
+        for bad in [
+            "",
+            "command=\"x\" ssh-rsa AAAA",
+            "ssh-rsa",
+            "ssh-rsa #x",
+            "restrict ssh-rsa AAAA",
+            "ssh-rsa AAAA\"x\"",
+        ] {
             assert_eq!(clean_key(bad, true), None, "{bad}");
         }
-        assert_eq!(clean_key("ssh-rsa AAAA a\nssh-rsa AAAB", true).as_deref(), Some("ssh-rsa AAAA a"));
+        assert_eq!(
+            clean_key("ssh-rsa AAAA a\nssh-rsa AAAB", true).as_deref(),
+            Some("ssh-rsa AAAA a")
+        );
         let mut facts = facts(1, &["web1"]);
         facts.peers[0].hostname = "x\n6.6.6.6 bank".into();
         facts.peers[0].addresses = vec!["10.0.0.1 evil".into(), "10.0.0.2".into()];

@@ -78,7 +78,10 @@ impl Link {
     /// # Errors
     /// When the PEM holds no authority.
     pub fn new(masters: Vec<String>, ca_pem: &str) -> Result<Self, tls::Error> {
-        Ok(Self { masters, roots: tls::roots(ca_pem)? })
+        Ok(Self {
+            masters,
+            roots: tls::roots(ca_pem)?,
+        })
     }
 
     /// The pinned authority.
@@ -92,7 +95,10 @@ impl Link {
     /// # Errors
     /// The last master's, when none answered.
     pub async fn connect(&self, identity: Option<&Identity>) -> Result<Channel, Error> {
-        let config = Arc::new(tls::client_config(&self.roots, identity.map(Identity::for_tls))?);
+        let config = Arc::new(tls::client_config(
+            &self.roots,
+            identity.map(Identity::for_tls),
+        )?);
         let mut last = Error::NoMaster;
         for address in &self.masters {
             match connect_one(address, config.clone()).await {
@@ -121,18 +127,27 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Channel
         .buffer_size(16)
         .connect_with_connector(connector)
         .await
-        .map_err(|source| Error::Http { address: address.to_owned(), source })
+        .map_err(|source| Error::Http {
+            address: address.to_owned(),
+            source,
+        })
 }
 
 async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
-    let unreachable = |source| Error::Unreachable { address: address.to_owned(), source };
-    let (host, port) = split_address(address).ok_or_else(|| unreachable(std::io::ErrorKind::InvalidInput.into()))?;
+    let unreachable = |source| Error::Unreachable {
+        address: address.to_owned(),
+        source,
+    };
+    let (host, port) = split_address(address)
+        .ok_or_else(|| unreachable(std::io::ErrorKind::InvalidInput.into()))?;
     let mut last = unreachable(std::io::ErrorKind::AddrNotAvailable.into());
     for ip in resolve(host).await? {
         let connected = async {
             let stream = TcpStream::connect(SocketAddr::new(ip, port)).await?;
             stream.set_nodelay(true)?;
-            TlsConnector::from(config.clone()).connect(server_name(host, ip), stream).await
+            TlsConnector::from(config.clone())
+                .connect(server_name(host, ip), stream)
+                .await
         };
         match connected.await {
             Ok(stream) => return Ok(stream),
@@ -152,8 +167,16 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }
-    let name = |why: String| Error::Name { name: host.to_owned(), why };
-    let resolver = Resolver::builder_tokio().and_then(|builder| builder.build()).map_err(|error| name(error.to_string()))?;
-    let found = resolver.lookup_ip(host).await.map_err(|error| name(error.to_string()))?;
+    let name = |why: String| Error::Name {
+        name: host.to_owned(),
+        why,
+    };
+    let resolver = Resolver::builder_tokio()
+        .and_then(|builder| builder.build())
+        .map_err(|error| name(error.to_string()))?;
+    let found = resolver
+        .lookup_ip(host)
+        .await
+        .map_err(|error| name(error.to_string()))?;
     Ok(found.iter().collect())
 }

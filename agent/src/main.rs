@@ -66,10 +66,19 @@ fn main() -> ExitCode {
             .init();
     }
     match args.command {
-        Command::Run { config } => settled(&config, |config| service::main(config, service::Mode::Serve)),
-        Command::EnrolCheck { config } => settled(&config, |config| service::main(config, service::Mode::EnrolCheck)),
+        Command::Run { config } => settled(&config, |config| {
+            service::main(config, service::Mode::Serve)
+        }),
+        Command::EnrolCheck { config } => settled(&config, |config| {
+            service::main(config, service::Mode::EnrolCheck)
+        }),
         Command::Shim { dir } => runner::shim::main(&dir),
-        Command::Become { uid, gid, groups, argv } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Become {
+            uid,
+            gid,
+            groups,
+            argv,
+        } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
         Command::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS

@@ -67,7 +67,11 @@ pub enum Error {
 
 /// Runs the agent in a runtime of its own. Exit status 0 after a stop that was asked for, 1 when it can't start.
 pub fn main(config: Config, mode: Mode) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -112,9 +116,21 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         bulk: Mutex::new(()),
     };
     let runner = Runner::open(launch)?;
-    tracing::info!(version = crate::VERSION, running = runner.running(), "agent started");
+    tracing::info!(
+        version = crate::VERSION,
+        running = runner.running(),
+        "agent started"
+    );
     let started_unix_ms = spool::unix_ms();
-    let mut agent = Agent { config, link, vault, identity, runner, tracker, started_unix_ms };
+    let mut agent = Agent {
+        config,
+        link,
+        vault,
+        identity,
+        runner,
+        tracker,
+        started_unix_ms,
+    };
     live(&mut agent, &token).await;
     agent.tracker.close();
     Ok(())
@@ -165,7 +181,10 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
         Closed::Stopping => Duration::ZERO,
         Closed::ByMaster(within) => {
             let wait = (*within).min(MOST_AWAY).mul_f64(unit());
-            tracing::info!(wait_ms = wait.as_millis() as u64, "the master goes away; coming back");
+            tracing::info!(
+                wait_ms = wait.as_millis() as u64,
+                "the master goes away; coming back"
+            );
             wait.max(backoff.next(unit()).min(*within))
         }
         Closed::Reboot => {
@@ -180,7 +199,11 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
         }
         Closed::Silent | Closed::Broken(_) => {
             let wait = backoff.next(unit());
-            tracing::warn!(?why, wait_ms = wait.as_millis() as u64, "the session is over; trying again");
+            tracing::warn!(
+                ?why,
+                wait_ms = wait.as_millis() as u64,
+                "the session is over; trying again"
+            );
             wait
         }
     }
@@ -195,7 +218,11 @@ async fn apply_kept(agent: &Agent, cluster: &str) {
     });
     match timeout(Duration::from_secs(30), work).await {
         Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => tracing::warn!(error = %Chain(&error), "cannot put the last cluster facts in place again"),
-        Ok(Err(_)) | Err(_) => tracing::warn!("putting the last cluster facts in place again broke off"),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(error = %Chain(&error), "cannot put the last cluster facts in place again")
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("putting the last cluster facts in place again broke off")
+        }
     }
 }

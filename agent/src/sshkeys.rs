@@ -35,11 +35,19 @@ pub enum Error {
 /// When the folder can't be made, or the key can't be written.
 pub fn host_keys(etc_dir: &Path, hostname: &str) -> Result<Vec<String>, Error> {
     let dir = etc_dir.join("ssh");
-    let failed = |source| Error::File { name: "ssh_host_ed25519_key".into(), source };
+    let failed = |source| Error::File {
+        name: "ssh_host_ed25519_key".into(),
+        source,
+    };
     if !any_host_key(&dir) {
         fs::create_dir_all(&dir).map_err(failed)?;
         let folder = open_dir(&dir).map_err(|error| failed(error.into()))?;
-        make_pair(&folder, "ssh_host_ed25519_key", &format!("root@{hostname}"), None)?;
+        make_pair(
+            &folder,
+            "ssh_host_ed25519_key",
+            &format!("root@{hostname}"),
+            None,
+        )?;
     }
     let mut keys: Vec<String> = fs::read_dir(&dir)
         .map_err(failed)?
@@ -60,8 +68,15 @@ fn is_host_key(name: &str, end: &str) -> bool {
 }
 
 fn any_host_key(dir: &Path) -> bool {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| is_host_key(&name.to_string_lossy(), "_key") || is_host_key(&name.to_string_lossy(), "_key.pub"))
+    let names = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    names.into_iter().any(|name| {
+        is_host_key(&name.to_string_lossy(), "_key")
+            || is_host_key(&name.to_string_lossy(), "_key.pub")
+    })
 }
 
 /// The public key line of `home/.ssh/id_ed25519`, made when missing; owned by `owner`, or by us when `None`.
@@ -69,7 +84,10 @@ fn any_host_key(dir: &Path) -> bool {
 /// # Errors
 /// When it can't be made or read.
 pub fn user_key(home: &Path, comment: &str, owner: Option<&User>) -> Result<String, Error> {
-    let failed = |error: Errno| Error::File { name: "id_ed25519".into(), source: error.into() };
+    let failed = |error: Errno| Error::File {
+        name: "id_ed25519".into(),
+        source: error.into(),
+    };
     let home = open_dir(home).map_err(failed)?;
     match mkdirat(&home, ".ssh", Mode::RWXU) {
         Ok(()) => {
@@ -88,8 +106,16 @@ pub fn user_key(home: &Path, comment: &str, owner: Option<&User>) -> Result<Stri
 }
 
 /// Writes a new pair, or only the public half of a private key that is there. Returns the public line.
-fn make_pair(folder: &OwnedFd, name: &str, comment: &str, owner: Option<&User>) -> Result<String, Error> {
-    let failed = |error: Errno| Error::File { name: name.to_owned(), source: error.into() };
+fn make_pair(
+    folder: &OwnedFd,
+    name: &str,
+    comment: &str,
+    owner: Option<&User>,
+) -> Result<String, Error> {
+    let failed = |error: Errno| Error::File {
+        name: name.to_owned(),
+        source: error.into(),
+    };
     let bad = |error: ssh_key::Error| Error::Key(error.to_string());
     let key = match read_small(folder, name) {
         Ok(text) => PrivateKey::from_openssh(text).map_err(bad)?,
@@ -98,43 +124,87 @@ fn make_pair(folder: &OwnedFd, name: &str, comment: &str, owner: Option<&User>) 
             aws_lc_rs::rand::fill(&mut seed).map_err(|_| Error::Key("no random numbers".into()))?;
             let mut key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
             key.set_comment(comment);
-            write_new(folder, name, &key.to_openssh(LineEnding::LF).map_err(bad)?, 0o600, owner).map_err(failed)?;
+            write_new(
+                folder,
+                name,
+                &key.to_openssh(LineEnding::LF).map_err(bad)?,
+                0o600,
+                owner,
+            )
+            .map_err(failed)?;
             key
         }
         Err(error) => return Err(failed(error)),
     };
     let line = key.public_key().to_openssh().map_err(bad)?;
-    write_new(folder, &format!("{name}.pub"), &format!("{line}\n"), 0o644, owner).map_err(failed)?;
+    write_new(
+        folder,
+        &format!("{name}.pub"),
+        &format!("{line}\n"),
+        0o644,
+        owner,
+    )
+    .map_err(failed)?;
     Ok(line)
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
-    openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+    openat(
+        CWD,
+        path,
+        OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
+        Mode::empty(),
+    )
 }
 
 fn open_below(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
-    openat(folder, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+    openat(
+        folder,
+        name,
+        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY,
+        Mode::empty(),
+    )
 }
 
 /// The trimmed text of a file of at most 64 KiB that is no link.
 fn read_small(folder: &OwnedFd, name: &str) -> Result<String, Errno> {
-    let fd = openat(folder, name, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
+    let fd = openat(
+        folder,
+        name,
+        OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::RDONLY,
+        Mode::empty(),
+    )?;
     let mut text = String::new();
-    fs::File::from(fd).take(64 << 10).read_to_string(&mut text).map_err(|_| Errno::IO)?;
+    fs::File::from(fd)
+        .take(64 << 10)
+        .read_to_string(&mut text)
+        .map_err(|_| Errno::IO)?;
     Ok(text.trim_end().to_owned())
 }
 
-fn write_new(folder: &OwnedFd, name: &str, text: &str, mode: u32, owner: Option<&User>) -> Result<(), Errno> {
+fn write_new(
+    folder: &OwnedFd,
+    name: &str,
+    text: &str,
+    mode: u32,
+    owner: Option<&User>,
+) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     let fd = openat(folder, name, flags, Mode::from_raw_mode(mode))?;
     give(&fd, owner)?;
     let mut file = fs::File::from(fd);
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|_| Errno::IO)
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(|_| Errno::IO)
 }
 
 fn give(fd: &OwnedFd, owner: Option<&User>) -> Result<(), Errno> {
     match owner {
-        Some(user) => fchown(fd, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid))),
+        Some(user) => fchown(
+            fd,
+            Some(Uid::from_raw(user.uid)),
+            Some(Gid::from_raw(user.gid)),
+        ),
         None => Ok(()),
     }
 }
@@ -148,12 +218,28 @@ mod tests {
     fn a_pair_is_made_once_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         let first = user_key(dir.path(), "root@web1", None).unwrap();
-        assert!(first.starts_with("ssh-ed25519 AAAA") && first.ends_with(" root@web1"), "{first}");
+        assert!(
+            first.starts_with("ssh-ed25519 AAAA") && first.ends_with(" root@web1"),
+            "{first}"
+        );
         assert_eq!(user_key(dir.path(), "other", None).unwrap(), first);
-        let mode = |name: &str| fs::metadata(dir.path().join(".ssh").join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(""), mode("id_ed25519"), mode("id_ed25519.pub")), (0o700, 0o600, 0o644));
+        let mode = |name: &str| {
+            fs::metadata(dir.path().join(".ssh").join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        assert_eq!(
+            (mode(""), mode("id_ed25519"), mode("id_ed25519.pub")),
+            (0o700, 0o600, 0o644)
+        );
         fs::remove_file(dir.path().join(".ssh/id_ed25519.pub")).unwrap();
-        assert_eq!(user_key(dir.path(), "other", None).unwrap(), first, "made again from the private half");
+        assert_eq!(
+            user_key(dir.path(), "other", None).unwrap(),
+            first,
+            "made again from the private half"
+        );
     }
 
     #[test]
@@ -175,7 +261,11 @@ mod tests {
         assert_eq!(host_keys(dir.path(), "web1").unwrap(), made);
         let other = tempfile::tempdir().unwrap();
         fs::create_dir(other.path().join("ssh")).unwrap();
-        fs::write(other.path().join("ssh/ssh_host_rsa_key.pub"), "ssh-rsa AAAAB3 root@x\n").unwrap();
+        fs::write(
+            other.path().join("ssh/ssh_host_rsa_key.pub"),
+            "ssh-rsa AAAAB3 root@x\n",
+        )
+        .unwrap();
         assert_eq!(host_keys(other.path(), "web1").unwrap(), ["ssh-rsa AAAAB3"]);
         assert!(!other.path().join("ssh/ssh_host_ed25519_key").exists());
     }

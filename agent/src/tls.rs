@@ -10,7 +10,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
@@ -45,7 +47,9 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca_pem)? {
-        roots.add(certificate).map_err(|error| Error::Authority(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| Error::Authority(error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(Error::Authority("none in it".to_owned()));
@@ -67,8 +71,14 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
 ///
 /// # Errors
 /// When it does not.
-pub fn check_client_chain(chain: &[CertificateDer<'static>], roots: &Arc<RootCertStore>, now: Duration) -> Result<(), Error> {
-    let (leaf, rest) = chain.split_first().ok_or_else(|| Error::Certificate("there is none".to_owned()))?;
+pub fn check_client_chain(
+    chain: &[CertificateDer<'static>],
+    roots: &Arc<RootCertStore>,
+    now: Duration,
+) -> Result<(), Error> {
+    let (leaf, rest) = chain
+        .split_first()
+        .ok_or_else(|| Error::Certificate("there is none".to_owned()))?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
         .build()
         .map_err(|error| Error::Authority(error.to_string()))?;
@@ -82,9 +92,15 @@ pub fn check_client_chain(chain: &[CertificateDer<'static>], roots: &Arc<RootCer
 ///
 /// # Errors
 /// When the key does not fit.
-pub fn client_config(roots: &Arc<RootCertStore>, identity: Option<(&[CertificateDer<'static>], &[u8])>) -> Result<ClientConfig, Error> {
+pub fn client_config(
+    roots: &Arc<RootCertStore>,
+    identity: Option<(&[CertificateDer<'static>], &[u8])>,
+) -> Result<ClientConfig, Error> {
     let provider = provider();
-    let verifier = PinnedAuthority { roots: roots.clone(), provider: provider.clone() };
+    let verifier = PinnedAuthority {
+        roots: roots.clone(),
+        provider: provider.clone(),
+    };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| Error::Key(error.to_string()))?
@@ -93,8 +109,11 @@ pub fn client_config(roots: &Arc<RootCertStore>, identity: Option<(&[Certificate
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
-            let key = PrivateKeyDer::try_from(key.to_vec()).map_err(|error| Error::Key(error.to_owned()))?;
-            builder.with_client_auth_cert(chain.to_vec(), key).map_err(|error| Error::Key(error.to_string()))?
+            let key = PrivateKeyDer::try_from(key.to_vec())
+                .map_err(|error| Error::Key(error.to_owned()))?;
+            builder
+                .with_client_auth_cert(chain.to_vec(), key)
+                .map_err(|error| Error::Key(error.to_string()))?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -119,7 +138,13 @@ impl ServerCertVerifier for PinnedAuthority {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
         if is_agents(end_entity) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
@@ -132,7 +157,9 @@ impl ServerCertVerifier for PinnedAuthority {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only TLS 1.3 is spoken here".to_owned()))
+        Err(rustls::Error::General(
+            "only TLS 1.3 is spoken here".to_owned(),
+        ))
     }
 
     fn verify_tls13_signature(
@@ -141,11 +168,18 @@ impl ServerCertVerifier for PinnedAuthority {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -159,7 +193,11 @@ fn is_agents(certificate: &CertificateDer<'_>) -> bool {
 
 /// URIs among the names of a certificate.
 pub fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
-    let names = certificate.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .map(|names| &names.value.general_names);
     names.into_iter().flatten().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,

@@ -37,7 +37,10 @@ pub fn find(name: &str, etc: &Path) -> Option<User> {
         let line = output(Command::new("getent").args(["passwd", name]))?;
         let mut user = parse(name, &line, &group)?;
         let ids = output(Command::new("id").args(["-G", name])).unwrap_or_default();
-        user.groups.extend(ids.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        user.groups.extend(
+            ids.split_whitespace()
+                .filter_map(|id| id.parse::<u32>().ok()),
+        );
         user.groups.sort_unstable();
         user.groups.dedup();
         Some(user)
@@ -46,7 +49,10 @@ pub fn find(name: &str, etc: &Path) -> Option<User> {
 
 fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The user in the texts of passwd(5) and group(5).
@@ -80,8 +86,14 @@ fn parse(name: &str, passwd: &str, group: &str) -> Option<User> {
 /// Gives up root for good, then becomes `argv`. Returns only when that failed: 126, or 127 when there is no such program
 /// (the numbers of env(1)).
 pub fn become_and_exec(uid: u32, gid: u32, groups: &str, argv: &[OsString]) -> ExitCode {
-    let groups: Vec<Gid> = groups.split(',').filter_map(|id| id.parse().ok()).map(Gid::from_raw).collect();
-    let dropped = setgroups(&groups).and_then(|()| setgid(Gid::from_raw(gid))).and_then(|()| setuid(Uid::from_raw(uid)));
+    let groups: Vec<Gid> = groups
+        .split(',')
+        .filter_map(|id| id.parse().ok())
+        .map(Gid::from_raw)
+        .collect();
+    let dropped = setgroups(&groups)
+        .and_then(|()| setgid(Gid::from_raw(gid)))
+        .and_then(|()| setuid(Uid::from_raw(uid)));
     if let Err(error) = dropped {
         eprintln!("aot-agent: cannot become user {uid}: {error}");
         return ExitCode::from(126);
@@ -91,7 +103,11 @@ pub fn become_and_exec(uid: u32, gid: u32, groups: &str, argv: &[OsString]) -> E
     };
     let error = Command::new(program).args(args).exec();
     eprintln!("aot-agent: cannot run {}: {error}", program.display());
-    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    })
 }
 
 #[cfg(test)]
@@ -103,7 +119,10 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nadmin:x:1000:1000:Debian:/home/admin:/bin/sh\nbroken\n";
         let group = "root:x:0:\nadm:x:4:syslog,admin\nadmin:x:1000:\nsudo:x:27:admin\nadministrators:x:99:admin2\n";
         let user = parse("admin", passwd, group).unwrap();
-        assert_eq!((user.uid, user.gid, user.groups), (1000, 1000, vec![1000, 4, 27]));
+        assert_eq!(
+            (user.uid, user.gid, user.groups),
+            (1000, 1000, vec![1000, 4, 27])
+        );
         assert_eq!(user.home, Path::new("/home/admin"));
         assert_eq!(parse("broken", passwd, group), None);
         assert_eq!(parse("nobody", passwd, group), None);

@@ -64,7 +64,13 @@ impl Error {
 ///
 /// # Errors
 /// When the master refuses, the digest is wrong, the disk is full, or nothing came for ten minutes.
-pub async fn obtain(dir: &Path, sha256: &str, bytes: u64, link: &Link, identity: Option<&Identity>) -> Result<PathBuf, Error> {
+pub async fn obtain(
+    dir: &Path,
+    sha256: &str,
+    bytes: u64,
+    link: &Link,
+    identity: Option<&Identity>,
+) -> Result<PathBuf, Error> {
     if bytes > MAX_BUNDLE_BYTES {
         return Err(Error::TooLong(MAX_BUNDLE_BYTES));
     }
@@ -118,22 +124,41 @@ fn length(path: &Path) -> u64 {
 }
 
 /// Appends to `part` what is missing, until the stream's end.
-async fn pull(part: &Path, sha256: &str, bytes: u64, link: &Link, identity: Option<&Identity>) -> Result<(), Error> {
+async fn pull(
+    part: &Path,
+    sha256: &str,
+    bytes: u64,
+    link: &Link,
+    identity: Option<&Identity>,
+) -> Result<(), Error> {
     let offset = length(part);
     if offset >= bytes && bytes > 0 {
         return Ok(());
     }
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(part)?;
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(part)?;
     let channel = link.connect(identity).await?;
     let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let request = FetchRequest { sha256: sha256.to_owned(), offset };
+    let request = FetchRequest {
+        sha256: sha256.to_owned(),
+        offset,
+    };
     let cut = |why: &str| Error::Cut(why.to_owned());
-    let call = timeout(SILENCE, client.fetch(request)).await.map_err(|_| cut("no answer in 30 s"))?;
+    let call = timeout(SILENCE, client.fetch(request))
+        .await
+        .map_err(|_| cut("no answer in 30 s"))?;
     let mut stream = call.map_err(status)?.into_inner();
     let mut at = offset;
     loop {
-        let chunk = timeout(SILENCE, stream.message()).await.map_err(|_| cut("nothing came for 30 s"))?;
-        let Some(chunk) = chunk.map_err(status)? else { break };
+        let chunk = timeout(SILENCE, stream.message())
+            .await
+            .map_err(|_| cut("nothing came for 30 s"))?;
+        let Some(chunk) = chunk.map_err(status)? else {
+            break;
+        };
         at += chunk.data.len() as u64;
         if at > bytes {
             return Err(Error::TooLong(bytes));
@@ -149,9 +174,12 @@ async fn pull(part: &Path, sha256: &str, bytes: u64, link: &Link, identity: Opti
 
 fn status(status: tonic::Status) -> Error {
     match status.code() {
-        Code::NotFound | Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => {
-            Error::Refused(status.message().to_owned())
-        }
+        Code::NotFound
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::Unimplemented => Error::Refused(status.message().to_owned()),
         _ => Error::Cut(status.message().to_owned()),
     }
 }
@@ -162,7 +190,9 @@ async fn verified(path: &Path, sha256: &str) -> io::Result<bool> {
         return Ok(false);
     }
     let path = path.to_owned();
-    let got = tokio::task::spawn_blocking(move || digest(&path)).await.map_err(io::Error::other)??;
+    let got = tokio::task::spawn_blocking(move || digest(&path))
+        .await
+        .map_err(io::Error::other)??;
     Ok(got == sha256)
 }
 
@@ -195,7 +225,9 @@ fn prune(dir: &Path, sha256: &str) -> io::Result<()> {
     }
     others.sort();
     let surplus = others.len().saturating_sub(KEPT - 1);
-    others.drain(..surplus).try_for_each(|(_, path)| fs::remove_file(path))
+    others
+        .drain(..surplus)
+        .try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 #[cfg(test)]
@@ -207,12 +239,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for n in 0..6u64 {
             let path = dir.path().join(format!("sha{n}"));
-            File::create(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(n)).unwrap();
+            File::create(&path)
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(n))
+                .unwrap();
         }
         fs::write(dir.path().join("old.part"), "x").unwrap();
         fs::write(dir.path().join("sha0.part"), "x").unwrap();
         prune(dir.path(), "sha0").unwrap();
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["sha0", "sha0.part", "sha3", "sha4", "sha5"]);
     }

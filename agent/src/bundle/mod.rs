@@ -24,16 +24,23 @@ const SCRIPT: &str = "bootstrap.sh";
 /// # Errors
 /// When the bundle is refused or has no `bootstrap.sh`; then the old folder is as it was.
 pub fn unpack_stage(packed: &Path, folder: &Path) -> Result<PathBuf, Error> {
-    let parent = folder.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let parent = folder
+        .parent()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     private_dir(parent)?;
     for stale in fs::read_dir(parent)?.flatten() {
         if stale.file_name().to_string_lossy().starts_with(".aot-") {
             fs::remove_dir_all(stale.path())?;
         }
     }
-    let fresh = tempfile::Builder::new().prefix(".aot-").tempdir_in(parent)?;
+    let fresh = tempfile::Builder::new()
+        .prefix(".aot-")
+        .tempdir_in(parent)?;
     private_dir(fresh.path())?;
-    let limits = Limits { bytes: MAX_UNPACKED_BYTES, entries: MAX_BUNDLE_ENTRIES };
+    let limits = Limits {
+        bytes: MAX_UNPACKED_BYTES,
+        entries: MAX_BUNDLE_ENTRIES,
+    };
     unpack(File::open(packed)?, fresh.path(), limits)?;
     let inside = script_folder(fresh.path())?;
     if folder.symlink_metadata().is_ok() {
@@ -86,10 +93,20 @@ mod tests {
         let first = bundle(&[("bootstrap.sh", "one"), ("old", "x")]);
         assert_eq!(unpack_stage(first.path(), &folder).unwrap(), folder);
         let second = bundle(&[("pack/bootstrap.sh", "two"), ("pack/data/x", "y")]);
-        assert_eq!(unpack_stage(second.path(), &folder).unwrap(), folder.join("pack"));
+        assert_eq!(
+            unpack_stage(second.path(), &folder).unwrap(),
+            folder.join("pack")
+        );
         assert!(!folder.join("old").exists());
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_dir(dir.path().join("stages")).unwrap().count(), 1, "something was left beside it");
+        assert_eq!(
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            fs::read_dir(dir.path().join("stages")).unwrap().count(),
+            1,
+            "something was left beside it"
+        );
     }
 
     #[test]
@@ -97,9 +114,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("stages/stage-0");
         unpack_stage(bundle(&[("bootstrap.sh", "one")]).path(), &folder).unwrap();
-        assert!(matches!(unpack_stage(bundle(&[("readme", "x")]).path(), &folder), Err(Error::NoScript)));
+        assert!(matches!(
+            unpack_stage(bundle(&[("readme", "x")]).path(), &folder),
+            Err(Error::NoScript)
+        ));
         let two = bundle(&[("a/bootstrap.sh", "x"), ("b/bootstrap.sh", "x")]);
-        assert!(matches!(unpack_stage(two.path(), &folder), Err(Error::ManyScripts)));
-        assert_eq!(fs::read_to_string(folder.join("bootstrap.sh")).unwrap(), "one");
+        assert!(matches!(
+            unpack_stage(two.path(), &folder),
+            Err(Error::ManyScripts)
+        ));
+        assert_eq!(
+            fs::read_to_string(folder.join("bootstrap.sh")).unwrap(),
+            "one"
+        );
     }
 }

@@ -76,8 +76,16 @@ pub fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<(), Er
         _ => Box::new(packed),
     };
     let allowance = Rc::new(Cell::new(HEADER_BYTES));
-    let mut archive = Archive::new(Metered { stream, left: allowance.clone() });
-    let mut target = Target { folder, left_bytes: limits.bytes, limits, modes: Vec::new() };
+    let mut archive = Archive::new(Metered {
+        stream,
+        left: allowance.clone(),
+    });
+    let mut target = Target {
+        folder,
+        left_bytes: limits.bytes,
+        limits,
+        modes: Vec::new(),
+    };
     let mut entries = 0;
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -88,7 +96,10 @@ pub fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<(), Er
         // The content is bounded by what is left of the limit; the rest of the allowance is for the next header.
         allowance.set(target.left_bytes.saturating_add(HEADER_BYTES));
         target.place(&mut entry)?;
-        io::copy(&mut (&mut entry).take(target.left_bytes + 1), &mut io::sink())?;
+        io::copy(
+            &mut (&mut entry).take(target.left_bytes + 1),
+            &mut io::sink(),
+        )?;
         allowance.set(HEADER_BYTES);
     }
     target.set_modes()
@@ -102,9 +113,14 @@ struct Metered<R> {
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(self.left.get())
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if most == 0 && !buffer.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "names or attributes of an entry are too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "names or attributes of an entry are too long",
+            ));
         }
         let read = self.stream.read(&mut buffer[..most])?;
         self.left.set(self.left.get() - read as u64);
@@ -123,7 +139,10 @@ struct Target<'a> {
 impl Target<'_> {
     fn place<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Error> {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let refused = |why| Error::Refused { name: name.clone(), why };
+        let refused = |why| Error::Refused {
+            name: name.clone(),
+            why,
+        };
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader | EntryType::XHeader) {
             return Ok(());
@@ -133,10 +152,17 @@ impl Target<'_> {
             return Err(refused("its name leaves the folder"));
         };
         if path.as_os_str().is_empty() {
-            return if kind.is_dir() { Ok(()) } else { Err(refused("it would replace the folder itself")) };
+            return if kind.is_dir() {
+                Ok(())
+            } else {
+                Err(refused("it would replace the folder itself"))
+            };
         }
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
-        let wrote = |source| Error::Write { name: name.clone(), source };
+        let wrote = |source| Error::Write {
+            name: name.clone(),
+            source,
+        };
         let parent = path.parent().unwrap_or(Path::new("")).to_owned();
         if !self.make_folders(&parent).map_err(wrote)? {
             return Err(refused("it would be written through a link or a file"));
@@ -155,38 +181,71 @@ impl Target<'_> {
                 self.write(entry, &at, mode, &name)
             }
             EntryType::Symlink => {
-                let to = entry.link_name().ok().flatten().ok_or_else(|| refused("it is a link to nowhere"))?;
+                let to = entry
+                    .link_name()
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| refused("it is a link to nowhere"))?;
                 if !link_stays(&to, &parent) {
                     return Err(refused("it is a link that may leave the folder"));
                 }
-                self.clear(&at).and_then(|()| symlink(&to, &at)).map_err(wrote)
+                self.clear(&at)
+                    .and_then(|()| symlink(&to, &at))
+                    .map_err(wrote)
             }
             EntryType::Link => {
                 let to = entry.link_name().ok().flatten().and_then(|to| inside(&to));
-                let to = to.filter(|to| self.is_plain_file(to)).ok_or_else(|| refused("it is a hard link to no file of the bundle"))?;
+                let to = to
+                    .filter(|to| self.is_plain_file(to))
+                    .ok_or_else(|| refused("it is a hard link to no file of the bundle"))?;
                 let to = self.folder.join(to);
                 if to == at {
                     return Ok(());
                 }
-                self.clear(&at).and_then(|()| fs::hard_link(to, &at)).map_err(wrote)
+                self.clear(&at)
+                    .and_then(|()| fs::hard_link(to, &at))
+                    .map_err(wrote)
             }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => Err(refused("it is a device or a pipe")),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                Err(refused("it is a device or a pipe"))
+            }
             _ => Err(refused("it is of an unknown kind")),
         }
     }
 
-    fn write<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, at: &Path, mode: u32, name: &str) -> Result<(), Error> {
-        let wrote = |source| Error::Write { name: name.to_owned(), source };
+    fn write<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        at: &Path,
+        mode: u32,
+        name: &str,
+    ) -> Result<(), Error> {
+        let wrote = |source| Error::Write {
+            name: name.to_owned(),
+            source,
+        };
         if entry.size() > self.left_bytes {
-            return Err(Error::TooBig { name: name.to_owned(), limit: self.limits.bytes });
+            return Err(Error::TooBig {
+                name: name.to_owned(),
+                limit: self.limits.bytes,
+            });
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).map_err(wrote)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(at)
+            .map_err(wrote)?;
         let copied = io::copy(&mut entry.take(self.left_bytes + 1), &mut file).map_err(wrote)?;
         if copied > self.left_bytes {
-            return Err(Error::TooBig { name: name.to_owned(), limit: self.limits.bytes });
+            return Err(Error::TooBig {
+                name: name.to_owned(),
+                limit: self.limits.bytes,
+            });
         }
         self.left_bytes -= copied;
-        file.set_permissions(Permissions::from_mode(mode)).map_err(wrote)
+        file.set_permissions(Permissions::from_mode(mode))
+            .map_err(wrote)
     }
 
     /// Makes `path` and the folders above it; false when something that is no folder is in the way.
@@ -222,8 +281,14 @@ impl Target<'_> {
         let mut parts = path.components().peekable();
         while let Some(part) = parts.next() {
             at.push(part);
-            let Ok(meta) = at.symlink_metadata() else { return false };
-            if !(if parts.peek().is_some() { meta.is_dir() } else { meta.is_file() }) {
+            let Ok(meta) = at.symlink_metadata() else {
+                return false;
+            };
+            if !(if parts.peek().is_some() {
+                meta.is_dir()
+            } else {
+                meta.is_file()
+            }) {
                 return false;
             }
         }
@@ -274,7 +339,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
-    const LIMITS: Limits = Limits { bytes: 10_000, entries: 100 };
+    const LIMITS: Limits = Limits {
+        bytes: 10_000,
+        entries: 100,
+    };
 
     #[derive(Debug, Clone)]
     struct Item {
@@ -285,11 +353,19 @@ mod tests {
     }
 
     fn item(kind: EntryType, name: &str, target: &str) -> Item {
-        Item { kind, name: name.into(), target: target.into(), content: Vec::new() }
+        Item {
+            kind,
+            name: name.into(),
+            target: target.into(),
+            content: Vec::new(),
+        }
     }
 
     fn file(name: &str, content: &[u8]) -> Item {
-        Item { content: content.to_vec(), ..item(EntryType::Regular, name, "") }
+        Item {
+            content: content.to_vec(),
+            ..item(EntryType::Regular, name, "")
+        }
     }
 
     /// A tar of any entries, bad ones too: names are written as they are.
@@ -298,7 +374,8 @@ mod tests {
         for item in items {
             let mut header = tar::Header::new_ustar();
             header.as_old_mut().name[..item.name.len()].copy_from_slice(item.name.as_bytes());
-            header.as_old_mut().linkname[..item.target.len()].copy_from_slice(item.target.as_bytes());
+            header.as_old_mut().linkname[..item.target.len()]
+                .copy_from_slice(item.target.as_bytes());
             header.set_entry_type(item.kind);
             header.set_mode(0o6755);
             header.set_size(item.content.len() as u64);
@@ -321,14 +398,25 @@ mod tests {
 
     #[test]
     fn every_format_is_told_by_its_first_bytes() {
-        let plain = tar(&[file("bootstrap.sh", b"hello"), item(EntryType::Directory, "d/", ""), item(EntryType::Symlink, "d/l", "../bootstrap.sh")]);
+        let plain = tar(&[
+            file("bootstrap.sh", b"hello"),
+            item(EntryType::Directory, "d/", ""),
+            item(EntryType::Symlink, "d/l", "../bootstrap.sh"),
+        ]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&plain).unwrap();
-        for packed in [gzip.finish().unwrap(), zstd::stream::encode_all(&plain[..], 1).unwrap(), plain] {
+        for packed in [
+            gzip.finish().unwrap(),
+            zstd::stream::encode_all(&plain[..], 1).unwrap(),
+            plain,
+        ] {
             let dir = tempfile::tempdir().unwrap();
             unpack(&packed[..], dir.path(), LIMITS).unwrap();
             assert_eq!(fs::read(dir.path().join("d/l")).unwrap(), b"hello");
-            let mode = fs::metadata(dir.path().join("bootstrap.sh")).unwrap().permissions().mode();
+            let mode = fs::metadata(dir.path().join("bootstrap.sh"))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o7777, 0o755, "setuid is taken away");
         }
     }
@@ -341,11 +429,33 @@ mod tests {
             ("dots", vec![file("a/../../x", b"x")]),
             ("absolute link", vec![item(Symlink, "l", "/etc/passwd")]),
             ("link up", vec![item(Symlink, "d/l", "../../x")]),
-            ("link up after a name", vec![item(Symlink, "a/b/k", "../.."), item(Symlink, "m", "a/b/k/..")]),
-            ("through a link", vec![item(EntryType::Directory, "d", ""), item(Symlink, "l", "d"), file("l/x", b"x")]),
-            ("a folder over a link", vec![item(Symlink, "l", "d"), item(EntryType::Directory, "l/", "")]),
+            (
+                "link up after a name",
+                vec![
+                    item(Symlink, "a/b/k", "../.."),
+                    item(Symlink, "m", "a/b/k/.."),
+                ],
+            ),
+            (
+                "through a link",
+                vec![
+                    item(EntryType::Directory, "d", ""),
+                    item(Symlink, "l", "d"),
+                    file("l/x", b"x"),
+                ],
+            ),
+            (
+                "a folder over a link",
+                vec![
+                    item(Symlink, "l", "d"),
+                    item(EntryType::Directory, "l/", ""),
+                ],
+            ),
             ("hard link out", vec![item(Link, "h", "../x")]),
-            ("hard link to a link", vec![item(Symlink, "l", "d"), item(Link, "h", "l")]),
+            (
+                "hard link to a link",
+                vec![item(Symlink, "l", "d"), item(Link, "h", "l")],
+            ),
             ("hard link to nothing", vec![item(Link, "h", "nothing")]),
             ("character device", vec![item(Char, "c", "")]),
             ("block device", vec![item(Block, "b", "")]),
@@ -354,7 +464,10 @@ mod tests {
         ] {
             let last = items.last().unwrap().name.clone();
             match try_unpack(&items).1 {
-                Err(Error::Refused { name: refused, .. }) => assert!(last.contains(&refused) || refused == "./", "{name}: {refused}"),
+                Err(Error::Refused { name: refused, .. }) => assert!(
+                    last.contains(&refused) || refused == "./",
+                    "{name}: {refused}"
+                ),
                 other => panic!("{name}: {other:?}"),
             }
         }
@@ -362,11 +475,20 @@ mod tests {
 
     #[test]
     fn links_that_stay_are_made() {
-        let items = [file("a/x", b"1"), item(EntryType::Symlink, "b", "a/x"), item(EntryType::Link, "c", "a/x"), file("a/x", b"2")];
+        let items = [
+            file("a/x", b"1"),
+            item(EntryType::Symlink, "b", "a/x"),
+            item(EntryType::Link, "c", "a/x"),
+            file("a/x", b"2"),
+        ];
         let (dir, result) = try_unpack(&items);
         result.unwrap();
         assert_eq!(fs::read(dir.path().join("in/b")).unwrap(), b"2");
-        assert_eq!(fs::read(dir.path().join("in/c")).unwrap(), b"1", "a file is replaced, not written through its other name");
+        assert_eq!(
+            fs::read(dir.path().join("in/c")).unwrap(),
+            b"1",
+            "a file is replaced, not written through its other name"
+        );
     }
 
     #[test]
@@ -375,19 +497,48 @@ mod tests {
         assert!(matches!(try_unpack(&many).1, Err(Error::TooMany(100))));
         let big = [file("a", &[0; 6000]), file("b", &[0; 6000])];
         assert!(matches!(try_unpack(&big).1, Err(Error::TooBig { name, .. }) if name == "b"));
-        let name = Item { content: vec![b'a'; 5 << 20], ..item(EntryType::GNULongName, "././@LongLink", "") };
-        assert!(matches!(try_unpack(&[name, file("x", b"")]).1, Err(Error::Io(_))));
+        let name = Item {
+            content: vec![b'a'; 5 << 20],
+            ..item(EntryType::GNULongName, "././@LongLink", "")
+        };
+        assert!(matches!(
+            try_unpack(&[name, file("x", b"")]).1,
+            Err(Error::Io(_))
+        ));
         let cut = tar(&[file("a", &[0; 6000])]);
         let dir = tempfile::tempdir().unwrap();
-        assert!(unpack(&cut[..3000], dir.path(), LIMITS).is_err(), "a stream that ends too early");
+        assert!(
+            unpack(&cut[..3000], dir.path(), LIMITS).is_err(),
+            "a stream that ends too early"
+        );
     }
 
     fn any_item() -> impl Strategy<Value = Item> {
         let part = prop::sample::select(vec!["a", "b", "c", "..", ".", "", "/", "a/b", "../.."]);
         let path = prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"));
-        let kind = prop::sample::select(vec![EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Link, EntryType::Fifo]);
-        (kind, path.clone(), path, prop::collection::vec(any::<u8>(), 0..50))
-            .prop_map(|(kind, name, target, content)| Item { kind, name, target, content: if kind == EntryType::Regular { content } else { Vec::new() } })
+        let kind = prop::sample::select(vec![
+            EntryType::Regular,
+            EntryType::Directory,
+            EntryType::Symlink,
+            EntryType::Link,
+            EntryType::Fifo,
+        ]);
+        (
+            kind,
+            path.clone(),
+            path,
+            prop::collection::vec(any::<u8>(), 0..50),
+        )
+            .prop_map(|(kind, name, target, content)| Item {
+                kind,
+                name,
+                target,
+                content: if kind == EntryType::Regular {
+                    content
+                } else {
+                    Vec::new()
+                },
+            })
     }
 
     proptest! {

@@ -43,7 +43,9 @@ pub enum Failed {
 
 /// Seconds and more since 1970.
 pub fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// The stored identity, or a new one: tries for ever, waiting 0.5 s to 30 s between tries. Cancel safe.
@@ -53,7 +55,9 @@ pub async fn obtain(config: &Config, vault: &Vault, link: &Link) -> Identity {
         match vault.load(link.roots(), now()) {
             Ok(Some(identity)) => return identity,
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = %Chain(&error), "the stored certificate is no good; enrolling again"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the stored certificate is no good; enrolling again")
+            }
         }
         match enrol(config, vault, link).await {
             Ok(identity) => {
@@ -107,17 +111,29 @@ impl Proof {
     async fn gather(config: &Config) -> Result<Self, imds::Error> {
         if config.provider == Provider::Local {
             let machine_id = config.machine_id.clone().unwrap_or_default();
-            return Ok(Self { machine_id, document: String::new(), signature: String::new() });
+            return Ok(Self {
+                machine_id,
+                document: String::new(),
+                signature: String::new(),
+            });
         }
         let imds = Imds::open(&config.imds).await?;
         let machine_id = match &config.machine_id {
             Some(id) => id.clone(),
-            None => imds.get("/latest/meta-data/instance-id").await?.trim().to_owned(),
+            None => imds
+                .get("/latest/meta-data/instance-id")
+                .await?
+                .trim()
+                .to_owned(),
         };
         Ok(Self {
             machine_id,
-            document: imds.get("/latest/dynamic/instance-identity/document").await?,
-            signature: imds.get("/latest/dynamic/instance-identity/rsa2048").await?,
+            document: imds
+                .get("/latest/dynamic/instance-identity/document")
+                .await?,
+            signature: imds
+                .get("/latest/dynamic/instance-identity/rsa2048")
+                .await?,
         })
     }
 }

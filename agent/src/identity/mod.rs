@@ -73,7 +73,9 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("name", &self.name.to_string()).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("name", &self.name.to_string())
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,19 +84,36 @@ impl Identity {
     ///
     /// # Errors
     /// Says which of these it is not.
-    pub fn check(key: KeyPair, chain_pem: &str, roots: &Arc<RootCertStore>, now: Duration) -> Result<Self, Error> {
+    pub fn check(
+        key: KeyPair,
+        chain_pem: &str,
+        roots: &Arc<RootCertStore>,
+        now: Duration,
+    ) -> Result<Self, Error> {
         let chain = tls::certificates(chain_pem)?;
         tls::check_client_chain(&chain, roots, now)?;
-        let (_, leaf) = X509Certificate::from_der(&chain[0]).map_err(|error| Error::NoName(error.to_string()))?;
+        let (_, leaf) = X509Certificate::from_der(&chain[0])
+            .map_err(|error| Error::NoName(error.to_string()))?;
         if leaf.public_key().raw != key.subject_public_key_info() {
             return Err(Error::OtherKey);
         }
-        let uri = tls::uris(&leaf).next().ok_or_else(|| Error::NoName("it has no URI".to_owned()))?;
-        let name = uri.parse().map_err(|error| Error::NoName(format!("{error}")))?;
+        let uri = tls::uris(&leaf)
+            .next()
+            .ok_or_else(|| Error::NoName("it has no URI".to_owned()))?;
+        let name = uri
+            .parse()
+            .map_err(|error| Error::NoName(format!("{error}")))?;
         let seconds = |time: i64| Duration::from_secs(time.try_into().unwrap_or(0));
         let not_before = seconds(leaf.validity().not_before.timestamp());
         let not_after = seconds(leaf.validity().not_after.timestamp());
-        Ok(Self { key, chain_pem: chain_pem.to_owned(), name, not_before, not_after, chain })
+        Ok(Self {
+            key,
+            chain_pem: chain_pem.to_owned(),
+            name,
+            not_before,
+            not_after,
+            chain,
+        })
     }
 
     /// The certificate chain and the key as PKCS#8, for TLS.
@@ -112,10 +131,19 @@ impl Identity {
     ///
     /// # Errors
     /// Says what is wrong with it; this identity stays good.
-    pub fn renewed(&self, key: KeyPair, chain_pem: &str, roots: &Arc<RootCertStore>, now: Duration) -> Result<Self, Error> {
+    pub fn renewed(
+        &self,
+        key: KeyPair,
+        chain_pem: &str,
+        roots: &Arc<RootCertStore>,
+        now: Duration,
+    ) -> Result<Self, Error> {
         let new = Self::check(key, chain_pem, roots, now)?;
         if new.name != self.name {
-            return Err(Error::OtherName { got: new.name.to_string(), wanted: self.name.to_string() });
+            return Err(Error::OtherName {
+                got: new.name.to_string(),
+                wanted: self.name.to_string(),
+            });
         }
         Ok(new)
     }
@@ -136,7 +164,9 @@ pub fn new_key() -> Result<KeyPair, Error> {
 pub fn csr(key: &KeyPair, machine_id: &str) -> Result<Vec<u8>, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, machine_id);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, machine_id);
     Ok(params.serialize_request(key)?.der().to_vec())
 }
 
@@ -150,7 +180,10 @@ pub struct Vault {
 impl Vault {
     /// In `state_dir`: `identity.key` before enrolment, `identity.pem` (key, then chain) after it. Both mode 0600.
     pub fn new(state_dir: &Path) -> Self {
-        Self { key_path: state_dir.join("identity.key"), identity_path: state_dir.join("identity.pem") }
+        Self {
+            key_path: state_dir.join("identity.key"),
+            identity_path: state_dir.join("identity.pem"),
+        }
     }
 
     /// The key to enrol with: that of the stored identity, else the one made for an earlier try, else a new one that is
@@ -173,7 +206,11 @@ impl Vault {
     ///
     /// # Errors
     /// When there is one that can't be read, or is expired or not the pinned authority's.
-    pub fn load(&self, roots: &Arc<RootCertStore>, now: Duration) -> Result<Option<Identity>, Error> {
+    pub fn load(
+        &self,
+        roots: &Arc<RootCertStore>,
+        now: Duration,
+    ) -> Result<Option<Identity>, Error> {
         let Some(pem) = self.read(&self.identity_path)? else {
             return Ok(None);
         };
@@ -186,20 +223,33 @@ impl Vault {
     /// # Errors
     /// When it can't be written; then the older one stays.
     pub fn store(&self, identity: &Identity) -> Result<(), Error> {
-        let chain: String = identity.chain_pem.split_inclusive('\n').skip_while(|line| !line.contains("BEGIN CERTIFICATE")).collect();
-        self.write(&self.identity_path, &format!("{}{chain}", identity.key.serialize_pem()))
+        let chain: String = identity
+            .chain_pem
+            .split_inclusive('\n')
+            .skip_while(|line| !line.contains("BEGIN CERTIFICATE"))
+            .collect();
+        self.write(
+            &self.identity_path,
+            &format!("{}{chain}", identity.key.serialize_pem()),
+        )
     }
 
     fn read(&self, path: &Path) -> Result<Option<String>, Error> {
         match fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::File { path: path.to_owned(), source }),
+            Err(source) => Err(Error::File {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
-        write_atomic(path, text.as_bytes(), 0o600).map_err(|source| Error::File { path: path.to_owned(), source })
+        write_atomic(path, text.as_bytes(), 0o600).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
@@ -221,7 +271,10 @@ pub(crate) mod tests {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             let key = new_key().unwrap();
             let pem = params.self_signed(&key).unwrap().pem();
-            Self { issuer: Issuer::new(params, key), pem }
+            Self {
+                issuer: Issuer::new(params, key),
+                pem,
+            }
         }
 
         pub(crate) fn sign(&self, key: &KeyPair, uri: &str) -> String {
@@ -235,7 +288,9 @@ pub(crate) mod tests {
     const NAME: &str = "spiffe://m/cluster/c/instance/web1/i-1";
 
     fn now() -> Duration {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
     }
 
     #[test]
@@ -244,7 +299,10 @@ pub(crate) mod tests {
         let vault = Vault::new(dir.path());
         let first = vault.key().unwrap();
         assert!(dir.path().join("identity.key").exists());
-        assert_eq!(vault.key().unwrap().serialized_der(), first.serialized_der());
+        assert_eq!(
+            vault.key().unwrap().serialized_der(),
+            first.serialized_der()
+        );
     }
 
     #[test]
@@ -262,12 +320,26 @@ pub(crate) mod tests {
         let again = vault.load(&roots, now()).unwrap().unwrap();
         assert_eq!(again.name.to_string(), NAME);
         assert_eq!(again.key.serialized_der(), identity.key.serialized_der());
-        assert_eq!(fs::metadata(dir.path().join("identity.pem")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(dir.path().join("identity.pem"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         vault.store(&again).unwrap();
         assert!(vault.load(&roots, now()).unwrap().is_some(), "stored twice");
         let late = again.not_after + Duration::from_secs(1);
-        assert!(matches!(vault.load(&roots, late), Err(Error::Certificate(_))), "expired");
-        assert_eq!(vault.key().unwrap().serialized_der(), again.key.serialized_der(), "the same key enrols again");
+        assert!(
+            matches!(vault.load(&roots, late), Err(Error::Certificate(_))),
+            "expired"
+        );
+        assert_eq!(
+            vault.key().unwrap().serialized_der(),
+            again.key.serialized_der(),
+            "the same key enrols again"
+        );
     }
 
     #[test]
@@ -278,13 +350,25 @@ pub(crate) mod tests {
         thread_local!(static PEM: String = new_key().unwrap().serialize_pem());
         let other = new_key().unwrap();
         let check = |pem: String| Identity::check(key(), &pem, &roots, now());
-        assert!(matches!(check(theirs.sign(&key(), NAME)), Err(Error::Certificate(tls::Error::Untrusted(_)))));
-        assert!(matches!(check(ours.sign(&other, NAME)), Err(Error::OtherKey)));
-        assert!(matches!(check(ours.sign(&key(), "https://else")), Err(Error::NoName(_))));
+        assert!(matches!(
+            check(theirs.sign(&key(), NAME)),
+            Err(Error::Certificate(tls::Error::Untrusted(_)))
+        ));
+        assert!(matches!(
+            check(ours.sign(&other, NAME)),
+            Err(Error::OtherKey)
+        ));
+        assert!(matches!(
+            check(ours.sign(&key(), "https://else")),
+            Err(Error::NoName(_))
+        ));
         assert!(matches!(check(String::new()), Err(Error::Certificate(_))));
         let identity = check(ours.sign(&key(), NAME)).unwrap();
         let someone = ours.sign(&key(), "spiffe://m/cluster/c/instance/web2/i-2");
-        assert!(matches!(identity.renewed(key(), &someone, &roots, now()), Err(Error::OtherName { .. })));
+        assert!(matches!(
+            identity.renewed(key(), &someone, &roots, now()),
+            Err(Error::OtherName { .. })
+        ));
         let renewed = ours.sign(&other, NAME);
         assert!(identity.renewed(other, &renewed, &roots, now()).is_ok());
     }

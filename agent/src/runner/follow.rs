@@ -26,9 +26,16 @@ impl Follower {
     /// As inotify_init1(2).
     pub fn new() -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        #[expect(deprecated, reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd never does")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd never does"
+        )]
         let inotify = AsyncFd::new(fd)?;
-        Ok(Self { inotify, runs: BTreeMap::new(), watches: BTreeMap::new() })
+        Ok(Self {
+            inotify,
+            runs: BTreeMap::new(),
+            watches: BTreeMap::new(),
+        })
     }
 
     /// Watches a run's spool.
@@ -38,7 +45,9 @@ impl Follower {
                 self.runs.insert(watch, run);
                 self.watches.insert(run, watch);
             }
-            Err(error) => tracing::warn!(%run, %error, "cannot watch a spool; it is looked at every second instead"),
+            Err(error) => {
+                tracing::warn!(%run, %error, "cannot watch a spool; it is looked at every second instead")
+            }
         }
     }
 

@@ -61,7 +61,11 @@ impl Launch {
             prepared = self.prepare(spec) => prepared,
             () = cancel.cancelled() => return Outcome::Cancelled(spec.run_id),
         };
-        let written = prepared.and_then(|command| command.write(dir).map_err(|error| format!("cannot write its command: {error}")));
+        let written = prepared.and_then(|command| {
+            command
+                .write(dir)
+                .map_err(|error| format!("cannot write its command: {error}"))
+        });
         if let Err(detail) = written {
             return Outcome::NotStarted(spec.run_id, detail);
         }
@@ -73,17 +77,37 @@ impl Launch {
     }
 
     async fn prepare(&self, spec: &Spec) -> Result<Command, String> {
-        let name = self.identity.borrow().as_ref().map(|identity| identity.name.clone());
+        let name = self
+            .identity
+            .borrow()
+            .as_ref()
+            .map(|identity| identity.name.clone());
         let (argv, cwd, env, become_user) = match &spec.what {
             Work::Exec { argv, cwd, user } => {
                 let (env, become_user) = self.login(user)?;
                 let cwd = if cwd.is_empty() { "/" } else { cwd };
                 (argv.clone(), cwd.to_owned(), env, become_user)
             }
-            Work::Stage { bundle_sha256, bundle_bytes, index, args, .. } => {
-                let folder = self.stage_folder(bundle_sha256, *bundle_bytes, *index).await?;
-                let argv = ["bash", "bootstrap.sh"].into_iter().map(str::to_owned).chain(args.iter().cloned());
-                (argv.collect(), folder.to_string_lossy().into_owned(), self.login("")?.0, None)
+            Work::Stage {
+                bundle_sha256,
+                bundle_bytes,
+                index,
+                args,
+                ..
+            } => {
+                let folder = self
+                    .stage_folder(bundle_sha256, *bundle_bytes, *index)
+                    .await?;
+                let argv = ["bash", "bootstrap.sh"]
+                    .into_iter()
+                    .map(str::to_owned)
+                    .chain(args.iter().cloned());
+                (
+                    argv.collect(),
+                    folder.to_string_lossy().into_owned(),
+                    self.login("")?.0,
+                    None,
+                )
             }
         };
         Ok(Command {
@@ -95,7 +119,11 @@ impl Launch {
             become_user,
             timeout: Duration::from_millis(spec.timeout_ms),
             silence_timeout: Duration::from_millis(spec.silence_timeout_ms),
-            output_cap_bytes: if spec.output_cap_bytes == 0 { DEFAULT_OUTPUT_CAP_BYTES } else { spec.output_cap_bytes },
+            output_cap_bytes: if spec.output_cap_bytes == 0 {
+                DEFAULT_OUTPUT_CAP_BYTES
+            } else {
+                spec.output_cap_bytes
+            },
         })
     }
 
@@ -104,25 +132,55 @@ impl Launch {
         let found = users::find(if user.is_empty() { "root" } else { user }, &self.etc_dir);
         let (home, shell, become_user) = match found {
             Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
-                let to = Become { uid: found.uid, gid: found.gid, groups: found.groups };
-                (found.home.to_string_lossy().into_owned(), found.shell, Some(to))
+                let to = Become {
+                    uid: found.uid,
+                    gid: found.gid,
+                    groups: found.groups,
+                };
+                (
+                    found.home.to_string_lossy().into_owned(),
+                    found.shell,
+                    Some(to),
+                )
             }
-            Some(found) if !user.is_empty() && user != "root" => (found.home.to_string_lossy().into_owned(), found.shell, None),
-            None if !user.is_empty() && user != "root" => return Err(format!("there is no user {user} on this machine")),
-            _ => (self.root_home.to_string_lossy().into_owned(), "/bin/bash".to_owned(), None),
+            Some(found) if !user.is_empty() && user != "root" => {
+                (found.home.to_string_lossy().into_owned(), found.shell, None)
+            }
+            None if !user.is_empty() && user != "root" => {
+                return Err(format!("there is no user {user} on this machine"));
+            }
+            _ => (
+                self.root_home.to_string_lossy().into_owned(),
+                "/bin/bash".to_owned(),
+                None,
+            ),
         };
         let name = if user.is_empty() { "root" } else { user };
-        let pairs = [("PATH", PATH), ("HOME", &home), ("SHELL", &shell), ("USER", name), ("LOGNAME", name), ("LANG", "C.UTF-8")];
-        Ok((pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(), become_user))
+        let pairs = [
+            ("PATH", PATH),
+            ("HOME", &home),
+            ("SHELL", &shell),
+            ("USER", name),
+            ("LOGNAME", name),
+            ("LANG", "C.UTF-8"),
+        ];
+        Ok((
+            pairs
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            become_user,
+        ))
     }
 
     async fn stage_folder(&self, sha256: &str, bytes: u64, index: u32) -> Result<PathBuf, String> {
         let _one = self.bulk.lock().await;
         let identity = self.identity.borrow().clone();
         let bundles = self.state_dir.join("bundles");
-        let packed = bundle::fetch::obtain(&bundles, sha256, bytes, &self.link, identity.as_deref())
-            .await
-            .map_err(|error| format!("cannot fetch bundle {sha256}: {}", Chain(&error)))?;
+        let packed =
+            bundle::fetch::obtain(&bundles, sha256, bytes, &self.link, identity.as_deref())
+                .await
+                .map_err(|error| format!("cannot fetch bundle {sha256}: {}", Chain(&error)))?;
         let stages = self.state_dir.join("stages");
         let folder = stages.join(format!("stage-{index}"));
         let unpacking = tokio::task::spawn_blocking(move || bundle::unpack_stage(&packed, &folder));
@@ -135,7 +193,12 @@ impl Launch {
 }
 
 /// What the run sees: a login's variables, aot's own, then those of the job.
-fn environment(mut env: BTreeMap<String, String>, spec: &Spec, name: Option<&SpiffeId>, etc: &Path) -> BTreeMap<String, String> {
+fn environment(
+    mut env: BTreeMap<String, String>,
+    spec: &Spec,
+    name: Option<&SpiffeId>,
+    etc: &Path,
+) -> BTreeMap<String, String> {
     let mut set = |key: &str, value: String| {
         env.insert(key.to_owned(), value);
     };
@@ -143,8 +206,19 @@ fn environment(mut env: BTreeMap<String, String>, spec: &Spec, name: Option<&Spi
         set("AOT_CLUSTER", name.cluster.to_string());
         set("AOT_INSTANCE", name.instance.to_string());
     }
-    set("AOT_CLUSTER_FACTS", etc.join("cluster_facts.json").to_string_lossy().into_owned());
-    if let Work::Stage { index, attempt, reboots, .. } = &spec.what {
+    set(
+        "AOT_CLUSTER_FACTS",
+        etc.join("cluster_facts.json")
+            .to_string_lossy()
+            .into_owned(),
+    );
+    if let Work::Stage {
+        index,
+        attempt,
+        reboots,
+        ..
+    } = &spec.what
+    {
         set("AOT_STAGE", index.to_string());
         set("AOT_ATTEMPT", attempt.to_string());
         set("AOT_REBOOTS", reboots.to_string());
@@ -158,7 +232,14 @@ async fn own(dir: &Path, id: RunId) -> Result<(), String> {
     if Path::new("/run/systemd/system").is_dir() {
         let mut scoped = Process::new("systemd-run");
         let exe = format!("/proc/{}/exe", std::process::id());
-        scoped.args(["--scope", "--quiet", "--collect", &format!("--unit=aot-{id}")]).arg(exe);
+        scoped
+            .args([
+                "--scope",
+                "--quiet",
+                "--collect",
+                &format!("--unit=aot-{id}"),
+            ])
+            .arg(exe);
         match watch_over(scoped, dir).await {
             Ok(()) => return Ok(()),
             Err(detail) if !never_ran(dir) => return Err(detail),
@@ -169,11 +250,21 @@ async fn own(dir: &Path, id: RunId) -> Result<(), String> {
 }
 
 async fn watch_over(mut process: Process, dir: &Path) -> Result<(), String> {
-    process.arg("shim").arg(dir).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(false);
-    let mut child = process.spawn().map_err(|error| format!("cannot start the shim: {error}"))?;
+    process
+        .arg("shim")
+        .arg(dir)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(false);
+    let mut child = process
+        .spawn()
+        .map_err(|error| format!("cannot start the shim: {error}"))?;
     match child.wait().await {
         Ok(status) if status.success() || !never_ran(dir) => Ok(()),
-        Ok(status) => Err(format!("the shim ended with {status} before it started anything")),
+        Ok(status) => Err(format!(
+            "the shim ended with {status} before it started anything"
+        )),
         Err(error) => Err(format!("cannot wait for the shim: {error}")),
     }
 }
@@ -181,5 +272,6 @@ async fn watch_over(mut process: Process, dir: &Path) -> Result<(), String> {
 /// No shim is there, and none has written or started anything.
 fn never_ran(dir: &Path) -> bool {
     let free = lock_if_free(dir).is_ok_and(|lock| lock.is_some());
-    free && !dir.join(super::shim::PID).exists() && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
+    free && !dir.join(super::shim::PID).exists()
+        && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
 }

@@ -82,7 +82,15 @@ impl Runner {
         };
         for id in ids {
             let dir = runner.journal.dir(id);
-            runner.runs.insert(id, Run { dir, ended: false, bytes: 0, launching: None });
+            runner.runs.insert(
+                id,
+                Run {
+                    dir,
+                    ended: false,
+                    bytes: 0,
+                    launching: None,
+                },
+            );
             runner.look(id);
             runner.measure(id);
         }
@@ -99,7 +107,11 @@ impl Runner {
             !out
         });
         keep.take(MAX_RUNS)
-            .map(|(id, run)| RunState { run_id: id.to_string(), spool_bytes: run.bytes, ended: run.ended })
+            .map(|(id, run)| RunState {
+                run_id: id.to_string(),
+                spool_bytes: run.bytes,
+                ended: run.ended,
+            })
             .collect()
     }
 
@@ -108,7 +120,8 @@ impl Runner {
     /// # Errors
     /// A line for a person, when it can't be journalled.
     pub fn start(&mut self, start: &StartRun) -> Result<(), String> {
-        let spec = Spec::from_wire(start, &self.launch.boot_id).map_err(|error| error.to_string())?;
+        let spec =
+            Spec::from_wire(start, &self.launch.boot_id).map_err(|error| error.to_string())?;
         if self.journal.knows(spec.run_id) {
             return Ok(());
         }
@@ -116,11 +129,27 @@ impl Runner {
             Some(What::Exec(exec)) => exec.stdin.as_slice(),
             _ => &[],
         };
-        let dir = self.journal.begin(&spec, stdin).map_err(|error| format!("cannot write the journal: {error}"))?;
+        let dir = self
+            .journal
+            .begin(&spec, stdin)
+            .map_err(|error| format!("cannot write the journal: {error}"))?;
         let cancel = CancellationToken::new();
-        self.runs.insert(spec.run_id, Run { dir: dir.clone(), ended: false, bytes: 0, launching: Some(cancel.clone()) });
+        self.runs.insert(
+            spec.run_id,
+            Run {
+                dir: dir.clone(),
+                ended: false,
+                bytes: 0,
+                launching: Some(cancel.clone()),
+            },
+        );
         // The spool is made at once, so that it can be followed from its first byte.
-        if let Err(error) = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(SPOOL)) {
+        if let Err(error) = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(dir.join(SPOOL))
+        {
             tracing::warn!(run = %spec.run_id, %error, "cannot make the spool");
         }
         self.follower.add(spec.run_id, &dir.join(SPOOL));
@@ -138,7 +167,11 @@ impl Runner {
         let Some(run) = self.runs.get(&id).filter(|run| !run.ended) else {
             return;
         };
-        if let Err(error) = write_atomic(&run.dir.join(shim::CANCEL), grace_ms.to_string().as_bytes(), 0o600) {
+        if let Err(error) = write_atomic(
+            &run.dir.join(shim::CANCEL),
+            grace_ms.to_string().as_bytes(),
+            0o600,
+        ) {
             tracing::warn!(run = %id, %error, "cannot write down a cancellation");
         }
         if let Some(launching) = &run.launching {
@@ -146,7 +179,11 @@ impl Runner {
         }
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         // No fifo or no reader: the shim has not come up yet, and looks for the file when it does.
-        if let Ok(mut control) = OpenOptions::new().write(true).custom_flags(flags).open(run.dir.join(shim::CONTROL)) {
+        if let Ok(mut control) = OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(run.dir.join(shim::CONTROL))
+        {
             let _ = control.write_all(b"c");
         }
     }
@@ -154,7 +191,9 @@ impl Runner {
     /// Drops a run that the master has whole. One that has not ended stays.
     pub fn forget(&mut self, id: RunId) {
         // The mark comes a moment after the end record, and the master may be that quick.
-        let over = |run: &Run| run.ended || spool::scan(&run.dir.join(SPOOL)).is_ok_and(|scan| scan.is_ended());
+        let over = |run: &Run| {
+            run.ended || spool::scan(&run.dir.join(SPOOL)).is_ok_and(|scan| scan.is_ended())
+        };
         if self.runs.get(&id).is_some_and(|run| !over(run)) {
             tracing::warn!(run = %id, "told to forget a run that has not ended");
             return;
@@ -184,7 +223,10 @@ impl Runner {
                 },
                 touched = self.follower.touched() => touched.into_iter().collect(),
             };
-            let grown: Vec<Grown> = touched.into_iter().filter_map(|id| self.measure(id)).collect();
+            let grown: Vec<Grown> = touched
+                .into_iter()
+                .filter_map(|id| self.measure(id))
+                .collect();
             if !grown.is_empty() {
                 return grown;
             }
@@ -193,10 +235,19 @@ impl Runner {
 
     /// Looks at every run that has not ended: for shims that died, and for what the follower may have missed.
     pub fn check(&mut self) -> Vec<Grown> {
-        let open: Vec<RunId> = self.runs.iter().filter(|(_, run)| !run.ended).map(|(id, _)| *id).collect();
+        let open: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| !run.ended)
+            .map(|(id, _)| *id)
+            .collect();
         open.into_iter()
             .filter_map(|id| {
-                if self.runs.get(&id).is_some_and(|run| run.launching.is_none()) {
+                if self
+                    .runs
+                    .get(&id)
+                    .is_some_and(|run| run.launching.is_none())
+                {
                     self.look(id);
                 }
                 self.measure(id)
@@ -214,7 +265,13 @@ impl Runner {
         let (id, end) = match outcome {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
-            Outcome::Cancelled(id) => (id, Some((EndKind::Cancelled, "cancelled before it was started".to_owned()))),
+            Outcome::Cancelled(id) => (
+                id,
+                Some((
+                    EndKind::Cancelled,
+                    "cancelled before it was started".to_owned(),
+                )),
+            ),
         };
         let Some(run) = self.runs.get_mut(&id) else {
             return Vec::new();
@@ -222,7 +279,8 @@ impl Runner {
         run.launching = None;
         if let Some((kind, detail)) = end {
             tracing::warn!(run = %id, detail, "a run did not start");
-            let wrote = Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(&run.dir, ended(kind, detail)));
+            let wrote = Writer::open(&run.dir)
+                .and_then(|(mut writer, _)| writer.end(&run.dir, ended(kind, detail)));
             if let Err(error) = wrote {
                 tracing::error!(run = %id, %error, "cannot write the end of a run");
             }
@@ -234,7 +292,9 @@ impl Runner {
     /// Finds out whether a run is over, and ends it when its shim is dead.
     fn look(&mut self, id: RunId) {
         let spec = self.journal.spec(id).ok();
-        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
         match recover::settle(&run.dir, spec.as_ref(), &self.launch.boot_id) {
             Ok(is_ended) => run.ended = is_ended,
             Err(error) => tracing::error!(run = %id, %error, "cannot look after a run"),

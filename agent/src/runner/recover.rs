@@ -29,10 +29,16 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         mark_ended(dir)?;
         return Ok(true);
     }
-    let shim: Option<i32> = fs::read_to_string(dir.join(PID)).ok().and_then(|text| text.trim().parse().ok());
+    let shim: Option<i32> = fs::read_to_string(dir.join(PID))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     let detail = match (shim, same_boot) {
-        (None, true) => "the agent stopped before it could start this run: it never started".to_owned(),
-        (None, false) => "the machine restarted before this run was started: it never started".to_owned(),
+        (None, true) => {
+            "the agent stopped before it could start this run: it never started".to_owned()
+        }
+        (None, false) => {
+            "the machine restarted before this run was started: it never started".to_owned()
+        }
         (Some(_), false) => "the machine restarted while it ran".to_owned(),
         (Some(shim), true) => {
             // Of another boot the number means nothing; of this one the session is still ours.
@@ -63,12 +69,20 @@ mod tests {
             silence_timeout_ms: 0,
             output_cap_bytes: 0,
             env: std::collections::BTreeMap::new(),
-            what: Work::Exec { argv: vec!["true".into()], cwd: String::new(), user: String::new() },
+            what: Work::Exec {
+                argv: vec!["true".into()],
+                cwd: String::new(),
+                user: String::new(),
+            },
         }
     }
 
     fn end_of(dir: &Path) -> Ended {
-        match scan(&dir.join(SPOOL)).unwrap().last.and_then(|frame| frame.body) {
+        match scan(&dir.join(SPOOL))
+            .unwrap()
+            .last
+            .and_then(|frame| frame.body)
+        {
             Some(Body::Ended(ended)) => ended,
             other => panic!("no end but {other:?}"),
         }
@@ -81,14 +95,23 @@ mod tests {
         let end = end_of(dir.path());
         assert_eq!(end.kind(), EndKind::Interrupted);
         assert!(end.detail.contains("never started"), "{}", end.detail);
-        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap(), "safe to repeat");
-        assert_eq!(fs::read(dir.path().join(SPOOL)).unwrap().len() as u64, scan(&dir.path().join(SPOOL)).unwrap().whole_bytes);
+        assert!(
+            settle(dir.path(), Some(&spec("b1")), "b1").unwrap(),
+            "safe to repeat"
+        );
+        assert_eq!(
+            fs::read(dir.path().join(SPOOL)).unwrap().len() as u64,
+            scan(&dir.path().join(SPOOL)).unwrap().whole_bytes
+        );
     }
 
     #[test]
     fn after_a_reboot_a_recycled_pid_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let (mut writer, _) = Writer::open(dir.path()).unwrap();
         writer.append(Body::Started(Started::default())).unwrap();
         let whole = fs::metadata(dir.path().join(SPOOL)).unwrap().len();

@@ -57,7 +57,11 @@ fn run(dir: &Path) -> io::Result<()> {
     // Fails only where we lead a session already, which is what is wanted.
     let _ = setsid();
     block_signals()?;
-    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(LOCK))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.join(LOCK))?;
     lock.lock()?;
     let control = open_control(dir)?;
     let (mut spool, scan) = Writer::open(dir)?;
@@ -84,13 +88,23 @@ fn block_signals() -> io::Result<()> {
 
 fn open_control(dir: &Path) -> io::Result<File> {
     let path = dir.join(CONTROL);
-    match mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+    match mknodat(
+        rustix::fs::CWD,
+        &path,
+        FileType::Fifo,
+        Mode::RUSR | Mode::WUSR,
+        0,
+    ) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     // Open for writing too: it never is at its end.
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    OpenOptions::new().read(true).write(true).custom_flags(flags.cast_signed()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)
 }
 
 /// Writes the end record; on a full disk tries again for ten minutes.
@@ -101,8 +115,17 @@ fn end(dir: &Path, spool: &mut Writer, record: Ended, control: Option<&File>) ->
         if last.is_ok() {
             break;
         }
-        let mut fds: Vec<PollFd<'_>> = control.iter().map(|file| PollFd::new(*file, PollFlags::empty())).collect();
-        poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))?;
+        let mut fds: Vec<PollFd<'_>> = control
+            .iter()
+            .map(|file| PollFd::new(*file, PollFlags::empty()))
+            .collect();
+        poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            }),
+        )?;
     }
     last
 }
@@ -130,11 +153,20 @@ struct Shim {
 
 impl Shim {
     /// Spawns the child and writes the first frame; the error is a line for a person.
-    fn start(dir: &Path, command: &Command, control: File, spool: &mut Writer) -> Result<Self, String> {
+    fn start(
+        dir: &Path,
+        command: &Command,
+        control: File,
+        spool: &mut Writer,
+    ) -> Result<Self, String> {
         let mut child = exposed_to_oom(|| spawn(dir, command))?;
         let started = Instant::now();
         let pid = child.id();
-        let first = Started { run_id: command.run_id.clone(), pid, boot_id: command.boot_id.clone() };
+        let first = Started {
+            run_id: command.run_id.clone(),
+            pid,
+            boot_id: command.boot_id.clone(),
+        };
         if let Err(error) = spool.append(Body::Started(first)) {
             tree::signal_below(getpid().as_raw_nonzero().get(), Signal::KILL);
             return Err(format!("cannot write the spool: {error}"));
@@ -169,10 +201,26 @@ impl Shim {
             if ready.control && drain(&mut self.control) {
                 self.cancel(dir);
             }
-            if ready.stdout && !pump(&mut self.stdout, &mut buffer, &mut self.output, spool, Body::Stdout) {
+            if ready.stdout
+                && !pump(
+                    &mut self.stdout,
+                    &mut buffer,
+                    &mut self.output,
+                    spool,
+                    Body::Stdout,
+                )
+            {
                 self.stdout = None;
             }
-            if ready.stderr && !pump(&mut self.stderr, &mut buffer, &mut self.output, spool, Body::Stderr) {
+            if ready.stderr
+                && !pump(
+                    &mut self.stderr,
+                    &mut buffer,
+                    &mut self.output,
+                    spool,
+                    Body::Stderr,
+                )
+            {
                 self.stderr = None;
             }
             if ready.stdout || ready.stderr {
@@ -205,11 +253,17 @@ impl Shim {
         let until = [self.watch.wake_at(), sync_at].into_iter().flatten().min();
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         let pollin = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut fds = vec![pollin(self.control.as_fd()), pollin(self.wake.as_fd())];
-        let pipes: [Option<BorrowedFd<'_>>; 2] = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
+        let pipes: [Option<BorrowedFd<'_>>; 2] = [
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
         fds.extend(pipes.iter().flatten().map(|fd| pollin(*fd)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
@@ -218,12 +272,21 @@ impl Shim {
         }
         let mut hits = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut hit = |wanted: bool| wanted && hits.next().unwrap_or(false);
-        Ok(Ready { control: hit(true), wake: hit(true), stdout: hit(pipes[0].is_some()), stderr: hit(pipes[1].is_some()) })
+        Ok(Ready {
+            control: hit(true),
+            wake: hit(true),
+            stdout: hit(pipes[0].is_some()),
+            stderr: hit(pipes[1].is_some()),
+        })
     }
 
     fn cancel(&mut self, dir: &Path) {
-        let grace = fs::read_to_string(dir.join(CANCEL)).ok().and_then(|text| text.trim().parse().ok());
-        let grace = grace.filter(|ms| *ms > 0).map_or(GRACE, Duration::from_millis);
+        let grace = fs::read_to_string(dir.join(CANCEL))
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        let grace = grace
+            .filter(|ms| *ms > 0)
+            .map_or(GRACE, Duration::from_millis);
         if let Some(act) = self.watch.cancel(Instant::now(), grace) {
             signal_all(act);
         }
@@ -250,12 +313,25 @@ impl Shim {
     fn record(&self) -> Ended {
         let mut ended = match (self.watch.stopped(), self.status) {
             (Some(kind), _) => ended(kind, why(kind)),
-            (None, Some(WaitStatus::Exited(_, exit_code))) => Ended { kind: EndKind::Exited.into(), exit_code, ..Ended::default() },
+            (None, Some(WaitStatus::Exited(_, exit_code))) => Ended {
+                kind: EndKind::Exited.into(),
+                exit_code,
+                ..Ended::default()
+            },
             (None, Some(WaitStatus::Signaled(_, signal, core))) => Ended {
                 signal: signal as i32,
-                ..ended(EndKind::Signalled, format!("killed by {signal}{}", if core { ", core dumped" } else { "" }))
+                ..ended(
+                    EndKind::Signalled,
+                    format!(
+                        "killed by {signal}{}",
+                        if core { ", core dumped" } else { "" }
+                    ),
+                )
             },
-            (None, other) => ended(EndKind::Interrupted, format!("the process was lost: {other:?}")),
+            (None, other) => ended(
+                EndKind::Interrupted,
+                format!("the process was lost: {other:?}"),
+            ),
         };
         ended.cut_stdout_bytes = self.output.cut_stdout;
         ended.cut_stderr_bytes = self.output.cut_stderr;
@@ -275,7 +351,11 @@ fn why(kind: EndKind) -> &'static str {
 }
 
 fn signal_all(act: Act) {
-    let signal = if act == Act::Kill { Signal::KILL } else { Signal::TERM };
+    let signal = if act == Act::Kill {
+        Signal::KILL
+    } else {
+        Signal::TERM
+    };
     tree::signal_below(getpid().as_raw_nonzero().get(), signal);
 }
 
@@ -298,12 +378,20 @@ struct Output {
 
 impl Output {
     fn new(cap: u64) -> Self {
-        Self { left: cap, cap, truncated: false, cut_stdout: 0, cut_stderr: 0 }
+        Self {
+            left: cap,
+            cap,
+            truncated: false,
+            cut_stdout: 0,
+            cut_stderr: 0,
+        }
     }
 
     /// Writes what is kept of `bytes` and counts the rest. A full disk cuts like the cap does.
     fn take(&mut self, bytes: &[u8], spool: &mut Writer, body: fn(hyper::body::Bytes) -> Body) {
-        let keep = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        let keep = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let mut kept = 0;
         if keep > 0 && spool.append(body(bytes[..keep].to_vec().into())).is_ok() {
             kept = keep;
@@ -316,13 +404,23 @@ impl Output {
         }
         if cut > 0 && !self.truncated {
             self.left = 0;
-            self.truncated = spool.append(Body::Truncated(Truncated { cap_bytes: self.cap })).is_ok();
+            self.truncated = spool
+                .append(Body::Truncated(Truncated {
+                    cap_bytes: self.cap,
+                }))
+                .is_ok();
         }
     }
 }
 
 /// Moves what is in the pipe now; false at its end.
-fn pump<R: Read>(pipe: &mut Option<R>, buffer: &mut [u8], output: &mut Output, spool: &mut Writer, body: fn(hyper::body::Bytes) -> Body) -> bool {
+fn pump<R: Read>(
+    pipe: &mut Option<R>,
+    buffer: &mut [u8],
+    output: &mut Output,
+    spool: &mut Writer,
+    body: fn(hyper::body::Bytes) -> Body,
+) -> bool {
     let Some(reader) = pipe else { return false };
     match reader.read(buffer) {
         Ok(0) => false,
@@ -382,7 +480,12 @@ fn spawn(dir: &Path, command: &Command) -> Result<std::process::Child, String> {
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
-        .map_err(|error| format!("cannot run {program} in {}: {error} (see {COMMAND})", command.cwd))
+        .map_err(|error| {
+            format!(
+                "cannot run {program} in {}: {error} (see {COMMAND})",
+                command.cwd
+            )
+        })
 }
 
 /// Waits for the child and for every orphan that comes to us, until none is left.
@@ -395,7 +498,11 @@ fn wait_for_all(main: NixPid, gone: &Sender<Gone>, mut waker: PipeWriter) {
                     // Of a process that was not waited for yet /proc still knows the times.
                     let cpu_ms = tree::stat(pid.as_raw()).map_or(0, |stat| stat.cpu_ms);
                     let status = waitpid(pid, None).unwrap_or(status);
-                    if pid == main { Gone::Main { status, cpu_ms } } else { Gone::Orphan { cpu_ms } }
+                    if pid == main {
+                        Gone::Main { status, cpu_ms }
+                    } else {
+                        Gone::Orphan { cpu_ms }
+                    }
                 }
                 None => continue,
             },

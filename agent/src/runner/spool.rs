@@ -20,13 +20,19 @@ pub const ENDED: &str = "ended";
 
 /// Milliseconds since 1970.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An end record that is not an exit.
 pub fn ended(kind: EndKind, detail: impl Into<String>) -> Ended {
-    Ended { kind: kind.into(), detail: detail.into(), ..Ended::default() }
+    Ended {
+        kind: kind.into(),
+        detail: detail.into(),
+        ..Ended::default()
+    }
 }
 
 /// The one writer of a spool.
@@ -44,13 +50,25 @@ impl Writer {
     /// As open(2); when the file is no spool.
     pub fn open(dir: &Path) -> io::Result<(Self, Scan)> {
         let path = dir.join(SPOOL);
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)?;
         let scan = scan(&path)?;
         if file.metadata()?.len() > scan.whole_bytes {
             file.set_len(scan.whole_bytes)?;
         }
         let good_bytes = scan.whole_bytes;
-        Ok((Self { file, good_bytes, buffer: Vec::new(), dirty: false }, scan))
+        Ok((
+            Self {
+                file,
+                good_bytes,
+                buffer: Vec::new(),
+                dirty: false,
+            },
+            scan,
+        ))
     }
 
     /// Appends one frame, whole or not at all.
@@ -59,7 +77,13 @@ impl Writer {
     /// As write(2): the disk may be full. What was written of the frame is cut off again.
     pub fn append(&mut self, body: Body) -> io::Result<()> {
         self.buffer.clear();
-        frame::encode(&Frame { unix_ms: unix_ms(), body: Some(body) }, &mut self.buffer);
+        frame::encode(
+            &Frame {
+                unix_ms: unix_ms(),
+                body: Some(body),
+            },
+            &mut self.buffer,
+        );
         if let Err(error) = self.file.write_all(&self.buffer) {
             self.file.set_len(self.good_bytes)?;
             return Err(error);
@@ -99,7 +123,12 @@ impl Writer {
 /// # Errors
 /// As open(2).
 pub fn mark_ended(dir: &Path) -> io::Result<()> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(ENDED)).map(drop)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.join(ENDED))
+        .map(drop)
 }
 
 /// What a spool holds.
@@ -114,7 +143,13 @@ pub struct Scan {
 impl Scan {
     /// Whether the last frame is the end record.
     pub fn is_ended(&self) -> bool {
-        matches!(&self.last, Some(Frame { body: Some(Body::Ended(_)), .. }))
+        matches!(
+            &self.last,
+            Some(Frame {
+                body: Some(Body::Ended(_)),
+                ..
+            })
+        )
     }
 }
 
@@ -143,13 +178,17 @@ pub fn scan(path: &Path) -> io::Result<Scan> {
     let last = match last {
         None => None,
         Some((start, frame_bytes)) => {
-            let mut bytes = vec![0; usize::try_from(frame_bytes).map_err(|_| io::ErrorKind::InvalidData)?];
+            let mut bytes =
+                vec![0; usize::try_from(frame_bytes).map_err(|_| io::ErrorKind::InvalidData)?];
             reader.seek(SeekFrom::Start(start))?;
             reader.read_exact(&mut bytes)?;
             frame::decode(&bytes).ok().flatten().map(|(frame, _)| frame)
         }
     };
-    Ok(Scan { whole_bytes: at, last })
+    Ok(Scan {
+        whole_bytes: at,
+        last,
+    })
 }
 
 /// A piece of a spool.
@@ -181,7 +220,10 @@ pub fn read(path: &Path, offset: u64, most: usize) -> io::Result<Chunk> {
     let bad = |error: frame::BadSpool| io::Error::new(io::ErrorKind::InvalidData, error);
     let whole = frame::whole_frames(&bytes, most).map_err(bad)?;
     bytes.truncate(whole);
-    Ok(Chunk { end: ends(&bytes), data: bytes.into() })
+    Ok(Chunk {
+        end: ends(&bytes),
+        data: bytes.into(),
+    })
 }
 
 /// Whether the last of these whole frames is the end record.
@@ -193,8 +235,19 @@ fn ends(bytes: &[u8]) -> bool {
         last = at;
         at += HEADER_BYTES + len;
     }
-    let frame = bytes.get(last..).and_then(|bytes| frame::decode(bytes).ok().flatten());
-    matches!(frame, Some((Frame { body: Some(Body::Ended(_)), .. }, _)))
+    let frame = bytes
+        .get(last..)
+        .and_then(|bytes| frame::decode(bytes).ok().flatten());
+    matches!(
+        frame,
+        Some((
+            Frame {
+                body: Some(Body::Ended(_)),
+                ..
+            },
+            _
+        ))
+    )
 }
 
 #[cfg(test)]
@@ -208,13 +261,26 @@ mod tests {
         let path = dir.path().join(SPOOL);
         let (mut writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!((scan.whole_bytes, scan.is_ended()), (0, false));
-        writer.append(Body::Stdout(Bytes::from_static(b"one"))).unwrap();
+        writer
+            .append(Body::Stdout(Bytes::from_static(b"one")))
+            .unwrap();
         let whole = std::fs::metadata(&path).unwrap().len();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[9, 0, 0, 0, 1]).unwrap();
-        assert_eq!(read(&path, 0, 1000).unwrap().data.len() as u64, whole, "a reader ignores what is torn");
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&[9, 0, 0, 0, 1])
+            .unwrap();
+        assert_eq!(
+            read(&path, 0, 1000).unwrap().data.len() as u64,
+            whole,
+            "a reader ignores what is torn"
+        );
         let (mut writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!(scan.whole_bytes, whole);
-        writer.end(dir.path(), ended(EndKind::Interrupted, "x")).unwrap();
+        writer
+            .end(dir.path(), ended(EndKind::Interrupted, "x"))
+            .unwrap();
         assert!(super::scan(&path).unwrap().is_ended());
         assert!(dir.path().join(ENDED).exists());
         let chunk = read(&path, 0, 1000).unwrap();

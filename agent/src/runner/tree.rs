@@ -47,7 +47,10 @@ pub fn stat(pid: i32) -> Option<Stat> {
 
 fn all() -> Vec<Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(stat).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(stat)
+        .collect()
 }
 
 /// Everything below `root`, not itself, among `processes`.
@@ -79,7 +82,11 @@ pub fn kill_session(leader: i32) -> usize {
     if stat(leader).is_some_and(|stat| stat.state != b'Z') {
         return 0;
     }
-    let left: Vec<i32> = all().iter().filter(|stat| stat.session == leader && stat.pid != leader).map(|stat| stat.pid).collect();
+    let left: Vec<i32> = all()
+        .iter()
+        .filter(|stat| stat.session == leader && stat.pid != leader)
+        .map(|stat| stat.pid)
+        .collect();
     signal_each(&left, Signal::KILL);
     left.len()
 }
@@ -98,14 +105,36 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_is_no_trap() {
         let line = "42 (a) b (c) S 7 42 40 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 9999 1 2";
-        assert_eq!(parse(line), Some(Stat { pid: 42, state: b'S', ppid: 7, session: 40, cpu_ms: 1000 }));
+        assert_eq!(
+            parse(line),
+            Some(Stat {
+                pid: 42,
+                state: b'S',
+                ppid: 7,
+                session: 40,
+                cpu_ms: 1000
+            })
+        );
         assert_eq!(parse("nonsense"), None);
     }
 
     #[test]
     fn below_is_the_whole_tree_and_nothing_else() {
-        let process = |pid, ppid| Stat { pid, state: b'S', ppid, session: 1, cpu_ms: 0 };
-        let processes = [process(1, 0), process(5, 1), process(6, 5), process(7, 6), process(8, 1), process(9, 9)];
+        let process = |pid, ppid| Stat {
+            pid,
+            state: b'S',
+            ppid,
+            session: 1,
+            cpu_ms: 0,
+        };
+        let processes = [
+            process(1, 0),
+            process(5, 1),
+            process(6, 5),
+            process(7, 6),
+            process(8, 1),
+            process(9, 9),
+        ];
         let mut found = below(5, &processes);
         found.sort_unstable();
         assert_eq!(found, [6, 7]);

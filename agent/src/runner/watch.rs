@@ -27,7 +27,11 @@ pub enum Act {
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Running,
-    Stopping { kind: EndKind, kill_at: Instant, kills: u32 },
+    Stopping {
+        kind: EndKind,
+        kill_at: Instant,
+        kills: u32,
+    },
 }
 
 /// Deadlines and the state of one process tree.
@@ -98,7 +102,11 @@ impl Watch {
         if self.main_ended.is_some() || self.stopped().is_some() {
             return None;
         }
-        self.phase = Phase::Stopping { kind, kill_at: now + grace, kills: 0 };
+        self.phase = Phase::Stopping {
+            kind,
+            kill_at: now + grace,
+            kills: 0,
+        };
         Some(Act::Terminate)
     }
 
@@ -106,15 +114,29 @@ impl Watch {
     pub fn step(&mut self, now: Instant) -> Option<Act> {
         match self.phase {
             Phase::Running if self.main_ended.is_some() => self.drained(self.main_ended, now),
-            Phase::Running if self.deadline.is_some_and(|at| now >= at) => self.stop(EndKind::TimedOut, now, GRACE),
-            Phase::Running if self.silent_at().is_some_and(|at| now >= at) => self.stop(EndKind::Silent, now, GRACE),
+            Phase::Running if self.deadline.is_some_and(|at| now >= at) => {
+                self.stop(EndKind::TimedOut, now, GRACE)
+            }
+            Phase::Running if self.silent_at().is_some_and(|at| now >= at) => {
+                self.stop(EndKind::Silent, now, GRACE)
+            }
             Phase::Running => None,
-            Phase::Stopping { .. } if self.tree_empty.is_some() => self.drained(self.tree_empty, now),
-            Phase::Stopping { kind, kill_at, kills } if now >= kill_at => {
+            Phase::Stopping { .. } if self.tree_empty.is_some() => {
+                self.drained(self.tree_empty, now)
+            }
+            Phase::Stopping {
+                kind,
+                kill_at,
+                kills,
+            } if now >= kill_at => {
                 if kills == MOST_KILLS {
                     return Some(Act::Finish);
                 }
-                self.phase = Phase::Stopping { kind, kill_at: now + KILL_AGAIN, kills: kills + 1 };
+                self.phase = Phase::Stopping {
+                    kind,
+                    kill_at: now + KILL_AGAIN,
+                    kills: kills + 1,
+                };
                 Some(Act::Kill)
             }
             Phase::Stopping { .. } => None,
@@ -122,7 +144,8 @@ impl Watch {
     }
 
     fn drained(&self, since: Option<Instant>, now: Instant) -> Option<Act> {
-        (self.pipes_closed || since.is_some_and(|since| now >= since + DRAIN)).then_some(Act::Finish)
+        (self.pipes_closed || since.is_some_and(|since| now >= since + DRAIN))
+            .then_some(Act::Finish)
     }
 
     fn silent_at(&self) -> Option<Instant> {
@@ -134,9 +157,14 @@ impl Watch {
         match self.phase {
             Phase::Running => match self.main_ended {
                 Some(since) => Some(since + DRAIN),
-                None => [self.deadline, self.silent_at()].into_iter().flatten().min(),
+                None => [self.deadline, self.silent_at()]
+                    .into_iter()
+                    .flatten()
+                    .min(),
             },
-            Phase::Stopping { kill_at, .. } => Some(self.tree_empty.map_or(kill_at, |since| since + DRAIN)),
+            Phase::Stopping { kill_at, .. } => {
+                Some(self.tree_empty.map_or(kill_at, |since| since + DRAIN))
+            }
         }
     }
 }
@@ -165,7 +193,11 @@ mod tests {
         let t = Instant::now();
         let mut watch = Watch::new(t, 2 * S, Duration::ZERO);
         watch.main_ended(t + S);
-        assert_eq!(watch.step(t + S + DRAIN - S), None, "the timeout is over, but so is the process");
+        assert_eq!(
+            watch.step(t + S + DRAIN - S),
+            None,
+            "the timeout is over, but so is the process"
+        );
         assert_eq!(watch.step(t + S + DRAIN), Some(Act::Finish));
         assert!(watch.leaked());
     }
@@ -178,10 +210,18 @@ mod tests {
         assert_eq!(watch.step(t + 2 * S), Some(Act::Terminate));
         assert_eq!(watch.step(t + 3 * S), None);
         watch.main_ended(t + 4 * S);
-        assert_eq!(watch.step(t + 4 * S), None, "others of its tree are still there");
+        assert_eq!(
+            watch.step(t + 4 * S),
+            None,
+            "others of its tree are still there"
+        );
         assert_eq!(watch.step(t + 2 * S + GRACE), Some(Act::Kill));
         assert_eq!(watch.step(t + 2 * S + GRACE), None);
-        assert_eq!(watch.step(t + 3 * S + GRACE), Some(Act::Kill), "one forked meanwhile");
+        assert_eq!(
+            watch.step(t + 3 * S + GRACE),
+            Some(Act::Kill),
+            "one forked meanwhile"
+        );
         watch.tree_empty(t + 4 * S + GRACE);
         watch.pipes_closed();
         assert_eq!(watch.step(t + 4 * S + GRACE), Some(Act::Finish));
@@ -196,7 +236,11 @@ mod tests {
         assert_eq!(watch.step(t + 4 * S), None);
         assert_eq!(watch.step(t + 5 * S), Some(Act::Terminate));
         assert_eq!(watch.stopped(), Some(EndKind::Silent));
-        assert_eq!(watch.cancel(t + 5 * S, S), None, "it is being stopped already");
+        assert_eq!(
+            watch.cancel(t + 5 * S, S),
+            None,
+            "it is being stopped already"
+        );
     }
 
     #[test]

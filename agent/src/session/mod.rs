@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
-use aot_proto::v1::{AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData};
+use aot_proto::v1::{
+    AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData,
+};
 use futures::{Stream, StreamExt};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
@@ -67,7 +69,12 @@ impl Agent {
     }
 
     /// Opens a stream on `channel` and serves it to its end. The flag says whether the master ever answered Hello.
-    pub async fn attach(&mut self, channel: Channel, identity: &Identity, stop: &CancellationToken) -> (Closed, bool) {
+    pub async fn attach(
+        &mut self,
+        channel: Channel,
+        identity: &Identity,
+        stop: &CancellationToken,
+    ) -> (Closed, bool) {
         self.runner.check();
         let runs = self.runner.states();
         let (outbound, rest) = mpsc::channel(OUTBOUND);
@@ -77,11 +84,15 @@ impl Agent {
             boot_id: boot_id(self.config.boot_id_file.as_deref()),
             agent_started_unix_ms: self.started_unix_ms,
             runs: runs.clone(),
-            cluster_facts_generation: keys::kept(&self.config.state_dir).map_or(0, |facts| facts.generation),
+            cluster_facts_generation: keys::kept(&self.config.state_dir)
+                .map_or(0, |facts| facts.generation),
             architecture: std::env::consts::ARCH.to_owned(),
         };
-        let first = AgentMessage { body: Some(Up::Hello(hello)) };
-        let messages = futures::stream::once(std::future::ready(first)).chain(ReceiverStream::new(rest));
+        let first = AgentMessage {
+            body: Some(Up::Hello(hello)),
+        };
+        let messages =
+            futures::stream::once(std::future::ready(first)).chain(ReceiverStream::new(rest));
         let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let answer = select! {
             answer = timeout(SILENCE, client.attach(messages)) => answer,
@@ -95,14 +106,26 @@ impl Agent {
         let now = Instant::now();
         let protocol = Protocol::new(runs, renewal(identity, now), now);
         let (report, news) = mpsc::channel(NEWS);
-        let session = Session { agent: self, protocol, inbound, outbound, news, report, new_key: None };
+        let session = Session {
+            agent: self,
+            protocol,
+            inbound,
+            outbound,
+            news,
+            report,
+            new_key: None,
+        };
         session.run(stop).await
     }
 }
 
 /// Where cluster facts go.
 pub fn places(config: &Config) -> Places {
-    Places { state_dir: config.state_dir.clone(), etc_dir: config.etc_dir.clone(), root_home: config.root_home.clone() }
+    Places {
+        state_dir: config.state_dir.clone(),
+        etc_dir: config.etc_dir.clone(),
+        root_home: config.root_home.clone(),
+    }
 }
 
 /// When the certificate is to be renewed, on the clock for waiting.
@@ -132,7 +155,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             if let Some((why, deadline)) = &closing
                 && (outbox.is_empty() || Instant::now() >= *deadline)
             {
-                return (why.clone(), self.protocol.is_welcome());
+                let (why, deadline) = (why.clone(), *deadline);
+                return self.farewell(why, deadline).await;
             }
             let sends = !outbox.is_empty() || (open && self.protocol.next_piece().is_some());
             // An arm only picks an input. Every arm is cancel safe.
@@ -175,6 +199,21 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 }
             }
         }
+    }
+
+    /// Ends our half of the stream and waits for the master to end its own: only then what we said is surely sent.
+    async fn farewell(self, why: Closed, deadline: Instant) -> (Closed, bool) {
+        let Self {
+            outbound,
+            mut inbound,
+            protocol,
+            ..
+        } = self;
+        drop(outbound);
+        let ended = async { while let Some(Ok(_)) = inbound.next().await {} };
+        // A master that does not end it has had time to read.
+        let _ = time::timeout_at(deadline.into(), ended).await;
+        (why, protocol.is_welcome())
     }
 
     fn broken(&self, why: &str) -> (Closed, bool) {
@@ -223,9 +262,14 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         self.agent.tracker.spawn(async move {
             let cloud = match imds {
                 None => None,
-                Some(base) => facts::cloud(&base).await.map_err(|error| tracing::warn!(error = %Chain(&error), "no facts from IMDS")).ok(),
+                Some(base) => facts::cloud(&base)
+                    .await
+                    .map_err(|error| tracing::warn!(error = %Chain(&error), "no facts from IMDS"))
+                    .ok(),
             };
-            if let Ok(facts) = tokio::task::spawn_blocking(move || facts::collect(&sources, cloud)).await {
+            if let Ok(facts) =
+                tokio::task::spawn_blocking(move || facts::collect(&sources, cloud)).await
+            {
                 // The session may be over: the next one collects again.
                 let _ = report.send(Input::FactsCollected(Box::new(facts))).await;
             }
@@ -236,20 +280,34 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         let (places, report) = (self.agent.places(), self.report.clone());
         self.agent.tracker.spawn(async move {
             let (generation, sha256) = (facts.generation, facts.sha256.clone());
-            let result = tokio::task::spawn_blocking(move || keys::apply(&places, &cluster, &facts)).await;
+            let result =
+                tokio::task::spawn_blocking(move || keys::apply(&places, &cluster, &facts)).await;
             let error = match result {
                 Ok(Ok(())) => String::new(),
                 Ok(Err(error)) => Chain(&error).to_string(),
                 Err(_) => "putting them in place broke off".to_owned(),
             };
             tracing::info!(generation, error, "cluster facts");
-            let _ = report.send(Input::Applied(ClusterFactsApplied { generation, sha256, error })).await;
+            let _ = report
+                .send(Input::Applied(ClusterFactsApplied {
+                    generation,
+                    sha256,
+                    error,
+                }))
+                .await;
         });
     }
 
     /// A new key for every renewal; it is kept in memory until its certificate is there.
     fn make_csr(&mut self) -> Option<Vec<u8>> {
-        let machine = self.agent.identity.borrow().as_ref()?.name.machine.to_string();
+        let machine = self
+            .agent
+            .identity
+            .borrow()
+            .as_ref()?
+            .name
+            .machine
+            .to_string();
         let made = identity::new_key().and_then(|key| Ok((identity::csr(&key, &machine)?, key)));
         match made {
             Ok((csr, key)) => {
@@ -269,7 +327,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         let renewed = old.renewed(key, pem, self.agent.link.roots(), unix_now());
         match renewed.and_then(|new| self.agent.vault.store(&new).map(|()| new)) {
             Ok(new) => {
-                tracing::info!(expires_unix = new.not_after.as_secs(), "certificate renewed");
+                tracing::info!(
+                    expires_unix = new.not_after.as_secs(),
+                    "certificate renewed"
+                );
                 let renew_at = renewal(&new, Instant::now());
                 self.agent.identity.send_replace(Some(Arc::new(new)));
                 Some(Input::Installed(renew_at))
@@ -288,7 +349,12 @@ fn next_spool(protocol: &mut Protocol, runner: &Runner) -> Option<Up> {
     match runner.read(piece.run, piece.offset, piece.most) {
         Ok(chunk) => {
             protocol.sent(piece, chunk.data.len());
-            let data = SpoolData { run_id: piece.run.to_string(), offset: piece.offset, data: chunk.data, end: chunk.end };
+            let data = SpoolData {
+                run_id: piece.run.to_string(),
+                offset: piece.offset,
+                data: chunk.data,
+                end: chunk.end,
+            };
             (!data.data.is_empty()).then_some(Up::Spool(data))
         }
         Err(error) => {

@@ -9,8 +9,9 @@ use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTE
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway, Heartbeat, MasterMessage, RenewRequest, RunAnswer,
-    RunState, SpoolAck, SpoolData, StartRun, Welcome,
+    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
+    Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData, StartRun,
+    Welcome,
 };
 
 use crate::VERSION;
@@ -154,7 +155,9 @@ impl Protocol {
         match input {
             Input::Master(message) => {
                 self.heard = now;
-                message.body.map_or_else(Vec::new, |body| self.told(body, now))
+                message
+                    .body
+                    .map_or_else(Vec::new, |body| self.told(body, now))
             }
             Input::Grown(run, bytes) => {
                 let progress = self.runs.entry(run).or_default();
@@ -165,7 +168,11 @@ impl Protocol {
             Input::Applied(applied) => self.applied(applied),
             Input::Started(run_id, result) => {
                 let accepted = result.is_ok();
-                let answer = RunAnswer { run_id, accepted, reason: result.err().unwrap_or_default() };
+                let answer = RunAnswer {
+                    run_id,
+                    accepted,
+                    reason: result.err().unwrap_or_default(),
+                };
                 vec![Output::Send(Up::RunAnswer(answer))]
             }
             Input::Csr(Some(csr_der)) => vec![Output::Send(Up::Renew(RenewRequest { csr_der }))],
@@ -188,7 +195,9 @@ impl Protocol {
             }
             Down::ClusterFacts(facts) => self.apply(Box::new(facts)),
             Down::StartRun(start) => vec![Output::Start(Box::new(start))],
-            Down::CancelRun(cancel) => parsed(&cancel.run_id, |run| Output::Cancel(run, cancel.grace_ms)),
+            Down::CancelRun(cancel) => {
+                parsed(&cancel.run_id, |run| Output::Cancel(run, cancel.grace_ms))
+            }
             Down::SpoolAck(ack) => {
                 self.acked(&ack);
                 Vec::new()
@@ -198,13 +207,23 @@ impl Protocol {
                 Output::Forget(run)
             }),
             Down::Builtin(call) => self.builtin(&call),
-            Down::Renew(reply) if reply.error.is_empty() => vec![Output::Install(reply.certificate_pem)],
+            Down::Renew(reply) if reply.error.is_empty() => {
+                vec![Output::Install(reply.certificate_pem)]
+            }
             Down::Renew(reply) => {
-                tracing::warn!(error = reply.error, "the master did not renew the certificate; asking again later");
+                tracing::warn!(
+                    error = reply.error,
+                    "the master did not renew the certificate; asking again later"
+                );
                 Vec::new()
             }
-            Down::GoingAway(away) => vec![Output::Close(Closed::ByMaster(Duration::from_millis(away.reconnect_after_ms)))],
-            Down::Reboot(reboot) => vec![goodbye(&format!("reboot: {}", reboot.reason)), Output::Close(Closed::Reboot)],
+            Down::GoingAway(away) => vec![Output::Close(Closed::ByMaster(Duration::from_millis(
+                away.reconnect_after_ms,
+            )))],
+            Down::Reboot(reboot) => vec![
+                goodbye(&format!("reboot: {}", reboot.reason)),
+                Output::Close(Closed::Reboot),
+            ],
         }
     }
 
@@ -212,21 +231,38 @@ impl Protocol {
         if self.welcome.is_some() {
             return Vec::new();
         }
-        let or = |ms: u64, default: Duration| if ms == 0 { default } else { Duration::from_millis(ms) };
+        let or = |ms: u64, default: Duration| {
+            if ms == 0 {
+                default
+            } else {
+                Duration::from_millis(ms)
+            }
+        };
         self.heartbeat = or(welcome.heartbeat_ms, HEARTBEAT);
         self.silence = or(welcome.silence_ms, SILENCE).max(self.heartbeat * 2);
         self.beat_at = now + self.heartbeat;
         let mut out = vec![Output::CollectFacts(welcome.main_user.clone())];
-        let acks: BTreeMap<&str, u64> = welcome.acks.iter().map(|ack| (ack.run_id.as_str(), ack.bytes)).collect();
+        let acks: BTreeMap<&str, u64> = welcome
+            .acks
+            .iter()
+            .map(|ack| (ack.run_id.as_str(), ack.bytes))
+            .collect();
         for state in std::mem::take(&mut self.hello_runs) {
-            let Ok(run) = state.run_id.parse::<RunId>() else { continue };
+            let Ok(run) = state.run_id.parse::<RunId>() else {
+                continue;
+            };
             let acked = acks.get(state.run_id.as_str()).copied().unwrap_or(0);
             let progress = self.runs.entry(run).or_default();
             progress.bytes = progress.bytes.max(state.spool_bytes);
             (progress.sent, progress.acked) = (acked, acked);
             if state.ended && acked >= state.spool_bytes && state.spool_bytes > 0 {
                 // It has every byte; that these are the last ones may have got lost with the old session.
-                let last = SpoolData { run_id: state.run_id, offset: acked, end: true, ..SpoolData::default() };
+                let last = SpoolData {
+                    run_id: state.run_id,
+                    offset: acked,
+                    end: true,
+                    ..SpoolData::default()
+                };
                 out.push(Output::Send(Up::Spool(last)));
             }
         }
@@ -253,9 +289,16 @@ impl Protocol {
                 }
                 None => (String::new(), "the facts are not collected yet".to_owned()),
             },
-            other => (String::new(), format!("this agent ({VERSION}) knows ping, facts and version, not {other:?}")),
+            other => (
+                String::new(),
+                format!("this agent ({VERSION}) knows ping, facts and version, not {other:?}"),
+            ),
         };
-        vec![Output::Send(Up::BuiltinReply(BuiltinReply { id: call.id, json, error }))]
+        vec![Output::Send(Up::BuiltinReply(BuiltinReply {
+            id: call.id,
+            json,
+            error,
+        }))]
     }
 
     fn collected(&mut self, report: Box<FactsReport>, now: Instant) -> Vec<Output> {
@@ -265,7 +308,11 @@ impl Protocol {
             out.push(Output::Send(Up::Facts((*report).clone())));
         }
         for id in self.waiting.drain(..) {
-            let reply = BuiltinReply { id, json: report.node_json.clone(), error: String::new() };
+            let reply = BuiltinReply {
+                id,
+                json: report.node_json.clone(),
+                error: String::new(),
+            };
             out.push(Output::Send(Up::BuiltinReply(reply)));
         }
         self.facts = Some(report);
@@ -279,14 +326,23 @@ impl Protocol {
             return Vec::new();
         }
         self.applying = true;
-        let cluster = self.welcome.as_ref().map(|welcome| welcome.cluster.clone()).unwrap_or_default();
+        let cluster = self
+            .welcome
+            .as_ref()
+            .map(|welcome| welcome.cluster.clone())
+            .unwrap_or_default();
         vec![Output::Apply(cluster, facts)]
     }
 
     fn applied(&mut self, applied: ClusterFactsApplied) -> Vec<Output> {
         self.applying = false;
         let mut out = vec![Output::Send(Up::ClusterFactsApplied(applied))];
-        out.extend(self.to_apply.take().into_iter().flat_map(|facts| self.apply(facts)));
+        out.extend(
+            self.to_apply
+                .take()
+                .into_iter()
+                .flat_map(|facts| self.apply(facts)),
+        );
         out
     }
 
@@ -317,17 +373,28 @@ impl Protocol {
     pub fn next_piece(&self) -> Option<Piece> {
         self.welcome.as_ref()?;
         let under_way: u64 = self.runs.values().map(|run| run.sent - run.acked).sum();
-        let room = usize::try_from(SPOOL_WINDOW_BYTES as u64 - under_way.min(SPOOL_WINDOW_BYTES as u64)).unwrap_or(0);
+        let room =
+            usize::try_from(SPOOL_WINDOW_BYTES as u64 - under_way.min(SPOOL_WINDOW_BYTES as u64))
+                .unwrap_or(0);
         if room < MAX_FRAME_BYTES {
             return None;
         }
-        let wanting = |(run, progress): (&RunId, &Progress)| (progress.bytes > progress.sent).then_some((*run, progress.sent));
+        let wanting = |(run, progress): (&RunId, &Progress)| {
+            (progress.bytes > progress.sent).then_some((*run, progress.sent))
+        };
         let after = self.served.and_then(|served| {
-            let range = (std::ops::Bound::Excluded(served), std::ops::Bound::Unbounded);
+            let range = (
+                std::ops::Bound::Excluded(served),
+                std::ops::Bound::Unbounded,
+            );
             self.runs.range(range).find_map(wanting)
         });
         let (run, offset) = after.or_else(|| self.runs.iter().find_map(wanting))?;
-        Some(Piece { run, offset, most: room.min(SPOOL_CHUNK_BYTES) })
+        Some(Piece {
+            run,
+            offset,
+            most: room.min(SPOOL_CHUNK_BYTES),
+        })
     }
 
     /// So many bytes of the piece are under way now. None means that there is no whole frame yet: the run waits for news.
@@ -348,7 +415,9 @@ impl Protocol {
 }
 
 fn goodbye(reason: &str) -> Output {
-    Output::Send(Up::GoingAway(GoingAway { reason: reason.to_owned() }))
+    Output::Send(Up::GoingAway(GoingAway {
+        reason: reason.to_owned(),
+    }))
 }
 
 fn parsed(run_id: &str, output: impl FnOnce(RunId) -> Output) -> Vec<Output> {
@@ -360,3 +429,6 @@ fn parsed(run_id: &str, output: impl FnOnce(RunId) -> Output) -> Vec<Output> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
