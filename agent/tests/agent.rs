@@ -664,10 +664,16 @@ async fn the_agent_is_small() {
     rig.master.builtin(1, "facts").await;
     let rollup =
         std::fs::read_to_string(format!("/proc/{}/smaps_rollup", rig.agent_pid())).unwrap();
-    let private: u64 = rollup
-        .lines()
-        .filter(|line| line.starts_with("Private_Dirty:"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum();
-    assert!(private < 16 << 10, "{private} KiB of its own (debug build)");
+    let field = |name: &str| -> u64 {
+        let line = rollup.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .expect("a number of KiB")
+    };
+    println!(
+        "Pss {} KiB, private {} KiB",
+        field("Pss:"),
+        field("Private_Dirty:")
+    );
+    // A debug build's own memory; its code is another matter.
+    assert!(field("Private_Dirty:") < 8 << 10, "{rollup}");
 }

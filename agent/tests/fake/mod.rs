@@ -1,6 +1,8 @@
 //! A small master over real TLS, and a real agent process beside it. All state in a temporary folder.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command};
@@ -463,7 +465,11 @@ impl Rig {
         );
         let path = self.path("agent.toml");
         std::fs::write(&path, config).unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_aot-agent"))
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        // The static build is tried by naming it here.
+        let binary = std::env::var_os("AOT_AGENT_BIN")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into());
+        let agent = Command::new(binary)
             .arg("run")
             .arg("--config")
             .arg(path)
