@@ -155,7 +155,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             if let Some((why, deadline)) = &closing
                 && (outbox.is_empty() || Instant::now() >= *deadline)
             {
-                return (why.clone(), self.protocol.is_welcome());
+                let (why, deadline) = (why.clone(), *deadline);
+                return self.farewell(why, deadline).await;
             }
             let sends = !outbox.is_empty() || (open && self.protocol.next_piece().is_some());
             // An arm only picks an input. Every arm is cancel safe.
@@ -198,6 +199,21 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 }
             }
         }
+    }
+
+    /// Ends our half of the stream and waits for the master to end its own: only then what we said is surely sent.
+    async fn farewell(self, why: Closed, deadline: Instant) -> (Closed, bool) {
+        let Self {
+            outbound,
+            mut inbound,
+            protocol,
+            ..
+        } = self;
+        drop(outbound);
+        let ended = async { while let Some(Ok(_)) = inbound.next().await {} };
+        // A master that does not end it has had time to read.
+        let _ = time::timeout_at(deadline.into(), ended).await;
+        (why, protocol.is_welcome())
     }
 
     fn broken(&self, why: &str) -> (Closed, bool) {

@@ -429,3 +429,6 @@ fn parsed(run_id: &str, output: impl FnOnce(RunId) -> Output) -> Vec<Output> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
