@@ -252,6 +252,67 @@ async fn a_run_that_ends_while_no_agent_is_there_is_reported_later() {
     assert_eq!(rig.master.result(&run_id(1)).await.stdout(), "done\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_of_the_machine_is_an_interruption() {
+    let mut rig = Rig::new().await;
+    rig.start_agent();
+    let up = rig.path("up");
+    rig.master
+        .start(exec(1, &format!("touch {}; sleep 300", up.display())))
+        .await;
+    until(|| up.exists());
+    // What systemd does to a scope: TERM to all of it.
+    let shim = shims(rig.dir.path())[0];
+    signal(shim, Signal::TERM);
+    aot_agent::runner::tree::signal_below(shim, Signal::TERM);
+    let result = rig.master.result(&run_id(1)).await;
+    assert_eq!(result.ended.kind(), EndKind::Interrupted);
+    assert!(
+        result.ended.detail.contains("shut down"),
+        "{}",
+        result.ended.detail
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_runs_as_another_user_with_its_groups() {
+    let own = rustix::process::geteuid().as_raw();
+    let uid = if own == 0 { 4242 } else { own };
+    let mut rig = Rig::new().await;
+    std::fs::write(
+        rig.path("etc/passwd"),
+        format!("other:x:{uid}:4243::/home/other:/bin/sh\n"),
+    )
+    .unwrap();
+    std::fs::write(rig.path("etc/group"), "extra:x:4244:other\n").unwrap();
+    rig.start_agent();
+    for (n, user) in [(1, "other"), (2, "nobody-at-all")] {
+        let mut start = exec(
+            n,
+            "echo $(id -u) $HOME $USER; [ $(id -u) != 4242 ] || id -G",
+        );
+        if let Some(What::Exec(exec)) = &mut start.what {
+            exec.user = user.into();
+        }
+        rig.master.start(start).await;
+    }
+    let groups = if own == 0 { "4243 4244\n" } else { "" };
+    let result = rig.master.result(&run_id(1)).await;
+    assert_eq!(
+        result.stdout(),
+        format!("{uid} /home/other other\n{groups}"),
+        "{}",
+        String::from_utf8_lossy(&result.stderr)
+    );
+    let result = rig.master.result(&run_id(2)).await;
+    assert_eq!(result.ended.kind(), EndKind::NotStarted);
+    assert!(
+        result.ended.detail.contains("nobody-at-all"),
+        "{}",
+        result.ended.detail
+    );
+}
+
 /// Waits for what has no event: a process of someone else, a file.
 fn until(mut true_: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
@@ -375,6 +436,21 @@ async fn limits_of_time_silence_and_output_hold() {
     rig.master
         .start(exec(4, "sleep 30 & echo $!; exit 0"))
         .await;
+    let polite =
+        "grep SigBlk /proc/self/status; trap 'echo bye; exit' TERM; while :; do sleep 0.05; done";
+    rig.master
+        .start(StartRun {
+            timeout_ms: 300,
+            ..exec(5, polite)
+        })
+        .await;
+    let result = rig.master.result(&run_id(5)).await;
+    assert_eq!(
+        result.stdout(),
+        "SigBlk:\t0000000000000000\nbye\n",
+        "TERM did not reach it"
+    );
+    assert_eq!(result.ended.kind(), EndKind::TimedOut);
     assert_eq!(
         rig.master.result(&run_id(1)).await.ended.kind(),
         EndKind::TimedOut
@@ -670,10 +746,10 @@ async fn the_agent_is_small() {
             .expect("a number of KiB")
     };
     println!(
-        "Pss {} KiB, private {} KiB",
+        "Pss {} KiB, anonymous {} KiB",
         field("Pss:"),
-        field("Private_Dirty:")
+        field("Anonymous:")
     );
     // A debug build's own memory; its code is another matter.
-    assert!(field("Private_Dirty:") < 8 << 10, "{rollup}");
+    assert!(field("Anonymous:") < 8 << 10, "{rollup}");
 }
