@@ -20,14 +20,28 @@ fn main() {
         "cluster: bench\nprovider: local\npools:\n  - {{name: n, size: {AGENTS}, bootstrap_sequence: [{{dir: stage}}]}}\n"
     ));
     let started = Instant::now();
-    let launch = rig.cli_within(["launch", &path.display().to_string()], Duration::from_secs(300));
+    let launch = rig.cli_within(
+        ["launch", &path.display().to_string()],
+        Duration::from_secs(300),
+    );
     assert_eq!(launch.code, 0, "{}", launch.stderr);
-    println!("launch of {AGENTS} clones with one stage: {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "launch of {AGENTS} clones with one stage: {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     let alone = median(|| run(Command::new(master_program()).arg("--version")));
     println!("the program alone (--version): {:.2} ms", alone * 1e3);
-    for (count, target) in [(1, "n1".to_owned()), (10, names(10)), (AGENTS, "*".to_owned())] {
+    for (count, target) in [
+        (1, "n1".to_owned()),
+        (10, names(10)),
+        (AGENTS, "*".to_owned()),
+    ] {
         let time = median(|| run(&mut rig.command(["exec", &target, "ping"])));
-        println!("exec ping of {count:>3}: {:.2} ms, {:.1} x the program alone", time * 1e3, time / alone);
+        println!(
+            "exec ping of {count:>3}: {:.2} ms, {:.1} x the program alone",
+            time * 1e3,
+            time / alone
+        );
     }
     let time = median(|| run(&mut rig.command(["exec", "*", "--", "true"])));
     println!("exec -- true of {AGENTS}: {:.1} ms", time * 1e3);
@@ -41,12 +55,19 @@ fn main() {
 }
 
 fn names(count: usize) -> String {
-    (1..=count).map(|n| format!("n{n}")).collect::<Vec<_>>().join(",")
+    (1..=count)
+        .map(|n| format!("n{n}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn run(command: &mut Command) -> f64 {
     let started = Instant::now();
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("starts");
+    let status = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("starts");
     assert!(status.success(), "{command:?}: {status}");
     started.elapsed().as_secs_f64()
 }
@@ -63,7 +84,10 @@ fn agents_pss_kib() -> Vec<u64> {
     let is_agent = |path: &std::path::Path| {
         let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.first().is_some_and(|name| name.ends_with(b"aot-agent")) && words.get(1) == Some(&&b"run"[..])
+        words
+            .first()
+            .is_some_and(|name| name.ends_with(b"aot-agent"))
+            && words.get(1) == Some(&&b"run"[..])
     };
     processes
         .map(|entry| entry.path())

@@ -43,11 +43,17 @@ fn it_asks_for_no_loader() {
     assert_eq!(&bytes[..4], b"\x7fELF");
     let offset = |at: usize, len: usize| {
         let field = &bytes[at..at + len];
-        field.iter().rev().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte))
+        field
+            .iter()
+            .rev()
+            .fold(0usize, |sum, byte| sum << 8 | usize::from(*byte))
     };
     // ELF-64 header: e_phoff at 32, e_phentsize at 54, e_phnum at 56; p_type is a header's first word (elf(5)).
     let (start, size, count) = (offset(32, 8), offset(54, 2), offset(56, 2));
     let kinds: Vec<usize> = (0..count).map(|n| offset(start + n * size, 4)).collect();
     const PT_INTERP: usize = 3;
-    assert!(!kinds.is_empty() && !kinds.contains(&PT_INTERP), "{kinds:?}");
+    assert!(
+        !kinds.is_empty() && !kinds.contains(&PT_INTERP),
+        "{kinds:?}"
+    );
 }

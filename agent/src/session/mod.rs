@@ -26,6 +26,7 @@ use crate::backoff::unit;
 use crate::boot::boot_id;
 use crate::config::{Config, Provider};
 use crate::facts::{self, Sources};
+use crate::hostname;
 use crate::identity::enrol::now as unix_now;
 use crate::identity::{self, Identity, Vault};
 use crate::keys::{self, Places};
@@ -224,6 +225,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
     fn perform(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Send(_) | Output::Close(_) => None,
+            Output::NameHost(name) => {
+                self.name_host(&name);
+                None
+            }
             Output::CollectFacts(main_user) => {
                 self.collect_facts(main_user);
                 None
@@ -246,6 +251,19 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),
             Output::Install(pem) => self.install(&pem),
+        }
+    }
+
+    /// A few small writes, before the facts that tell of the name are collected.
+    fn name_host(&self, name: &str) {
+        let config = &self.agent.config;
+        if config.provider != Provider::Ec2 {
+            return;
+        }
+        match hostname::ensure(&config.etc_dir, name) {
+            Ok(true) => tracing::info!(hostname = name, "named"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(hostname = name, error = %Chain(&error), "not named"),
         }
     }
 

@@ -261,8 +261,12 @@ async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpListener, Erro
         Some(listener) => listener,
         None => bind(address).await?,
     };
-    let port = listener.local_addr().map_err(io("look at the port of", state_dir))?.port();
-    crate::files::write_atomically(&file, port.to_string().as_bytes()).map_err(io("write", &file))?;
+    let port = listener
+        .local_addr()
+        .map_err(io("look at the port of", state_dir))?
+        .port();
+    crate::files::write_atomically(&file, port.to_string().as_bytes())
+        .map_err(io("write", &file))?;
     Ok(listener)
 }
 
@@ -370,7 +374,9 @@ mod tests {
         drop(first);
         let again = bind_again("127.0.0.1:0", dir.path()).await.expect("binds");
         assert_eq!(port(&again), number);
-        let other = bind_again("127.0.0.1:0", dir.path()).await.expect("binds elsewhere");
+        let other = bind_again("127.0.0.1:0", dir.path())
+            .await
+            .expect("binds elsewhere");
         assert_ne!(port(&other), number);
     }
 

@@ -707,6 +707,18 @@ fn each_way_to_enrol_wrongly_has_its_own_reason() {
         refused(&mut sim, good("other", &id)),
         Some(Refused::Used(_))
     ));
+    sim.input(Input::Issued {
+        at: key("a1"),
+        key_sha256: "renewed".to_owned(),
+        serial: "1".to_owned(),
+        expires_unix: 1,
+    });
+    assert_eq!(refused(&mut sim, good("renewed", &id)), None);
+    assert_eq!(
+        refused(&mut sim, good("k", &id)),
+        None,
+        "the renewal may never have arrived"
+    );
     sim.input(Input::Terminate {
         cluster: cluster(),
         instances: vec!["a1".parse().expect("a name")],
