@@ -76,8 +76,17 @@ fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
         "region": machine.and_then(|m| m.region.clone()).or_else(|| cluster.spec.region.clone()),
         "pool": instance.pool.as_ref().map(ToString::to_string),
         "ssh_host_keys": facts.ssh_host_keys,
-        "node": facts.node,
+        "node": lasting(&facts.node),
     })
+}
+
+/// An agent's own facts without those that a reboot changes: a reboot makes no new generation.
+fn lasting(node: &Value) -> Value {
+    let mut node = node.clone();
+    if let Some(node) = node.as_object_mut() {
+        node.remove("boot_id");
+    }
+    node
 }
 
 fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {
