@@ -171,6 +171,8 @@ fn an_agent_killed_in_a_stage_loses_nothing() {
         "a new agent",
     );
     assert_ne!(old, new);
+    let connected = || rig.status()["head"]["agent"]["connected"] == true;
+    wait::until(connected, LIMIT, "the new agent's session");
     rig.sh("head", "touch /opt/go");
 
     let output = launch.finish(LIMIT);

@@ -88,7 +88,7 @@ pools: [{name: node, size: 2, bootstrap_sequence: [{dir: slow}]}]
     let mut launch = rig.spawn(["launch", "--json", "--yes", "cluster.yml"]);
     launch.event("stage-started", "", LIMIT);
     rig.cli(["cleanup", "--yes"]).expect(0);
-    let ended = launch.finish(LIMIT);
+    let ended = launch.finish(std::time::Duration::from_secs(20));
     assert_ne!(
         ended.code,
         Some(0),
@@ -185,7 +185,7 @@ fn shutdown_stops_the_master_and_nothing_else() {
         machines.iter().all(|machine| machine.agent_pid().is_some()),
         "agents stay"
     );
-    let output = rig.cli(["exec", "--json", "*", "ping"]);
+    let output = rig.cli(["exec", "--json", "*", "--", "true"]);
     output.expect(0);
     assert_ne!(rig.master_pid(), Some(master));
     assert_eq!(rig.machines(), machines);
