@@ -1,5 +1,9 @@
 //! The real agent process against a small master over real TLS.
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
 mod fake;
 
 use aot_proto::limits::EXIT_REBOOT;

@@ -21,10 +21,10 @@ fn main() {
     ));
     let started = Instant::now();
     let launch = rig.cli_within(
-        ["launch", &path.display().to_string()],
         Duration::from_secs(300),
+        ["launch", &path.display().to_string()],
     );
-    assert_eq!(launch.code, 0, "{}", launch.stderr);
+    assert_eq!(launch.code, Some(0), "{}", launch.stderr);
     println!(
         "launch of {AGENTS} clones with one stage: {:.1} s",
         started.elapsed().as_secs_f64()

@@ -351,6 +351,10 @@ fn append(dir: &Path, files: &mut HashMap<RunId, File>, append: &Append) -> io::
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
 mod tests {
     use super::*;
 

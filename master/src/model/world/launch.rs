@@ -238,7 +238,8 @@ impl World {
             .as_ref()
             .and_then(|token| cluster.batches.get(token));
         let in_call = asked.is_some_and(|batch| batch.state == BatchState::Requested);
-        !instance.has_machine() && !(in_call && instance.machine.is_none())
+        let comes = in_call && instance.machine.is_none();
+        !(instance.has_machine() || comes)
     }
 
     /// Writes down the intent to call for these members; the call follows from `call_due_batches`.

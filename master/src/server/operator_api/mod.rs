@@ -165,7 +165,7 @@ fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> 
         .filter(means)
         .map(|i| i.name.clone())
         .collect();
-    names.sort_by(|a, b| natural(a.as_str()).cmp(&natural(b.as_str())));
+    names.sort_by_key(|name| natural(name.as_str()));
     Ok(names)
 }
 
