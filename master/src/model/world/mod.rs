@@ -100,6 +100,10 @@ impl World {
         seed: u64,
         now: UnixMs,
     ) -> Self {
+        let stale = clusters
+            .iter()
+            .map(|cluster| cluster.spec.name.clone())
+            .collect();
         Self {
             clusters: clusters
                 .into_iter()
@@ -114,7 +118,8 @@ impl World {
             effects: Vec::new(),
             dirty: Dirty::default(),
             polls: BTreeMap::new(),
-            stale: BTreeSet::new(),
+            // What was stale when the last master ended is not known: all of it may be.
+            stale,
         }
     }
 

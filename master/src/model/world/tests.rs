@@ -128,7 +128,7 @@ impl Disk {
     }
 
     /// Through JSON, as the store does it: what is not kept is lost.
-    fn load(&self, now: UnixMs) -> World {
+    fn load(&self, seed: u64, now: UnixMs) -> World {
         let copy = |cluster: &Cluster| -> Cluster {
             let text = serde_json::to_string(cluster).expect("writes");
             let mut cluster: Cluster = serde_json::from_str(&text).expect("reads");
@@ -157,7 +157,7 @@ impl Disk {
             self.jobs.values().cloned().collect(),
             runs,
             JoinKey::new(b"key"),
-            now,
+            seed,
             now,
         )
     }
@@ -182,6 +182,7 @@ struct Sim {
     agents: BTreeMap<Key, Agent>,
     started: BTreeMap<(Key, String), u32>,
     sessions: u64,
+    starts: u64,
     ended: Vec<(JobId, u32)>,
     refuse: BTreeMap<String, ErrorKind>,
     calls: usize,
@@ -191,7 +192,8 @@ struct Sim {
 impl Sim {
     fn new() -> Self {
         Self {
-            world: Disk::default().load(1),
+            world: Disk::default().load(1, 1),
+            starts: 1,
             disk: Disk::default(),
             now: 1_000,
             pending: VecDeque::new(),
@@ -216,7 +218,8 @@ impl Sim {
     /// kill -9 of the master, and a start.
     fn crash(&mut self) {
         self.pending.clear();
-        self.world = self.disk.load(self.now);
+        self.starts += 1; // ids of two starts must differ, as they do by chance outside
+        self.world = self.disk.load(self.starts * 1_000_003, self.now);
         for agent in self.agents.values_mut() {
             agent.session = None;
         }
@@ -435,7 +438,20 @@ impl Sim {
             self.now += 2_500;
             self.input(Input::Tick);
         }
-        panic!("the launch never ended");
+        let stuck: Vec<String> = self
+            .world
+            .clusters
+            .values()
+            .flat_map(|c| c.instances.values())
+            .map(|i| {
+                let stages: Vec<&str> = i.stages.iter().map(|stage| stage.state.as_str()).collect();
+                format!(
+                    "{} {} {:?} {stages:?} applied {}",
+                    i.name, i.phase, i.session, i.applied_generation
+                )
+            })
+            .collect();
+        panic!("the launch never ended: {stuck:#?} {:#?}", self.world.runs);
     }
 
     fn phases(&self) -> BTreeSet<Phase> {
@@ -479,7 +495,7 @@ fn machine(token: &str, index: usize) -> Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// The master is killed wherever the numbers say, effects are done in any order, and `launch` comes again now and
     /// then: one set of machines, each stage once everywhere, all ready.
