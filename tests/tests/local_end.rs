@@ -205,3 +205,16 @@ fn two_commands_at_once_start_one_master() {
         .filter(|line| line.contains(" serve "));
     assert_eq!(masters.count(), 1);
 }
+
+#[test]
+fn an_idle_master_stops_at_once() {
+    let rig = Rig::local();
+    rig.cluster("{cluster: idle, provider: local, instances: [{name: head}]}\n");
+    for _ in 0..25 {
+        rig.cli(["plan", "cluster.yml"]).expect(0);
+        let begun = std::time::Instant::now();
+        rig.cli(["shutdown"]).expect(0);
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_secs(3), "{took:?}");
+    }
+}
