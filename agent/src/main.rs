@@ -55,6 +55,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Whoever started us may have blocked signals for itself; what we run must not inherit that (sigprocmask(2)).
+    if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
+        eprintln!("aot-agent: cannot unblock signals: {error}");
+    }
     let args = Args::parse();
     if !matches!(args.command, Command::Shim { .. } | Command::Become { .. }) {
         let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

@@ -34,9 +34,13 @@ pub async fn shutdown(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Err(status) => return Err(status.into()),
     };
     drop(client);
-    let gone = process
-        .as_ref()
-        .is_none_or(|process| wait_for(process, GONE_WITHIN));
+    let gone = match process {
+        // Not on this thread: the connection has to answer while the master closes it.
+        Some(process) => tokio::task::spawn_blocking(move || wait_for(&process, GONE_WITHIN))
+            .await
+            .unwrap_or(false),
+        None => true,
+    };
     if ctx.json {
         ctx.print(&json!({"pid": pid, "stopped": gone}).to_string())?;
     } else if gone {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use aot_proto::v1::master_message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Closed;
 use crate::model::cluster::Key;
@@ -54,6 +54,7 @@ struct Handle {
 pub struct Registry {
     handles: RwLock<HashMap<Key, Handle>>,
     next: AtomicU64,
+    came: watch::Sender<u64>,
 }
 
 impl Registry {
@@ -62,6 +63,7 @@ impl Registry {
         Self {
             handles: RwLock::default(),
             next: AtomicU64::new(first),
+            came: watch::Sender::new(first),
         }
     }
 
@@ -78,7 +80,21 @@ impl Registry {
         if let Some(old) = old {
             let _ = old.commands.try_send(Command::Replaced); // one that is stuck ends by its silence
         }
+        self.came.send_replace(session);
         (session, inbox)
+    }
+
+    /// Changes whenever a session comes.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.came.subscribe()
+    }
+
+    /// Whether an instance has a session.
+    pub fn has(&self, at: &Key) -> bool {
+        self.handles
+            .read()
+            .expect("nobody panics with it")
+            .contains_key(at)
     }
 
     /// Takes a session out, unless a newer one has its place.

@@ -63,7 +63,7 @@ impl World {
         let absent = match self.instance(at) {
             None => Some("there is no such instance any more".to_owned()),
             Some(i) if i.session.is_some() => None,
-            Some(i) if i.lost_ms.is_none() && i.identity.is_some() && !self.settled_in() => None,
+            Some(i) if self.is_coming_back(i) => None,
             Some(i) => Some(format!(
                 "its agent is not connected ({}, {})",
                 i.phase,

@@ -479,7 +479,7 @@ impl World {
             })
     }
 
-    fn finish_launch(&mut self, name: &ClusterName, error: String) {
+    pub(super) fn finish_launch(&mut self, name: &ClusterName, error: String) {
         let now = self.now;
         let cluster = self
             .cluster_mut(name)

@@ -394,19 +394,15 @@ impl World {
             return Answer::Error(OpError::NoCluster(name.to_string()));
         };
         cluster.cleaning = true;
-        if let Some(launch) = cluster
-            .launch
-            .as_mut()
-            .filter(|launch| launch.ended_ms.is_none())
-        {
-            launch.ended_ms = Some(launch.started_ms);
-        }
         for batch in cluster.batches.values_mut() {
             if batch.state == BatchState::Requested {
                 batch.state = BatchState::Failed("the cluster is being cleaned up".to_owned());
             }
         }
         let all: Vec<InstanceName> = cluster.instances.keys().cloned().collect();
+        if cluster.launching() {
+            self.finish_launch(name, "the cluster is being cleaned up".to_owned());
+        }
         self.terminate(name, &all);
         self.poll_soon(name);
         self.poll_if_due(name);

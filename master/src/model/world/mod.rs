@@ -307,6 +307,14 @@ impl World {
         self.now >= self.started_ms + LOST_AFTER_MS
     }
 
+    /// Whether an instance without a session may be about to come back: the master itself has just started.
+    pub fn is_coming_back(&self, instance: &Instance) -> bool {
+        instance.session.is_none()
+            && instance.lost_ms.is_none()
+            && instance.identity.is_some()
+            && !self.settled_in()
+    }
+
     /// Whether a session that is not there is known to be gone: not merely unseen since a restart of the master.
     fn is_lost(&self, instance: &Instance) -> bool {
         instance.session.is_none()

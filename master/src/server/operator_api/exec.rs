@@ -336,6 +336,7 @@ impl Builtin {
         };
         let (answer, reply) = oneshot::channel();
         let deadline = started + self.wait;
+        self.wait_for_return(&at, deadline).await;
         let command = Command::Builtin {
             name: self.name.clone(),
             args: Vec::new(),
@@ -372,6 +373,28 @@ impl Builtin {
             ),
         };
         (name.clone(), Verdict { ms, ..verdict }, json)
+    }
+}
+
+impl Builtin {
+    /// Just after a start of the master, agents that are on their way back are waited for.
+    async fn wait_for_return(&self, at: &Key, deadline: Instant) {
+        let registry = &self.api.registry;
+        let mut arrivals = registry.arrivals();
+        let coming = || {
+            self.api.engine.look(|world| {
+                let instance = world.instance(at);
+                instance.is_some_and(|instance| world.is_coming_back(instance))
+            })
+        };
+        while !registry.has(at) && coming() {
+            if tokio::time::timeout_at(deadline.into(), arrivals.changed())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
     }
 }
 

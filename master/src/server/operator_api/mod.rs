@@ -20,6 +20,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::model::cluster::Cluster;
+use crate::model::phase::Phase;
 use crate::model::target::{self, Subject};
 use crate::model::world::OpError;
 use crate::run::agents::Agents;
@@ -162,6 +163,9 @@ fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> 
     let mut names: Vec<InstanceName> = cluster
         .instances
         .values()
+        .filter(|instance| {
+            instance.wanted || instance.has_machine() || instance.phase != Phase::Gone
+        })
         .filter(means)
         .map(|i| i.name.clone())
         .collect();
