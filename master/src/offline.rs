@@ -127,3 +127,23 @@ pub fn check(path: &Path) -> Result<CheckOk, CheckError> {
 pub fn schema() -> String {
     format!("{:#}", config::schema())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_good() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let mut checked = Vec::new();
+        for entry in std::fs::read_dir(&examples).expect("the examples") {
+            let file = entry.expect("an example").path().join("cluster.yml");
+            match check(&file) {
+                Ok(ok) => checked.push(ok.parsed.spec.name.to_string()),
+                Err(error) => panic!("{}:\n{}", file.display(), error.render(false)),
+            }
+        }
+        checked.sort();
+        assert_eq!(checked, ["cdh45", "hello", "micro", "p-1"]);
+    }
+}

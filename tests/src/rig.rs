@@ -239,6 +239,12 @@ impl Rig {
     pub fn kill_master(&self) -> u32 {
         let pid = self.master_pid().expect("a master runs");
         process::kill_hard(pid);
+        // Its leader may be gone while another of its threads still holds the socket.
+        wait::until(
+            || UnixStream::connect(self.socket()).is_err(),
+            Duration::from_secs(10),
+            "a killed master answers no more",
+        );
         pid
     }
 
