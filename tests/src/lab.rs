@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -240,25 +241,19 @@ impl Lab {
 
     /// What still speaks of the lab's folder.
     fn leftovers(&self) -> Vec<String> {
-        let needle = self.dir.path().join("lab").display().to_string();
+        let needle = self.dir.path().display().to_string();
         let mut left = Vec::new();
-        if Path::new(&needle).exists() {
-            left.push(format!("folder {needle}"));
+        if self.dir.path().join("lab").exists() {
+            left.push(format!("folder {needle}/lab"));
         }
-        for process in std::fs::read_dir("/proc").expect("reads").flatten() {
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(&needle) {
-                left.push(format!("process {:?}: {command}", process.file_name()));
-            }
-        }
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("reads");
         left.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains(&needle))
-                .map(|line| format!("mount {line}")),
+            self.strays()
+                .into_iter()
+                .map(|(pid, command)| format!("process {pid}: {command}")),
         );
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("reads");
+        let mounts = mounts.lines().filter(|line| line.contains(&needle));
+        left.extend(mounts.map(|line| format!("mount {line}")));
         for device in std::fs::read_dir("/sys/block").expect("reads").flatten() {
             let file = device.path().join("loop/backing_file");
             let file = std::fs::read_to_string(file).unwrap_or_default();
@@ -268,12 +263,31 @@ impl Lab {
         }
         left
     }
+
+    /// Processes that name the lab's folder.
+    fn strays(&self) -> Vec<(u32, String)> {
+        let needle = self.dir.path().display().to_string();
+        let processes = std::fs::read_dir("/proc").expect("reads").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let command = |pid: u32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(&words).replace('\0', " "))
+        };
+        pids.map(command)
+            .filter(|(_, words)| words.contains(&needle))
+            .collect()
+    }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.ended {
-            self.take_down(); // a test failed: its own message is what matters
+        if self.ended {
+            return;
+        }
+        self.take_down(); // a test failed: its own message is what matters
+        for (pid, command) in self.strays() {
+            eprintln!("killing {pid}: {command}");
+            let _ = kill(run::pid_of(pid), Signal::SIGKILL);
         }
     }
 }

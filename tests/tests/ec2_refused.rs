@@ -178,7 +178,7 @@ fn too_large(story: &mut Story, lab: &Lab, master: &Master) {
     master.cleanup("large");
 }
 
-/// 20 KB that no compression makes small.
+/// 14 KB that no compression makes small: with the agent's part it is too much.
 fn noise() -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut word = || {
@@ -191,9 +191,7 @@ fn noise() -> String {
             state.rotate_left(23) ^ (state >> 7)
         )
     };
-    (0..1200)
-        .map(|_| format!("  - echo {}\n", word()))
-        .collect()
+    (0..330).map(|_| format!("  - echo {}\n", word())).collect()
 }
 
 fn denied(story: &mut Story, lab: &Lab, master: &Master) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -85,8 +86,13 @@ impl<'lab> Master<'lab> {
             .spawn()
             .expect("the master starts");
         self.child = Some(child);
+        // Not by a command: where no master answers, one would start a second.
+        let socket = self.state_dir().join("s.sock");
         until(TURN, "the master answers", || {
-            self.run(&["status"]).code == Some(0)
+            let child = self.child.as_mut().expect("set above");
+            let ended = child.try_wait().expect("is ours");
+            assert!(ended.is_none(), "the master ended at once: {ended:?}");
+            UnixStream::connect(&socket).is_ok()
         });
     }
 
