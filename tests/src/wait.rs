@@ -1,0 +1,41 @@
+//! Waits for conditions. Every wait polls a level that stays true, has a limit, and names what it waits for.
+
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Waits until `look` says true.
+///
+/// # Panics
+/// When `limit` passes first; the message is `what`.
+#[track_caller]
+pub fn until(mut look: impl FnMut() -> bool, limit: Duration, what: &str) {
+    some(|| look().then_some(()), limit, what);
+}
+
+/// Waits until `look` finds something, and gives it.
+///
+/// # Panics
+/// When `limit` passes first; the message is `what`.
+#[track_caller]
+pub fn some<T>(mut look: impl FnMut() -> Option<T>, limit: Duration, what: &str) -> T {
+    match maybe(&mut look, limit) {
+        Some(found) => found,
+        None => panic!("waited {} s in vain: {what}", limit.as_secs_f32()),
+    }
+}
+
+/// Waits until `look` finds something; `None` when `limit` passes first.
+pub fn maybe<T>(mut look: impl FnMut() -> Option<T>, limit: Duration) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(EVERY);
+    }
+}
