@@ -245,7 +245,10 @@ impl Journal {
         if self.tombstones.len() > self.most_tombstones {
             self.compact()?;
         }
-        fs::remove_dir_all(self.dir(id))
+        // Out of the way first: a shim that is about to leave its mark must not find the folder half removed.
+        let gone = self.runs_dir.join(format!("{id}.gone"));
+        fs::rename(self.dir(id), &gone)?;
+        fs::remove_dir_all(gone)
     }
 
     /// Keeps the newer half: ids sort by time.

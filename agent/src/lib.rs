@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod config;
 pub mod facts;
 pub mod files;
+pub mod hostname;
 pub mod identity;
 pub mod imds;
 pub mod journal;

@@ -127,6 +127,8 @@ umask 022
 cat > "$root/etc/systemd/system/aot-agent.service" <<'AOT_END'
 @UNIT@
 AOT_END
+# A machine that loses power now must come back with all of this, or with none of it.
+sync
 beacon config-written ""
 "$systemctl" daemon-reload
 "$systemctl" enable --now aot-agent.service > "$work/err" 2>&1 || fail "systemctl: $(head -n 1 "$work/err")"

@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_too_long_is_refused() {
-        assert_eq!(decode(&[0xff; 8]), Err(BadSpool::TooLong(u32::MAX as usize)));
+        assert_eq!(
+            decode(&[0xff; 8]),
+            Err(BadSpool::TooLong(u32::MAX as usize))
+        );
         assert!(whole_frames(&[0xff; 8], 100).is_err());
     }
 }

@@ -35,7 +35,10 @@ fn check_label(text: &str, what: &'static str) -> Result<(), BadId> {
     if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
         return bad("it must start with a lower-case letter");
     }
-    if !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+    if !text
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    {
         return bad("only lower-case letters, digits and hyphens are allowed");
     }
     Ok(())
@@ -214,8 +217,16 @@ pub struct SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { master, cluster, instance, machine } = self;
-        write!(f, "spiffe://{master}/cluster/{cluster}/instance/{instance}/{machine}")
+        let Self {
+            master,
+            cluster,
+            instance,
+            machine,
+        } = self;
+        write!(
+            f,
+            "spiffe://{master}/cluster/{cluster}/instance/{instance}/{machine}"
+        )
     }
 }
 
@@ -247,10 +258,24 @@ mod tests {
 
     #[test]
     fn labels_keep_to_the_rule() {
-        for good in ["a", "web1", "web-1", "a23456789012345678901234567890123456789012345678901234567890123"] {
+        for good in [
+            "a",
+            "web1",
+            "web-1",
+            "a23456789012345678901234567890123456789012345678901234567890123",
+        ] {
             assert_eq!(good.parse::<InstanceName>().expect(good).as_str(), good);
         }
-        for bad in ["", "1a", "-a", "A", "a_b", "a.b", "a/b", "a234567890123456789012345678901234567890123456789012345678901234"] {
+        for bad in [
+            "",
+            "1a",
+            "-a",
+            "A",
+            "a_b",
+            "a.b",
+            "a/b",
+            "a234567890123456789012345678901234567890123456789012345678901234",
+        ] {
             assert!(bad.parse::<InstanceName>().is_err(), "{bad:?} was taken");
         }
     }
@@ -259,7 +284,12 @@ mod tests {
     fn ids_print_and_parse_back() {
         let job = JobId::from_parts(1_700_000_000_000, 7);
         assert_eq!(job.to_string().parse::<JobId>(), Ok(job));
-        assert!(job.to_string().replace("job-", "run-").parse::<JobId>().is_err());
+        assert!(
+            job.to_string()
+                .replace("job-", "run-")
+                .parse::<JobId>()
+                .is_err()
+        );
         assert!(JobId::from_parts(1, 0) < JobId::from_parts(2, 0));
     }
 
@@ -268,7 +298,12 @@ mod tests {
         let text = "spiffe://m1/cluster/hadoop/instance/web1/i-0abc";
         let id: SpiffeId = text.parse().expect("as in the design");
         assert_eq!(id.to_string(), text);
-        for bad in ["", "spiffe://m1", "spiffe://m1/cluster/h/instance/web1/i-0abc/more", "https://m1/cluster/h/instance/w/i-0"] {
+        for bad in [
+            "",
+            "spiffe://m1",
+            "spiffe://m1/cluster/h/instance/web1/i-0abc/more",
+            "https://m1/cluster/h/instance/w/i-0",
+        ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad:?} was taken");
         }
     }

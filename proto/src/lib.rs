@@ -7,7 +7,11 @@ pub mod ids;
 pub mod limits;
 
 /// Messages and services generated from `proto/aot/v1/*.proto`; their comments are in those files.
-#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated; the documentation is in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("aot.v1");
 }

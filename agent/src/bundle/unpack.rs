@@ -27,8 +27,11 @@ pub struct Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk, or a stream that ends too early or is garbled.
-    #[error("reading the bundle or writing its files failed: {0}")]
+    #[error("cannot read the bundle or make its folder")]
     Io(#[from] io::Error),
+    /// No tar, or a damaged one. The reader's own words may quote what is in it, and are left out.
+    #[error("it is damaged, or no tar (plain, gzip or zstd): {0}")]
+    Garbled(io::ErrorKind),
     /// One entry could not be written.
     #[error("entry {name} cannot be written: {source}")]
     Write {
@@ -87,8 +90,8 @@ pub fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<(), Er
         modes: Vec::new(),
     };
     let mut entries = 0;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
+    for entry in archive.entries().map_err(garbled)? {
+        let mut entry = entry.map_err(garbled)?;
         entries += 1;
         if entries > limits.entries {
             return Err(Error::TooMany(limits.entries));
@@ -99,10 +102,15 @@ pub fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<(), Er
         io::copy(
             &mut (&mut entry).take(target.left_bytes + 1),
             &mut io::sink(),
-        )?;
+        )
+        .map_err(garbled)?;
         allowance.set(HEADER_BYTES);
     }
     target.set_modes()
+}
+
+fn garbled(error: io::Error) -> Error {
+    Error::Garbled(error.kind())
 }
 
 /// A reader that fails when more is read than was allowed.
@@ -503,7 +511,7 @@ mod tests {
         };
         assert!(matches!(
             try_unpack(&[name, file("x", b"")]).1,
-            Err(Error::Io(_))
+            Err(Error::Garbled(_))
         ));
         let cut = tar(&[file("a", &[0; 6000])]);
         let dir = tempfile::tempdir().unwrap();

@@ -4,8 +4,11 @@
 pub mod command;
 pub mod follow;
 pub mod launch;
+mod output;
+mod reap;
 pub mod recover;
 pub mod shim;
+mod spawn;
 pub mod spool;
 pub mod tree;
 pub mod watch;

@@ -2,28 +2,30 @@
 //! own; survives the agent. Plain blocking code: no tokio, no TLS, no network, no decisions (those are in `watch`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdout, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::{ChildStderr, ChildStdout, ExitCode};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aot_proto::limits::FRAME_BYTES;
 use aot_proto::v1::frame::Body;
-use aot_proto::v1::{EndKind, Ended, Started, Truncated};
-use nix::errno::Errno;
+use aot_proto::v1::{EndKind, Ended, Started};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid as NixPid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, mknodat};
 use rustix::process::{Signal, getpid, set_child_subreaper, setsid};
 
-use super::command::{COMMAND, Command, STDIN};
+use super::command::Command;
+use super::output::{Output, pump};
+use super::reap::{Gone, wait_for_all};
+use super::spawn::{exposed_to_oom, spawn};
 use super::spool::{Writer, ended};
 use super::tree;
 use super::watch::{Act, GRACE, Watch};
@@ -56,7 +58,6 @@ pub fn main(dir: &Path) -> ExitCode {
 fn run(dir: &Path) -> io::Result<()> {
     // Fails only where we lead a session already, which is what is wanted.
     let _ = setsid();
-    block_signals()?;
     let lock = OpenOptions::new()
         .create(true)
         .append(true)
@@ -76,14 +77,27 @@ fn run(dir: &Path) -> io::Result<()> {
         Ok(shim) => shim,
         Err(detail) => return end(dir, &mut spool, ended(EndKind::NotStarted, detail), None),
     };
-    let record = shim.follow(dir, &mut spool)?;
+    let mut record = shim.follow(dir, &mut spool)?;
+    if record.kind() == EndKind::Signalled && matches!(shim.told_to_end.read_signal(), Ok(Some(_)))
+    {
+        record = Ended {
+            detail: "the machine was shut down while it ran".to_owned(),
+            kind: EndKind::Interrupted.into(),
+            ..record
+        };
+    }
     end(dir, &mut spool, record, Some(&shim.control))
 }
 
-/// TERM at shutdown must not kill the one that writes the record. Children start with no signal blocked (std does that).
-fn block_signals() -> io::Result<()> {
+/// TERM at shutdown must not kill the one that writes the record; it can be read here later. Called once the child is
+/// there: a child inherits what is blocked.
+fn block_signals() -> io::Result<SignalFd> {
     let set = SigSet::from_iter([NixSignal::SIGTERM, NixSignal::SIGHUP, NixSignal::SIGINT]);
-    set.thread_block().map_err(io::Error::from)
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
 }
 
 fn open_control(dir: &Path) -> io::Result<File> {
@@ -130,19 +144,13 @@ fn end(dir: &Path, spool: &mut Writer, record: Ended, control: Option<&File>) ->
     last
 }
 
-/// What the waiting thread saw.
-enum Gone {
-    Main { status: WaitStatus, cpu_ms: u64 },
-    Orphan { cpu_ms: u64 },
-    Everyone,
-}
-
 struct Shim {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     control: File,
     wake: PipeReader,
     gone: Receiver<Gone>,
+    told_to_end: SignalFd,
     watch: Watch,
     started: Instant,
     synced: Instant,
@@ -159,6 +167,7 @@ impl Shim {
         control: File,
         spool: &mut Writer,
     ) -> Result<Self, String> {
+        let (wake, waker) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;
         let mut child = exposed_to_oom(|| spawn(dir, command))?;
         let started = Instant::now();
         let pid = child.id();
@@ -167,11 +176,11 @@ impl Shim {
             pid,
             boot_id: command.boot_id.clone(),
         };
-        if let Err(error) = spool.append(Body::Started(first)) {
+        let ready = block_signals().and_then(|fd| spool.append(Body::Started(first)).map(|()| fd));
+        let told_to_end = ready.map_err(|error| {
             tree::signal_below(getpid().as_raw_nonzero().get(), Signal::KILL);
-            return Err(format!("cannot write the spool: {error}"));
-        }
-        let (wake, waker) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;
+            format!("cannot watch over it: {error}")
+        })?;
         let (sender, gone) = channel();
         let main = NixPid::from_raw(pid.cast_signed());
         thread::spawn(move || wait_for_all(main, &sender, waker));
@@ -181,6 +190,7 @@ impl Shim {
             control,
             wake,
             gone,
+            told_to_end,
             watch: Watch::new(started, command.timeout, command.silence_timeout),
             started,
             synced: started,
@@ -367,151 +377,8 @@ struct Ready {
     stderr: bool,
 }
 
-/// How much output is kept.
-struct Output {
-    left: u64,
-    cap: u64,
-    truncated: bool,
-    cut_stdout: u64,
-    cut_stderr: u64,
-}
-
-impl Output {
-    fn new(cap: u64) -> Self {
-        Self {
-            left: cap,
-            cap,
-            truncated: false,
-            cut_stdout: 0,
-            cut_stderr: 0,
-        }
-    }
-
-    /// Writes what is kept of `bytes` and counts the rest. A full disk cuts like the cap does.
-    fn take(&mut self, bytes: &[u8], spool: &mut Writer, body: fn(hyper::body::Bytes) -> Body) {
-        let keep = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let mut kept = 0;
-        if keep > 0 && spool.append(body(bytes[..keep].to_vec().into())).is_ok() {
-            kept = keep;
-            self.left -= keep as u64;
-        }
-        let cut = (bytes.len() - kept) as u64;
-        match body(hyper::body::Bytes::new()) {
-            Body::Stderr(_) => self.cut_stderr += cut,
-            _ => self.cut_stdout += cut,
-        }
-        if cut > 0 && !self.truncated {
-            self.left = 0;
-            self.truncated = spool
-                .append(Body::Truncated(Truncated {
-                    cap_bytes: self.cap,
-                }))
-                .is_ok();
-        }
-    }
-}
-
-/// Moves what is in the pipe now; false at its end.
-fn pump<R: Read>(
-    pipe: &mut Option<R>,
-    buffer: &mut [u8],
-    output: &mut Output,
-    spool: &mut Writer,
-    body: fn(hyper::body::Bytes) -> Body,
-) -> bool {
-    let Some(reader) = pipe else { return false };
-    match reader.read(buffer) {
-        Ok(0) => false,
-        Ok(len) => {
-            output.take(&buffer[..len], spool, body);
-            true
-        }
-        Err(error) => error.kind() == io::ErrorKind::Interrupted,
-    }
-}
-
 /// Empties the fifo; true when there was something.
 fn drain(control: &mut File) -> bool {
     let mut bytes = [0u8; 64];
     control.read(&mut bytes).is_ok_and(|len| len > 0)
-}
-
-/// The agent's and the shim's protection from the OOM killer is not for what they run (proc_pid_oom_score_adj(5)).
-fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
-    const SCORE: &str = "/proc/self/oom_score_adj";
-    let own = fs::read_to_string(SCORE).unwrap_or_default();
-    let protected = own.trim().parse::<i32>().is_ok_and(|score| score < 0);
-    // Where that is not allowed the child is as well protected as we are: no reason not to run it.
-    if protected {
-        let _ = fs::write(SCORE, "0");
-    }
-    let spawned = spawn();
-    if protected {
-        let _ = fs::write(SCORE, own);
-    }
-    spawned
-}
-
-fn spawn(dir: &Path, command: &Command) -> Result<std::process::Child, String> {
-    let (program, args) = command.argv.split_first().ok_or("the command is empty")?;
-    let mut process = match &command.become_user {
-        None => std::process::Command::new(program),
-        Some(user) => {
-            let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
-            let mut process = std::process::Command::new("/proc/self/exe");
-            let ids = [user.uid.to_string(), user.gid.to_string(), groups.join(",")];
-            process.arg("become").args(ids).arg("--").arg(program);
-            process
-        }
-    };
-    let stdin = match File::open(dir.join(STDIN)) {
-        Ok(file) => Stdio::from(OwnedFd::from(file)),
-        Err(_) => Stdio::null(),
-    };
-    process
-        .args(args)
-        .current_dir(&command.cwd)
-        .env_clear()
-        .envs(&command.env)
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| {
-            format!(
-                "cannot run {program} in {}: {error} (see {COMMAND})",
-                command.cwd
-            )
-        })
-}
-
-/// Waits for the child and for every orphan that comes to us, until none is left.
-fn wait_for_all(main: NixPid, gone: &Sender<Gone>, mut waker: PipeWriter) {
-    loop {
-        let seen = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-        let news = match seen {
-            Ok(status) => match status.pid() {
-                Some(pid) => {
-                    // Of a process that was not waited for yet /proc still knows the times.
-                    let cpu_ms = tree::stat(pid.as_raw()).map_or(0, |stat| stat.cpu_ms);
-                    let status = waitpid(pid, None).unwrap_or(status);
-                    if pid == main {
-                        Gone::Main { status, cpu_ms }
-                    } else {
-                        Gone::Orphan { cpu_ms }
-                    }
-                }
-                None => continue,
-            },
-            Err(Errno::EINTR) => continue,
-            Err(_) => Gone::Everyone,
-        };
-        let last = matches!(news, Gone::Everyone);
-        if gone.send(news).is_err() || waker.write_all(b"!").is_err() || last {
-            return;
-        }
-    }
 }

@@ -41,6 +41,7 @@ pub struct Writer {
     good_bytes: u64,
     buffer: Vec<u8>,
     dirty: bool,
+    has_end: bool,
 }
 
 impl Writer {
@@ -66,6 +67,7 @@ impl Writer {
                 good_bytes,
                 buffer: Vec::new(),
                 dirty: false,
+                has_end: scan.is_ended(),
             },
             scan,
         ))
@@ -107,14 +109,20 @@ impl Writer {
         self.file.sync_data()
     }
 
-    /// Appends the end record, waits until it is on disk, and marks the run as ended.
+    /// Appends the end record, waits until it is on disk, and marks the run as ended. May be called again after an error:
+    /// the record is written once.
     ///
     /// # Errors
     /// As write(2) and fdatasync(2).
     pub fn end(&mut self, dir: &Path, ended: Ended) -> io::Result<()> {
-        self.append(Body::Ended(ended))?;
+        if !self.has_end {
+            self.append(Body::Ended(ended))?;
+            self.has_end = true;
+        }
         self.sync()?;
-        mark_ended(dir)
+        // Without the mark the spool is scanned: it must not make a good end fail.
+        let _ = mark_ended(dir);
+        Ok(())
     }
 }
 
@@ -278,9 +286,11 @@ mod tests {
         );
         let (mut writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!(scan.whole_bytes, whole);
-        writer
-            .end(dir.path(), ended(EndKind::Interrupted, "x"))
-            .unwrap();
+        for _ in 0..2 {
+            writer
+                .end(dir.path(), ended(EndKind::Interrupted, "x"))
+                .unwrap();
+        }
         assert!(super::scan(&path).unwrap().is_ended());
         assert!(dir.path().join(ENDED).exists());
         let chunk = read(&path, 0, 1000).unwrap();

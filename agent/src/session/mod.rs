@@ -26,6 +26,7 @@ use crate::backoff::unit;
 use crate::boot::boot_id;
 use crate::config::{Config, Provider};
 use crate::facts::{self, Sources};
+use crate::hostname;
 use crate::identity::enrol::now as unix_now;
 use crate::identity::{self, Identity, Vault};
 use crate::keys::{self, Places};
@@ -155,7 +156,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             if let Some((why, deadline)) = &closing
                 && (outbox.is_empty() || Instant::now() >= *deadline)
             {
-                return (why.clone(), self.protocol.is_welcome());
+                let (why, deadline) = (why.clone(), *deadline);
+                return self.farewell(why, deadline).await;
             }
             let sends = !outbox.is_empty() || (open && self.protocol.next_piece().is_some());
             // An arm only picks an input. Every arm is cancel safe.
@@ -200,6 +202,21 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         }
     }
 
+    /// Ends our half of the stream and waits for the master to end its own: only then what we said is surely sent.
+    async fn farewell(self, why: Closed, deadline: Instant) -> (Closed, bool) {
+        let Self {
+            outbound,
+            mut inbound,
+            protocol,
+            ..
+        } = self;
+        drop(outbound);
+        let ended = async { while let Some(Ok(_)) = inbound.next().await {} };
+        // A master that does not end it has had time to read.
+        let _ = time::timeout_at(deadline.into(), ended).await;
+        (why, protocol.is_welcome())
+    }
+
     fn broken(&self, why: &str) -> (Closed, bool) {
         (Closed::Broken(why.to_owned()), self.protocol.is_welcome())
     }
@@ -208,6 +225,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
     fn perform(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Send(_) | Output::Close(_) => None,
+            Output::NameHost(name) => {
+                self.name_host(&name);
+                None
+            }
             Output::CollectFacts(main_user) => {
                 self.collect_facts(main_user);
                 None
@@ -230,6 +251,19 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),
             Output::Install(pem) => self.install(&pem),
+        }
+    }
+
+    /// A few small writes, before the facts that tell of the name are collected.
+    fn name_host(&self, name: &str) {
+        let config = &self.agent.config;
+        if config.provider != Provider::Ec2 {
+            return;
+        }
+        match hostname::ensure(&config.etc_dir, name) {
+            Ok(true) => tracing::info!(hostname = name, "named"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(hostname = name, error = %Chain(&error), "not named"),
         }
     }
 

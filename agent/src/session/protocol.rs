@@ -51,6 +51,8 @@ pub enum Input {
 pub enum Output {
     /// Send this.
     Send(Up),
+    /// Give the machine this host name, when it has another.
+    NameHost(String),
     /// Collect facts; the main login user is this one.
     CollectFacts(String),
     /// Put cluster facts of this cluster in place.
@@ -241,7 +243,11 @@ impl Protocol {
         self.heartbeat = or(welcome.heartbeat_ms, HEARTBEAT);
         self.silence = or(welcome.silence_ms, SILENCE).max(self.heartbeat * 2);
         self.beat_at = now + self.heartbeat;
-        let mut out = vec![Output::CollectFacts(welcome.main_user.clone())];
+        let mut out = Vec::new();
+        if !welcome.hostname.is_empty() {
+            out.push(Output::NameHost(welcome.hostname.clone()));
+        }
+        out.push(Output::CollectFacts(welcome.main_user.clone()));
         let acks: BTreeMap<&str, u64> = welcome
             .acks
             .iter()
@@ -429,3 +435,6 @@ fn parsed(run_id: &str, output: impl FnOnce(RunId) -> Output) -> Vec<Output> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -311,6 +311,9 @@ impl Instance {
 pub struct Identity {
     /// SHA-256 of the public key (SubjectPublicKeyInfo), hex: a repeat with the same key is the same agent.
     pub key_sha256: String,
+    /// The key before the last renewal: the answer to that one may have been lost, and then this is still the agent's.
+    #[serde(default)]
+    pub previous_key_sha256: String,
     /// When it first enrolled.
     pub enrolled_ms: UnixMs,
     /// Serial of the last certificate, hex.
@@ -321,6 +324,14 @@ pub struct Identity {
     pub document: String,
     /// Its signature.
     pub signature: String,
+}
+
+impl Identity {
+    /// Whether this is a key that was certified for it.
+    pub fn holds(&self, key_sha256: &str) -> bool {
+        self.key_sha256 == key_sha256
+            || (!self.previous_key_sha256.is_empty() && self.previous_key_sha256 == key_sha256)
+    }
 }
 
 /// What an agent reported of its machine: claims, not proofs.

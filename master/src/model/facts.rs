@@ -11,7 +11,8 @@ use super::hash::sha256_hex;
 pub struct ClusterFacts {
     /// `/etc/cluster_facts.json`, byte for byte.
     pub json: Vec<u8>,
-    /// Of `json` and of the peers' keys: another one is another generation.
+    /// Of `json` and of the peers' keys: another one is another generation. Who is missing is no content: joining makes
+    /// one new generation, not two.
     pub content_sha256: String,
     /// Of `json` alone.
     pub json_sha256: String,
@@ -49,7 +50,7 @@ pub fn of(cluster: &Cluster) -> ClusterFacts {
     json.push(b'\n');
     let json_sha256 = sha256_hex(&json);
     ClusterFacts {
-        content_sha256: sha256_hex(format!("{json_sha256} {peers:?} {missing:?}").as_bytes()),
+        content_sha256: sha256_hex(format!("{json_sha256} {peers:?}").as_bytes()),
         json_sha256,
         json,
         missing,
@@ -75,8 +76,17 @@ fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
         "region": machine.and_then(|m| m.region.clone()).or_else(|| cluster.spec.region.clone()),
         "pool": instance.pool.as_ref().map(ToString::to_string),
         "ssh_host_keys": facts.ssh_host_keys,
-        "node": facts.node,
+        "node": lasting(&facts.node),
     })
+}
+
+/// An agent's own facts without those that a reboot changes: a reboot makes no new generation.
+fn lasting(node: &Value) -> Value {
+    let mut node = node.clone();
+    if let Some(node) = node.as_object_mut() {
+        node.remove("boot_id");
+    }
+    node
 }
 
 fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {

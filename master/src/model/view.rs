@@ -4,10 +4,17 @@ use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Instance, Stage};
+use super::cluster::{Cluster, Instance, Stage, UnixMs};
 
 /// The instance of a cluster, for the operator's socket.
-pub fn instance(cluster: &ClusterName, provider: &str, instance: &Instance) -> v1::InstanceView {
+///
+/// An open session has been heard within its silence limit: its instance was seen `now`.
+pub fn instance(
+    cluster: &ClusterName,
+    provider: &str,
+    instance: &Instance,
+    now: UnixMs,
+) -> v1::InstanceView {
     let machine = instance.machine.as_ref();
     let text = |field: Option<&String>| field.cloned().unwrap_or_default();
     v1::InstanceView {
@@ -31,7 +38,11 @@ pub fn instance(cluster: &ClusterName, provider: &str, instance: &Instance) -> v
         public_dns: text(machine.and_then(|machine| machine.public_dns.as_ref())),
         private_dns: text(machine.and_then(|machine| machine.private_dns.as_ref())),
         connected: instance.connected(),
-        last_seen_unix_ms: instance.last_seen_ms,
+        last_seen_unix_ms: if instance.connected() {
+            now
+        } else {
+            instance.last_seen_ms
+        },
         agent_version: instance.agent_version.clone(),
         note: instance.note.clone(),
         properties_json: properties(instance).to_string(),

@@ -43,7 +43,7 @@ pub struct Prepared {
 /// # Errors
 /// When the file is wrong, or a bundle can't be packed.
 pub fn file(text: &str, path: &Path, bundles: &Path) -> Result<Prepared, Error> {
-    let parsed = config::parse(text, path).map_err(|report| Error::File(report.to_string()))?;
+    let parsed = config::parse(text, path).map_err(|report| Error::File(report.render(false)))?;
     let problems = config::check_files(&parsed.spec);
     if !problems.is_empty() {
         let lines: Vec<String> = problems

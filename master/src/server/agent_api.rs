@@ -318,15 +318,16 @@ impl Pump {
                 bytes,
             })
         });
-        let main_user = self
-            .api
-            .engine
-            .look(|world| world.instance(&self.at).and_then(|i| i.user.clone()));
+        let (main_user, hostname) = self.api.engine.look(|world| {
+            let instance = world.instance(&self.at);
+            instance.map_or_else(Default::default, |i| (i.user.clone(), i.hostname.clone()))
+        });
         self.send(master_message::Body::Welcome(v1::Welcome {
             session: self.session,
             cluster: self.at.cluster.to_string(),
             instance: self.at.instance.to_string(),
             main_user: main_user.unwrap_or_default(),
+            hostname,
             heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
             silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
             acks: acks.collect(),

@@ -112,7 +112,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         &options.agent_dir,
         &options.state_dir.join("agents"),
     )?);
-    let tcp = bind(&options.listen).await?;
+    let tcp = bind_again(&options.listen, &options.state_dir).await?;
     let bound = tcp
         .local_addr()
         .map_err(io("look at the port of", &options.state_dir))?
@@ -243,6 +243,33 @@ async fn bind(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(&addresses[..]).await.map_err(failed)
 }
 
+/// With port 0, the port of the last start is taken again when it is free: agents that are out there dial it.
+async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpListener, Error> {
+    let file = state_dir.join("port");
+    let Some(host) = address.strip_suffix(":0") else {
+        return bind(address).await;
+    };
+    let last = std::fs::read_to_string(&file).ok();
+    let again = match last.as_deref().map(str::trim) {
+        Some(port) => bind(&format!("{host}:{port}")).await.ok(),
+        None => None,
+    };
+    if last.is_some() && again.is_none() {
+        tracing::warn!(listen = %address, "the port of the last start is taken: agents that know it cannot find this master");
+    }
+    let listener = match again {
+        Some(listener) => listener,
+        None => bind(address).await?,
+    };
+    let port = listener
+        .local_addr()
+        .map_err(io("look at the port of", state_dir))?
+        .port();
+    crate::files::write_atomically(&file, port.to_string().as_bytes())
+        .map_err(io("write", &file))?;
+    Ok(listener)
+}
+
 /// Hosts that the server's certificate must name.
 fn hosts(advertise: &[String], bound: &str) -> Result<Vec<String>, Error> {
     let host = |address: &str| {
@@ -336,6 +363,21 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn any_port_is_the_same_port_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+        let first = bind_again("127.0.0.1:0", dir.path()).await.expect("binds");
+        let number = port(&first);
+        drop(first);
+        let again = bind_again("127.0.0.1:0", dir.path()).await.expect("binds");
+        assert_eq!(port(&again), number);
+        let other = bind_again("127.0.0.1:0", dir.path())
+            .await
+            .expect("binds elsewhere");
+        assert_ne!(port(&other), number);
     }
 
     #[test]

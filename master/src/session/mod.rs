@@ -111,3 +111,118 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aot_proto::limits::{PROTOCOL, SILENCE};
+    use aot_proto::v1::{Hello, agent_message, master_message};
+    use tokio::sync::oneshot;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    struct Ends {
+        agent: mpsc::Sender<Result<AgentMessage, Status>>,
+        sent: mpsc::Receiver<Result<MasterMessage, Status>>,
+        commands: mpsc::Sender<Command>,
+        reports: mpsc::Receiver<Report>,
+        stop: CancellationToken,
+        over: oneshot::Receiver<Closed>,
+    }
+
+    /// A session over channels, whose agent has said hello. `outbound` is how many messages fit into its stream.
+    async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends {
+        let (agent, inbound) = mpsc::channel(16);
+        let (out, sent) = mpsc::channel(outbound);
+        let (commands, inbox) = mpsc::channel(16);
+        let (reporter, reports) = mpsc::channel(16);
+        let (done, over) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let owner = Session {
+            inbound: ReceiverStream::new(inbound),
+            outbound: out,
+            commands: inbox,
+            reports: reporter,
+            protocol: Protocol::new(Instant::now()),
+        };
+        let token = stop.clone();
+        tasks.spawn(async move {
+            let _ = done.send(owner.run(token).await);
+        });
+        let hello = agent_message::Body::Hello(Hello {
+            protocol: PROTOCOL,
+            ..Hello::default()
+        });
+        agent
+            .send(Ok(AgentMessage { body: Some(hello) }))
+            .await
+            .expect("it reads");
+        let mut ends = Ends {
+            agent,
+            sent,
+            commands,
+            reports,
+            stop,
+            over,
+        };
+        assert!(matches!(ends.reports.recv().await, Some(Report::Hello(_))));
+        ends
+    }
+
+    #[tokio::test]
+    async fn goodbye_reaches_the_agent_before_the_stream_ends() {
+        let tasks = tokio_util::task::TaskTracker::new();
+        let mut ends = session(4, &tasks).await;
+        ends.stop.cancel();
+        let last = ends
+            .sent
+            .recv()
+            .await
+            .expect("a message")
+            .expect("no error")
+            .body;
+        assert!(matches!(last, Some(master_message::Body::GoingAway(_))));
+        assert_eq!(ends.over.await, Ok(Closed::Stopping));
+        assert!(ends.sent.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_read_cannot_hold_up_the_stop_nor_its_own_reports() {
+        let tasks = tokio_util::task::TaskTracker::new();
+        let mut ends = session(1, &tasks).await;
+        for _ in 0..4 {
+            let body = master_message::Body::Reboot(aot_proto::v1::Reboot::default());
+            ends.commands
+                .send(Command::Send(Box::new(body)))
+                .await
+                .expect("it takes commands");
+        }
+        let facts = agent_message::Body::Facts(aot_proto::v1::FactsReport::default());
+        ends.agent
+            .send(Ok(AgentMessage { body: Some(facts) }))
+            .await
+            .expect("it reads");
+        assert!(matches!(ends.reports.recv().await, Some(Report::Facts(_))));
+        ends.stop.cancel();
+        let limit = CLOSE_GRACE + SILENCE;
+        assert_eq!(
+            tokio::time::timeout(limit, ends.over)
+                .await
+                .expect("it ends"),
+            Ok(Closed::Stopping)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_or_breaks_ends_the_session() {
+        let tasks = tokio_util::task::TaskTracker::new();
+        let ends = session(4, &tasks).await;
+        drop(ends.agent);
+        assert_eq!(ends.over.await, Ok(Closed::ByAgent(String::new())));
+        let ends = session(4, &tasks).await;
+        ends.agent
+            .send(Err(Status::internal("cut")))
+            .await
+            .expect("it reads");
+        assert_eq!(ends.over.await, Ok(Closed::Broken("cut".to_owned())));
+    }
+}

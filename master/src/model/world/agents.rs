@@ -32,6 +32,7 @@ impl World {
         if instance.identity.is_none() {
             instance.identity = Some(Identity {
                 key_sha256: ask.key_sha256,
+                previous_key_sha256: String::new(),
                 enrolled_ms: now,
                 serial: String::new(),
                 expires_unix: 0,
@@ -40,11 +41,7 @@ impl World {
             });
             instance.happen(Happened::Enrolled);
             instance.note.clear();
-            self.tell(
-                &at,
-                "instance-enrolled",
-                format!("{} enrolled", at.instance),
-            );
+            self.tell(&at, "instance-enrolled", "enrolled");
         }
         Answer::Granted(Granted {
             at,
@@ -78,7 +75,7 @@ impl World {
             instance: instance.name.clone(),
         };
         match &instance.identity {
-            Some(identity) if identity.key_sha256 == ask.key_sha256 => Ok(at),
+            Some(identity) if identity.holds(&ask.key_sha256) => Ok(at),
             Some(_) => Err(Refused::Used(ask.machine.clone())),
             None if !self.token_lives(&cluster, batch) => Err(Refused::Expired),
             None => Ok(at),
@@ -121,7 +118,10 @@ impl World {
             .instance_mut(at)
             .and_then(|instance| instance.identity.as_mut())
         {
-            identity.key_sha256 = key_sha256;
+            if identity.key_sha256 != key_sha256 {
+                identity.previous_key_sha256 =
+                    std::mem::replace(&mut identity.key_sha256, key_sha256);
+            }
             identity.serial = serial;
             identity.expires_unix = expires_unix;
         }

@@ -139,8 +139,8 @@ impl World {
             &ask.operator,
             targets,
         );
-        let event = Event::cluster(&name, "launch-started", format!("launch of {name}"))
-            .with("job", job.to_string());
+        let event =
+            Event::cluster(&name, "launch-started", "launch started").with("job", job.to_string());
         self.do_later(Effect::Event(Box::new(event)));
         if !orphans.is_empty() {
             let text = format!(
@@ -298,11 +298,7 @@ impl World {
                 instance: member.name,
             };
             self.dirty.instances.insert(at.clone());
-            self.tell(
-                &at,
-                "instance-requested",
-                format!("asking for a machine for {}", at.instance),
-            );
+            self.tell(&at, "instance-requested", "asking for a machine");
         }
     }
 

@@ -109,12 +109,8 @@ impl World {
         {
             return;
         }
-        let text = format!(
-            "{} is {} {}",
-            at.instance,
-            machine.id,
-            machine.private_ip.as_deref().unwrap_or_default()
-        );
+        let address = machine.private_ip.as_deref().unwrap_or_default();
+        let text = format!("has machine {} {address}", machine.id);
         instance.machine = Some(machine);
         instance.happen(Happened::Launched);
         instance.note.clear();
@@ -300,7 +296,7 @@ impl World {
             self.tell(&at, "instance-gone", note);
             self.end_runs_of(&at);
         } else if old != new {
-            self.tell(&at, "instance-state", format!("{} is {new}", at.instance));
+            self.tell(&at, "instance-state", format!("its machine is {new}"));
         }
         self.stale_facts(name);
     }
@@ -370,11 +366,7 @@ impl World {
             };
             machines.push(machine.id.clone());
             found.terminating = true;
-            self.tell(
-                &at,
-                "instance-terminating",
-                format!("terminating {}", at.instance),
-            );
+            self.tell(&at, "instance-terminating", "terminating");
         }
         if !machines.is_empty() {
             self.do_later(Effect::CallTerminate {
@@ -486,7 +478,7 @@ impl World {
             }
         }
         let text = match left {
-            0 => format!("{name} is cleaned up: {total} things are gone"),
+            0 => format!("cleaned up: {total} things are gone"),
             _ => {
                 format!("{left} things of {name} are left; `aot-master cleanup {name}` tries again")
             }

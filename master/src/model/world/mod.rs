@@ -10,6 +10,8 @@ mod input;
 mod launch;
 mod machines;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -264,6 +266,7 @@ impl World {
             &at.cluster,
             &cluster.spec.provider.to_string(),
             instance,
+            self.now,
         ))
     }
 

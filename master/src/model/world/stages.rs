@@ -48,7 +48,7 @@ impl World {
         };
         if instance.happen(Happened::StagesDone) {
             instance.note.clear();
-            self.tell(at, "instance-ready", format!("{} is ready", at.instance));
+            self.tell(at, "instance-ready", "ready");
         }
     }
 
@@ -151,9 +151,7 @@ impl World {
         self.tell_stage(at, index, end, message, verdict);
         match (state, session) {
             (StageState::Rebooting, Some(session)) => self.send_reboot(at, session),
-            (StageState::Failed, _) => {
-                self.tell(at, "instance-failed", format!("{} failed", at.instance))
-            }
+            (StageState::Failed, _) => self.tell(at, "instance-failed", "failed"),
             _ => {}
         }
         self.advance(&at.cluster);

@@ -5,7 +5,8 @@ use aot_proto::limits::MAX_USER_DATA_BYTES;
 use crate::provider::BootSpec;
 
 const SCRIPT: &str = include_str!("../../../../packaging/user-data/boot.sh");
-const UNIT: &str = include_str!("../../../../packaging/user-data/aot-agent.service");
+/// As packages install it; its comments stay there.
+const UNIT: &str = include_str!("../../../../packaging/systemd/aot-agent.service");
 
 /// Between the parts; may not occur in them.
 const BOUNDARY: &str = "==aot-user-data==";
@@ -97,7 +98,7 @@ fn script(boot: &BootSpec) -> Result<String, Error> {
         ("@TOKEN@", &boot.join_token),
         ("@SHAS@", &shas.join("\n")),
         ("@TOML@", toml.trim_end()),
-        ("@UNIT@", UNIT.trim_end()),
+        ("@UNIT@", &unit()),
     ];
     let mut text = SCRIPT.to_owned();
     for (name, value) in values {
@@ -149,6 +150,12 @@ fn check(boot: &BootSpec) -> Result<(), Error> {
         return Err(Error::Unsafe("there is no agent with a SHA-256"));
     }
     Ok(())
+}
+
+/// The unit without its comments: user-data has little room.
+fn unit() -> String {
+    let lines = UNIT.lines().filter(|line| !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -111,6 +111,8 @@ impl Error {
 pub struct LocalProvider {
     shelf: Arc<Shelf>,
     exe: PathBuf,
+    /// Changes of state come one call after the other: two that end the same machine must not meet.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl LocalProvider {
@@ -127,6 +129,7 @@ impl LocalProvider {
         Self {
             shelf: Arc::new(Shelf::new(root)),
             exe,
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -338,6 +341,7 @@ impl Provider for LocalProvider {
         machines: &'a [MachineId],
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(async move {
+            let _one_at_a_time = self.changing.lock().await;
             let changes = machines
                 .iter()
                 .map(|id| self.change_one(&cluster.uuid, action, id));

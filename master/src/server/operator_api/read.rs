@@ -131,7 +131,11 @@ impl OperatorApi {
                             machine_id: machine.to_string(),
                             serial: identity.serial.clone(),
                             expires_unix: identity.expires_unix,
-                            last_seen_unix_ms: instance.last_seen_ms,
+                            last_seen_unix_ms: if instance.connected() {
+                                crate::run::now_ms()
+                            } else {
+                                instance.last_seen_ms
+                            },
                             connected: instance.connected(),
                             spiffe_id: String::new(),
                         })

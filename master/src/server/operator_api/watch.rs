@@ -137,8 +137,21 @@ impl Follower {
             Until::Cleanup => told.event.event == "cleanup-ended",
             Until::Forever | Until::Reached { .. } => false,
         };
-        let event = v1::Event { last, ..told.event };
+        let mut event = v1::Event { last, ..told.event };
+        if last {
+            event.fields_json = self.with_log(&event.fields_json);
+        }
         self.sender.send(Ok(event)).await.is_err() || last || self.is_reached().await
+    }
+
+    /// The fields of a last event, with the path of the master's log where it has one.
+    fn with_log(&self, fields: &str) -> String {
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(fields).unwrap_or_default();
+        if !self.api.info.log_path.is_empty() {
+            fields.insert("log".to_owned(), self.api.info.log_path.clone().into());
+        }
+        serde_json::Value::Object(fields).to_string()
     }
 
     /// Too far behind: the instances as they are now stand for all that was missed.
