@@ -2,20 +2,19 @@
 //! left. For the `ec2_*` tests. Never looks inside the product: that is `master`'s, and only through the command line.
 
 pub mod master;
-pub mod run;
 pub mod story;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use run::{Ran, run};
+use crate::process::{self, Output, Running};
+use crate::wait;
 
 /// Longest time for a lab to come up, its image included when that has to be made first.
 const UP: Duration = Duration::from_secs(900);
@@ -92,6 +91,18 @@ print(json.dumps({
     "interfaces": [n["NetworkInterfaceId"] for n in ec2.describe_network_interfaces(Filters=mine)["NetworkInterfaces"]]}))
 "#;
 
+/// A line of output, with a deadline: reading has none.
+fn first_line(output: ChildStdout) -> String {
+    let (done, line) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
+        done.send(read.map(|_| line))
+    });
+    let line = line.recv_timeout(UP).expect("the lab comes up in time");
+    line.expect("its output can be read")
+}
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/lab.py")
 }
@@ -114,17 +125,11 @@ impl Lab {
             .args(["up", "--foreground"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .process_group(0)
             .spawn()
             .expect("python3 starts");
         let lifeline = child.stdin.take();
-        let mut lines = BufReader::new(child.stdout.take().expect("is piped"));
-        let line = run::within(UP, "the lab comes up", move || {
-            let mut line = String::new();
-            lines.read_line(&mut line).map(|_| line)
-        });
-        let info = serde_json::from_str(&line.expect("reads"))
-            .expect("the lab says in JSON that it is ready");
+        let info = first_line(child.stdout.take().expect("is piped"));
+        let info = serde_json::from_str(&info).expect("the lab says in JSON that it is ready");
         Some(Self {
             child,
             lifeline,
@@ -167,38 +172,35 @@ impl Lab {
     }
 
     /// A command of `lab.py`: its output. A failure ends the test.
+    #[track_caller]
     pub fn verb(&self, words: &[&str]) -> String {
-        let what = format!("lab.py {}", words.join(" "));
-        let ran = run(self.lab_py().args(words), &what, VERB);
-        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
-        ran.stdout
+        let mut command = self.lab_py();
+        command.args(words);
+        Running::start(command).finish(VERB).expect(0).text()
     }
 
     /// A bash script as root on a machine, whatever its agent does.
-    pub fn on(&self, machine: &str, script: &str) -> Ran {
-        let what = format!("{script:?} on {machine}");
+    #[track_caller]
+    pub fn on(&self, machine: &str, script: &str) -> Output {
         let mut command = self.lab_py();
-        run(
-            command.args(["exec", machine, "--", "bash", "-c", script]),
-            &what,
-            VERB,
-        )
+        command.args(["exec", machine, "--", "bash", "-c", script]);
+        Running::start(command).finish(VERB)
     }
 
     /// The same, when it has to succeed: its standard output.
+    #[track_caller]
     pub fn sure(&self, machine: &str, script: &str) -> String {
-        let ran = self.on(machine, script);
-        assert_eq!(ran.code, Some(0), "{script:?} on {machine}: {ran:?}");
-        ran.stdout
+        self.on(machine, script).expect(0).text()
     }
 
     /// What the API has of a cluster.
+    #[track_caller]
     pub fn cloud(&self, cluster: &str) -> Cloud {
         let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
         let mut command = self.inside(&python);
-        let ran = run(command.args(["-c", CLOUD, cluster]), "boto3", VERB);
-        serde_json::from_str(&ran.stdout)
-            .unwrap_or_else(|error| panic!("boto3: {error}: {}", ran.stderr))
+        command.args(["-c", CLOUD, cluster]);
+        let asked = Running::start(command).finish(VERB);
+        serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
     }
 
     /// Every machine that ever was.
@@ -231,7 +233,7 @@ impl Lab {
     fn take_down(&mut self) {
         self.ended = true;
         drop(self.lifeline.take());
-        let gone = run::until_some(DOWN, || self.child.try_wait().expect("is ours"));
+        let gone = wait::maybe(|| self.child.try_wait().expect("is ours"), DOWN);
         if gone.is_none() {
             eprintln!("the lab does not end; killing it");
             let _ = self.child.kill();
@@ -241,16 +243,14 @@ impl Lab {
 
     /// What still speaks of the lab's folder.
     fn leftovers(&self) -> Vec<String> {
-        let needle = self.dir.path().display().to_string();
+        let folder = self.dir.path();
+        let needle = folder.display().to_string();
         let mut left = Vec::new();
-        if self.dir.path().join("lab").exists() {
+        if folder.join("lab").exists() {
             left.push(format!("folder {needle}/lab"));
         }
-        left.extend(
-            self.strays()
-                .into_iter()
-                .map(|(pid, command)| format!("process {pid}: {command}")),
-        );
+        let processes = process::that_mention(folder).into_iter();
+        left.extend(processes.map(|(pid, command)| format!("process {pid}: {command}")));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("reads");
         let mounts = mounts.lines().filter(|line| line.contains(&needle));
         left.extend(mounts.map(|line| format!("mount {line}")));
@@ -263,20 +263,6 @@ impl Lab {
         }
         left
     }
-
-    /// Processes that name the lab's folder.
-    fn strays(&self) -> Vec<(u32, String)> {
-        let needle = self.dir.path().display().to_string();
-        let processes = std::fs::read_dir("/proc").expect("reads").flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let command = |pid: u32| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            (pid, String::from_utf8_lossy(&words).replace('\0', " "))
-        };
-        pids.map(command)
-            .filter(|(_, words)| words.contains(&needle))
-            .collect()
-    }
 }
 
 impl Drop for Lab {
@@ -285,9 +271,9 @@ impl Drop for Lab {
             return;
         }
         self.take_down(); // a test failed: its own message is what matters
-        for (pid, command) in self.strays() {
+        for (pid, command) in process::that_mention(self.dir.path()) {
             eprintln!("killing {pid}: {command}");
-            let _ = kill(run::pid_of(pid), Signal::SIGKILL);
+            process::kill_hard(pid);
         }
     }
 }

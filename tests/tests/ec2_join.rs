@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aot_tests::bundle;
 use aot_tests::lab::Lab;
-use aot_tests::lab::master::Master;
-use aot_tests::lab::run::until;
-use aot_tests::lab::story::{Story, bundle, cluster_file};
+use aot_tests::lab::master::{LAUNCH, Master};
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::wait;
 
 const REST: &str = "launch: {timeout: 100s}
 instances:
@@ -21,11 +22,11 @@ fn only_the_right_machine_with_the_right_agent_joins() {
     let Some(lab) = Lab::start() else { return };
     let master = Master::start(&lab, "join", 7440);
     let dir = lab.dir().join("files");
-    bundle(
+    bundle::folder(
         &dir.join("bad"),
         "echo to-stdout\necho to-stderr >&2\nexit 3\n",
     );
-    bundle(&dir.join("never"), "touch /var/tmp/never\n");
+    bundle::folder(&dir.join("never"), "touch /var/tmp/never\n");
     let file = cluster_file(&dir, "join", lab.ami(), REST);
     let mut story = Story::default();
 
@@ -34,7 +35,7 @@ fn only_the_right_machine_with_the_right_agent_joins() {
     let good = std::fs::read(&agent).expect("reads the agent");
     replace(&agent, &[&good[..], b"tampered"].concat());
     let mut launch = master.launch(&file);
-    let failed = launch.event_of("solo", "boot-failed");
+    let failed = launch.event("boot-failed", "solo", LAUNCH);
     let why = failed["message"].as_str().unwrap_or_default();
     story.check(
         why.contains("SHA-256"),
@@ -52,18 +53,25 @@ fn only_the_right_machine_with_the_right_agent_joins() {
         .to_owned();
     let installed = lab.on(&solo, "test -e /usr/local/bin/aot-agent");
     story.same(installed.code, Some(1), "it is not on the machine");
-    let status = master.run(&["status"]).stdout;
+    let status = master.run(&["status"]).text();
     story.check(status.contains("SHA-256"), "status shows why", &status);
 
     story.step(
         "once it is whole again the machine comes up, and a stage that fails fails the launch",
     );
     replace(&agent, &good);
-    let launched = launch.finish().must_be(1, "a stage failed");
-    story.same(launched.of("instance-enrolled").len(), 3, "all three enrol");
+    let launched = launch.finish(LAUNCH);
+    launched.expect(1);
+    story.same(
+        launched.events("instance-enrolled").len(),
+        3,
+        "all three enrol",
+    );
     a_stage_failed(&mut story, &lab, &master, &solo);
 
     story.step("a token joins its machine once");
+    let joined = key_is_known(&lab, &solo, "/var/lib/aot");
+    story.check(joined, "whoever is admitted has a certificate there", &solo);
     let before = master.log().len();
     let other = master.machine("pair1");
     let used = as_agent(&lab, &other, "used", "true");
@@ -79,7 +87,7 @@ fn only_the_right_machine_with_the_right_agent_joins() {
         &master.log()[before..],
     );
     story.check(
-        !used.contains("admitted as") && !key_is_known(&lab, &other, "used"),
+        !key_is_known(&lab, &other, "/run/second-used/state"),
         "no certificate",
         &used,
     );
@@ -140,7 +148,11 @@ fn only_the_right_machine_with_the_right_agent_joins() {
         "lie",
         &format!("sed -i 's/^machine_id = .*/machine_id = \"{pair2}\"/' $config"),
     );
-    story.check(!key_is_known(&lab, &other, "lie"), "no certificate", &lie);
+    story.check(
+        !key_is_known(&lab, &other, "/run/second-lie/state"),
+        "no certificate",
+        &lie,
+    );
     story.check(
         lie.contains("refused") || lie.contains("cannot enrol"),
         "the agent says that it was refused",
@@ -166,9 +178,11 @@ sed -i \"1i ca_file = \\\"$dir/ca.pem\\\"\" $config";
 
     story.step("none of that touched those who are in");
     for name in ["solo", "pair1", "pair2"] {
-        until(SOON, "it is connected", || {
-            master.status(name)["agent"]["connected"].as_bool() == Some(true)
-        });
+        wait::until(
+            || master.status(name)["agent"]["connected"].as_bool() == Some(true),
+            SOON,
+            "it is connected",
+        );
     }
     story.same(
         master.run(&["exec", "*", "ping"]).code,
@@ -212,10 +226,10 @@ fn a_stage_failed(story: &mut Story, lab: &Lab, master: &Master, solo: &str) {
     );
     let logs = master.run(&["logs", "solo"]);
     for word in ["to-stdout", "to-stderr"] {
-        let both = format!("{}{}", logs.stdout, logs.stderr);
+        let both = format!("{}{}", logs.text(), logs.stderr);
         story.check(both.contains(word), "what it printed is on record", &logs);
     }
-    let text = master.run(&["status"]).stdout;
+    let text = master.run(&["status"]).text();
     story.check(
         text.contains("exit code 3"),
         "status names the exit code",
@@ -249,12 +263,9 @@ timeout 3 /usr/local/bin/aot-agent run --config $config 2>&1 || true"
     lab.sure(machine, &script)
 }
 
-/// Whether that second agent got a certificate.
-fn key_is_known(lab: &Lab, machine: &str, name: &str) -> bool {
-    lab.on(
-        machine,
-        &format!("test -e /run/second-{name}/state/identity.pem"),
-    )
-    .code
+/// Whether an agent with this state folder has got a certificate.
+fn key_is_known(lab: &Lab, machine: &str, state: &str) -> bool {
+    lab.on(machine, &format!("test -e {state}/identity.pem"))
+        .code
         == Some(0)
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aot_tests::bundle;
 use aot_tests::lab::Lab;
-use aot_tests::lab::master::{Launched, Master};
-use aot_tests::lab::run::until;
-use aot_tests::lab::story::{Story, bundle, cluster_file};
+use aot_tests::lab::master::{Master, events_of};
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::process::Output;
+use aot_tests::wait;
 use serde_json::Value;
 
 /// Reaches every peer by name as root with strict checking, then notes that it ran.
@@ -71,13 +73,13 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
     let Some(lab) = Lab::start() else { return };
     let master = Master::start(&lab, "life", 7440);
     let dir = lab.dir().join("files");
-    bundle(&dir.join("first"), REACH_PEERS);
-    bundle(&dir.join("second"), SECOND);
+    bundle::folder(&dir.join("first"), REACH_PEERS);
+    bundle::folder(&dir.join("second"), SECOND);
     let small = file(&dir, lab.ami(), 3);
     let mut story = Story::default();
 
     story.step("launch of one instance and a pool of three");
-    let launched = master.launch(&small).finish().must_be(0, "all goes well");
+    let launched = master.launched(&small, 0);
     stages_ran_in_order(&mut story, &launched);
     what_ec2_was_asked(&mut story, &lab);
 
@@ -95,8 +97,8 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
 
     story.step("a second launch changes nothing and says so");
     let calls = lab.calls("RunInstances");
-    let again = master.launch(&small).finish().must_be(0, "nothing to do");
-    let end = again.of("launch-ended")[0];
+    let again = master.launched(&small, 0);
+    let end = &again.events("launch-ended")[0];
     story.same(
         end["changed"].as_bool(),
         Some(false),
@@ -118,11 +120,8 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
     agent_comes_back(&mut story, &lab, &master, &ids["web1"]);
 
     story.step("a changed bundle runs again from there");
-    bundle(&dir.join("second"), &format!("{SECOND}echo changed\n"));
-    master
-        .launch(&small)
-        .finish()
-        .must_be(0, "the changed stage runs");
+    bundle::folder(&dir.join("second"), &format!("{SECOND}echo changed\n"));
+    master.launched(&small, 0);
     story.same(master.machine_ids(), ids.clone(), "the machines stay");
     for id in ids.values() {
         story.same(
@@ -133,7 +132,7 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
     }
     let logs = master.run(&["logs", "web2", "--stage", "1"]);
     story.check(
-        logs.stdout.contains("changed"),
+        logs.text().contains("changed"),
         "its output is on record",
         logs,
     );
@@ -148,20 +147,20 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
     story.end();
 }
 
-fn stages_ran_in_order(story: &mut Story, launched: &Launched) {
+fn stages_ran_in_order(story: &mut Story, launched: &Output) {
+    let events = launched.json();
     let place = |name: &str, kind: &str, stage: u64| {
-        let found = launched.events.iter().position(|event| {
+        let found = events.iter().position(|event| {
             event["instance"] == name && event["event"] == kind && event["stage"] == stage
         });
         found.unwrap_or_else(|| panic!("no {kind} of stage {stage} of {name}"))
     };
-    let applied = launched
-        .events
+    let applied = events
         .iter()
         .rposition(|event| event["event"] == "cluster-facts-applied");
     for name in ["manager", "web1", "web2", "web3"] {
         story.same(
-            launched.of_instance(name, "stage-started").len(),
+            events_of(launched, name, "stage-started").len(),
             2,
             "each stage starts once",
         );
@@ -181,7 +180,7 @@ fn stages_ran_in_order(story: &mut Story, launched: &Launched) {
             story.check(needed < next, "a stage waits for those that it needs", name);
         }
     }
-    let last = launched.events.last().expect("a launch says something");
+    let last = events.last().expect("a launch says something");
     story.same(
         last["summary"]["ready"].as_u64(),
         Some(4),
@@ -361,7 +360,7 @@ fn entry_is_right(story: &mut Story, name: &str, entry: &Value, machine: &str) {
 fn runs_have_scopes(story: &mut Story, master: &Master) {
     let logs = master.run(&["logs", "web1", "--stage", "1"]);
     story.check(
-        logs.stdout.contains("/aot-run-") && logs.stdout.contains(".scope"),
+        logs.text().contains("/aot-run-") && logs.text().contains(".scope"),
         "a stage runs in a systemd scope of its own",
         logs,
     );
@@ -405,13 +404,13 @@ fn agent_comes_back(story: &mut Story, lab: &Lab, master: &Master, id: &str) {
     let pid = "systemctl show -p MainPID --value aot-agent";
     let before = lab.sure(id, pid);
     lab.sure(id, "systemctl kill -s KILL aot-agent");
-    until(SOON, "systemd starts the agent again", || {
+    let another = || {
         let now = lab.sure(id, pid);
         now != before && now.trim() != "0"
-    });
-    until(SOON, "the agent is connected again", || {
-        master.run(&["exec", "web1", "ping"]).code == Some(0)
-    });
+    };
+    wait::until(another, SOON, "systemd starts the agent again");
+    let answers = || master.run(&["exec", "web1", "ping"]).code == Some(0);
+    wait::until(answers, SOON, "the agent is connected again");
     let status = master.status("web1");
     story.same(
         status["agent"]["connected"].as_bool(),
@@ -434,7 +433,7 @@ fn grows(
 ) {
     let old = facts_are_right(story, lab, master, 4);
     let calls = lab.calls("RunInstances");
-    master.launch(file).finish().must_be(0, "the pool grows");
+    master.launched(file, 0);
     story.same(lab.calls("RunInstances"), calls + 1, "one call");
     let mut ids = master.machine_ids();
     story.same(
@@ -460,7 +459,7 @@ fn grows(
     }
     let logs = master.run(&["logs", "web4", "--stage", "0"]);
     story.same(
-        logs.stdout.matches("reached").count(),
+        logs.text().matches("reached").count(),
         5,
         "the new one reaches all",
     );
@@ -477,7 +476,7 @@ fn cleans_up(story: &mut Story, lab: &Lab, master: &Master) {
     story.same(done.code, Some(0), "cleanup");
     for id in &ids {
         story.check(
-            done.stdout.contains(id.as_str()),
+            done.text().contains(id.as_str()),
             "the receipt names every machine",
             &done,
         );

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use aot_tests::bundle;
 use aot_tests::lab::Lab;
-use aot_tests::lab::master::Master;
-use aot_tests::lab::run::until;
-use aot_tests::lab::story::{Story, bundle, cluster_file};
+use aot_tests::lab::master::{LAUNCH, Master, events_of};
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::wait;
 
 const STAGE: &str = r#"echo "$AOT_ATTEMPT $AOT_REBOOTS" >> /var/tmp/ran
 sync
@@ -28,14 +29,14 @@ fn stages_outlive_agents_and_are_repeated_after_power_loss() {
     let Some(lab) = Lab::start() else { return };
     let master = Master::start(&lab, "machine", 7440);
     let dir = lab.dir().join("files");
-    bundle(&dir.join("stage"), STAGE);
+    bundle::folder(&dir.join("stage"), STAGE);
     let file = cluster_file(&dir, "machine", lab.ami(), REST);
     let mut story = Story::default();
 
     story.step("launch, until a stage runs on each machine");
     let mut launch = master.launch(&file);
-    for _ in 0..3 {
-        launch.event("stage-started");
+    for name in ["killed", "powered", "rebooted"] {
+        launch.event("stage-started", name, LAUNCH);
     }
     let (killed, powered, rebooted) = (
         master.machine("killed"),
@@ -45,9 +46,11 @@ fn stages_outlive_agents_and_are_repeated_after_power_loss() {
 
     story.step("kill an agent, cut a machine's power");
     for id in [&killed, &powered] {
-        until(SOON, "the stage runs", || {
-            lab.on(id, "test -s /var/tmp/ran").code == Some(0)
-        });
+        wait::until(
+            || lab.on(id, "test -s /var/tmp/ran").code == Some(0),
+            SOON,
+            "the stage runs",
+        );
     }
     let agent = lab.sure(&killed, "systemctl show -p MainPID --value aot-agent");
     lab.sure(&killed, "systemctl kill -s KILL aot-agent");
@@ -55,7 +58,8 @@ fn stages_outlive_agents_and_are_repeated_after_power_loss() {
     lab.verb(&["power-on", &powered]);
 
     story.step("the launch goes on to its end");
-    let launched = launch.finish().must_be(0, "all three get through");
+    let launched = launch.finish(LAUNCH);
+    launched.expect(0);
 
     story.step("the agent's death did not touch the stage");
     story.same(
@@ -67,26 +71,26 @@ fn stages_outlive_agents_and_are_repeated_after_power_loss() {
     story.check(now != agent, "it was another agent that saw the end", &now);
     let wanted: Vec<String> = (1..=80).map(|i| format!("line {i}")).collect();
     story.same(output(&master, "killed"), wanted, "the output is whole");
-    let ended = launched.of_instance("killed", "stage-ended");
+    let lost = events_of(&launched, "killed", "agent-disconnected");
+    story.same(lost.len(), 1, "the master missed the agent");
+    let ended = events_of(&launched, "killed", "stage-ended");
     story.same(ended.len(), 1, "one end");
     story.same(ended[0]["attempt"].as_u64(), Some(1), "of attempt 1");
     story.check(
-        launched
-            .of_instance("killed", "stage-interrupted")
-            .is_empty(),
+        events_of(&launched, "killed", "stage-interrupted").is_empty(),
         "no interruption",
         "",
     );
 
     story.step("the power loss was seen, and the stage run again");
-    let seen = launched.of_instance("powered", "stage-interrupted");
+    let seen = events_of(&launched, "powered", "stage-interrupted");
     story.same(seen.len(), 1, "one stage-interrupted");
     story.same(
         seen.first().and_then(|e| e["attempt"].as_u64()),
         Some(1),
         "of attempt 1",
     );
-    let ended = launched.of_instance("powered", "stage-ended");
+    let ended = events_of(&launched, "powered", "stage-ended");
     story.same(
         ended.last().and_then(|e| e["attempt"].as_u64()),
         Some(2),
@@ -113,7 +117,7 @@ fn stages_outlive_agents_and_are_repeated_after_power_loss() {
     );
     story.same(lab.machine(&rebooted).boots, Some(2), "it booted twice");
     story.same(
-        launched.of_instance("rebooted", "instance-rebooting").len(),
+        events_of(&launched, "rebooted", "instance-rebooting").len(),
         1,
         "it was announced",
     );
@@ -152,5 +156,5 @@ fn output(master: &Master, instance: &str) -> Vec<String> {
             .map_or(line, |(_, text)| text)
             .to_owned()
     };
-    logs.stdout.lines().map(line).collect()
+    logs.text().lines().map(line).collect()
 }

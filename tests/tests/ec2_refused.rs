@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use aot_tests::bundle;
 use aot_tests::lab::Lab;
-use aot_tests::lab::master::{Launched, Master};
-use aot_tests::lab::story::{Story, bundle, cluster_file};
+use aot_tests::lab::master::{LAUNCH, Master};
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::process::Output;
 
 /// A launch that can't be ends well before this.
 const BOUNDED: Duration = Duration::from_secs(60);
@@ -56,11 +58,9 @@ fn what_cannot_be_launched_says_why() {
     story.end();
 }
 
-fn words(launched: &Launched) -> String {
-    let messages = launched
-        .events
-        .iter()
-        .filter_map(|event| event["message"].as_str());
+fn words(launched: &Output) -> String {
+    let events = launched.json();
+    let messages = events.iter().filter_map(|event| event["message"].as_str());
     format!(
         "{}\n{}",
         messages.collect::<Vec<_>>().join("\n"),
@@ -86,10 +86,7 @@ fn no_capacity(story: &mut Story, lab: &Lab, master: &Master) {
         ]
         .concat(),
     );
-    let launched = master
-        .launch(&file)
-        .finish()
-        .must_be(0, "the second type is there");
+    let launched = master.launched(&file, 0);
     lab.verb(&["clear-faults"]);
     let cloud = lab.cloud("scarce");
     let kinds: Vec<&str> = cloud.instances.iter().map(|i| i.kind.as_str()).collect();
@@ -100,7 +97,7 @@ fn no_capacity(story: &mut Story, lab: &Lab, master: &Master) {
         "the launch says why",
         &said,
     );
-    let facts = master.run(&["facts", "solo", "--json"]).stdout;
+    let facts = master.run(&["facts", "solo", "--json"]).text();
     story.check(
         facts.contains("\"instance_type\":\"t3.micro\""),
         "the facts have the type",
@@ -121,10 +118,7 @@ fn nowhere(story: &mut Story, lab: &Lab, master: &Master) {
         "99",
     ]);
     let began = Instant::now();
-    let launched = master
-        .launch(&file)
-        .finish()
-        .must_be(1, "there is no machine");
+    let launched = master.launched(&file, 1);
     lab.verb(&["clear-faults"]);
     story.check(
         began.elapsed() < BOUNDED,
@@ -156,7 +150,7 @@ fn too_large(story: &mut Story, lab: &Lab, master: &Master) {
     .expect("writes");
     let calls = lab.calls("");
     let began = Instant::now();
-    let launched = master.launch(&file).finish();
+    let launched = master.launch(&file).finish(LAUNCH);
     story.check(
         matches!(launched.code, Some(1 | 2)),
         "it is refused with exit code 1 or 2",
@@ -196,7 +190,7 @@ fn noise() -> String {
 
 fn denied(story: &mut Story, lab: &Lab, master: &Master) {
     let dir = lab.dir().join("denied");
-    bundle(&dir.join("b"), "true\n");
+    bundle::folder(&dir.join("b"), "true\n");
     let rest =
         "launch: {timeout: 100s}\ninstances: [{name: solo, bootstrap_sequence: [{dir: b}]}]\n";
     let file = cluster_file(&dir, "denied", lab.ami(), rest);
@@ -210,7 +204,7 @@ fn denied(story: &mut Story, lab: &Lab, master: &Master) {
         "99",
     ]);
     let began = Instant::now();
-    let launched = master.launch(&file).finish();
+    let launched = master.launch(&file).finish(LAUNCH);
     lab.verb(&["clear-faults"]);
     story.check(
         matches!(launched.code, Some(1 | 4)),
@@ -228,10 +222,7 @@ fn denied(story: &mut Story, lab: &Lab, master: &Master) {
         "the cause is named",
         &said,
     );
-    master
-        .launch(&file)
-        .finish()
-        .must_be(0, "once it may, the same file launches");
+    master.launched(&file, 0);
     story.same(lab.cloud("denied").instances.len(), 1, "one machine");
     story.same(master.cleanup("denied").code, Some(0), "cleanup");
 }
@@ -253,7 +244,7 @@ fn unreachable(
         rest,
     );
     let began = Instant::now();
-    let launched = master.launch(&file).finish();
+    let launched = master.launch(&file).finish(LAUNCH);
     story.check(
         matches!(launched.code, Some(1 | 4)),
         "exit code 1 or 4",

@@ -1,18 +1,18 @@
-//! A master in the lab's network, its command line, and a launch that is followed event by event.
+//! A master in the lab's network and its command line.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Lab;
-use super::run::{Ran, pid_of, run, until, until_some};
+use crate::process::{Output, Running, send};
+use crate::rig::{agent_dir, master_program};
+use crate::wait;
 
 /// Longest time for a command that launches nothing.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -28,16 +28,6 @@ pub struct Master<'lab> {
     port: u16,
     env: Vec<(String, String)>,
     child: Option<Child>,
-}
-
-fn path_from(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("{variable} says where the built programs are"))
-        .into()
-}
-
-fn binary() -> PathBuf {
-    path_from("AOT_TEST_MASTER")
 }
 
 impl<'lab> Master<'lab> {
@@ -75,9 +65,9 @@ impl<'lab> Master<'lab> {
         command.args(self.env.iter().map(|(key, value)| format!("{key}={value}")));
         let address = self.address();
         command
-            .arg(binary())
+            .arg(master_program())
             .args(["serve", "--listen", &address, "--advertise", &address])
-            .env("AOT_AGENT_DIR", path_from("AOT_TEST_AGENT_DIR"));
+            .env("AOT_AGENT_DIR", agent_dir());
         let child = self
             .settings(&mut command)
             .stdin(Stdio::null())
@@ -88,12 +78,13 @@ impl<'lab> Master<'lab> {
         self.child = Some(child);
         // Not by a command: where no master answers, one would start a second.
         let socket = self.state_dir().join("s.sock");
-        until(TURN, "the master answers", || {
+        let answers = || {
             let child = self.child.as_mut().expect("set above");
             let ended = child.try_wait().expect("is ours");
             assert!(ended.is_none(), "the master ended at once: {ended:?}");
             UnixStream::connect(&socket).is_ok()
-        });
+        };
+        wait::until(answers, TURN, "the master answers");
     }
 
     fn settings<'c>(&self, command: &'c mut Command) -> &'c mut Command {
@@ -130,8 +121,8 @@ impl<'lab> Master<'lab> {
     /// SIGTERM: ends in order, with exit code 0.
     pub fn stop(mut self) {
         let mut child = self.child.take().expect("a master runs");
-        kill(pid_of(child.id()), Signal::SIGTERM).expect("is ours");
-        let status = until_some(TURN, || child.try_wait().expect("is ours"));
+        send(child.id(), Signal::SIGTERM);
+        let status = wait::maybe(|| child.try_wait().expect("is ours"), TURN);
         if status.is_none() {
             let _ = child.kill();
             let _ = child.wait();
@@ -141,20 +132,18 @@ impl<'lab> Master<'lab> {
     }
 
     /// A command of its command line, outside the lab's network: only the socket is needed.
-    pub fn run(&self, words: &[&str]) -> Ran {
-        let mut command = Command::new(binary());
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(master_program());
         self.settings(command.args(words));
-        run(
-            &mut command,
-            &format!("aot-master {}", words.join(" ")),
-            COMMAND,
-        )
+        Running::start(command).finish(COMMAND)
     }
 
     /// The same with `--json`: exit code and documents.
+    #[track_caller]
     pub fn json(&self, words: &[&str]) -> (Option<i32>, Vec<Value>) {
-        let ran = self.run(&[&["--json"], words].concat());
-        (ran.code, documents(&ran.stdout))
+        let output = self.run(&[&["--json"], words].concat());
+        (output.code, output.json())
     }
 
     /// The `status` of one instance.
@@ -182,49 +171,23 @@ impl<'lab> Master<'lab> {
     }
 
     /// Begins `launch FILE --json`.
-    pub fn launch(&self, file: &Path) -> Launching {
-        self.launch_with(file, &[])
+    pub fn launch(&self, file: &Path) -> Running {
+        let mut command = Command::new(master_program());
+        command.arg("launch").arg(file).arg("--json");
+        self.settings(&mut command);
+        Running::start(command)
     }
 
-    /// The same with more flags.
-    pub fn launch_with(&self, file: &Path, flags: &[&str]) -> Launching {
-        let mut command = Command::new(binary());
-        command.arg("launch").arg(file).arg("--json").args(flags);
-        let mut child = self
-            .settings(&mut command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("launch starts");
-        let (out, events) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().expect("is piped"));
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line)
-                    .unwrap_or_else(|error| panic!("launch --json said {line:?}: {error}"));
-                if out.send(event).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut stderr = child.stderr.take().expect("is piped");
-        let (err, complaints) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            let _ = err.send(text);
-        });
-        Launching {
-            child,
-            events,
-            complaints,
-            seen: Vec::new(),
-        }
+    /// The same, to its end, which must have this exit code.
+    #[track_caller]
+    pub fn launched(&self, file: &Path, code: i32) -> Output {
+        let output = self.launch(file).finish(LAUNCH);
+        output.expect(code);
+        output
     }
 
     /// Ends a cluster: exit code and receipt.
-    pub fn cleanup(&self, cluster: &str) -> Ran {
+    pub fn cleanup(&self, cluster: &str) -> Output {
         self.run(&["cleanup", cluster, "--yes"])
     }
 }
@@ -244,129 +207,11 @@ impl Drop for Master<'_> {
     }
 }
 
-fn documents(text: &str) -> Vec<Value> {
-    let parse = |line: &str| {
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON: {line:?}: {error}"))
-    };
-    text.lines().map(parse).collect()
-}
-
-/// A launch that goes on.
-pub struct Launching {
-    child: Child,
-    events: Receiver<Value>,
-    complaints: Receiver<String>,
-    seen: Vec<Value>,
-}
-
-/// A launch that is over.
-#[derive(Debug)]
-pub struct Launched {
-    /// Exit code.
-    pub code: Option<i32>,
-    /// All that was said.
-    pub events: Vec<Value>,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Launching {
-    /// Waits for the next event that is so.
-    pub fn until(&mut self, what: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + LAUNCH;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(event) = self.events.recv_timeout(left) else {
-                panic!("launch never said: {what}; it said {}", table(&self.seen));
-            };
-            self.seen.push(event.clone());
-            if so(&event) {
-                return event;
-            }
-        }
-    }
-
-    /// Waits for the next event of this kind.
-    pub fn event(&mut self, kind: &str) -> Value {
-        self.until(kind, |event| event["event"] == kind)
-    }
-
-    /// Waits for the next event of this kind about this instance.
-    pub fn event_of(&mut self, instance: &str, kind: &str) -> Value {
-        self.until(&format!("{kind} of {instance}"), |event| {
-            event["event"] == kind && event["instance"] == instance
-        })
-    }
-
-    /// To the end.
-    pub fn finish(mut self) -> Launched {
-        let end = Instant::now() + LAUNCH;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.events.recv_timeout(left) {
-                Ok(event) => self.seen.push(event),
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    panic!("launch does not end; it said {}", table(&self.seen))
-                }
-            }
-        }
-        let status = until_some(TURN, || self.child.try_wait().expect("is ours"));
-        Launched {
-            code: status
-                .expect("launch ends once it has closed its output")
-                .code(),
-            events: std::mem::take(&mut self.seen),
-            stderr: self.complaints.recv_timeout(TURN).unwrap_or_default(),
-        }
-    }
-}
-
-impl Drop for Launching {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Launched {
-    /// Events of a kind.
-    pub fn of(&self, kind: &str) -> Vec<&Value> {
-        self.events
-            .iter()
-            .filter(|event| event["event"] == kind)
-            .collect()
-    }
-
-    /// The same about one instance.
-    pub fn of_instance(&self, instance: &str, kind: &str) -> Vec<&Value> {
-        let all = self.of(kind).into_iter();
-        all.filter(|event| event["instance"] == instance).collect()
-    }
-
-    /// Fails the test unless it ended with this code.
-    pub fn must_be(self, code: i32, why: &str) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "{why}; launch said {}\nand {}",
-            table(&self.events),
-            self.stderr
-        );
-        self
-    }
-}
-
-fn table(events: &[Value]) -> String {
-    let line = |event: &Value| {
-        let word = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
-        format!(
-            "\n  {} {} {}: {}",
-            word("time"),
-            word("instance"),
-            word("event"),
-            word("message")
-        )
-    };
-    events.iter().map(line).collect()
+/// Events of this kind about one instance.
+#[track_caller]
+pub fn events_of(output: &Output, instance: &str, kind: &str) -> Vec<Value> {
+    let events = output.events(kind).into_iter();
+    events
+        .filter(|event| event["instance"] == instance)
+        .collect()
 }

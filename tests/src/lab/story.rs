@@ -56,12 +56,6 @@ impl Story {
     }
 }
 
-/// Writes a bundle: a folder with this `bootstrap.sh`.
-pub fn bundle(dir: &std::path::Path, script: &str) {
-    std::fs::create_dir_all(dir).expect("makes the bundle");
-    std::fs::write(dir.join("bootstrap.sh"), script).expect("writes bootstrap.sh");
-}
-
 /// Writes a cluster.yml for provider ec2 in `dir`, with the usual defaults and `rest`; its path.
 pub fn cluster_file(
     dir: &std::path::Path,
