@@ -1,0 +1,279 @@
+//! Drives the EC2 lab (`tests/lab`): starts it, asks and spoils what is in it, and shows at the end that nothing of it is
+//! left. For the `ec2_*` tests. Never looks inside the product: that is `master`'s, and only through the command line.
+
+pub mod master;
+pub mod story;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{self, Output, Running};
+use crate::wait;
+
+/// Longest time for a lab to come up, its image included when that has to be made first.
+const UP: Duration = Duration::from_secs(900);
+/// Longest time for it to go.
+const DOWN: Duration = Duration::from_secs(60);
+/// Longest time for one of its commands.
+const VERB: Duration = Duration::from_secs(60);
+
+/// A lab that is up. It goes with this value, and by itself when the test's process ends in any way.
+pub struct Lab {
+    child: Child,
+    lifeline: Option<ChildStdin>,
+    dir: TempDir,
+    info: Value,
+    ended: bool,
+}
+
+/// What `lab.py ps` says of one machine.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Machine {
+    /// `i-...`.
+    pub id: String,
+    /// The API's word for its state.
+    pub state: String,
+    /// Whether it really runs.
+    pub running: bool,
+    /// How often it has booted; `None` once it is terminated.
+    pub boots: Option<u32>,
+}
+
+/// What the API has of one cluster, by its tag.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Cloud {
+    /// Instances that are not terminated.
+    pub instances: Vec<Instance>,
+    /// Instances that are, by id.
+    pub terminated: Vec<String>,
+    /// Volumes that are there, by id.
+    pub volumes: Vec<String>,
+    /// Network interfaces that are there, by id.
+    pub interfaces: Vec<String>,
+}
+
+/// One instance as DescribeInstances shows it.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Instance {
+    /// `i-...`.
+    pub id: String,
+    /// Its reservation: one RunInstances call made all that share it.
+    pub reservation: String,
+    /// ClientToken of the call.
+    pub token: String,
+    /// Its type.
+    pub kind: String,
+    /// HttpTokens of its metadata options.
+    pub http_tokens: String,
+    /// Its tags.
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+const CLOUD: &str = r#"
+import boto3, json, sys
+ec2, gone = boto3.client("ec2"), ("terminated", "shutting-down")
+mine = [{"Name": "tag:Cluster", "Values": [sys.argv[1]]}]
+seen = [(r, i) for p in ec2.get_paginator("describe_instances").paginate(Filters=mine)
+        for r in p["Reservations"] for i in r["Instances"]]
+print(json.dumps({
+    "instances": [{"id": i["InstanceId"], "reservation": r["ReservationId"], "token": i.get("ClientToken", ""),
+                   "kind": i["InstanceType"], "http_tokens": i["MetadataOptions"]["HttpTokens"],
+                   "tags": {t["Key"]: t["Value"] for t in i.get("Tags", [])}}
+                  for r, i in seen if i["State"]["Name"] not in gone],
+    "terminated": [i["InstanceId"] for r, i in seen if i["State"]["Name"] == "terminated"],
+    "volumes": [v["VolumeId"] for v in ec2.describe_volumes(Filters=mine)["Volumes"]],
+    "interfaces": [n["NetworkInterfaceId"] for n in ec2.describe_network_interfaces(Filters=mine)["NetworkInterfaces"]]}))
+"#;
+
+/// A line of output, with a deadline: reading has none.
+fn first_line(output: ChildStdout) -> String {
+    let (done, line) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
+        done.send(read.map(|_| line))
+    });
+    let line = line.recv_timeout(UP).expect("the lab comes up in time");
+    line.expect("its output can be read")
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/lab.py")
+}
+
+impl Lab {
+    /// Starts a lab of its own. `None`, with the reason on stderr, where labs can't be.
+    pub fn start() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: the EC2 lab needs root");
+            return None;
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("aot-ec2-")
+            .tempdir()
+            .expect("a folder for the lab");
+        let mut child = Command::new("python3")
+            .arg(script())
+            .arg("--state")
+            .arg(dir.path().join("lab"))
+            .args(["up", "--foreground"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 starts");
+        let lifeline = child.stdin.take();
+        let info = first_line(child.stdout.take().expect("is piped"));
+        let info = serde_json::from_str(&info).expect("the lab says in JSON that it is ready");
+        Some(Self {
+            child,
+            lifeline,
+            dir,
+            info,
+            ended: false,
+        })
+    }
+
+    /// A folder for the test's own files; it goes with the lab.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The image that machines boot.
+    pub fn ami(&self) -> &str {
+        self.info["ami"].as_str().expect("an ami")
+    }
+
+    fn lab_py(&self) -> Command {
+        let mut command = Command::new("python3");
+        command
+            .arg(script())
+            .arg("--state")
+            .arg(self.dir.path().join("lab"));
+        command
+    }
+
+    /// `program` in the lab's network with the AWS variables set. It ends with the thread that starts it.
+    pub fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "python3"])
+            .arg(script())
+            .arg("--state")
+            .arg(self.dir.path().join("lab"))
+            .args(["run", "--"])
+            .arg(program);
+        command
+    }
+
+    /// A command of `lab.py`: its output. A failure ends the test.
+    #[track_caller]
+    pub fn verb(&self, words: &[&str]) -> String {
+        let mut command = self.lab_py();
+        command.args(words);
+        Running::start(command).finish(VERB).expect(0).text()
+    }
+
+    /// A bash script as root on a machine, whatever its agent does.
+    #[track_caller]
+    pub fn on(&self, machine: &str, script: &str) -> Output {
+        let mut command = self.lab_py();
+        command.args(["exec", machine, "--", "bash", "-c", script]);
+        Running::start(command).finish(VERB)
+    }
+
+    /// The same, when it has to succeed: its standard output.
+    #[track_caller]
+    pub fn sure(&self, machine: &str, script: &str) -> String {
+        self.on(machine, script).expect(0).text()
+    }
+
+    /// What the API has of a cluster.
+    #[track_caller]
+    pub fn cloud(&self, cluster: &str) -> Cloud {
+        let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
+        let mut command = self.inside(&python);
+        command.args(["-c", CLOUD, cluster]);
+        let asked = Running::start(command).finish(VERB);
+        serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
+    }
+
+    /// Every machine that ever was.
+    pub fn machines(&self) -> Vec<Machine> {
+        serde_json::from_str(&self.verb(&["ps"])).expect("JSON of ps")
+    }
+
+    /// One machine.
+    pub fn machine(&self, id: &str) -> Machine {
+        let found = self.machines().into_iter().find(|m| m.id == id);
+        found.unwrap_or_else(|| panic!("the lab has no machine {id}"))
+    }
+
+    /// How many calls of `action` the API has answered; of all actions when it is empty.
+    pub fn calls(&self, action: &str) -> usize {
+        self.verb(&["api-log"])
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON of api-log"))
+            .filter(|call| action.is_empty() || call["action"] == action)
+            .count()
+    }
+
+    /// Ends it, and shows that nothing is left: no process, mount, loop device or file.
+    pub fn end(mut self) {
+        self.take_down();
+        let left = self.leftovers();
+        assert!(left.is_empty(), "the lab left behind: {left:#?}");
+    }
+
+    fn take_down(&mut self) {
+        self.ended = true;
+        drop(self.lifeline.take());
+        let gone = wait::maybe(|| self.child.try_wait().expect("is ours"), DOWN);
+        if gone.is_none() {
+            eprintln!("the lab does not end; killing it");
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// What still speaks of the lab's folder.
+    fn leftovers(&self) -> Vec<String> {
+        let folder = self.dir.path();
+        let needle = folder.display().to_string();
+        let mut left = Vec::new();
+        if folder.join("lab").exists() {
+            left.push(format!("folder {needle}/lab"));
+        }
+        let processes = process::that_mention(folder).into_iter();
+        left.extend(processes.map(|(pid, command)| format!("process {pid}: {command}")));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("reads");
+        let mounts = mounts.lines().filter(|line| line.contains(&needle));
+        left.extend(mounts.map(|line| format!("mount {line}")));
+        for device in std::fs::read_dir("/sys/block").expect("reads").flatten() {
+            let file = device.path().join("loop/backing_file");
+            let file = std::fs::read_to_string(file).unwrap_or_default();
+            if file.contains(&needle) {
+                left.push(format!("{:?} of {}", device.file_name(), file.trim()));
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.take_down(); // a test failed: its own message is what matters
+        for (pid, command) in process::that_mention(self.dir.path()) {
+            eprintln!("killing {pid}: {command}");
+            process::kill_hard(pid);
+        }
+    }
+}
