@@ -40,10 +40,6 @@ pub fn maybe<T>(mut look: impl FnMut() -> Option<T>, limit: Duration) -> Option<
         if Instant::now() >= deadline {
             return None;
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the wait for a condition"
-        )]
         std::thread::sleep(EVERY);
     }
 }
