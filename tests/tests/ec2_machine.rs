@@ -14,7 +14,7 @@ case $1 in
 kill) for i in $(seq 80); do echo "line $i"; sleep 0.1; done ;;
 power)
   # Talks on: what the master has heard of it may not be on the machine's disk yet.
-  if [ "$AOT_ATTEMPT" = 1 ]; then for i in $(seq 6000); do echo "waiting $i"; sleep 0.1; done; fi
+  if [ "$AOT_ATTEMPT" = 1 ]; then for i in $(seq 60000); do echo "waiting $i"; sleep 0.01; done; fi
   echo "back" ;;
 reboot) if [ "$AOT_REBOOTS" = 0 ]; then echo "now"; exit 194; fi; echo "after" ;;
 esac
