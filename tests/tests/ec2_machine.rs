@@ -13,8 +13,8 @@ sync
 case $1 in
 kill) for i in $(seq 80); do echo "line $i"; sleep 0.1; done ;;
 power)
-  # Talks on: what the master has heard of it may not be on the machine's disk yet.
-  if [ "$AOT_ATTEMPT" = 1 ]; then for i in $(seq 60000); do echo "waiting $i"; sleep 0.01; done; fi
+  # A word now and then: the master has heard a little more than what is on the disk of the machine.
+  if [ "$AOT_ATTEMPT" = 1 ]; then for i in $(seq 2000); do echo w; sleep 0.3; done; fi
   echo "back" ;;
 reboot) if [ "$AOT_REBOOTS" = 0 ]; then echo "now"; exit 194; fi; echo "after" ;;
 esac
