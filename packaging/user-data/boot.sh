@@ -45,14 +45,14 @@ http() {
     sed 's/.*/header = "&"/' "$4" > "$work/curlrc"
     set -- "$@" -q -K "$work/curlrc" -fsS --noproxy '*' --cacert "$work/ca" --connect-timeout 5 --max-time "$6"
     [ -z "$5" ] || set -- "$@" --data-binary "@$5"
-    m=$1 u=$2 o=$3; shift 6
-    curl "$@" -X "$m" -o "$o" "$u"
+    method=$1 url=$2 out=$3; shift 6
+    curl "$@" -X "$method" -o "$out" "$url"
   elif have wget && wget --version 2>/dev/null | grep -q GNU; then
     sed 's/^/header = /' "$4" > "$work/wgetrc"
     set -- "$@" --config="$work/wgetrc" -nv --no-proxy --ca-certificate="$work/ca" --tries=1 --timeout=30
     [ -z "$5" ] || set -- "$@" --body-file="$5"
-    m=$1 u=$2 o=$3; shift 6
-    wget "$@" --method="$m" -O "$o" "$u"
+    method=$1 url=$2 out=$3; shift 6
+    wget "$@" --method="$method" -O "$out" "$url"
   elif have python3; then
     python3 -I "$work/aot_fetch.py" "$1" "$2" "$3" "$4" "$5" "$work/ca"
   else

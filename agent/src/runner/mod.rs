@@ -64,6 +64,8 @@ pub struct Runner {
     outcomes: mpsc::Receiver<Outcome>,
     report: mpsc::Sender<Outcome>,
     tracker: TaskTracker,
+    /// Ended runs whose end belongs so much later than it lies here; see `spool::shift`.
+    shifts: BTreeMap<RunId, u64>,
 }
 
 impl Runner {
@@ -82,6 +84,7 @@ impl Runner {
             outcomes,
             report,
             tracker: TaskTracker::new(),
+            shifts: BTreeMap::new(),
         };
         for id in ids {
             let dir = runner.journal.dir(id);
@@ -203,6 +206,7 @@ impl Runner {
         }
         self.follower.remove(id);
         self.runs.remove(&id);
+        self.shifts.remove(&id);
         if let Err(error) = self.journal.forget(id) {
             tracing::warn!(run = %id, %error, "cannot drop a run");
         }
@@ -213,7 +217,24 @@ impl Runner {
     /// # Errors
     /// As read(2).
     pub fn read(&self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
+        let shift = self.shifts.get(&id).copied().unwrap_or(0);
+        let offset = offset.saturating_sub(shift);
         spool::read(&self.journal.dir(id).join(SPOOL), offset, most)
+    }
+
+    /// The master holds `acked` bytes of this run. Where a power cut left less than that here, the end is put behind
+    /// them; says how long the spool then is for the master.
+    pub fn realign(&mut self, id: RunId, acked: u64) -> Option<u64> {
+        let run = self.runs.get(&id).filter(|run| run.ended)?;
+        let scan = spool::scan(&run.dir.join(SPOOL)).ok()?;
+        let shift = spool::shift(&scan, acked);
+        if shift == 0 {
+            self.shifts.remove(&id);
+            return None;
+        }
+        tracing::warn!(run = %id, acked, "output that the master has was lost here: its end is put behind it");
+        self.shifts.insert(id, shift);
+        Some(scan.whole_bytes + shift)
     }
 
     /// Waits until some spool grew. Cancel safe.

@@ -146,6 +146,8 @@ pub struct Scan {
     pub whole_bytes: u64,
     /// The last whole frame.
     pub last: Option<Frame>,
+    /// Where that one starts.
+    pub last_start: u64,
 }
 
 impl Scan {
@@ -183,6 +185,7 @@ pub fn scan(path: &Path) -> io::Result<Scan> {
         last = Some((at, end - at));
         at = end;
     }
+    let last_start = last.map_or(0, |(start, _)| start);
     let last = match last {
         None => None,
         Some((start, frame_bytes)) => {
@@ -196,7 +199,19 @@ pub fn scan(path: &Path) -> io::Result<Scan> {
     Ok(Scan {
         whole_bytes: at,
         last,
+        last_start,
     })
+}
+
+/// How much later than here the end record comes in the master's copy, when the master holds `acked` bytes of this
+/// ended spool. Zero unless a power cut took output from this disk that the master had already got: then the end that
+/// was written afterwards belongs behind what the master has.
+pub fn shift(scan: &Scan, acked: u64) -> u64 {
+    if scan.is_ended() && acked > scan.last_start && acked != scan.whole_bytes {
+        acked - scan.last_start
+    } else {
+        0
+    }
 }
 
 /// A piece of a spool.
@@ -321,5 +336,29 @@ mod tests {
             }
             prop_assert_eq!(got, file);
         }
+    }
+
+    #[test]
+    fn an_end_written_after_a_power_cut_goes_behind_what_the_master_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        writer.append(Body::Stdout(vec![b'x'; 10].into())).unwrap();
+        let start = std::fs::metadata(dir.path().join(SPOOL)).unwrap().len();
+        writer
+            .end(dir.path(), ended(EndKind::Interrupted, "power"))
+            .unwrap();
+        let scan = scan(&dir.path().join(SPOOL)).unwrap();
+        assert_eq!(scan.last_start, start);
+        for (acked, wanted) in [
+            (0, 0),
+            (start, 0),
+            (scan.whole_bytes, 0),
+            (start + 1, 1),
+            (scan.whole_bytes + 100, scan.whole_bytes + 100 - start),
+        ] {
+            assert_eq!(shift(&scan, acked), wanted, "acked {acked}");
+        }
+        let open = Scan::default();
+        assert_eq!(shift(&open, 5), 0, "one that goes on is left alone");
     }
 }

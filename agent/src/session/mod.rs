@@ -11,6 +11,7 @@ use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::{
     AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData,
+    master_message,
 };
 use futures::{Stream, StreamExt};
 use tokio::select;
@@ -189,6 +190,9 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             };
             let mut inputs: VecDeque<Input> = inputs.into();
             while let Some(input) = inputs.pop_front() {
+                if let Input::Master(message) = &input {
+                    self.realign(message);
+                }
                 for output in self.protocol.step(input, Instant::now()) {
                     match output {
                         Output::Send(body) => outbox.push_back(body),
@@ -198,6 +202,21 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                         other => inputs.extend(self.perform(other)),
                     }
                 }
+            }
+        }
+    }
+
+    /// Puts the ends of runs behind what the master has of them, where a power cut left less than that here.
+    fn realign(&mut self, message: &MasterMessage) {
+        let Some(master_message::Body::Welcome(welcome)) = &message.body else {
+            return;
+        };
+        for ack in &welcome.acks {
+            let Ok(run) = ack.run_id.parse() else {
+                continue;
+            };
+            if let Some(bytes) = self.agent.runner.realign(run, ack.bytes) {
+                self.protocol.realigned(&ack.run_id, bytes);
             }
         }
     }

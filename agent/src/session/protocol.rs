@@ -229,6 +229,17 @@ impl Protocol {
         }
     }
 
+    /// The spool of a run that Hello named is longer for the master than it is here. To be told before the welcome.
+    pub fn realigned(&mut self, run_id: &str, bytes: u64) {
+        for state in self
+            .hello_runs
+            .iter_mut()
+            .filter(|state| state.run_id == run_id)
+        {
+            state.spool_bytes = bytes;
+        }
+    }
+
     fn welcomed(&mut self, welcome: Welcome, now: Instant) -> Vec<Output> {
         if self.welcome.is_some() {
             return Vec::new();

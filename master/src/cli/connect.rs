@@ -69,6 +69,10 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn may_start(env: &CliEnv, start: Start) -> bool {
+    // `serve` owns this state and is only away for the moment: one in the background would take its place.
+    if env.state_dir.join("foreground").exists() {
+        return false;
+    }
     match start {
         Start::Always => true,
         Start::Never => false,

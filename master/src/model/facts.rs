@@ -80,11 +80,22 @@ fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
     })
 }
 
-/// An agent's own facts without those that a reboot changes: a reboot makes no new generation.
+/// An agent's own facts without those that change by themselves: a reboot, or a file written, makes no new generation.
 fn lasting(node: &Value) -> Value {
     let mut node = node.clone();
     if let Some(node) = node.as_object_mut() {
         node.remove("boot_id");
+        node.remove("uptime_seconds");
+    }
+    for disk in node
+        .get_mut("disks")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Some(disk) = disk.as_object_mut() {
+            disk.remove("free");
+        }
     }
     node
 }
@@ -113,5 +124,26 @@ fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
             .filter(|key| !key.is_empty())
             .cloned()
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_by_itself_is_no_content() {
+        let at = |free: u64, boot: &str| {
+            lasting(&json!({
+                "boot_id": boot, "uptime_seconds": free, "cpus": 2,
+                "disks": [{"mount": "/", "bytes": 10, "free": free}],
+            }))
+        };
+        assert_eq!(at(1, "a"), at(2, "b"));
+        assert_eq!(
+            at(1, "a"),
+            json!({"cpus": 2, "disks": [{"mount": "/", "bytes": 10}]})
+        );
+        assert_eq!(lasting(&Value::Null), Value::Null);
     }
 }

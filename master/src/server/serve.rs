@@ -124,6 +124,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     };
     let tls = listener::tls(&ca, &hosts(&advertise, &bound)?)?;
     let socket = operators_socket(&options.socket)?;
+    mark_foreground(&options)?;
     let (store, loaded) = Store::open(&options.state_dir)?;
     let store = Arc::new(store);
     let spools = Spools::open(&options.state_dir.join("spools"))?;
@@ -268,6 +269,21 @@ async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpListener, Erro
     crate::files::write_atomically(&file, port.to_string().as_bytes())
         .map_err(io("write", &file))?;
     Ok(listener)
+}
+
+/// A state that `serve` owns is never served by a master in the background: that one would listen elsewhere, and be in
+/// the way when the service comes back. The commands look for this file.
+fn mark_foreground(options: &ServeOptions) -> Result<(), Error> {
+    let path = options.state_dir.join("foreground");
+    if !options.background {
+        return crate::files::write_atomically(&path, b"").map_err(io("write", &path));
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Hosts that the server's certificate must name.

@@ -69,6 +69,25 @@ async fn nobody_there_is_exit_4_and_starts_nothing_without_a_state() {
 }
 
 #[tokio::test]
+async fn a_state_that_serve_owns_is_left_to_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let daemon = BackgroundDaemon {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), "echo ran".into()],
+        log: dir.path().join("log"),
+    };
+    let env = CliEnv {
+        background: Some(daemon),
+        ..env_in(dir.path())
+    };
+    std::fs::create_dir_all(&env.state_dir).expect("a state");
+    std::fs::write(env.state_dir.join("foreground"), "").expect("a mark");
+    let ran = run_in(&env, "", &["status"]).await;
+    assert_eq!(ran.exit, Exit::Unreachable);
+    assert!(!dir.path().join("log").exists(), "one was started");
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_there_is_exit_2() {
     let dir = tempfile::tempdir().expect("a folder");
     let ran = run_in(&env_in(dir.path()), "", &["launch", "/no/such/cluster.yml"]).await;
