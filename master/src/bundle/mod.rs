@@ -15,7 +15,7 @@ use aot_proto::limits::{MAX_BUNDLE_BYTES, MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::model::file::BundleSource;
-use crate::model::stage::hex;
+use crate::model::hash::hex;
 
 /// The script that a bundle is run by.
 pub const SCRIPT: &str = "bootstrap.sh";

@@ -152,3 +152,37 @@ impl ClientToken {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_argument_of_a_token_counts() {
+        let base = ClientToken::derive("u", "web", 1, Some("m5.large"), Some("a"));
+        let others = [
+            ClientToken::derive("v", "web", 1, Some("m5.large"), Some("a")),
+            ClientToken::derive("u", "db", 1, Some("m5.large"), Some("a")),
+            ClientToken::derive("u", "web", 2, Some("m5.large"), Some("a")),
+            ClientToken::derive("u", "web", 1, Some("m5.xlarge"), Some("a")),
+            ClientToken::derive("u", "web", 1, Some("m5.large"), None),
+            ClientToken::derive("u", "web", 1, None, Some("m5.large")),
+            ClientToken::derive("u", "web", 1, None, None),
+            ClientToken::derive("u", "web", 1, None, Some("")),
+        ];
+        for (index, other) in others.iter().enumerate() {
+            assert_ne!(&base, other, "case {index}");
+        }
+        assert_ne!(others[6], others[7]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_fits_run_instances(uuid in ".*", label in ".*", ordinal: usize) {
+            let token = ClientToken::derive(&uuid, &label, ordinal, None, None);
+            prop_assert!(token.0.len() <= 64 && token.0.is_ascii());
+            prop_assert_eq!(token, ClientToken::derive(&uuid, &label, ordinal, None, None));
+        }
+    }
+}

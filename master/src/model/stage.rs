@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::hash::hex;
+
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// Lower-case hex SHA-256 over bundle, arguments and environment of a stage. A stage that succeeded under a key is not
@@ -21,11 +23,6 @@ pub fn ledger_key(bundle_sha256: &str, args: &[String], env: &BTreeMap<String, S
         part(value);
     }
     hex(hash.finish().as_ref())
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

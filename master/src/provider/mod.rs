@@ -7,7 +7,7 @@ pub mod contract;
 pub mod ec2;
 pub mod local;
 pub mod tags;
-pub mod token;
+mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;

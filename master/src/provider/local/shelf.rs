@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{self, Dirs, Ending, MachineFile, StateFile, load, save, write_atomic};
 use super::{Error, address, control};
-use crate::provider::token::{hash_hex, hex};
+use crate::model::hash::hex;
+use crate::provider::token::hash_hex;
 use crate::provider::{ClientToken, LaunchSpec, MachineState, tags};
 
 /// What a token stands for, written before anything is made.
