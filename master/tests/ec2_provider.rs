@@ -2,6 +2,7 @@
 //! (`AWS_ENDPOINT_URL` for a fake). `AOT_EC2_AMI`, `AOT_EC2_TYPE`, `AOT_EC2_SUBNET` and `AOT_EC2_GROUP` say what to launch;
 //! `AOT_EC2_TOKENS=0` is for fakes that don't know client tokens.
 
+use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
 use aot_master::provider::{ClientToken, ErrorKind, Leftovers, Provider, contract};
 
@@ -35,7 +36,7 @@ async fn ec2_keeps_the_contract() {
     if !wanted() {
         return;
     }
-    let provider = Ec2Provider::new(None).await;
+    let provider = Ec2Provider::new(None, Calls::default());
     let tokens = setting("AOT_EC2_TOKENS").as_deref() != Some("0");
     contract::check_all(&provider, &spec(3), tokens).await;
 }
@@ -45,7 +46,7 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
     if !wanted() {
         return;
     }
-    let provider = Ec2Provider::new(None).await;
+    let provider = Ec2Provider::new(None, Calls::default());
     type Spoil = fn(&mut aot_master::provider::LaunchSpec);
     let cases: [(&str, Spoil); 4] = [
         ("no-such-group", |spec| {

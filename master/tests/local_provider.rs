@@ -1,6 +1,7 @@
 //! The `local` provider against this machine's kernel: real clones with a script for an agent. Started as
 //! `… machine-run FOLDER` or `… machine-init FOLDER` this program is a clone's supervisor or its pid 1.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use aot_master::provider::local::{LocalProvider, machine_init, machine_run};
 use aot_master::provider::{
-    ClientToken, ErrorKind, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState, Provider,
-    contract,
+    Ask, ClientToken, ErrorKind, Ground, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState,
+    Provider, contract,
 };
 
 /// The agent of these clones: says what it sees, then does what it is told by files in its clone.
@@ -49,7 +50,17 @@ fn main() -> ExitCode {
 
 async fn checks() {
     let rig = Rig::new();
-    let problems = rig.provider.preflight(&cluster_file()).await;
+    let problems = rig
+        .provider
+        .preflight(&Ask {
+            spec: &cluster_file(),
+            cluster: None,
+            known: &Ground::default(),
+            missing: &BTreeMap::new(),
+            advertise: &[],
+            user_parts: &BTreeMap::new(),
+        })
+        .await;
     if !problems.is_empty() {
         println!("skipped, this kernel refuses: {problems:?}");
         assert!(problems.iter().all(|problem| !problem.hint.is_empty()));
@@ -287,6 +298,7 @@ fn cluster_file() -> aot_master::model::file::ClusterSpec {
             min_ready: MinReady::All,
             on_failure: OnFailure::Keep,
             timeout: Duration::from_secs(60),
+            replace: 0,
         },
         security_groups: vec![],
         discovery_url: None,
@@ -336,9 +348,12 @@ async fn isolation(rig: &Rig) {
     );
     let console = rig
         .provider
-        .console(&rig.spec("isolation", 1).cluster, &machines[1].id)
-        .await
-        .unwrap();
+        .explain(
+            &rig.spec("isolation", 1).cluster,
+            std::slice::from_ref(&machines[1].id),
+        )
+        .await;
+    let console = &console[&machines[1].id];
     assert!(console.contains("console says web2"), "{console}");
     let mut addresses: Vec<_> = machines
         .iter()

@@ -232,6 +232,7 @@ fn run(tool: &str, mood: Mood, arch: &str) -> Option<Ran> {
             ("aarch64".into(), "0".repeat(64)),
         ]),
         agent_path: PathBuf::new(),
+        user_part: None,
     };
     let user_data = String::from_utf8(render(&boot, None).unwrap()).unwrap();
     let script = user_data

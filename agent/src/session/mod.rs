@@ -11,7 +11,7 @@ use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::{
     AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData,
-    master_message,
+    VolumesMounted, master_message,
 };
 use futures::{Stream, StreamExt};
 use tokio::select;
@@ -256,6 +256,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 self.apply(cluster, *facts);
                 None
             }
+            Output::Mount(volumes) => Some(Input::Mounted(VolumesMounted {
+                id: volumes.id,
+                error: "this agent mounts nothing".to_owned(),
+            })),
             Output::Start(start) => {
                 let result = self.agent.runner.start(&start);
                 Some(Input::Started(start.run_id, result))

@@ -11,7 +11,7 @@ use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
     BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
     Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData, StartRun,
-    Welcome,
+    Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -34,6 +34,8 @@ pub enum Input {
     FactsCollected(Box<FactsReport>),
     /// Cluster facts were applied, or not.
     Applied(ClusterFactsApplied),
+    /// Volumes were put in place, or one was not.
+    Mounted(VolumesMounted),
     /// A run was journalled (`Ok`), or why it was not.
     Started(String, Result<(), String>),
     /// A signing request for the next certificate is made; `None` when it could not be.
@@ -63,6 +65,8 @@ pub enum Output {
     Cancel(RunId, u64),
     /// Drop a run.
     Forget(RunId),
+    /// Put volumes in place.
+    Mount(Volumes),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).
@@ -168,6 +172,7 @@ impl Protocol {
             }
             Input::FactsCollected(report) => self.collected(report, now),
             Input::Applied(applied) => self.applied(applied),
+            Input::Mounted(mounted) => vec![Output::Send(Up::VolumesMounted(mounted))],
             Input::Started(run_id, result) => {
                 let accepted = result.is_ok();
                 let answer = RunAnswer {
@@ -208,6 +213,7 @@ impl Protocol {
                 self.runs.remove(&run);
                 Output::Forget(run)
             }),
+            Down::Volumes(volumes) => vec![Output::Mount(volumes)],
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![Output::Install(reply.certificate_pem)]

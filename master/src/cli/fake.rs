@@ -161,6 +161,7 @@ macro_rules! events {
         impl Operator for Answers {
             type ExecStream = Streamed<ExecEvent>;
             type LogsStream = Streamed<LogLine>;
+            type ApiCallsStream = Streamed<ApiCall>;
             $(
                 type $stream = Streamed<Event>;
                 async fn $method(&self, request: Request<$request>) -> Answer<Self::$stream> {
@@ -174,7 +175,7 @@ macro_rules! events {
             }
             async fn plan(&self, request: Request<PlanRequest>) -> Answer<PlanReply> {
                 self.note(&request)?;
-                Ok(Response::new(PlanReply { lines: self.script.plan.clone() }))
+                Ok(Response::new(PlanReply { lines: self.script.plan.clone(), ..PlanReply::default() }))
             }
             async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusReply> {
                 self.note(&request)?;
@@ -205,6 +206,14 @@ macro_rules! events {
                 self.note(&request)?;
                 Ok(Response::new(JobsReply { jobs: self.script.jobs.clone() }))
             }
+            async fn orphans(&self, request: Request<OrphansRequest>) -> Answer<OrphansReply> {
+                self.note(&request)?;
+                Ok(Response::new(OrphansReply::default()))
+            }
+            async fn api_calls(&self, request: Request<ApiCallsRequest>) -> Answer<Self::ApiCallsStream> {
+                self.note(&request)?;
+                Ok(self.streamed(vec![ApiCall::default()]))
+            }
             async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answer<ShutdownReply> {
                 self.note(&request)?;
                 Ok(Response::new(ShutdownReply { pid: self.script.pid }))
@@ -218,6 +227,7 @@ events!(
     watch WatchStream WatchRequest,
     apply ApplyStream ApplyRequest,
     terminate TerminateStream TerminateRequest,
+    lifecycle LifecycleStream LifecycleRequest,
     cleanup CleanupStream CleanupRequest,
     wait WaitStream WaitRequest
 );

@@ -44,6 +44,8 @@ record! {
         on_failure: Text => "on_failure";
         /// From the first API call until every instance has enrolled, as in 30m.
         timeout: Span => "timeout";
+        /// How often a machine that never calls home is terminated and made again, 0 unless said, at most 10.
+        replace: u32 => "replace";
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::file::{BundleSource, GroupAction, MinReady, OnFailure, Provide
 const GOOD: &str = r#"cluster: hadoop
 provider: ec2
 region: us-west-2
-launch: {min_ready: 90%, on_failure: rollback, timeout: 45m}
+launch: {min_ready: 90%, on_failure: rollback, timeout: 45m, replace: 2}
 defaults:
   ami: debian-12
   ec2_size: m5.large
@@ -87,6 +87,7 @@ fn a_good_file_gives_the_whole_cluster() {
     assert_eq!(spec.launch.min_ready, MinReady::Percent(90));
     assert_eq!(spec.launch.on_failure, OnFailure::Rollback);
     assert_eq!(spec.launch.timeout, Duration::from_secs(45 * 60));
+    assert_eq!(spec.launch.replace, 2);
     assert_eq!(
         names(&spec),
         ["manager", "hadoop1", "hadoop2", "db02", "db03", "db04"]
@@ -227,7 +228,7 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "wrong type: text for a mapping",
-        "launch: {min_ready: 90%, on_failure: rollback, timeout: 45m}",
+        "launch: {min_ready: 90%, on_failure: rollback, timeout: 45m, replace: 2}",
         "launch: soon",
     ),
     ("no value", "  owner: dkarapetyan", "  owner:"),

@@ -9,7 +9,8 @@ use aot_proto::ids::{ClusterName, InstanceName, JobId, MachineId, PoolName, RunI
 use serde::{Deserialize, Serialize};
 
 use super::file::{ClusterSpec, MemberSpec, Need, PoolSpec};
-use super::machine::{ClientToken, ClusterRef, Machine, MachineState};
+use super::ground::Ground;
+use super::machine::{ClientToken, ClusterRef, ElasticIp, Machine, MachineState};
 use super::phase::{self, Happened, Phase};
 
 /// Milliseconds since 1970: the only clock that records carry.
@@ -32,6 +33,16 @@ pub struct Cluster {
     pub launch: Option<Launch>,
     /// Every call that was made to get machines, by client token.
     pub batches: BTreeMap<String, Batch>,
+    /// What the file's names stand for.
+    #[serde(default)]
+    pub ground: Ground,
+    /// The launch that the ground was made ready for; another one asks again.
+    #[serde(default)]
+    pub prepared_for: Option<JobId>,
+    /// Machines with our tags that no instance has: replaced, or made by a call whose answer was lost. They are
+    /// terminated, and kept here until they are gone.
+    #[serde(default)]
+    pub strays: BTreeMap<MachineId, Machine>,
     /// A cleanup was asked for and is not through.
     pub cleaning: bool,
     /// By name.
@@ -127,6 +138,9 @@ pub struct Choice {
     pub kind: usize,
     /// Index into the list of subnets.
     pub subnet: usize,
+    /// Not from the spot market: it had no capacity.
+    #[serde(default)]
+    pub on_demand: bool,
 }
 
 /// The part of the user-data that does not follow from the file.
@@ -136,6 +150,9 @@ pub struct BootRecord {
     pub master: Vec<String>,
     /// SHA-256 of the agents, by architecture.
     pub agent_sha256: BTreeMap<String, String>,
+    /// Texts of the cloud_config files, by pool label.
+    #[serde(default)]
+    pub user_parts: BTreeMap<String, String>,
 }
 
 /// How far a batch is.
@@ -191,6 +208,9 @@ pub struct Instance {
     pub stages: Vec<Stage>,
     /// Termination was asked for.
     pub terminating: bool,
+    /// The lasting address that its machine was given.
+    #[serde(default)]
+    pub elastic_ip: Option<ElasticIp>,
     /// What its agent reported; kept in a table of its own.
     #[serde(skip)]
     pub facts: Option<Arc<NodeFacts>>,
@@ -228,6 +248,7 @@ impl Instance {
             applied_generation: 0,
             stages: Vec::new(),
             terminating: false,
+            elastic_ip: None,
             facts: None,
             session: None,
             lost_ms: None,
@@ -293,6 +314,7 @@ impl Instance {
         self.applied_generation = 0;
         self.sent_generation = 0;
         self.terminating = false;
+        self.elastic_ip = None;
         for stage in &mut self.stages {
             stage.reset();
         }

@@ -61,6 +61,9 @@ pub struct LaunchPolicy {
     pub on_failure: OnFailure,
     /// From the first call to the provider until every instance has enrolled.
     pub timeout: Duration,
+    /// How many times a machine that never calls home is terminated and made again, each time with `timeout` anew.
+    #[serde(default)]
+    pub replace: u32,
 }
 
 /// How many instances must be there.

@@ -70,7 +70,7 @@ impl fmt::Display for MachineState {
 pub struct Machine {
     /// The provider's id.
     pub id: MachineId,
-    /// Token of the call that made it, from its tags.
+    /// Token of the call that made it, as the provider says, else from its tags.
     pub client_token: Option<ClientToken>,
     /// Place in its launch, from 0 (EC2: ami-launch-index).
     pub launch_index: u32,
@@ -102,6 +102,27 @@ pub struct Machine {
     pub launched_at: Option<SystemTime>,
     /// All tags.
     pub tags: BTreeMap<String, String>,
+    /// Disks, by device name.
+    #[serde(default)]
+    pub volumes: Vec<AttachedVolume>,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedVolume {
+    /// The mapping's name, `/dev/sdf`.
+    pub device: String,
+    /// `vol-...`.
+    pub id: String,
+}
+
+/// A lasting public address that was given to a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElasticIp {
+    /// `eipalloc-...`.
+    pub allocation: String,
+    /// The address.
+    pub address: String,
 }
 
 /// Kinds of failure, by what one does about them.

@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod event;
 pub mod facts;
 pub mod file;
+pub mod ground;
 pub mod hash;
 pub mod job;
 pub mod machine;

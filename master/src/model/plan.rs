@@ -204,6 +204,7 @@ mod tests {
                 min_ready: MinReady::All,
                 on_failure: OnFailure::Keep,
                 timeout: Duration::from_secs(1),
+                replace: 0,
             },
             security_groups: Vec::new(),
             discovery_url: None,

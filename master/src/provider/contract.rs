@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use aot_proto::ids::MachineId;
 
 use super::{
-    BootSpec, ClientToken, ClusterRef, ErrorKind, LaunchSpec, Lifecycle, Machine, MachineState,
-    Provider, tags,
+    BootSpec, ClientToken, ClusterRef, ErrorKind, Ground, LaunchSpec, Lifecycle, Machine,
+    MachineState, Provider, tags,
 };
 use crate::model::file::{MachineSpec, MemberSpec};
 
@@ -38,13 +38,16 @@ pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
         machine: MachineSpec::default(),
         instance_type: None,
         subnet: None,
+        on_demand: false,
         attempt: 1,
+        ground: Ground::default(),
         boot: BootSpec {
             master: vec!["127.0.0.1:7440".into()],
             ca_pem: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
             join_token: "00ff".into(),
             agent_sha256: BTreeMap::from([("x86_64".into(), "ab".repeat(32))]),
             agent_path: PathBuf::from("/nonexistent"),
+            user_part: None,
         },
     }
 }

@@ -3,6 +3,7 @@
 //! A provider is idempotent by client token and never retries by itself past what its SDK does; an error always says
 //! whether a machine may exist. Nothing here decides when to call.
 
+pub mod calls;
 pub mod contract;
 pub mod ec2;
 pub mod local;
@@ -18,8 +19,9 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::model::file::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
+pub use crate::model::ground::{Ground, SubnetGround, TypeGround};
 pub use crate::model::machine::{
-    ClientToken, ClusterRef, ErrorKind, Leftovers, Machine, MachineState,
+    ClientToken, ClusterRef, ElasticIp, ErrorKind, Leftovers, Machine, MachineState,
 };
 
 /// One batch: all missing members of one pool, in one call.
@@ -41,8 +43,12 @@ pub struct LaunchSpec {
     pub instance_type: Option<String>,
     /// Subnet to use, one of `machine.subnets`.
     pub subnet: Option<String>,
+    /// Not from the spot market, whatever `machine.spot` says: there was no capacity there.
+    pub on_demand: bool,
     /// 1 for the first try of these members, higher when they are replaced.
     pub attempt: u32,
+    /// What the names in `machine` stand for.
+    pub ground: Ground,
     /// What a machine needs to come up and dial the master.
     pub boot: BootSpec,
 }
@@ -60,6 +66,8 @@ pub struct BootSpec {
     pub agent_sha256: BTreeMap<String, String>,
     /// Where the agent for this machine's own architecture lies, for `local`.
     pub agent_path: PathBuf,
+    /// The user's cloud_config as it was when the launch was asked for.
+    pub user_part: Option<String>,
 }
 
 /// Shows nothing secret.
@@ -113,8 +121,16 @@ pub trait Provider: Send + Sync {
     /// Which one this is.
     fn kind(&self) -> ProviderKind;
 
-    /// What stands in the way of launching this file; empty = nothing that can be known beforehand. Makes nothing.
-    fn preflight<'a>(&'a self, cluster: &'a ClusterSpec) -> BoxFuture<'a, Vec<Problem>>;
+    /// What stands in the way of launching this file, all of it; empty = nothing that can be known beforehand. Makes
+    /// nothing and pays for nothing.
+    fn preflight<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Vec<Problem>>;
+
+    /// What `prepare` and `addresses` would make or change besides machines. Makes nothing.
+    fn outline<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Vec<Thing>, ProviderError>>;
+
+    /// Makes what machines need to stand on (security groups with their rules, placement groups), and finds what the
+    /// file's names stand for. What `ask.known` has already stays as it is. Safe to repeat.
+    fn prepare<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Ground, ProviderError>>;
 
     /// Makes the batch's machines, or finds those that the same token made before. All members or an error.
     fn launch<'a>(
@@ -129,13 +145,14 @@ pub trait Provider: Send + Sync {
         cluster: &'a ClusterRef,
     ) -> BoxFuture<'a, Result<Vec<Machine>, ProviderError>>;
 
-    /// Asks for a change of state; returns once the provider has taken it. Safe to repeat.
+    /// Asks for a change of state; returns once the provider has taken it, with the machines that it does not know
+    /// (gone long ago, or too new to be seen). Safe to repeat.
     fn lifecycle<'a>(
         &'a self,
         cluster: &'a ClusterRef,
         action: Lifecycle,
         machines: &'a [MachineId],
-    ) -> BoxFuture<'a, Result<(), ProviderError>>;
+    ) -> BoxFuture<'a, Result<Vec<MachineId>, ProviderError>>;
 
     /// Gives machines their member's name (a Name tag on EC2). Safe to repeat.
     fn name<'a>(
@@ -144,12 +161,24 @@ pub trait Provider: Send + Sync {
         names: &'a [(MachineId, InstanceName)],
     ) -> BoxFuture<'a, Result<(), ProviderError>>;
 
-    /// Last part of the machine's console, for a person; empty when there is none.
-    fn console<'a>(
+    /// Gives each of these running machines a lasting public address of its own, tagged with its instance's name: the
+    /// one it has, one of this cluster's that is free, or a new one. Safe to repeat. Each machine has its own result.
+    fn addresses<'a>(
         &'a self,
         cluster: &'a ClusterRef,
-        machine: &'a MachineId,
-    ) -> BoxFuture<'a, Result<String, ProviderError>>;
+        machines: &'a [(MachineId, InstanceName)],
+    ) -> BoxFuture<'a, Vec<(MachineId, Result<ElasticIp, ProviderError>)>>;
+
+    /// Why these machines may be silent: the provider's own checks and the end of the console, for a person. What
+    /// can't be learned is left out.
+    fn explain<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+        machines: &'a [MachineId],
+    ) -> BoxFuture<'a, BTreeMap<MachineId, String>>;
+
+    /// Everything in this provider's region that carries a cluster's tag of ours, whoever's.
+    fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>>;
 
     /// Deletes what the cluster left besides machines, once all of those are gone. One line for each thing and its
     /// final state.
@@ -157,6 +186,53 @@ pub trait Provider: Send + Sync {
         &'a self,
         cluster: &'a ClusterRef,
     ) -> BoxFuture<'a, Result<Vec<Receipt>, ProviderError>>;
+}
+
+/// What `preflight`, `outline` and `prepare` are asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The file.
+    pub spec: &'a ClusterSpec,
+    /// The cluster as the provider knows it; `None` before its first launch.
+    pub cluster: Option<&'a ClusterRef>,
+    /// What was found before.
+    pub known: &'a Ground,
+    /// How many machines are to be made, by pool label; pools that need none are not in it.
+    pub missing: &'a BTreeMap<String, usize>,
+    /// What agents dial, `host:port`.
+    pub advertise: &'a [String],
+    /// Text of each pool's cloud_config, by pool label.
+    pub user_parts: &'a BTreeMap<String, String>,
+}
+
+/// Something besides machines that a launch would make, change or use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thing {
+    /// create, change, keep, allocate.
+    pub action: &'static str,
+    /// security-group, rule, placement-group, address.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// For a person.
+    pub detail: String,
+}
+
+/// Something that carries a cluster's tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// instance, volume, security-group, address, network-interface, placement-group.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// As the provider says.
+    pub state: String,
+    /// It is gone already, and only still shown.
+    pub gone: bool,
+    /// The Cluster tag.
+    pub cluster: String,
+    /// The tag with the cluster's uuid.
+    pub uuid: String,
 }
 
 /// One line of a cleanup's receipt.

@@ -97,13 +97,16 @@ impl Loop {
             instance_type: machine.types.get(batch.choice.kind).cloned(),
             subnet: machine.subnets.get(batch.choice.subnet).cloned(),
             machine,
+            on_demand: batch.choice.on_demand,
             attempt: batch.attempt,
+            ground: world.clusters.get(&reference.name)?.ground.clone(),
             boot: BootSpec {
                 master: batch.boot.master.clone(),
                 ca_pem: self.parts.ca_pem.clone(),
                 join_token: self.parts.join_key.token(token),
                 agent_path: self.parts.agents.own_path(&batch.boot.agent_sha256),
                 agent_sha256: batch.boot.agent_sha256.clone(),
+                user_part: batch.boot.user_parts.get(&batch.pool).cloned(),
             },
         })
     }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::model::file::ProviderKind;
+use crate::provider::calls::Calls;
 use crate::provider::{Provider, ProviderError};
 
 /// Providers by kind and region.
 pub struct Providers {
     local: Arc<dyn Provider>,
     ec2: Mutex<HashMap<Option<String>, Arc<dyn Provider>>>,
+    /// Calls that they make.
+    pub calls: Calls,
 }
 
 impl Providers {
@@ -23,6 +26,7 @@ impl Providers {
                 state_dir.join("local"),
             )),
             ec2: Mutex::default(),
+            calls: Calls::default(),
         }
     }
 
@@ -43,8 +47,10 @@ impl Providers {
         if let Some(provider) = known.get(&region) {
             return Ok(provider.clone());
         }
-        let provider: Arc<dyn Provider> =
-            Arc::new(crate::provider::ec2::Ec2Provider::new(region.clone()).await);
+        let provider: Arc<dyn Provider> = Arc::new(crate::provider::ec2::Ec2Provider::new(
+            region.clone(),
+            self.calls.clone(),
+        ));
         known.insert(region, provider.clone());
         Ok(provider)
     }

@@ -280,6 +280,15 @@ impl Pump {
             match report {
                 Report::Hello(hello) => self.hello(hello).await,
                 Report::Facts(facts) => self.facts(*facts).await,
+                Report::Volumes(mounted) => {
+                    let told = self.api.engine.tell(Input::VolumesMounted {
+                        at: self.at.clone(),
+                        session: self.session,
+                        id: mounted.id,
+                        error: mounted.error,
+                    });
+                    told.await;
+                }
                 Report::Applied(applied) => {
                     let (at, session) = (self.at.clone(), self.session);
                     let (generation, error) = (applied.generation, applied.error);

@@ -202,6 +202,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
 
 fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::InfoReply {
     v1::InfoReply {
+        api_calls: 0, // counted when asked
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         listen,

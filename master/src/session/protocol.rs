@@ -43,6 +43,8 @@ pub enum Report {
     Facts(Box<v1::FactsReport>),
     /// Cluster facts are written, or could not be.
     Applied(v1::ClusterFactsApplied),
+    /// Volumes are mounted, or one could not be.
+    Volumes(v1::VolumesMounted),
     /// A run is in the journal, or refused.
     RunAnswer(v1::RunAnswer),
     /// A piece of a spool.
@@ -124,6 +126,9 @@ impl Protocol {
             (true, Body::Facts(facts)) => vec![Output::Report(Report::Facts(Box::new(facts)))],
             (true, Body::ClusterFactsApplied(applied)) => {
                 vec![Output::Report(Report::Applied(applied))]
+            }
+            (true, Body::VolumesMounted(mounted)) => {
+                vec![Output::Report(Report::Volumes(mounted))]
             }
             (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
             (true, Body::Spool(data)) => match data.run_id.parse() {
@@ -321,7 +326,7 @@ mod tests {
     proptest! {
         /// Whatever an agent sends, in whatever order: no panic, and nothing is reported before its hello.
         #[test]
-        fn nothing_is_taken_from_a_stranger(kinds in prop::collection::vec(0u8..9, 1..30)) {
+        fn nothing_is_taken_from_a_stranger(kinds in prop::collection::vec(0u8..10, 1..30)) {
             let now = Instant::now();
             let mut protocol = Protocol::new(now);
             let mut greeted = false;
@@ -336,6 +341,7 @@ mod tests {
                     5 => Body::Spool(v1::SpoolData::default()),
                     6 => Body::BuiltinReply(v1::BuiltinReply::default()),
                     7 => Body::Renew(v1::RenewRequest::default()),
+                    8 => Body::VolumesMounted(v1::VolumesMounted::default()),
                     _ => Body::GoingAway(v1::GoingAway::default()),
                 };
                 let is_hello = kind == 0;

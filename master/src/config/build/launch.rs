@@ -11,6 +11,9 @@ use super::Build;
 /// Unless the file says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// A machine that never calls home is not made again for ever.
+const MAX_REPLACE: u32 = 10;
+
 impl Build {
     pub(super) fn launch(
         &mut self,
@@ -32,7 +35,18 @@ impl Build {
                 .timeout
                 .as_ref()
                 .map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0),
+            replace: raw.replace.as_ref().map_or(0, |given| self.replace(given)),
         }
+    }
+
+    fn replace(&mut self, given: &Located<u32>) -> u32 {
+        if given.value > MAX_REPLACE {
+            let message = format!("{} is more often than a machine is made again", given.value);
+            let problem = given.at.problem(message);
+            self.problems
+                .push(problem.help(format!("0 to {MAX_REPLACE}")));
+        }
+        given.value
     }
 
     fn min_ready(&mut self, given: &Located<Loosely>, total: usize) -> MinReady {

@@ -95,6 +95,17 @@ pub enum Input {
         /// Empty = all well.
         error: String,
     },
+    /// An agent has put volumes in place, or could not.
+    VolumesMounted {
+        /// Whose.
+        at: Key,
+        /// In which session.
+        session: u64,
+        /// Of the message that asked for it.
+        id: u64,
+        /// Empty = all well.
+        error: String,
+    },
     /// An agent has a run in its journal, or refused it.
     RunAnswer {
         /// Which.

@@ -12,6 +12,7 @@ use crate::model::cluster::{
 };
 use crate::model::event::Event;
 use crate::model::file::{MemberSpec, OnFailure, PoolSpec};
+use crate::model::ground::Ground;
 use crate::model::hash::sha256_hex;
 use crate::model::job::{Job, JobKind};
 use crate::model::machine::ClientToken;
@@ -83,6 +84,9 @@ impl World {
             facts_sha256: String::new(),
             launch: None,
             batches: std::collections::BTreeMap::new(),
+            ground: Ground::default(),
+            prepared_for: None,
+            strays: std::collections::BTreeMap::new(),
             cleaning: false,
             instances: std::collections::BTreeMap::new(),
         };

@@ -522,19 +522,31 @@ fn clear_addresses(machine: &mut Machine) {
     machine.public_dns = None;
 }
 
-/// The next type and subnet of the batch's lists: all subnets for a type, then the next type.
+/// The next type and subnet of the batch's lists: all subnets for a type, then the next type; then, where the file
+/// allows it, all of them again without the spot market.
 fn elsewhere(batch: &Batch) -> Option<Choice> {
     let machine = &batch.spec.machine;
-    let Choice { kind, subnet } = batch.choice;
+    let Choice {
+        kind,
+        subnet,
+        on_demand,
+    } = batch.choice;
+    let falls_back = machine.spot.as_ref().is_some_and(|spot| spot.fallback);
     if subnet + 1 < machine.subnets.len() {
         Some(Choice {
-            kind,
             subnet: subnet + 1,
+            ..batch.choice
         })
     } else if kind + 1 < machine.types.len() {
         Some(Choice {
             kind: kind + 1,
             subnet: 0,
+            on_demand,
+        })
+    } else if falls_back && !on_demand {
+        Some(Choice {
+            on_demand: true,
+            ..Choice::default()
         })
     } else {
         None

@@ -155,6 +155,7 @@ impl World {
                 generation,
                 error,
             } => self.facts_applied(&at, session, generation, &error),
+            Input::VolumesMounted { .. } => Answer::None,
             Input::RunAnswer {
                 run,
                 accepted,

@@ -55,6 +55,7 @@ fn spec(sizes: &[usize], types: &[&str]) -> ClusterSpec {
             min_ready: MinReady::All,
             on_failure: OnFailure::Keep,
             timeout: Duration::from_secs(600),
+            replace: 0,
         },
         security_groups: Vec::new(),
         discovery_url: None,
@@ -491,6 +492,7 @@ fn machine(token: &str, index: usize) -> Machine {
         image: None,
         launched_at: None,
         tags: BTreeMap::new(),
+        volumes: Vec::new(),
     }
 }
 

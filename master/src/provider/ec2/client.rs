@@ -16,6 +16,7 @@ use aws_sdk_ec2::operation::RequestId;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::error::{chain, invalid, provider_error};
+use crate::provider::calls::Calls;
 use crate::provider::{Problem, ProviderError};
 
 /// One try of a call; a big RunInstances takes its time.
@@ -29,14 +30,16 @@ const ATTEMPTS: u32 = 4;
 /// Settings of the AWS SDK (environment, profile, SSO, process, container, instance), and clients by region.
 pub(super) struct Clients {
     region: Option<String>,
+    calls: Calls,
     settings: OnceCell<SdkConfig>,
     made: Mutex<HashMap<String, Client>>,
 }
 
 impl Clients {
-    pub fn new(region: Option<String>) -> Self {
+    pub fn new(region: Option<String>, calls: Calls) -> Self {
         Self {
             region,
+            calls,
             settings: OnceCell::new(),
             made: Mutex::new(HashMap::new()),
         }

@@ -43,6 +43,7 @@ pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
             .launch_time()
             .and_then(|time| SystemTime::try_from(*time).ok()),
         tags,
+        volumes: Vec::new(),
     })
 }
 

@@ -2,14 +2,18 @@
 //!
 //! It never retries past what the SDK does, and never prints a parameter: user-data holds the join token.
 
+mod address;
 mod cleanup;
 mod client;
 mod convert;
 mod error;
+mod ground;
 mod image;
 mod request;
 mod resolve;
 pub mod user_data;
+
+use std::collections::BTreeMap;
 
 use aot_proto::ids::{InstanceName, MachineId};
 use aws_sdk_ec2::types::{Filter, Tag};
@@ -21,10 +25,11 @@ use self::client::{Clients, call};
 use self::error::{cut_off, invalid};
 use self::user_data::UserPart;
 use super::{
-    BootSpec, ClientToken, ClusterRef, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState,
-    Problem, Provider, ProviderError, Receipt, tags,
+    Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, Ground, LaunchSpec, Leftovers, Lifecycle,
+    Machine, MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
 };
 use crate::model::file::{ClusterSpec, MachineSpec, ProviderKind};
+use crate::provider::calls::Calls;
 
 /// Ids in one lifecycle call.
 const BATCH: usize = 100;
@@ -43,9 +48,9 @@ pub struct Ec2Provider {
 impl Ec2Provider {
     /// With the AWS SDK's own settings (`AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...), read at the first call;
     /// `region` goes before theirs. A cluster's own region goes before both.
-    pub async fn new(region: Option<String>) -> Self {
+    pub fn new(region: Option<String>, calls: Calls) -> Self {
         Self {
-            clients: Clients::new(region),
+            clients: Clients::new(region, calls),
         }
     }
 
@@ -298,6 +303,7 @@ fn longest_boot() -> BootSpec {
         ]
         .into(),
         agent_path: std::path::PathBuf::new(),
+        user_part: None,
     }
 }
 
@@ -338,8 +344,16 @@ impl Provider for Ec2Provider {
         ProviderKind::Ec2
     }
 
-    fn preflight<'a>(&'a self, cluster: &'a ClusterSpec) -> BoxFuture<'a, Vec<Problem>> {
-        Box::pin(self.problems(cluster))
+    fn preflight<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Vec<Problem>> {
+        Box::pin(self.problems(ask.spec))
+    }
+
+    fn outline<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Vec<Thing>, ProviderError>> {
+        Box::pin(async { ground::outline(&self.clients, ask).await.map_err(harmless) })
+    }
+
+    fn prepare<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Ground, ProviderError>> {
+        Box::pin(async { ground::prepare(&self.clients, ask).await.map_err(harmless) })
     }
 
     fn launch<'a>(
@@ -362,10 +376,11 @@ impl Provider for Ec2Provider {
         cluster: &'a ClusterRef,
         action: Lifecycle,
         machines: &'a [MachineId],
-    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+    ) -> BoxFuture<'a, Result<Vec<MachineId>, ProviderError>> {
         Box::pin(async move {
             self.change(cluster, action, machines)
                 .await
+                .map(|()| Vec::new())
                 .map_err(harmless)
         })
     }
@@ -378,12 +393,32 @@ impl Provider for Ec2Provider {
         Box::pin(async { self.tag_names(cluster, names).await.map_err(harmless) })
     }
 
-    fn console<'a>(
+    fn addresses<'a>(
         &'a self,
         cluster: &'a ClusterRef,
-        machine: &'a MachineId,
-    ) -> BoxFuture<'a, Result<String, ProviderError>> {
-        Box::pin(async { self.console_tail(cluster, machine).await.map_err(harmless) })
+        machines: &'a [(MachineId, InstanceName)],
+    ) -> BoxFuture<'a, Vec<(MachineId, Result<ElasticIp, ProviderError>)>> {
+        Box::pin(address::give(&self.clients, cluster, machines))
+    }
+
+    fn explain<'a>(
+        &'a self,
+        cluster: &'a ClusterRef,
+        machines: &'a [MachineId],
+    ) -> BoxFuture<'a, BTreeMap<MachineId, String>> {
+        Box::pin(async move {
+            let mut known = BTreeMap::new();
+            for id in machines {
+                if let Ok(text) = self.console_tail(cluster, id).await {
+                    known.insert(id.clone(), text);
+                }
+            }
+            known
+        })
+    }
+
+    fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn cleanup<'a>(

@@ -18,6 +18,8 @@ mod shelf;
 mod supervisor;
 mod userns;
 
+use std::collections::BTreeMap;
+use std::future::ready;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,10 +36,10 @@ use self::control::Supervised;
 use self::record::{Ending, MachineFile};
 use self::shelf::{Seen, Shelf, remove_tree};
 use super::{
-    ClientToken, ClusterRef, ErrorKind, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState,
-    Problem, Provider, ProviderError, Receipt, tags,
+    Ask, ClientToken, ClusterRef, ElasticIp, ErrorKind, Ground, LaunchSpec, Leftovers, Lifecycle,
+    Machine, MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
 };
-use crate::model::file::{ClusterSpec, ProviderKind};
+use crate::model::file::ProviderKind;
 
 /// How long a supervisor has to end a clone, its own grace included.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -275,6 +277,19 @@ impl LocalProvider {
     }
 }
 
+/// As `tagged` shows it.
+fn tagged(seen: &Seen) -> Tagged {
+    let tag = |key: &str| seen.file.tags.get(key).cloned().unwrap_or_default();
+    Tagged {
+        kind: "instance",
+        id: seen.file.id.to_string(),
+        state: seen.state.to_string(),
+        gone: seen.state == MachineState::Terminated,
+        cluster: tag("Cluster"),
+        uuid: tag(tags::CLUSTER_UUID),
+    }
+}
+
 /// As the trait shows it.
 fn shown(seen: Seen) -> Machine {
     seen.file.to_machine(seen.state, seen.reason)
@@ -310,8 +325,19 @@ impl Provider for LocalProvider {
         ProviderKind::Local
     }
 
-    fn preflight<'a>(&'a self, _cluster: &'a ClusterSpec) -> BoxFuture<'a, Vec<Problem>> {
+    fn preflight<'a>(&'a self, _ask: &'a Ask<'a>) -> BoxFuture<'a, Vec<Problem>> {
         Box::pin(async { self.probe().await.into_iter().collect() })
+    }
+
+    fn outline<'a>(
+        &'a self,
+        _ask: &'a Ask<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Thing>, ProviderError>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn prepare<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Ground, ProviderError>> {
+        Box::pin(ready(Ok(ask.known.clone())))
     }
 
     fn launch<'a>(
@@ -339,14 +365,16 @@ impl Provider for LocalProvider {
         cluster: &'a ClusterRef,
         action: Lifecycle,
         machines: &'a [MachineId],
-    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+    ) -> BoxFuture<'a, Result<Vec<MachineId>, ProviderError>> {
         Box::pin(async move {
             let _one_at_a_time = self.changing.lock().await;
             let changes = machines
                 .iter()
                 .map(|id| self.change_one(&cluster.uuid, action, id));
             let result: Result<(), Error> = join_all(changes).await.into_iter().collect();
-            result.map_err(|error| error.into_provider(Leftovers::None))
+            result
+                .map(|()| Vec::new())
+                .map_err(|error| error.into_provider(Leftovers::None))
         })
     }
 
@@ -370,19 +398,50 @@ impl Provider for LocalProvider {
         })
     }
 
-    fn console<'a>(
+    fn addresses<'a>(
+        &'a self,
+        _cluster: &'a ClusterRef,
+        machines: &'a [(MachineId, InstanceName)],
+    ) -> BoxFuture<'a, Vec<(MachineId, Result<ElasticIp, ProviderError>)>> {
+        let none = |(id, _): &(MachineId, InstanceName)| {
+            let error = ProviderError {
+                kind: ErrorKind::Invalid,
+                leftovers: Leftovers::None,
+                message: "a local clone has no public address: leave allocate_ip_address out"
+                    .into(),
+                code: None,
+            };
+            (id.clone(), Err(error))
+        };
+        Box::pin(ready(machines.iter().map(none).collect()))
+    }
+
+    fn explain<'a>(
         &'a self,
         cluster: &'a ClusterRef,
-        machine: &'a MachineId,
-    ) -> BoxFuture<'a, Result<String, ProviderError>> {
+        machines: &'a [MachineId],
+    ) -> BoxFuture<'a, BTreeMap<MachineId, String>> {
         Box::pin(async {
-            let (uuid, id) = (cluster.uuid.clone(), machine.clone());
+            let (uuid, ids) = (cluster.uuid.clone(), machines.to_vec());
             let read = self.blocking(move |shelf| {
-                shelf.one(&uuid, &id)?;
-                Ok(console::tail(&shelf.dirs(&id).console())?)
+                let tail = |id: MachineId| {
+                    shelf.one(&uuid, &id).ok()?;
+                    let text = console::tail(&shelf.dirs(&id).console()).ok()?;
+                    Some((id, format!("end of its console:\n{text}")))
+                };
+                Ok(ids.into_iter().filter_map(tail).collect())
             });
-            read.await
-                .map_err(|error| error.into_provider(Leftovers::None))
+            read.await.unwrap_or_default()
+        })
+    }
+
+    fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {
+        Box::pin(async {
+            let read = self.blocking(|shelf| shelf.all());
+            let all = read
+                .await
+                .map_err(|error| error.into_provider(Leftovers::None))?;
+            Ok(all.iter().map(tagged).collect())
         })
     }
 

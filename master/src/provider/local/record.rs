@@ -172,6 +172,7 @@ impl MachineFile {
             image: None,
             launched_at: Some(UNIX_EPOCH + Duration::from_millis(self.launched_ms)),
             tags: self.tags.clone(),
+            volumes: Vec::new(),
         }
     }
 }

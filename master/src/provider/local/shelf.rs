@@ -237,6 +237,14 @@ impl Shelf {
         files.map(|file| self.look(file)).collect()
     }
 
+    /// Every clone as it is now, whoever's.
+    pub fn all(&self) -> Result<Vec<Seen>, Error> {
+        self.files()?
+            .into_iter()
+            .map(|file| self.look(file))
+            .collect()
+    }
+
     /// One clone as it is now.
     pub fn look(&self, file: MachineFile) -> Result<Seen, Error> {
         let dirs = self.dirs(&file.id);

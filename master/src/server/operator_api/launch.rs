@@ -1,5 +1,6 @@
 //! Plan, launch, apply, terminate, cleanup, wait.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::{Events, OperatorApi, refused, stopping, unprepared};
 use crate::model::cluster::{BootRecord, StageState};
 use crate::model::plan::{self, Action, Have};
 use crate::model::world::{Answer, ApplyAsk, Input, LaunchAsk};
+use crate::provider::{Ask, Ground};
 use crate::run::prepare::{self, Prepared};
 
 impl OperatorApi {
@@ -51,6 +53,7 @@ impl OperatorApi {
         });
         Ok(v1::PlanReply {
             lines: lines.collect(),
+            ..v1::PlanReply::default()
         })
     }
 
@@ -93,7 +96,16 @@ impl OperatorApi {
             .get(spec.provider, spec.region.as_deref())
             .await;
         let provider = provider.map_err(|error| Status::unavailable(error.to_string()))?;
-        let problems = provider.preflight(&spec).await;
+        let problems = provider
+            .preflight(&Ask {
+                spec: &spec,
+                cluster: None,
+                known: &Ground::default(),
+                missing: &BTreeMap::new(),
+                advertise: &self.info.advertise,
+                user_parts: &BTreeMap::new(),
+            })
+            .await;
         if !problems.is_empty() {
             let lines: Vec<String> = problems
                 .iter()
@@ -111,6 +123,7 @@ impl OperatorApi {
             boot: BootRecord {
                 master: self.info.advertise.clone(),
                 agent_sha256: self.agents.current().clone(),
+                user_parts: BTreeMap::new(),
             },
             fresh_uuid: fresh_uuid().ok_or_else(|| Status::internal("no random bytes"))?,
             operator,

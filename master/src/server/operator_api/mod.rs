@@ -192,6 +192,8 @@ impl Operator for OperatorApi {
     type TerminateStream = Events;
     type CleanupStream = Events;
     type WaitStream = Events;
+    type LifecycleStream = Events;
+    type ApiCallsStream = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
     type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
@@ -279,6 +281,27 @@ impl Operator for OperatorApi {
         self.do_terminate(&request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn lifecycle(
+        &self,
+        _: Request<v1::LifecycleRequest>,
+    ) -> Result<Response<Events>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn orphans(
+        &self,
+        _: Request<v1::OrphansRequest>,
+    ) -> Result<Response<v1::OrphansReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn api_calls(
+        &self,
+        _: Request<v1::ApiCallsRequest>,
+    ) -> Result<Response<Self::ApiCallsStream>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 
     async fn cleanup(
