@@ -42,11 +42,13 @@ async fn ask_plan(
     path: &str,
     text: &str,
     prune: bool,
+    lines_only: bool,
 ) -> Result<Vec<PlanLine>, Error> {
     let request = PlanRequest {
         path: path.to_owned(),
         text: text.to_owned(),
         prune,
+        lines_only,
     };
     Ok(client
         .plan(within(ASK_PROVIDER, request))
@@ -70,7 +72,7 @@ fn plan_words(lines: &[PlanLine]) -> String {
 pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, Error> {
     let (path, text) = read(file)?;
     let mut client = connect(ctx, Start::Always).await?;
-    let lines = ask_plan(&mut client, &path, &text, prune).await?;
+    let lines = ask_plan(&mut client, &path, &text, prune, false).await?;
     if !ctx.json {
         ctx.print(&plan_lines(&lines, ctx.style()))?;
         ctx.say(&plan_words(&lines))?;
@@ -100,7 +102,7 @@ pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, E
 pub async fn launch(ctx: &mut Ctx<'_>, args: &LaunchArgs) -> Result<Exit, Error> {
     let (path, text) = read(&args.file)?;
     let mut client = connect_for(ctx, &args.listen).await?;
-    let lines = ask_plan(&mut client, &path, &text, args.prune).await?;
+    let lines = ask_plan(&mut client, &path, &text, args.prune, true).await?;
     if !ctx.json {
         ctx.say(&plan_words(&lines))?;
     }
