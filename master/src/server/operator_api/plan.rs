@@ -43,17 +43,7 @@ impl OperatorApi {
 
     pub(super) async fn do_plan(&self, request: v1::PlanRequest) -> Result<v1::PlanReply, Status> {
         let read = self.read(&request.path, request.text).await?;
-        if request.lines_only {
-            let lines = match read.problems.is_empty() {
-                true => self.lines(&read.spec, request.prune).await?,
-                false => Vec::new(), // `launch` says what is wrong
-            };
-            return Ok(v1::PlanReply {
-                lines,
-                ..v1::PlanReply::default()
-            });
-        }
-        let (problems, things) = self.look(&read, true).await?;
+        let (problems, things) = self.look(&read, !request.without_things).await?;
         let lines = match read.problems.is_empty() {
             true => self.lines(&read.spec, request.prune).await?,
             false => Vec::new(), // without its bundles nobody knows what would run
