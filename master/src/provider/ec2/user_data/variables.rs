@@ -205,7 +205,10 @@ fn numbered<'n>(names: &[&'n str]) -> Option<String> {
     let prefix = first[..front].trim_end_matches(digit);
     let suffix = first[first.len() - back..].trim_start_matches(digit);
     let middle = |name: &'n str| name.strip_prefix(prefix)?.strip_suffix(suffix);
-    let texts: Vec<&str> = names.iter().map(|name| middle(name)).collect::<Option<_>>()?;
+    let texts: Vec<&str> = names
+        .iter()
+        .map(|name| middle(name))
+        .collect::<Option<_>>()?;
     let width = texts
         .iter()
         .find(|text| text.starts_with('0'))
