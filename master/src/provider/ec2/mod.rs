@@ -7,11 +7,15 @@ mod cleanup;
 mod client;
 mod convert;
 mod error;
+#[cfg(test)]
+mod fake;
 mod ground;
 mod image;
 mod request;
 mod resolve;
 pub mod user_data;
+mod watch;
+mod wire;
 
 use std::collections::BTreeMap;
 
