@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(call.region, "eu-west-1");
         assert_eq!(
             call.parameters,
-            "ClientToken=t MaxCount=2 MinCount=2 UserData=<23 bytes>"
+            "MaxCount=2 MinCount=2 UserData=<23 bytes> ClientToken=t"
         );
         assert_eq!(call.request_id, "req-RunInstances");
         assert_eq!((call.number, call.retries, call.error.as_str()), (1, 0, ""));
