@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::provider::calls::Calls;
-use crate::provider::ec2::fake::{Fake, cluster};
+use crate::provider::ec2::replay::{Replay, cluster};
 use crate::provider::{ErrorKind, Leftovers};
 
 fn machines(count: usize) -> Vec<(MachineId, InstanceName)> {
@@ -152,7 +152,7 @@ fn item(number: usize, machine: &str, instance: &str) -> String {
     )
 }
 
-fn known(fake: &Fake, items: &[String]) {
+fn known(fake: &Replay, items: &[String]) {
     let items = items.concat();
     fake.ok(
         "DescribeAddresses",
@@ -163,7 +163,7 @@ fn known(fake: &Fake, items: &[String]) {
 const NEW: &str = "<allocationId>eipalloc-9</allocationId><publicIp>192.0.2.9</publicIp>";
 const ASSOCIATED: &str = "<associationId>eipassoc-9</associationId>";
 
-async fn given(fake: &Fake, count: usize) -> Vec<Given> {
+async fn given(fake: &Replay, count: usize) -> Vec<Given> {
     give(
         &fake.clients(Calls::default()),
         &cluster(),
@@ -174,7 +174,7 @@ async fn given(fake: &Fake, count: usize) -> Vec<Given> {
 
 #[tokio::test]
 async fn a_new_address_is_tagged_in_the_call_that_makes_it() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(&fake, &[]);
     fake.ok("AllocateAddress", NEW)
         .ok("AssociateAddress", ASSOCIATED);
@@ -204,7 +204,7 @@ async fn a_new_address_is_tagged_in_the_call_that_makes_it() {
 
 #[tokio::test]
 async fn what_is_there_costs_one_call() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(&fake, &[item(1, "i-1", "web1"), item(2, "i-2", "web2")]);
     let given = given(&fake, 2).await;
     assert_eq!(given[1].1.as_ref().unwrap(), &ip(2));
@@ -213,7 +213,7 @@ async fn what_is_there_costs_one_call() {
 
 #[tokio::test]
 async fn a_free_one_gets_a_new_name_and_a_surplus_one_goes() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(
         &fake,
         &[
@@ -244,7 +244,7 @@ async fn a_free_one_gets_a_new_name_and_a_surplus_one_goes() {
 
 #[tokio::test]
 async fn one_on_a_terminated_machine_is_taken_from_it() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(&fake, &[item(1, "i-77", "web1")]);
     fake.ok(
         "DescribeInstances",
@@ -260,7 +260,7 @@ async fn one_on_a_terminated_machine_is_taken_from_it() {
 
 #[tokio::test]
 async fn one_failure_is_that_machines_alone() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(&fake, &[]);
     fake.refuse(
         "AllocateAddress",
@@ -283,7 +283,7 @@ async fn one_failure_is_that_machines_alone() {
 
 #[tokio::test]
 async fn what_can_not_be_listed_fails_all() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     fake.refuse("DescribeAddresses", 403, "UnauthorizedOperation", "no");
     let given = given(&fake, 2).await;
     assert!(
@@ -296,7 +296,7 @@ async fn what_can_not_be_listed_fails_all() {
 
 #[tokio::test]
 async fn an_association_that_fails_releases_nothing() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     known(&fake, &[item(1, "", "web1"), item(2, "", "web1")]);
     fake.refuse(
         "AssociateAddress",

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::provider::ec2::convert;
-use crate::provider::ec2::fake::Fake;
+use crate::provider::ec2::replay::Replay;
 use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateName};
 
 /// Lists of all kinds, empty but for what is given.
-fn lists(given: &[(&str, &str)]) -> Fake {
-    let fake = Fake::default();
+fn lists(given: &[(&str, &str)]) -> Replay {
+    let fake = Replay::default();
     for (action, set) in [
         ("DescribeAddresses", "addressesSet"),
         ("DescribeNetworkInterfaces", "networkInterfaceSet"),
@@ -48,7 +48,7 @@ fn terminated(id: &str) -> Machine {
     convert::machine(&instance, "eu-west-1").unwrap()
 }
 
-async fn cleaned(fake: &Fake, patience: Duration) -> Vec<Receipt> {
+async fn cleaned(fake: &Replay, patience: Duration) -> Vec<Receipt> {
     let machines = [terminated("i-1")];
     rest(&fake.client().await, "uuid-1", &machines, patience)
         .await
@@ -268,7 +268,7 @@ async fn what_others_use_or_may_not_be_deleted_stays() {
 
 #[tokio::test]
 async fn without_a_whole_list_nothing_is_deleted() {
-    let fake = Fake::default();
+    let fake = Replay::default();
     fake.ok(
         "DescribeAddresses",
         "<addressesSet><item><allocationId>eipalloc-1</allocationId></item></addressesSet>",

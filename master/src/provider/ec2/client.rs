@@ -33,6 +33,7 @@ pub(super) struct Clients {
     watch: Watch,
     settings: OnceCell<SdkConfig>,
     made: Mutex<HashMap<String, Client>>,
+    made_ssm: Mutex<HashMap<String, aws_sdk_ssm::Client>>,
 }
 
 impl Clients {
@@ -42,6 +43,7 @@ impl Clients {
             watch: Watch::new(calls),
             settings: OnceCell::new(),
             made: Mutex::new(HashMap::new()),
+            made_ssm: Mutex::new(HashMap::new()),
         }
     }
 
@@ -100,6 +102,23 @@ impl Clients {
             Client::from_conf(config)
         });
         Ok((client.clone(), region))
+    }
+
+    /// The client of Systems Manager for the same region, with the same settings.
+    pub async fn ssm(&self, cluster: Option<&str>) -> Result<aws_sdk_ssm::Client, ProviderError> {
+        let Some(region) = self.region(cluster).await else {
+            return Err(invalid(NO_REGION.to_owned() + ": " + NO_REGION_HINT));
+        };
+        let settings = self.settings().await;
+        let mut made = self.made_ssm.lock().await;
+        let client = made.entry(region.clone()).or_insert_with(|| {
+            let config = aws_sdk_ssm::config::Builder::from(settings)
+                .region(Region::new(region))
+                .interceptor(self.watch.clone())
+                .build();
+            aws_sdk_ssm::Client::from_conf(config)
+        });
+        Ok(client.clone())
     }
 
     /// What is missing before any call can be made.

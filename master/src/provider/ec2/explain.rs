@@ -168,7 +168,7 @@ fn plain(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
     use proptest::prelude::*;
 
     fn ids(texts: &[&str]) -> Vec<MachineId> {
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn checks_events_and_console_make_a_text() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok("DescribeInstanceStatus", &statuses_of(&[IMPAIRED, STOPPED]))
             .refuse("GetConsoleOutput", 400, "UnsupportedOperation", "not Nitro")
             .ok(
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_known_is_left_out() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse(
             "DescribeInstanceStatus",
             400,
@@ -237,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn checks_are_one_call_and_consoles_few() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("DescribeInstanceStatus", 403, "UnauthorizedOperation", "no")
             .ok("GetConsoleOutput", &output("up\n"));
         let many: Vec<MachineId> = (0..40)

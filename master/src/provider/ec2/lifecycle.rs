@@ -176,7 +176,7 @@ async fn ask(
 mod tests {
     use super::*;
     use crate::provider::ErrorKind;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
 
     const NOT_FOUND: &str = "InvalidInstanceID.NotFound";
     const STATE: &str = "IncorrectInstanceState";
@@ -186,8 +186,8 @@ mod tests {
     }
 
     /// Ids of each call.
-    fn asked(fake: &Fake, action: &str) -> Vec<Vec<String>> {
-        let ids = |asked: &super::super::fake::Asked| {
+    fn asked(fake: &Replay, action: &str) -> Vec<Vec<String>> {
+        let ids = |asked: &super::super::replay::Asked| {
             let is = |(key, _): &(&String, &String)| key.starts_with("InstanceId.");
             asked
                 .iter()
@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_ids_do_not_hold_up_the_others() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse(
             "TerminateInstances",
             400,
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_without_ids_is_found_out_by_halves() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("TerminateInstances", 400, NOT_FOUND, "some") // 1 2 3 4
             .ok("TerminateInstances", "") // 1 2
             .refuse("TerminateInstances", 400, NOT_FOUND, "some") // 3 4
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_state_is_told_and_the_others_go_on() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse(
             "StopInstances",
             400,
@@ -319,7 +319,7 @@ mod tests {
             (Lifecycle::Start, "StartInstances"),
             (Lifecycle::Reboot, "RebootInstances"),
         ] {
-            let fake = Fake::default();
+            let fake = Replay::default();
             fake.refuse(name, 400, NOT_FOUND, "The instance ID 'i-1' does not exist");
             let error = change(&fake.client().await, action, &ids(&["i-1"]))
                 .await
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn trouble_of_the_whole_call_ends_it() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("StopInstances", 403, "UnauthorizedOperation", "no");
         let error = change(&fake.client().await, Lifecycle::Stop, &ids(&["i-1", "i-2"]))
             .await
@@ -342,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_ids_go_in_batches() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok("StartInstances", "<instancesSet/>");
         let many: Vec<MachineId> = (0..250)
             .map(|number| format!("i-{number:x}").parse().unwrap())

@@ -9,13 +9,12 @@ use aws_sdk_ec2::types::{
     Address, Filter, Instance, NetworkInterface, PlacementGroup, SecurityGroup, Tag, Volume,
 };
 
+use super::MAX_PAGES;
 use super::client::call;
 use super::convert;
 use super::error::cut_off;
 use crate::provider::{Machine, ProviderError, tags};
 
-/// Pages of one listing; a server that never ends one is not followed for ever.
-const MAX_PAGES: usize = 10_000;
 /// Things of one page; what every paged listing here allows.
 const PAGE: i32 = 500;
 
@@ -176,11 +175,11 @@ pub(super) async fn placement_groups(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
 
     #[tokio::test]
     async fn all_pages_are_read() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok(
             "DescribeVolumes",
             "<volumeSet><item><volumeId>vol-1</volumeId></item></volumeSet><nextToken>more</nextToken>",
@@ -212,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_instance_without_an_id_is_an_answer_cut_off() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok(
             "DescribeInstances",
             "<reservationSet><item><instancesSet><item><amiLaunchIndex>0</amiLaunchIndex></item></instancesSet></item></reservationSet>",

@@ -42,7 +42,7 @@ pub(super) async fn give(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
 
     fn names(count: usize) -> Vec<(MachineId, InstanceName)> {
         (1..=count)
@@ -55,7 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_machine_gets_its_name_unless_there_are_many() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok("CreateTags", "<return>true</return>");
         let client = fake.client().await;
         give(&client, &names(MAX_NAMED)).await.unwrap();
@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_failure_is_told_after_the_others_got_theirs() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("CreateTags", 400, "InvalidInstanceID.NotFound", "i-1")
             .ok("CreateTags", "<return>true</return>");
         let error = give(&fake.client().await, &names(3)).await.unwrap_err();

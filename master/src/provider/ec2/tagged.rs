@@ -79,13 +79,13 @@ fn thing(kind: &'static str, id: Option<&str>, state: &str, given: &[Tag]) -> Op
 mod tests {
     use super::*;
     use crate::provider::ErrorKind;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
 
     const TAGS: &str = "<tagSet><item><key>aot:cluster-uuid</key><value>u</value></item><item><key>Cluster</key><value>shop</value></item></tagSet>";
 
     /// All kinds, one of each.
-    fn full() -> Fake {
-        let fake = Fake::default();
+    fn full() -> Replay {
+        let fake = Replay::default();
         fake.ok("DescribeInstances", &format!("<reservationSet><item><instancesSet><item><instanceId>i-1</instanceId><instanceState><name>terminated</name></instanceState>{TAGS}</item></instancesSet></item></reservationSet>"))
             .ok("DescribeVolumes", &format!("<volumeSet><item><volumeId>vol-1</volumeId><status>in-use</status>{TAGS}</item><item><volumeId>vol-2</volumeId><status>available</status></item></volumeSet>"))
             .ok("DescribeNetworkInterfaces", &format!("<networkInterfaceSet><item><networkInterfaceId>eni-1</networkInterfaceId><status>available</status>{TAGS}</item></networkInterfaceSet>"))
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_can_not_be_listed_is_an_error() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("DescribeInstances", 403, "UnauthorizedOperation", "no");
         let error = tagged(&fake.client().await).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Denied);

@@ -202,11 +202,11 @@ fn element(body: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::ec2::fake::Fake;
+    use crate::provider::ec2::replay::Replay;
 
     const SECRET: &str = "am9pbi10b2tlbi1vZi10aGUtYmF0Y2g=";
 
-    async fn launched(fake: &Fake) -> ApiCall {
+    async fn launched(fake: &Replay) -> ApiCall {
         let calls = Calls::default();
         let mut heard = calls.listen().1;
         let (client, _) = fake.clients(calls).client(None).await.unwrap();
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_is_told_with_all_but_its_user_data() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.ok("RunInstances", "<instancesSet/>");
         let call = launched(&fake).await;
         assert_eq!(
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_with_code_message_and_request_id() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse(
             "RunInstances",
             400,
@@ -253,12 +253,12 @@ mod tests {
 
     #[tokio::test]
     async fn retries_are_counted() {
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("RunInstances", 503, "RequestLimitExceeded", "slow down")
             .ok("RunInstances", "<instancesSet/>");
         let call = launched(&fake).await;
         assert_eq!((call.retries, call.error.as_str()), (1, ""));
-        let fake = Fake::default();
+        let fake = Replay::default();
         fake.refuse("RunInstances", 500, "InternalError", "oh");
         let call = launched(&fake).await;
         assert_eq!(

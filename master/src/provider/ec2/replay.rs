@@ -23,7 +23,7 @@ pub(super) type Asked = BTreeMap<String, String>;
 
 /// Answers in order, by action; the last one of an action is given again and again.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<State>>);
+pub(super) struct Replay(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,7 +31,7 @@ struct State {
     asked: Vec<Asked>,
 }
 
-impl Fake {
+impl Replay {
     /// The next answer to `action`: the inside of its response element.
     pub fn ok(&self, action: &str, inside: &str) -> &Self {
         let xml = format!(
@@ -110,7 +110,7 @@ impl aws_sdk_ec2::config::AsyncSleep for Sleep {
     }
 }
 
-impl HttpConnector for Fake {
+impl HttpConnector for Replay {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
         let asked: Asked = wire::form(&body).into_iter().collect();
