@@ -171,12 +171,20 @@ async fn values(
             (Some(text), false) => ctx.print(text)?,
             (None, false) => {
                 missing += 1;
-                ctx.say(&format!("{} has no {what} yet", view.name))?;
+                ctx.say(&no_value(view, what))?;
             }
         }
     }
     let none = missing > 0 && missing == reply.instances.len();
     Ok(if none { Exit::Failed } else { Exit::Well })
+}
+
+/// `web2 has no ip yet`, or why it has none for good or for the moment.
+fn no_value(view: &InstanceView, what: &str) -> String {
+    match view.state.as_str() {
+        "" | "pending" | "running" => format!("{} has no {what} yet", view.name),
+        state => format!("{} has no {what}: it is {state}", view.name),
+    }
 }
 
 /// `aot-master update [TARGET]`.

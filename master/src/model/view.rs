@@ -5,6 +5,7 @@ use aot_proto::v1;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Instance, Stage, UnixMs};
+use super::machine::MachineState;
 
 /// The instance of a cluster, for the operator's socket.
 ///
@@ -15,7 +16,11 @@ pub fn instance(
     instance: &Instance,
     now: UnixMs,
 ) -> v1::InstanceView {
-    let machine = instance.machine.as_ref();
+    // What is gone has no address, whatever it had last.
+    let machine = instance
+        .machine
+        .as_ref()
+        .filter(|machine| machine.state != MachineState::Terminated);
     let text = |field: Option<&String>| field.cloned().unwrap_or_default();
     v1::InstanceView {
         cluster: cluster.to_string(),

@@ -417,6 +417,10 @@ impl Provider for Ec2Provider {
         })
     }
 
+    fn region(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(self.clients.region(None))
+    }
+
     fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
