@@ -1,8 +1,10 @@
 //! Drives the EC2 lab (`tests/lab`): starts it, asks and spoils what is in it, and shows at the end that nothing of it is
 //! left. For the `ec2_*` tests. Never looks inside the product: that is `master`'s, and only through the command line.
 
+pub mod account;
 pub mod master;
 pub mod story;
+pub mod web;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -110,6 +112,15 @@ fn script() -> PathBuf {
 impl Lab {
     /// Starts a lab of its own. `None`, with the reason on stderr, where labs can't be.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The API alone: nothing boots, so no agent ever calls home.
+    pub fn without_machines() -> Option<Self> {
+        Self::start_with(&["--no-machines"])
+    }
+
+    fn start_with(options: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: the EC2 lab needs root");
             return None;
@@ -123,6 +134,7 @@ impl Lab {
             .arg("--state")
             .arg(dir.path().join("lab"))
             .args(["up", "--foreground"])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -146,7 +158,13 @@ impl Lab {
 
     /// The image that machines boot.
     pub fn ami(&self) -> &str {
-        self.info["ami"].as_str().expect("an ami")
+        self.info("ami")
+    }
+
+    /// A text of what `up` prints: `vpc`, `subnet`, ...
+    pub fn info(&self, name: &str) -> &str {
+        let text = self.info[name].as_str();
+        text.unwrap_or_else(|| panic!("up says no {name}"))
     }
 
     fn lab_py(&self) -> Command {
@@ -196,11 +214,7 @@ impl Lab {
     /// What the API has of a cluster.
     #[track_caller]
     pub fn cloud(&self, cluster: &str) -> Cloud {
-        let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
-        let mut command = self.inside(&python);
-        command.args(["-c", CLOUD, cluster]);
-        let asked = Running::start(command).finish(VERB);
-        serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
+        serde_json::from_value(self.python(CLOUD, &[cluster])).expect("it prints what is read")
     }
 
     /// Every machine that ever was.
@@ -214,13 +228,23 @@ impl Lab {
         found.unwrap_or_else(|| panic!("the lab has no machine {id}"))
     }
 
-    /// How many calls of `action` the API has answered; of all actions when it is empty.
+    /// How many calls of `action` the API has answered; of all actions when it is empty. A dry run is no call: EC2 answers
+    /// it with HTTP status 412.
     pub fn calls(&self, action: &str) -> usize {
-        self.verb(&["api-log"])
+        self.count(|call| (action.is_empty() || call["action"] == action) && call["status"] != 412)
+    }
+
+    /// How many calls of `action` worked.
+    pub fn made(&self, action: &str) -> usize {
+        self.count(|call| call["action"] == action && call["status"] == 200)
+    }
+
+    fn count(&self, wanted: impl Fn(&Value) -> bool) -> usize {
+        let log = self.verb(&["api-log"]);
+        let calls = log
             .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("JSON of api-log"))
-            .filter(|call| action.is_empty() || call["action"] == action)
-            .count()
+            .map(|line| serde_json::from_str(line).expect("JSON of api-log"));
+        calls.filter(|call| wanted(call)).count()
     }
 
     /// Ends it, and shows that nothing is left: no process, mount, loop device or file.
