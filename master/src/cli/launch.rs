@@ -44,11 +44,13 @@ async fn ask_plan(
     path: &str,
     text: &str,
     prune: bool,
+    without_things: bool,
 ) -> Result<PlanReply, Error> {
     let request = PlanRequest {
         path: path.to_owned(),
         text: text.to_owned(),
         prune,
+        without_things,
     };
     Ok(client
         .plan(within(ASK_PROVIDER, request))
@@ -63,7 +65,7 @@ async fn ask_plan(
 pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, Error> {
     let (path, text) = read(file)?;
     let mut client = connect(ctx, Start::Always).await?;
-    let plan = ask_plan(&mut client, &path, &text, prune).await?;
+    let plan = ask_plan(&mut client, &path, &text, prune, false).await?;
     if ctx.json {
         for line in plan_json(&plan) {
             ctx.print(&line.to_string())?;
@@ -88,7 +90,7 @@ pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, E
 pub async fn launch(ctx: &mut Ctx<'_>, args: &LaunchArgs) -> Result<Exit, Error> {
     let (path, text) = read(&args.file)?;
     let mut client = connect_for(ctx, &args.listen).await?;
-    let plan = ask_plan(&mut client, &path, &text, args.prune).await?;
+    let plan = ask_plan(&mut client, &path, &text, args.prune, true).await?;
     if !plan.problems.is_empty() {
         return Err(Error::Problems(plan.problems));
     }
@@ -102,6 +104,7 @@ pub async fn launch(ctx: &mut Ctx<'_>, args: &LaunchArgs) -> Result<Exit, Error>
         prune: args.prune,
         timeout_ms: args.timeout.map_or(0, millis),
         detach: args.detach,
+        checked: true,
     };
     let events = client.launch(request).await?.into_inner();
     let goes_on = "the launch goes on; look at it with aot-master status, or follow it by launching the file again";

@@ -54,6 +54,7 @@ pub fn instance(
         stage_views: instance.stages.iter().enumerate().map(stage).collect(),
         provider: provider.to_owned(),
         generation: instance.applied_generation,
+        explanation: instance.explanation.clone(),
     }
 }
 
@@ -115,5 +116,9 @@ fn properties(instance: &Instance) -> Value {
         "hostname": instance.hostname,
         "attempt": instance.attempt,
         "tags": machine.map(|machine| machine.tags.clone()),
+        "volumes": machine.map(|machine| {
+            machine.volumes.iter().map(|it| (it.device.clone(), it.id.clone().into())).collect::<serde_json::Map<_, _>>()
+        }),
+        "elastic_ip": instance.elastic_ip.as_ref().map(|ip| ip.allocation.clone()),
     })
 }

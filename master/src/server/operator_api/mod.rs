@@ -4,7 +4,9 @@ mod api_calls;
 mod exec;
 mod launch;
 mod logs;
+mod moves;
 mod orphans;
+mod plan;
 mod read;
 mod watch;
 
@@ -290,9 +292,11 @@ impl Operator for OperatorApi {
 
     async fn lifecycle(
         &self,
-        _: Request<v1::LifecycleRequest>,
+        request: Request<v1::LifecycleRequest>,
     ) -> Result<Response<Events>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.do_lifecycle(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn orphans(
