@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::system::System;
 use super::table::Dev;
-use super::{Places, Wish};
+use super::{LOOK_AGAIN, Places, Wish};
 
-/// How long to wait before the next look, when no new name says that it is time.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long udev has to make its link, once the device is there. A node's own name is not the same after each reboot.
 const UDEV_GRACE: Duration = Duration::from_secs(5);
 
@@ -260,7 +258,7 @@ mod tests {
     #[test]
     fn a_device_may_come_late() {
         let fake = Fake::new();
-        fake.comes_late("xvdf", 5);
+        fake.later(|fake| drop(fake.device("xvdf", 5)));
         let found = wait_for(&fake, &fake.places, &fake.wish("/data", "ext4")).unwrap();
         assert_eq!(found.dev.minor, 5);
     }
@@ -275,10 +273,12 @@ mod tests {
         let wish = fake.wish("/data", "ext4");
         let found = wait_for(&fake, &fake.places, &wish).unwrap();
         assert!(!found.lasting, "it never came");
-        fake.link_comes_late(
-            "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
-            "../../nvme1n1",
-        );
+        fake.later(|fake| {
+            fake.link(
+                "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
+                "../../nvme1n1",
+            )
+        });
         assert!(wait_for(&fake, &fake.places, &wish).unwrap().lasting);
     }
 

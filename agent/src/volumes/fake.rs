@@ -30,6 +30,9 @@ pub enum Fault {
     Lies,
 }
 
+/// Something that happens to a machine.
+pub type Event = Box<dyn FnOnce(&Fake)>;
+
 pub struct Fake {
     dir: tempfile::TempDir,
     pub places: Places,
@@ -43,7 +46,8 @@ pub struct Fake {
     pub held: Cell<u32>,
     /// The power is cut at this command: before it, halfway, or after it.
     pub cut: Cell<Option<(usize, Moment)>>,
-    late: RefCell<Option<(String, Option<String>, u32)>>,
+    /// What happens while something is waited for.
+    pub late: RefCell<Option<Event>>,
     numbers: RefCell<BTreeMap<PathBuf, Dev>>,
 }
 
@@ -71,6 +75,7 @@ impl Fake {
             proc: under("proc"),
             run: under("run"),
             appear: Duration::from_millis(40),
+            release: Duration::from_millis(40),
         };
         for folder in [
             "run/systemd/system",
@@ -141,13 +146,9 @@ impl Fake {
         symlink(to, path).unwrap();
     }
 
-    /// A device that appears while it is waited for.
-    pub fn comes_late(&self, name: &str, minor: u32) {
-        *self.late.borrow_mut() = Some((name.to_owned(), None, minor));
-    }
-
-    pub fn link_comes_late(&self, name: &str, to: &str) {
-        *self.late.borrow_mut() = Some((name.to_owned(), Some(to.to_owned()), 0));
+    /// Something that happens while something is waited for.
+    pub fn later(&self, event: impl FnOnce(&Fake) + 'static) {
+        *self.late.borrow_mut() = Some(Box::new(event));
     }
 
     /// vol-0a1b, mapped as /dev/sdf.
@@ -365,12 +366,9 @@ impl System for Fake {
     }
 
     fn wait(&self, _dir: &Path, _within: Duration) {
-        match self.late.borrow_mut().take() {
-            Some((name, None, minor)) => {
-                self.device(&name, minor);
-            }
-            Some((name, Some(to), _)) => self.link(&name, &to),
-            None => {}
+        let event = self.late.borrow_mut().take();
+        if let Some(event) = event {
+            event(self);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::content::{self, Action, Content, Marker, last_line, mkfs, package};
 use super::device::Found;
@@ -16,18 +16,10 @@ use crate::files::{private_dir, sync_dir, trimmed, write_atomic};
 const LOOK: Duration = Duration::from_secs(60);
 /// How long mkfs may take: without lazy initialisation, minutes a TiB.
 const MKFS: Duration = Duration::from_secs(1800);
-/// How long to wait before looking again whether a device is free.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A volume without a file system to mount.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another program, LVM or RAID has it.
-    #[error("{} is held by another program or by device-mapper", node.display())]
-    Held {
-        /// The device.
-        node: PathBuf,
-    },
     /// It is not ours to use.
     #[error("{} {why}", node.display())]
     Refused {
@@ -82,7 +74,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
     }
 }
 
-/// Sees to it that there is a file system on a device that is not mounted; its type.
+/// Sees to it that there is a file system on a device that nobody has mounted or holds; its type.
 ///
 /// # Errors
 /// When the device is not ours to use, or the file system can't be made. The volume is as it was, or marked as ours.
@@ -92,7 +84,6 @@ pub fn ensure(
     wish: &Wish,
     found: &Found,
 ) -> Result<String, Error> {
-    wait_until_free(system, places, &found.node)?;
     let job = Job {
         system,
         places,
@@ -124,20 +115,6 @@ pub fn ensure(
             why,
         }),
     }
-}
-
-/// An mkfs of this agent's last life may still be at work: it holds the device, as every mkfs does.
-fn wait_until_free(system: &impl System, places: &Places, node: &Path) -> Result<(), Error> {
-    let begun = Instant::now();
-    while system.is_held(node).map_err(at(node))? {
-        if begun.elapsed() >= places.appear {
-            return Err(Error::Held {
-                node: node.to_owned(),
-            });
-        }
-        system.wait(&places.dev, LOOK_AGAIN.min(places.appear));
-    }
-    Ok(())
 }
 
 /// Lets go of a volume that was mounted for a look when the agent was ended.

@@ -15,18 +15,24 @@ pub mod table;
 pub mod unit;
 
 use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aot_proto::v1::Volume;
 
 use crate::service::Chain;
+use device::Found;
 use place::Place;
 use system::System;
 use table::Table;
 
 /// How long a device may take to appear: an attachment takes seconds.
 const APPEAR: Duration = Duration::from_secs(120);
+/// How long a device may be held by others: more than a mount unit may take (`unit`).
+const RELEASE: Duration = Duration::from_secs(330);
+/// How long to wait before looking again, when nothing says that it is time.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The file system where none is named.
 const DEFAULT_FS: &str = "ext4";
 
@@ -45,8 +51,10 @@ pub struct Places {
     pub proc: PathBuf,
     /// `/run`.
     pub run: PathBuf,
-    /// How long a device may take to appear, or to be let go by others.
+    /// How long a device may take to appear.
     pub appear: Duration,
+    /// How long it may take to be let go by others.
+    pub release: Duration,
 }
 
 impl Places {
@@ -60,6 +68,7 @@ impl Places {
             proc: "/proc".into(),
             run: "/run".into(),
             appear: APPEAR,
+            release: RELEASE,
         }
     }
 
@@ -120,6 +129,20 @@ pub enum Error {
         at: PathBuf,
         /// What is mounted.
         source_name: String,
+    },
+    /// Another program, LVM or RAID has it.
+    #[error("{} is held by another program or by device-mapper", node.display())]
+    Held {
+        /// The device.
+        node: PathBuf,
+    },
+    /// The device can't be opened.
+    #[error("cannot open {}", node.display())]
+    Open {
+        /// The device.
+        node: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The device is the machine's own.
     #[error("{} holds the root file system", node.display())]
@@ -273,35 +296,67 @@ fn put(system: &impl System, places: &Places, wish: &Wish) -> Result<(), Error> 
         found: &found,
         at: &at,
     };
-    let number = |path: &Path| system.number(path);
     format::end_look(system, places)?;
-    let table = places.table();
-    if let Some(entry) = table.at(&at) {
-        return match entry.is_of(found.dev, number) {
-            true => Ok(place.settle(&entry.fs)?),
-            false => Err(Error::Taken {
-                source_name: entry.source.clone(),
-                at,
-            }),
-        };
-    }
-    if let Some(entry) = table.of(found.dev, number) {
-        return Err(match entry.at == Path::new("/") {
-            true => Error::Root { node: found.node },
-            false => Error::Elsewhere {
-                node: found.node,
-                at: entry.at.clone(),
-            },
-        });
+    if let Some(fs) = wait_until_free(system, places, &found, &at)? {
+        return Ok(place.settle(&fs)?);
     }
     let fs = format::ensure(system, places, wish, &found)?;
     place.mount(&fs)?;
-    match places.table().at(&at) {
-        Some(entry) if entry.is_of(found.dev, number) => Ok(()),
-        _ => Err(Error::NotThere {
+    match mounted(system, &places.table(), &found, &at)? {
+        Some(_) => Ok(()),
+        None => Err(Error::NotThere {
             node: found.node.clone(),
             at,
         }),
+    }
+}
+
+/// Waits until nobody holds the device; the type of its file system when it is, or comes to be, mounted where it is wanted.
+/// At boot systemd may be mounting it just now, and an mkfs of this agent's last life may still be at work: both hold it.
+fn wait_until_free(
+    system: &impl System,
+    places: &Places,
+    found: &Found,
+    at: &Path,
+) -> Result<Option<String>, Error> {
+    let begun = Instant::now();
+    loop {
+        if let Some(fs) = mounted(system, &places.table(), found, at)? {
+            return Ok(Some(fs));
+        }
+        let node = found.node.clone();
+        match system.is_held(&node) {
+            Ok(false) => return Ok(None),
+            Ok(true) if begun.elapsed() < places.release => {}
+            Ok(true) => return Err(Error::Held { node }),
+            Err(source) => return Err(Error::Open { node, source }),
+        }
+        system.wait(&places.dev, LOOK_AGAIN.min(places.release));
+    }
+}
+
+/// The type of the file system when the device is mounted where it is wanted.
+fn mounted(
+    system: &impl System,
+    table: &Table,
+    found: &Found,
+    at: &Path,
+) -> Result<Option<String>, Error> {
+    let number = |path: &Path| system.number(path);
+    match (table.at(at), table.of(found.dev, number)) {
+        (Some(entry), _) if entry.is_of(found.dev, number) => Ok(Some(entry.fs.clone())),
+        (Some(entry), _) => Err(Error::Taken {
+            source_name: entry.source.clone(),
+            at: at.to_owned(),
+        }),
+        (None, Some(entry)) if entry.at == Path::new("/") => Err(Error::Root {
+            node: found.node.clone(),
+        }),
+        (None, Some(entry)) => Err(Error::Elsewhere {
+            node: found.node.clone(),
+            at: entry.at.clone(),
+        }),
+        (None, None) => Ok(None),
     }
 }
 

@@ -115,9 +115,12 @@ impl Build {
 
     fn ports(&mut self, raw: &RawRule, protocol: &str) -> (Option<u16>, Option<u16>) {
         let from = self.bounded(raw.from_port.as_ref(), 0, 65_535, "");
-        let to = self.bounded(raw.to_port.as_ref(), 0, 65_535, "").or(from);
+        let to = self.bounded(raw.to_port.as_ref(), 0, 65_535, "");
+        // ICMP's type and code are no range: a code may be less, and none is any.
+        let icmp = protocol.starts_with("icmp");
+        let to = if icmp { to } else { to.or(from) };
         if let Some(given) = raw.from_port.as_ref().or(raw.to_port.as_ref()) {
-            if from > to || from.is_none() {
+            if from.is_none() || (from > to && !icmp) {
                 self.problems.push(
                     given
                         .at

@@ -33,6 +33,7 @@ pub(super) struct Clients {
     calls: Calls,
     settings: OnceCell<SdkConfig>,
     made: Mutex<HashMap<String, Client>>,
+    made_ssm: Mutex<HashMap<String, aws_sdk_ssm::Client>>,
 }
 
 impl Clients {
@@ -42,6 +43,7 @@ impl Clients {
             calls,
             settings: OnceCell::new(),
             made: Mutex::new(HashMap::new()),
+            made_ssm: Mutex::new(HashMap::new()),
         }
     }
 
@@ -90,6 +92,22 @@ impl Clients {
             Client::from_conf(config)
         });
         Ok((client.clone(), region))
+    }
+
+    /// The client of Systems Manager for the same region, with the same settings.
+    pub async fn ssm(&self, cluster: Option<&str>) -> Result<aws_sdk_ssm::Client, ProviderError> {
+        let Some(region) = self.region(cluster).await else {
+            return Err(invalid(NO_REGION.to_owned() + ": " + NO_REGION_HINT));
+        };
+        let settings = self.settings().await;
+        let mut made = self.made_ssm.lock().await;
+        let client = made.entry(region.clone()).or_insert_with(|| {
+            let config = aws_sdk_ssm::config::Builder::from(settings)
+                .region(Region::new(region))
+                .build();
+            aws_sdk_ssm::Client::from_conf(config)
+        });
+        Ok(client.clone())
     }
 
     /// What is missing before any call can be made.

@@ -6,11 +6,17 @@ mod address;
 mod cleanup;
 mod client;
 mod convert;
+mod discovery;
 mod error;
 mod ground;
+mod groups;
 mod image;
+mod images;
+mod lookup;
+mod placement;
 mod request;
 mod resolve;
+mod rules;
 pub mod user_data;
 
 use std::collections::BTreeMap;
@@ -23,12 +29,11 @@ use futures::future::BoxFuture;
 
 use self::client::{Clients, call};
 use self::error::{cut_off, invalid};
-use self::user_data::UserPart;
 use super::{
     Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, Ground, LaunchSpec, Leftovers, Lifecycle,
     Machine, MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
 };
-use crate::model::file::{ClusterSpec, MachineSpec, ProviderKind};
+use crate::model::file::ProviderKind;
 use crate::provider::calls::Calls;
 
 /// Ids in one lifecycle call.
@@ -37,8 +42,6 @@ const BATCH: usize = 100;
 const CONSOLE_BYTES: usize = 4 << 10;
 /// Pages of one listing; a server that never ends one is not followed for ever.
 const MAX_PAGES: usize = 10_000;
-/// Largest cloud_config file that is read; what fits into user-data is far less.
-const MAX_CLOUD_CONFIG_BYTES: u64 = 1 << 20;
 
 /// EC2, in as many regions as clusters name.
 pub struct Ec2Provider {
@@ -59,11 +62,12 @@ impl Ec2Provider {
         spec: &LaunchSpec,
         token: &ClientToken,
     ) -> Result<Vec<Machine>, ProviderError> {
-        let user_data = user_data_of(&spec.boot, &spec.machine, spec.cluster.name.as_str())
-            .await
-            .map_err(invalid)?;
+        let name = spec.cluster.name.as_str();
+        let token_of = spec.ground.discovery_token.as_deref();
+        let user_data = user_data::for_batch(&spec.boot, name, &spec.members, token_of)
+            .map_err(|error| invalid(error.to_string()))?;
+        let resolved = resolve::resolve(spec)?;
         let (client, region) = self.clients.client(spec.cluster.region.as_deref()).await?;
-        let resolved = resolve::resolve(&client, spec).await?;
         let input = request::run_instances(spec, token, &resolved, &user_data)?;
         let answer = call("RunInstances", fluent(&client, input).send()).await?;
         let mut machines = Vec::with_capacity(spec.members.len());
@@ -229,7 +233,8 @@ impl Ec2Provider {
         Ok(receipts)
     }
 
-    async fn problems(&self, cluster: &ClusterSpec) -> Vec<Problem> {
+    async fn problems(&self, ask: &Ask<'_>) -> Vec<Problem> {
+        let cluster = ask.spec;
         let mut problems = self.clients.problems(cluster.region.as_deref()).await;
         for pool in &cluster.pools {
             let mut say = |message: String, hint: &str| {
@@ -246,45 +251,21 @@ impl Ec2Provider {
             if pool.machine.types.is_empty() {
                 say("no instance type is named".into(), "set `ec2_size`");
             }
-            if let Err(why) =
-                user_data_of(&longest_boot(), &pool.machine, cluster.name.as_str()).await
+            let boot = BootSpec {
+                user_part: ask.user_parts.get(pool.label()).cloned(),
+                ..longest_boot()
+            };
+            let token = ask.known.discovery_token.as_deref();
+            let token = token.or(Some(user_data::SAMPLE_TOKEN));
+            if let Err(error) =
+                user_data::for_batch(&boot, cluster.name.as_str(), &pool.members, token)
             {
-                say(why, "change the file that `cloud_config` names");
+                let hint = "change the file that `cloud_config` names";
+                say(error.to_string(), hint);
             }
         }
         problems
     }
-}
-
-/// User-data with the user's own part.
-async fn user_data_of(
-    boot: &BootSpec,
-    machine: &MachineSpec,
-    cluster: &str,
-) -> Result<Vec<u8>, String> {
-    let text = match &machine.cloud_config {
-        Some(path) => {
-            let bad = |why: String| format!("cloud_config {}: {why}", path.display());
-            let size = tokio::fs::metadata(path)
-                .await
-                .map_err(|error| bad(error.to_string()))?
-                .len();
-            if size > MAX_CLOUD_CONFIG_BYTES {
-                return Err(bad(user_data::Error::TooBig(
-                    usize::try_from(size).unwrap_or(usize::MAX),
-                )
-                .to_string()));
-            }
-            Some(
-                tokio::fs::read_to_string(path)
-                    .await
-                    .map_err(|error| bad(error.to_string()))?,
-            )
-        }
-        None => None,
-    };
-    let user = text.as_deref().map(|text| UserPart { text, cluster });
-    user_data::render(boot, user.as_ref()).map_err(|error| error.to_string())
 }
 
 /// A stand-in of about the size of a real one, to know beforehand whether all will fit.
@@ -345,7 +326,7 @@ impl Provider for Ec2Provider {
     }
 
     fn preflight<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Vec<Problem>> {
-        Box::pin(self.problems(ask.spec))
+        Box::pin(self.problems(ask))
     }
 
     fn outline<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Vec<Thing>, ProviderError>> {

@@ -18,13 +18,9 @@ use super::resolve::Resolved;
 use crate::model::file::{MachineSpec, SpotSpec, VolumeSpec};
 use crate::provider::{ClientToken, LaunchSpec, ProviderError, tags};
 
-/// Instance store drives that a mapping can name.
-const EPHEMERAL: [(&str, &str); 4] = [
-    ("/dev/sdb", "ephemeral0"),
-    ("/dev/sdc", "ephemeral1"),
-    ("/dev/sdd", "ephemeral2"),
-    ("/dev/sde", "ephemeral3"),
-];
+/// Devices that instance store drives are mapped to (EC2 User Guide, "Device names for volumes"): `ephemeral0` to
+/// `ephemeral23` on those that no volume has.
+const DRIVES: std::ops::RangeInclusive<char> = 'b'..='y';
 
 /// What is tagged in the call that makes it.
 const TAGGED: [ResourceType; 3] = [
@@ -66,11 +62,14 @@ pub(super) fn run_instances(
     for volume in &machine.volumes {
         builder = builder.block_device_mappings(mapping(volume)?);
     }
-    for drive in ephemeral(machine) {
+    for drive in ephemeral(machine, resolved.ephemeral_drives) {
         builder = builder.block_device_mappings(drive);
     }
     builder = network(builder, machine, resolved);
     builder = placement(builder, machine);
+    if !spec.on_demand {
+        builder = builder.set_instance_market_options(machine.spot.as_ref().map(spot));
+    }
     builder.build().map_err(|error| invalid(error.to_string()))
 }
 
@@ -94,6 +93,12 @@ fn tagged(kind: ResourceType, tags: &BTreeMap<String, String>) -> TagSpecificati
 }
 
 fn mapping(volume: &VolumeSpec) -> Result<BlockDeviceMapping, ProviderError> {
+    if volume.size_gib.is_none() && volume.snapshot.is_none() {
+        return Err(invalid(format!(
+            "volume {}: neither size nor snapshot is given",
+            volume.device
+        )));
+    }
     let number = |value: Option<u32>| {
         let wide = || invalid(format!("volume {}: a number is too large", volume.device));
         value
@@ -115,24 +120,27 @@ fn mapping(volume: &VolumeSpec) -> Result<BlockDeviceMapping, ProviderError> {
         .build())
 }
 
-/// Mappings of instance store drives on devices that no volume uses. EC2 ignores those that the type has not.
-fn ephemeral(machine: &MachineSpec) -> Vec<BlockDeviceMapping> {
-    if !machine.ephemeral_drives {
-        return Vec::new();
-    }
-    let free = EPHEMERAL.iter().filter(|(device, _)| {
-        machine
-            .volumes
-            .iter()
-            .all(|volume| volume.device != *device)
-    });
-    free.map(|(device, name)| {
-        BlockDeviceMapping::builder()
-            .device_name(*device)
-            .virtual_name(*name)
-            .build()
-    })
-    .collect()
+/// Mappings of this many instance store drives on devices that no volume uses.
+fn ephemeral(machine: &MachineSpec, count: u32) -> Vec<BlockDeviceMapping> {
+    let taken = |letter: &char| {
+        let mut devices = machine.volumes.iter().map(|volume| volume.device.as_str());
+        // /dev/sdb, sdb and /dev/xvdb are one device to the machine.
+        devices.any(|device| {
+            let name = device.strip_prefix("/dev/").unwrap_or(device);
+            let rest = name.strip_prefix("xvd").or(name.strip_prefix("sd"));
+            rest.is_some_and(|rest| rest.starts_with(*letter))
+        })
+    };
+    let free = DRIVES.filter(|letter| !taken(letter));
+    (0..count)
+        .zip(free)
+        .map(|(number, letter)| {
+            BlockDeviceMapping::builder()
+                .device_name(format!("/dev/sd{letter}"))
+                .virtual_name(format!("ephemeral{number}"))
+                .build()
+        })
+        .collect()
 }
 
 /// Subnet and groups: of the call, or of its first interface where the public address is asked for or refused.
@@ -167,7 +175,6 @@ fn placement(builder: Builder, machine: &MachineSpec) -> Builder {
         .set_ebs_optimized(machine.ebs_optimized)
         .set_iam_instance_profile(profile)
         .set_placement(group)
-        .set_instance_market_options(machine.spot.as_ref().map(spot))
 }
 
 fn spot(spot: &SpotSpec) -> InstanceMarketOptionsRequest {
@@ -197,6 +204,7 @@ mod tests {
             image: "ami-1".into(),
             subnet: Some("subnet-1".into()),
             groups: vec!["sg-1".into()],
+            ephemeral_drives: 0,
         }
     }
 
@@ -278,8 +286,11 @@ mod tests {
             fs: None,
         };
         spec.machine.volumes = vec![volume("/dev/sdf", true), volume("/dev/sdb", false)];
-        spec.machine.ephemeral_drives = true;
-        let input = run_instances(&spec, &token(), &resolved(), b"").unwrap();
+        let drives = Resolved {
+            ephemeral_drives: 3,
+            ..resolved()
+        };
+        let input = run_instances(&spec, &token(), &drives, b"").unwrap();
         let mappings = input.block_device_mappings();
         let ends: Vec<_> = mappings
             .iter()
@@ -287,8 +298,22 @@ mod tests {
             .map(|ebs| ebs.delete_on_termination())
             .collect();
         assert_eq!(ends, [Some(true), Some(false)]);
-        let drives: Vec<_> = mappings.iter().filter_map(|it| it.virtual_name()).collect();
-        assert_eq!(drives, ["ephemeral1", "ephemeral2", "ephemeral3"]);
+        let drives: Vec<_> = mappings
+            .iter()
+            .filter_map(|it| Some((it.device_name()?, it.virtual_name()?)))
+            .collect();
+        // The volumes have sdf and sdb.
+        let expected = [
+            ("/dev/sdc", "ephemeral0"),
+            ("/dev/sdd", "ephemeral1"),
+            ("/dev/sde", "ephemeral2"),
+        ];
+        assert_eq!(drives, expected);
+        spec.machine.volumes[1].size_gib = None;
+        let error = run_instances(&spec, &token(), &resolved(), b"").unwrap_err();
+        assert!(error.message.contains("/dev/sdb") && error.message.contains("snapshot"));
+        spec.machine.volumes[1].snapshot = Some("snap-1".into());
+        run_instances(&spec, &token(), &resolved(), b"").unwrap();
         spec.machine.volumes[0].size_gib = Some(u32::MAX);
         assert!(
             run_instances(&spec, &token(), &resolved(), b"")
@@ -328,5 +353,9 @@ mod tests {
         assert_eq!(options.spot_options().unwrap().max_price(), Some("0.05"));
         assert_eq!(input.placement().unwrap().group_name(), Some("pg"));
         assert_eq!(input.iam_instance_profile().unwrap().name(), Some("role"));
+        spec.on_demand = true;
+        let input = run_instances(&spec, &token(), &resolved(), b"").unwrap();
+        assert_eq!(input.instance_market_options(), None);
+        assert_eq!(input.placement().unwrap().group_name(), Some("pg"));
     }
 }

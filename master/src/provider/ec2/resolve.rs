@@ -1,12 +1,9 @@
-//! Names of the file that EC2 must be asked about: images, subnets, security groups. Reads only.
+//! Names of the file as ids, from what was found before. Pure: a launch call looks nothing up, so a repeated one says the
+//! same.
 
-use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, InstanceType, Subnet};
-
-use super::client::call;
 use super::error::invalid;
-use super::image::{Wanted, newest, parse};
-use crate::provider::{LaunchSpec, ProviderError};
+use super::groups::is_id;
+use crate::provider::{Ground, LaunchSpec, ProviderError};
 
 /// What a launch call needs besides the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,150 +14,151 @@ pub(super) struct Resolved {
     pub subnet: Option<String>,
     /// Security group ids.
     pub groups: Vec<String>,
+    /// Instance store drives to be mapped.
+    pub ephemeral_drives: u32,
 }
 
-fn filter(name: &str, value: &str) -> Filter {
-    Filter::builder().name(name).values(value).build()
-}
-
-/// Looks everything up.
-pub(super) async fn resolve(client: &Client, spec: &LaunchSpec) -> Result<Resolved, ProviderError> {
-    let image = image(client, spec).await?;
-    let subnet = match &spec.subnet {
-        Some(text) => Some(subnet(client, text).await?),
-        None => None,
+/// Takes everything from the ground.
+///
+/// # Errors
+/// When something is not in it; the message names it.
+pub(super) fn resolve(spec: &LaunchSpec) -> Result<Resolved, ProviderError> {
+    let (ground, machine) = (&spec.ground, &spec.machine);
+    let missing = |what: &str, name: &str| {
+        invalid(format!(
+            "{what} {name:?} was not looked up before the launch: run launch again"
+        ))
     };
-    let names = &spec.machine.security_groups;
-    let by_name = names.iter().any(|name| !name.starts_with("sg-"));
-    let vpc = match &subnet {
-        Some(subnet) => subnet.vpc_id.clone(),
-        None if by_name => default_vpc(client).await?,
-        None => None,
-    };
-    let mut groups = Vec::with_capacity(names.len());
-    for name in names {
-        groups.push(group(client, name, vpc.as_deref()).await?);
-    }
-    Ok(Resolved {
-        image,
-        subnet: subnet.and_then(|subnet| subnet.subnet_id),
-        groups,
-    })
-}
-
-async fn image(client: &Client, spec: &LaunchSpec) -> Result<String, ProviderError> {
-    let text = spec
-        .machine
+    let kind = spec
+        .instance_type
+        .as_deref()
+        .ok_or_else(|| invalid("no instance type is named: set `ec2_size`"))?;
+    let kind_ground = ground
+        .types
+        .get(kind)
+        .ok_or_else(|| missing("instance type", kind))?;
+    let ami = machine
         .ami
         .as_deref()
         .ok_or_else(|| invalid("no image is named: set `ami`"))?;
-    let pattern = match parse(text)? {
-        Wanted::Id(id) => return Ok(id),
-        Wanted::Newest(pattern) => pattern,
+    let image = match ground
+        .images
+        .get(&Ground::image_key(ami, &kind_ground.arch))
+    {
+        Some(id) => id.clone(),
+        None if ami.starts_with("ami-") => ami.to_owned(),
+        None => return Err(missing("image", ami)),
     };
-    let arch = architecture(client, spec.instance_type.as_deref()).await?;
-    let name = pattern.for_arch(&arch);
-    let request = client
-        .describe_images()
-        .owners(&pattern.owner)
-        .filters(filter("name", &name))
-        .filters(filter("architecture", &arch))
-        .filters(filter("state", "available"));
-    let answer = call("DescribeImages", request.send()).await?;
-    newest(answer.images()).ok_or_else(|| {
-        invalid(format!(
-            "image {text:?}: no available {arch} image of {} is named {name:?}",
-            pattern.owner
-        ))
+    let subnet = spec.subnet.as_deref().unwrap_or_default();
+    let subnet = ground
+        .subnets
+        .get(subnet)
+        .ok_or_else(|| missing("subnet", subnet))?;
+    let mut groups = Vec::with_capacity(machine.security_groups.len());
+    for name in &machine.security_groups {
+        let id = match ground.groups.get(&Ground::group_key(name, &subnet.vpc)) {
+            Some(id) => id,
+            None if is_id(name) => name,
+            None => return Err(missing("security group", name)),
+        };
+        if !groups.contains(id) {
+            groups.push(id.clone());
+        }
+    }
+    Ok(Resolved {
+        image,
+        subnet: (!subnet.id.is_empty()).then(|| subnet.id.clone()),
+        groups,
+        ephemeral_drives: if machine.ephemeral_drives {
+            kind_ground.ephemeral_drives
+        } else {
+            0
+        },
     })
 }
 
-/// EC2's word for the architecture of an instance type.
-async fn architecture(client: &Client, kind: Option<&str>) -> Result<String, ProviderError> {
-    let Some(kind) = kind else {
-        return Err(invalid("no instance type is named: set `ec2_size`"));
-    };
-    let request = client
-        .describe_instance_types()
-        .instance_types(InstanceType::from(kind));
-    let answer = call("DescribeInstanceTypes", request.send()).await?;
-    let found = answer
-        .instance_types()
-        .iter()
-        .find(|info| info.instance_type().is_some_and(|it| it.as_str() == kind));
-    let archs = found
-        .and_then(|info| info.processor_info())
-        .map(|info| info.supported_architectures())
-        .unwrap_or_default();
-    archs
-        .iter()
-        .map(|arch| arch.as_str())
-        .find(|arch| matches!(*arch, "x86_64" | "arm64"))
-        .map(str::to_owned)
-        .ok_or_else(|| {
-            invalid(format!(
-                "instance type {kind} has no architecture that an agent is built for"
-            ))
-        })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::contract::sample_spec;
+    use crate::provider::{SubnetGround, TypeGround};
 
-/// A subnet by its id or its Name tag, which must be the only one.
-async fn subnet(client: &Client, text: &str) -> Result<Subnet, ProviderError> {
-    let request = client.describe_subnets();
-    let request = if text.starts_with("subnet-") {
-        request.subnet_ids(text)
-    } else {
-        request.filters(filter("tag:Name", text))
-    };
-    let answer = call("DescribeSubnets", request.send()).await?;
-    match answer.subnets() {
-        [one] => Ok(one.clone()),
-        [] => Err(invalid(format!(
-            "there is no subnet {text:?} in this region"
-        ))),
-        more => Err(invalid(format!(
-            "{} subnets have the Name tag {text:?}: name one by its id",
-            more.len()
-        ))),
+    fn spec() -> LaunchSpec {
+        let mut spec = sample_spec("c", "u", 1);
+        spec.instance_type = Some("m6g.large".into());
+        spec.subnet = Some("a".into());
+        spec.machine.ami = Some("debian-12".into());
+        spec.machine.security_groups = vec!["web".into(), "sg-0".into(), "web".into()];
+        spec.machine.ephemeral_drives = true;
+        let ground = &mut spec.ground;
+        let kind = TypeGround {
+            arch: "arm64".into(),
+            ephemeral_drives: 2,
+        };
+        ground.types.insert("m6g.large".into(), kind);
+        ground
+            .images
+            .insert("debian-12 arm64".into(), "ami-1".into());
+        ground
+            .images
+            .insert("debian-12 x86_64".into(), "ami-2".into());
+        let subnet = SubnetGround {
+            id: "subnet-1".into(),
+            vpc: "vpc-1".into(),
+            zone: "z".into(),
+        };
+        ground.subnets.insert("a".into(), subnet);
+        let default = SubnetGround {
+            vpc: "vpc-0".into(),
+            ..SubnetGround::default()
+        };
+        ground.subnets.insert(String::new(), default);
+        ground.groups.insert("vpc-1 web".into(), "sg-1".into());
+        ground.groups.insert("vpc-0 web".into(), "sg-2".into());
+        spec
     }
-}
 
-async fn default_vpc(client: &Client) -> Result<Option<String>, ProviderError> {
-    let answer = call(
-        "DescribeVpcs",
-        client
-            .describe_vpcs()
-            .filters(filter("is-default", "true"))
-            .send(),
-    )
-    .await?;
-    Ok(answer.vpcs().first().and_then(|vpc| vpc.vpc_id.clone()))
-}
+    #[test]
+    fn all_comes_from_the_ground() {
+        let mut spec = spec();
+        let resolved = resolve(&spec).unwrap();
+        assert_eq!(resolved.image, "ami-1");
+        assert_eq!(resolved.subnet.as_deref(), Some("subnet-1"));
+        assert_eq!(resolved.groups, ["sg-1", "sg-0"]);
+        assert_eq!(resolved.ephemeral_drives, 2);
+        spec.subnet = None;
+        spec.machine.ephemeral_drives = false;
+        spec.machine.ami = Some("ami-9".into());
+        let resolved = resolve(&spec).unwrap();
+        assert_eq!((resolved.subnet, resolved.image.as_str()), (None, "ami-9"));
+        assert_eq!(resolved.groups, ["sg-2", "sg-0"]);
+        assert_eq!(resolved.ephemeral_drives, 0);
+    }
 
-/// A security group by its id, or by its name within one VPC.
-async fn group(client: &Client, text: &str, vpc: Option<&str>) -> Result<String, ProviderError> {
-    if text.starts_with("sg-") {
-        return Ok(text.to_owned());
-    }
-    let mut request = client
-        .describe_security_groups()
-        .filters(filter("group-name", text));
-    if let Some(vpc) = vpc {
-        request = request.filters(filter("vpc-id", vpc));
-    }
-    let answer = call("DescribeSecurityGroups", request.send()).await?;
-    let place = vpc.unwrap_or("this region");
-    match answer.security_groups() {
-        [one] => one
-            .group_id
-            .clone()
-            .ok_or_else(|| super::error::cut_off("EC2 named a security group without its id")),
-        [] => Err(invalid(format!(
-            "there is no security group {text:?} in {place}"
-        ))),
-        more => Err(invalid(format!(
-            "{} security groups in {place} are named {text:?}: use an id",
-            more.len()
-        ))),
+    #[test]
+    fn what_is_missing_is_named() {
+        type Spoil = fn(&mut LaunchSpec);
+        let cases: [(&str, Spoil); 7] = [
+            ("ec2_size", |spec| spec.instance_type = None),
+            ("\"m5.large\"", |spec| {
+                spec.instance_type = Some("m5.large".into())
+            }),
+            ("`ami`", |spec| spec.machine.ami = None),
+            ("\"al2023\"", |spec| {
+                spec.machine.ami = Some("al2023".into())
+            }),
+            ("\"b\"", |spec| spec.subnet = Some("b".into())),
+            ("\"db\"", |spec| {
+                spec.machine.security_groups.push("db".into())
+            }),
+            ("\"web\"", |spec| spec.ground.groups.clear()),
+        ];
+        for (name, spoil) in cases {
+            let mut spec = spec();
+            spoil(&mut spec);
+            let error = resolve(&spec).unwrap_err();
+            assert!(error.message.contains(name), "{name}: {error}");
+            assert_eq!(error.kind, crate::provider::ErrorKind::Invalid);
+        }
     }
 }

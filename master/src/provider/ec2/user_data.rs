@@ -1,7 +1,10 @@
 //! User-data: what a fresh machine runs to fetch the agent. Pure; the script is `packaging/user-data/boot.sh`.
 
+pub mod variables;
+
 use aot_proto::limits::MAX_USER_DATA_BYTES;
 
+use crate::model::file::MemberSpec;
 use crate::provider::BootSpec;
 
 const SCRIPT: &str = include_str!("../../../../packaging/user-data/boot.sh");
@@ -30,15 +33,49 @@ pub enum Error {
         "cloud_config must start with #cloud-config, #!, #include, #cloud-boothook or ## template: jinja"
     )]
     UnknownPart,
+    /// It names what each machine has of its own, where nothing can fill it in.
+    #[error(
+        "cloud_config uses {0}, which differs from machine to machine: that works in #cloud-config (not with `coreos:`), \
+         #! and ## template: jinja; a stage has $AOT_INSTANCE"
+    )]
+    Differs(String),
+    /// It wants a token that was not fetched.
+    #[error("cloud_config uses $discovery_token, and none was fetched: run launch again")]
+    NoToken,
 }
 
-/// The user's cloud-config with the cluster's name put in. `$instance_name` and addresses differ from machine to
-/// machine, so they stay as they are.
+/// As long as a real token, to know beforehand whether all will fit.
+pub const SAMPLE_TOKEN: &str = "https://discovery.etcd.io/00000000000000000000000000000000";
+
+/// The user's cloud-config, and what is put in for its variables.
 pub struct UserPart<'a> {
     /// The file's text.
     pub text: &'a str,
     /// For `$cluster_name`.
     pub cluster: &'a str,
+    /// For `$discovery_token`.
+    pub discovery_token: Option<&'a str>,
+    /// For `$instance_name`: the machine with launch index N is member N.
+    pub members: &'a [MemberSpec],
+}
+
+/// The whole for one batch, with the user's part of `boot`.
+///
+/// # Errors
+/// Those of [`render`].
+pub fn for_batch(
+    boot: &BootSpec,
+    cluster: &str,
+    members: &[MemberSpec],
+    discovery_token: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let user = boot.user_part.as_deref().map(|text| UserPart {
+        text,
+        cluster,
+        discovery_token,
+        members,
+    });
+    render(boot, user.as_ref())
 }
 
 /// The whole, as bytes before base64.
@@ -59,7 +96,13 @@ pub fn render(boot: &BootSpec, user: Option<&UserPart<'_>>) -> Result<Vec<u8>, E
     };
     part("text/x-shellscript", "aot-boot.sh", &script(boot)?)?;
     if let Some(user) = user {
-        let body = user.text.replace("$cluster_name", user.cluster);
+        kind_of(user.text)?;
+        let values = variables::Values {
+            cluster: user.cluster,
+            token: user.discovery_token,
+            members: user.members,
+        };
+        let body = variables::fill(user.text, values)?;
         part(kind_of(&body)?, "user", &body)?;
     }
     text.push_str(&format!("\n--{BOUNDARY}--\n"));
@@ -159,124 +202,5 @@ fn unit() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::provider::contract::sample_spec;
-
-    fn boot() -> BootSpec {
-        sample_spec("c", "u", 1).boot
-    }
-
-    fn text(user: Option<&str>) -> Result<String, Error> {
-        let user = user.map(|text| UserPart {
-            text,
-            cluster: "hadoop",
-        });
-        render(&boot(), user.as_ref()).map(|bytes| String::from_utf8(bytes).unwrap())
-    }
-
-    #[test]
-    fn the_script_has_no_placeholder_left_and_is_a_shell_script() {
-        let script = script(&boot()).unwrap();
-        assert!(script.starts_with("#!/bin/sh\n"));
-        for name in ["@MASTERS@", "@CA@", "@TOKEN@", "@SHAS@", "@TOML@", "@UNIT@"] {
-            assert!(SCRIPT.contains(name) && !script.contains(name), "{name}");
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("boot.sh");
-        std::fs::write(&path, script).unwrap();
-        for shell in ["sh", "bash", "dash"] {
-            if let Ok(output) = std::process::Command::new(shell)
-                .arg("-n")
-                .arg(&path)
-                .output()
-            {
-                assert!(
-                    output.status.success(),
-                    "{shell}: {}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn the_settings_are_toml() {
-        let table: toml::Table = format!("{}machine_id = \"i-1\"\n", toml(&boot()))
-            .parse()
-            .unwrap();
-        assert_eq!(table["provider"].as_str(), Some("ec2"));
-        assert_eq!(table["token"].as_str(), Some("00ff"));
-        assert_eq!(table["master"][0].as_str(), Some("127.0.0.1:7440"));
-        assert_eq!(
-            table["ca_pem"].as_str().map(str::trim),
-            Some(boot().ca_pem.trim())
-        );
-    }
-
-    #[test]
-    fn the_users_part_lies_beside_ours() {
-        let plain = text(None).unwrap();
-        assert!(plain.contains("text/x-shellscript") && !plain.contains("text/cloud-config"));
-        assert!(
-            plain.len() < 10_000,
-            "{} bytes leave too little for the user",
-            plain.len()
-        );
-        let both = text(Some(
-            "#cloud-config\nfqdn: $cluster_name.example\nx: $private_ipv4\n",
-        ))
-        .unwrap();
-        assert!(
-            both.contains("Content-Type: text/cloud-config") && both.contains("filename=\"user\"")
-        );
-        assert!(both.contains("fqdn: hadoop.example\nx: $private_ipv4\n"));
-        assert_eq!(both.matches(&format!("\n--{BOUNDARY}\n")).count(), 2);
-        assert!(both.ends_with(&format!("\n--{BOUNDARY}--\n")));
-        assert!(
-            text(Some("#!/bin/sh\n"))
-                .unwrap()
-                .matches("text/x-shellscript")
-                .count()
-                == 2
-        );
-        assert_eq!(text(Some("hello")), Err(Error::UnknownPart));
-    }
-
-    #[test]
-    fn the_limit_is_exact_and_names_the_way_out() {
-        let start = "#cloud-config\n#";
-        let room = MAX_USER_DATA_BYTES - text(Some(start)).unwrap().len();
-        let fits = format!("{start}{}", "x".repeat(room));
-        assert_eq!(text(Some(&fits)).unwrap().len(), MAX_USER_DATA_BYTES);
-        let error = text(Some(&format!("{fits}x"))).unwrap_err();
-        assert_eq!(error, Error::TooBig(MAX_USER_DATA_BYTES + 1));
-        assert!(error.to_string().contains("16385") && error.to_string().contains("cloud_config"));
-    }
-
-    #[test]
-    fn nothing_that_a_shell_would_read_gets_in() {
-        let bad: [fn(&mut BootSpec); 8] = [
-            |boot| boot.master = vec!["a'; reboot #".into()],
-            |boot| boot.master.clear(),
-            |boot| boot.join_token = "$(x)".into(),
-            |boot| boot.join_token = String::new(),
-            |boot| boot.ca_pem = "AOT_END".into(),
-            |boot| boot.ca_pem = "@TOKEN@".into(),
-            |boot| boot.agent_sha256.clear(),
-            |boot| drop(boot.agent_sha256.insert("x;y".into(), "ab".repeat(32))),
-        ];
-        for (index, spoil) in bad.iter().enumerate() {
-            let mut boot = boot();
-            spoil(&mut boot);
-            assert!(
-                matches!(render(&boot, None), Err(Error::Unsafe(_))),
-                "case {index}"
-            );
-        }
-        assert_eq!(
-            text(Some("#cloud-config\n==aot-user-data==")),
-            Err(Error::Unsafe("a part has the MIME boundary in it"))
-        );
-    }
-}
+#[path = "user_data/tests.rs"]
+mod tests;

@@ -1,0 +1,426 @@
+//! Security groups: finds those that the file names, makes those that it wants, adds the rules that are missing. Called by
+//! `ground` and `preflight`; never removes a rule, and never changes a group whose action is `find`.
+//!
+//! A group is made with its tags in one call, so that a crash or a lost answer leaves one that the next try knows as ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{IpPermission, ResourceType, SecurityGroup, Tag, TagSpecification};
+
+use super::client::call;
+use super::error::{cut_off, invalid};
+use super::lookup;
+use super::rules::{self, Rule};
+use crate::model::file::{ClusterSpec, GroupAction, PoolSpec, SecurityGroupSpec};
+use crate::provider::{
+    Ask, ClusterRef, ErrorKind, Ground, ProviderError, SubnetGround, Thing, tags,
+};
+
+/// What EC2 says of a group that is there already.
+const GROUP_DUPLICATE: &str = "InvalidGroup.Duplicate";
+/// What EC2 says of a rule that is there already; none of the call's others is added then.
+const RULE_DUPLICATE: &str = "InvalidPermission.Duplicate";
+/// What EC2 says of a group that it does not know, or not yet.
+const GROUP_UNKNOWN: &str = "InvalidGroup.NotFound";
+
+/// VPC and name: no two groups share both.
+pub(super) type Place = (String, String);
+
+/// What is to be done about one wanted group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is not there, and may be made.
+    Make,
+    /// It is there.
+    Use {
+        /// Its id.
+        id: String,
+        /// It carries the cluster's tag.
+        ours: bool,
+    },
+    /// It can be neither; why.
+    Refuse(String),
+}
+
+/// What the file wants, beside what there is.
+pub(super) struct Survey<'a> {
+    /// Groups of `security_groups:`, in each VPC where they are needed.
+    wanted: BTreeMap<Place, (&'a SecurityGroupSpec, Decision)>,
+    /// Groups that are only named.
+    named: BTreeSet<Place>,
+    /// What EC2 shows of both.
+    shown: BTreeMap<Place, SecurityGroup>,
+}
+
+/// Tags of what is not a machine but made for the cluster, in the call that makes it.
+pub(super) fn our_tags(cluster: &ClusterRef, kind: ResourceType, name: &str) -> TagSpecification {
+    let pairs = [
+        (tags::NAME, name),
+        ("Cluster", cluster.name.as_str()),
+        (tags::CLUSTER_UUID, &cluster.uuid),
+    ];
+    let tags = pairs.map(|(key, value)| Tag::builder().key(key).value(value).build());
+    TagSpecification::builder()
+        .resource_type(kind)
+        .set_tags(Some(tags.into()))
+        .build()
+}
+
+/// VPCs where a pool's machines may go, as far as its subnets are known.
+pub(super) fn vpcs(pool: &PoolSpec, subnets: &BTreeMap<String, SubnetGround>) -> BTreeSet<String> {
+    let vpc = |text: &str| subnets.get(text).map(|subnet| subnet.vpc.clone());
+    if pool.machine.subnets.is_empty() {
+        return vpc("").into_iter().collect();
+    }
+    let texts = pool.machine.subnets.iter();
+    texts.filter_map(|text| vpc(text)).collect()
+}
+
+/// Where each wanted group is needed: in the VPCs of the pools that name it, and of the groups whose rules do; in those
+/// of all pools when none names it.
+fn wanted<'a>(
+    spec: &'a ClusterSpec,
+    subnets: &BTreeMap<String, SubnetGround>,
+) -> BTreeMap<Place, &'a SecurityGroupSpec> {
+    let mut wanted = BTreeMap::new();
+    for group in &spec.security_groups {
+        let names = |pool: &&PoolSpec| pool.machine.security_groups.contains(&group.name);
+        let mut users: Vec<&PoolSpec> = spec.pools.iter().filter(names).collect();
+        if users.is_empty() {
+            users = spec.pools.iter().collect();
+        }
+        for vpc in users.iter().flat_map(|pool| vpcs(pool, subnets)) {
+            wanted.insert((vpc, group.name.clone()), group);
+        }
+    }
+    loop {
+        let mut more = Vec::new();
+        for ((vpc, _), group) in &wanted {
+            for source in sources(group) {
+                let place = (vpc.clone(), source.to_owned());
+                let of_file = spec.security_groups.iter().find(|it| it.name == source);
+                if let Some(of_file) = of_file.filter(|_| !wanted.contains_key(&place)) {
+                    more.push((place, of_file));
+                }
+            }
+        }
+        if more.is_empty() {
+            return wanted;
+        }
+        wanted.extend(more);
+    }
+}
+
+/// Names of other groups in a group's rules.
+fn sources(group: &SecurityGroupSpec) -> impl Iterator<Item = &str> {
+    let texts = group
+        .allow_inbound
+        .iter()
+        .filter_map(|it| it.group.as_deref());
+    texts.filter(|text| !is_id(text))
+}
+
+/// Whether the file names a group by its id.
+pub(super) fn is_id(text: &str) -> bool {
+    text.starts_with("sg-")
+}
+
+/// What to do about a group; `uuid` is the cluster's, `None` before its first launch.
+pub(super) fn decide(
+    spec: &SecurityGroupSpec,
+    vpc: &str,
+    shown: Option<&SecurityGroup>,
+    uuid: Option<&str>,
+) -> Decision {
+    let name = &spec.name;
+    let Some(group) = shown else {
+        return match spec.action {
+            GroupAction::Create | GroupAction::FindOrCreate => Decision::Make,
+            GroupAction::Find => Decision::Refuse(format!(
+                "there is no security group {name:?} in {vpc}: make it, or let aot do so with action: find_or_create"
+            )),
+        };
+    };
+    let tag = |tag: &&Tag| tag.key() == Some(tags::CLUSTER_UUID);
+    let owner = group.tags().iter().find(tag).and_then(Tag::value);
+    let ours = uuid.is_some() && owner == uuid;
+    let id = group.group_id().unwrap_or_default().to_owned();
+    if spec.action == GroupAction::Create && !ours {
+        return Decision::Refuse(format!(
+            "security group {name:?} is in {vpc} already ({id}), and this cluster has not made it: take another name, or \
+             action: find_or_create"
+        ));
+    }
+    Decision::Use { id, ours }
+}
+
+impl<'a> Survey<'a> {
+    /// Looks at what there is: one listing, whatever the number of groups. Of the pools, those of `ask.missing` count
+    /// for groups that are only named; `ground` knows the subnets.
+    ///
+    /// # Errors
+    /// When EC2 can't be asked. What is wrong with the groups is in [`Survey::problems`].
+    pub async fn new(
+        client: &Client,
+        ask: &Ask<'a>,
+        ground: &Ground,
+    ) -> Result<Self, ProviderError> {
+        let wanted = wanted(ask.spec, &ground.subnets);
+        let mut named = BTreeSet::new();
+        for pool in super::ground::missing_pools(ask) {
+            for vpc in vpcs(pool, &ground.subnets) {
+                let names = pool.machine.security_groups.iter().filter(|it| !is_id(it));
+                named.extend(names.map(|name| (vpc.clone(), name.clone())));
+            }
+        }
+        for ((vpc, _), group) in &wanted {
+            named.extend(sources(group).map(|name| (vpc.clone(), name.to_owned())));
+        }
+        named.retain(|place| !wanted.contains_key(place));
+        let places = wanted.keys().chain(&named);
+        let (vpcs, names) = places.cloned().unzip();
+        let shown = lookup::groups(client, &vpcs, &names).await?;
+        let uuid = ask.cluster.map(|cluster| cluster.uuid.as_str());
+        let decided = wanted.into_iter().map(|(place, spec)| {
+            let decision = decide(spec, &place.0, shown.get(&place), uuid);
+            (place, (spec, decision))
+        });
+        Ok(Self {
+            wanted: decided.collect(),
+            named,
+            shown,
+        })
+    }
+
+    /// All that stands in the way.
+    pub fn problems(&self) -> Vec<ProviderError> {
+        let mut problems = Vec::new();
+        for (vpc, name) in self.named.iter().filter(|it| !self.shown.contains_key(*it)) {
+            problems.push(invalid(format!(
+                "there is no security group {name:?} in {vpc}: list it under security_groups to have it made"
+            )));
+        }
+        for (place, (spec, decision)) in &self.wanted {
+            if let Decision::Refuse(why) = decision {
+                problems.push(invalid(why.clone()));
+            }
+            if let Err(error) = self.rules(place, spec, &place.1, &BTreeMap::new()) {
+                problems.push(error);
+            }
+        }
+        problems
+    }
+
+    /// The wanted rules of a group; `ids` are those made since the look.
+    fn rules(
+        &self,
+        (vpc, name): &Place,
+        spec: &SecurityGroupSpec,
+        own: &str,
+        ids: &BTreeMap<Place, String>,
+    ) -> Result<Vec<Rule>, ProviderError> {
+        let id = |text: &str| {
+            let place = (vpc.clone(), text.to_owned());
+            let shown = self.shown.get(&place).and_then(SecurityGroup::group_id);
+            let known = ids.get(&place).map(String::as_str).or(shown);
+            // Of one that is still to be made, the name.
+            if text == name {
+                own
+            } else {
+                known.unwrap_or(text)
+            }
+            .to_owned()
+        };
+        rules::wanted(spec, own, id)
+            .map_err(|error| invalid(format!("security group {name:?}: {error}")))
+    }
+
+    /// What `ensure` would make and change.
+    pub fn things(&self) -> Vec<Thing> {
+        let mut things = Vec::new();
+        for (place, (spec, decision)) in &self.wanted {
+            let mut say = |action, kind, detail| {
+                let name = spec.name.clone();
+                things.push(Thing {
+                    action,
+                    kind,
+                    name,
+                    detail,
+                });
+            };
+            let vpc = &place.0;
+            match decision {
+                Decision::Make => say("create", "security-group", format!("in {vpc}")),
+                Decision::Use { id, ours } => {
+                    let whose = if *ours {
+                        "made by this cluster"
+                    } else {
+                        "found"
+                    };
+                    say("keep", "security-group", format!("{id} in {vpc}, {whose}"));
+                }
+                Decision::Refuse(why) => say("keep", "security-group", why.clone()),
+            }
+            let (own, have) = match (decision, self.shown.get(place)) {
+                (Decision::Use { id, .. }, Some(group)) => (id.as_str(), group.ip_permissions()),
+                _ => (spec.name.as_str(), &[][..]),
+            };
+            // What can't be read is among the problems.
+            let wanted = self
+                .rules(place, spec, own, &BTreeMap::new())
+                .unwrap_or_default();
+            for rule in rules::missing(&wanted, &rules::shown(have)) {
+                match decision {
+                    Decision::Make => say("create", "rule", rule.to_string()),
+                    Decision::Use { .. } if spec.action != GroupAction::Find => {
+                        say("change", "rule", format!("{rule} is added to {own}"));
+                    }
+                    Decision::Use { .. } => say(
+                        "keep",
+                        "rule",
+                        format!("{rule} is not in {own}, which is left alone (action: find)"),
+                    ),
+                    Decision::Refuse(_) => {}
+                }
+            }
+        }
+        things
+    }
+}
+
+/// Makes what is wanted and not there, adds missing rules, and notes the ids. Makes nothing when anything stands in the
+/// way.
+pub(super) async fn ensure(
+    client: &Client,
+    ask: &Ask<'_>,
+    ground: &mut Ground,
+) -> Result<(), ProviderError> {
+    let survey = Survey::new(client, ask, ground).await?;
+    let problems = survey.problems().into_iter().enumerate();
+    lookup::all(
+        problems
+            .map(|(at, error)| (at, Err::<(), _>(error)))
+            .collect(),
+    )?;
+    let mut have: BTreeMap<Place, (String, Vec<IpPermission>)> = BTreeMap::new();
+    for (place, group) in &survey.shown {
+        let id = group.group_id().unwrap_or_default().to_owned();
+        have.insert(place.clone(), (id, group.ip_permissions().to_vec()));
+    }
+    for (place, (spec, decision)) in &survey.wanted {
+        if *decision == Decision::Make {
+            let cluster = ask
+                .cluster
+                .ok_or_else(|| invalid("the cluster has no uuid yet"))?;
+            have.insert(place.clone(), make(client, cluster, &place.0, spec).await?);
+        }
+    }
+    let ids = have
+        .iter()
+        .map(|(place, (id, _))| (place.clone(), id.clone()))
+        .collect();
+    for (place, (spec, _)) in &survey.wanted {
+        if spec.action == GroupAction::Find {
+            continue;
+        }
+        let Some((id, permissions)) = have.get(place) else {
+            continue;
+        };
+        let wanted = survey.rules(place, spec, id, &ids)?;
+        let missing = rules::missing(&wanted, &rules::shown(permissions));
+        authorize(client, spec, id, &missing).await?;
+    }
+    let kept = ids
+        .into_iter()
+        .map(|((vpc, name), id)| (Ground::group_key(&name, &vpc), id));
+    ground.groups.extend(kept);
+    Ok(())
+}
+
+/// Makes a group, or takes the one that an earlier try has made; with the rules it has.
+async fn make(
+    client: &Client,
+    cluster: &ClusterRef,
+    vpc: &str,
+    spec: &SecurityGroupSpec,
+) -> Result<(String, Vec<IpPermission>), ProviderError> {
+    let request = client
+        .create_security_group()
+        .group_name(&spec.name)
+        .description(format!("Cluster {}, made by aot", cluster.name))
+        .vpc_id(vpc)
+        .tag_specifications(our_tags(cluster, ResourceType::SecurityGroup, &spec.name));
+    match call("CreateSecurityGroup", request.send()).await {
+        Ok(answer) => {
+            let id = answer.group_id().filter(|id| !id.is_empty());
+            let id = id.ok_or_else(|| cut_off("EC2 CreateSecurityGroup: the answer is cut off"))?;
+            tracing::info!(group = id, name = spec.name, vpc, "security group made");
+            Ok((id.to_owned(), Vec::new()))
+        }
+        Err(error) if error.code.as_deref() == Some(GROUP_DUPLICATE) => {
+            let (vpcs, names) = ([vpc.to_owned()].into(), [spec.name.clone()].into());
+            let mut shown = lookup::groups(client, &vpcs, &names).await?;
+            let shown = shown.remove(&(vpc.to_owned(), spec.name.clone()));
+            match decide(spec, vpc, shown.as_ref(), Some(&cluster.uuid)) {
+                Decision::Use { id, .. } => {
+                    let permissions = shown.and_then(|group| group.ip_permissions);
+                    Ok((id, permissions.unwrap_or_default()))
+                }
+                Decision::Refuse(why) => Err(invalid(why)),
+                Decision::Make => Err(cut_off(format!(
+                    "security group {:?} was made just now, and EC2 does not show it yet",
+                    spec.name
+                ))),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds rules in one call; one by one when some of them have come to be there.
+async fn authorize(
+    client: &Client,
+    spec: &SecurityGroupSpec,
+    id: &str,
+    missing: &[Rule],
+) -> Result<(), ProviderError> {
+    let add = |rules: &[Rule]| {
+        let request = client
+            .authorize_security_group_ingress()
+            .group_id(id)
+            .set_ip_permissions(Some(rules::permissions(rules)));
+        call("AuthorizeSecurityGroupIngress", request.send())
+    };
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let result = match add(missing).await {
+        Err(error) if error.code.as_deref() == Some(RULE_DUPLICATE) => {
+            let mut result = Ok(());
+            for rule in missing {
+                match add(std::slice::from_ref(rule)).await {
+                    Err(error) if error.code.as_deref() != Some(RULE_DUPLICATE) => {
+                        result = Err(error);
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            result
+        }
+        other => other.map(drop),
+    };
+    result.map_err(|mut error| {
+        error.message = format!("security group {:?} ({id}): {}", spec.name, error.message);
+        // Made a moment ago, and not known everywhere: the next try finds it.
+        if error.code.as_deref() == Some(GROUP_UNKNOWN) {
+            error.kind = ErrorKind::Unavailable;
+        }
+        error
+    })
+}
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;
