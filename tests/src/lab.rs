@@ -2,6 +2,7 @@
 //! left. For the `ec2_*` tests. Never looks inside the product: that is `master`'s, and only through the command line.
 
 pub mod account;
+pub mod dice;
 pub mod master;
 pub mod story;
 pub mod web;
@@ -115,12 +116,8 @@ impl Lab {
         Self::start_with(&[])
     }
 
-    /// The API alone: nothing boots, so no agent ever calls home.
-    pub fn without_machines() -> Option<Self> {
-        Self::start_with(&["--no-machines"])
-    }
-
-    fn start_with(options: &[&str]) -> Option<Self> {
+    /// The same with options of `lab.py up`, such as `--no-machines`.
+    pub fn start_with(options: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: the EC2 lab needs root");
             return None;
@@ -161,10 +158,17 @@ impl Lab {
         self.info("ami")
     }
 
-    /// A text of what `up` prints: `vpc`, `subnet`, ...
+    /// A text of what `lab.py up` prints: `vpc`, `subnet`, ...
     pub fn info(&self, name: &str) -> &str {
         let text = self.info[name].as_str();
-        text.unwrap_or_else(|| panic!("up says no {name}"))
+        text.unwrap_or_else(|| panic!("the lab says no {name}"))
+    }
+
+    /// A subnet of the default VPC: that of a zone (`us-east-1a`), or `private_subnet`, `small_subnet`.
+    pub fn subnet(&self, of: &str) -> &str {
+        let found = self.info["subnets"][of].as_str();
+        let found = found.or_else(|| self.info[of].as_str());
+        found.unwrap_or_else(|| panic!("the lab has no subnet {of}"))
     }
 
     fn lab_py(&self) -> Command {
@@ -178,13 +182,19 @@ impl Lab {
 
     /// `program` in the lab's network with the AWS variables set. It ends with the thread that starts it.
     pub fn inside(&self, program: &Path) -> Command {
+        self.run_as(&[], program)
+    }
+
+    fn run_as(&self, who: &[&str], program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "python3"])
             .arg(script())
             .arg("--state")
             .arg(self.dir.path().join("lab"))
-            .args(["run", "--"])
+            .arg("run")
+            .args(who)
+            .arg("--")
             .arg(program);
         command
     }
@@ -214,7 +224,16 @@ impl Lab {
     /// What the API has of a cluster.
     #[track_caller]
     pub fn cloud(&self, cluster: &str) -> Cloud {
-        serde_json::from_value(self.python(CLOUD, &[cluster])).expect("it prints what is read")
+        serde_json::from_value(self.python(CLOUD, &[cluster])).expect("has the shape of a Cloud")
+    }
+
+    /// A Python script with boto3, as one who may all: the JSON document that it prints.
+    #[track_caller]
+    pub fn python(&self, script: &str, words: &[&str]) -> Value {
+        let mut command = self.run_as(&["--admin"], Path::new(self.info("python")));
+        command.args(["-c", script]).args(words);
+        let asked = Running::start(command).finish(VERB);
+        serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
     }
 
     /// Every machine that ever was.
@@ -231,20 +250,25 @@ impl Lab {
     /// How many calls of `action` the API has answered; of all actions when it is empty. A dry run is no call: EC2 answers
     /// it with HTTP status 412.
     pub fn calls(&self, action: &str) -> usize {
-        self.count(|call| (action.is_empty() || call["action"] == action) && call["status"] != 412)
+        let log = self.api_log().into_iter();
+        log.filter(|call| action.is_empty() || call["action"] == action)
+            .filter(|call| call["status"] != 412)
+            .count()
     }
 
-    /// How many calls of `action` worked.
+    /// How many calls of `action` have worked.
     pub fn made(&self, action: &str) -> usize {
-        self.count(|call| call["action"] == action && call["status"] == 200)
+        let log = self.api_log().into_iter();
+        log.filter(|call| call["action"] == action && call["status"] == 200)
+            .count()
     }
 
-    fn count(&self, wanted: impl Fn(&Value) -> bool) -> usize {
+    /// Every call that the API has answered, as `lab.py api-log` tells it.
+    #[track_caller]
+    pub fn api_log(&self) -> Vec<Value> {
         let log = self.verb(&["api-log"]);
-        let calls = log
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON of api-log"));
-        calls.filter(|call| wanted(call)).count()
+        let parse = |line| serde_json::from_str(line).expect("JSON of api-log");
+        log.lines().map(parse).collect()
     }
 
     /// Ends it, and shows that nothing is left: no process, mount, loop device or file.

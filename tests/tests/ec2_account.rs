@@ -19,7 +19,7 @@ const BY_HAND: &str =
 
 #[test]
 fn calls_are_shown_and_orphans_found() {
-    let Some(lab) = Lab::without_machines() else {
+    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
         return;
     };
     let master = Master::start(&lab, "account", 7440);
@@ -71,7 +71,7 @@ fn calls_are_shown_and_orphans_found() {
     story.same(master.run(&["orphans"]).code, Some(0), "all is known");
 
     story.step("a machine with our tag that is none of ours");
-    let uuid = lab.uuid("account");
+    let uuid = lab.cloud("account").instances[0].tags["aot:cluster-uuid"].clone();
     let stray = made(&lab, "account", &uuid);
     let foreign = made(&lab, "other", "00000000-0000-0000-0000-0000000000ff");
     let (code, found) = master.json(&["orphans"]);

@@ -89,7 +89,6 @@ fn groups_addresses_and_places_are_made_kept_and_taken_away() {
     master.launched(&small, 0);
     let group = groups_are_right(&mut story, &lab, &theirs);
     let address = address_is_right(&mut story, &lab, &master);
-    let uuid = lab.uuid("net");
 
     story.step("a rule more: plan shows it, launch adds it");
     a_rule_more(&mut story, &lab, &master, &dir);
@@ -128,7 +127,7 @@ fn groups_addresses_and_places_are_made_kept_and_taken_away() {
         "it does not touch what was found",
         &done,
     );
-    let left = lab.left(&uuid);
+    let left = lab.account("net");
     story.check(left.is_empty(), "nothing with our tag is left", &left);
     let groups = lab.ec2(GROUPS, &[]);
     story.check(groups.get("net").is_none(), "our group is gone", &groups);

@@ -49,7 +49,7 @@ const SAID: [&str; 14] = [
 
 #[test]
 fn all_mistakes_are_found_at_once_and_before_anything_is_made() {
-    let Some(lab) = Lab::without_machines() else {
+    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
         return;
     };
     let mut story = Story::default();
