@@ -22,9 +22,10 @@ def error_page(code, message, json_protocol=False):
 
 
 def matches(when, form, zone_of):
-    """Whether a call's parameters are as a rule wants them. `type`, `subnet` and `zone` look wherever EC2 takes those."""
+    """Whether a call's parameters are as a rule wants them. `type`, `subnet` and `zone` look wherever EC2 takes those;
+    `dry` is yes or no."""
     subnets = {value for key, value in form.items() if re.fullmatch(r"(NetworkInterface\.\d+\.)?SubnetId", key)}
-    places = {"type": {form.get("InstanceType")}, "subnet": subnets,
+    places = {"type": {form.get("InstanceType")}, "subnet": subnets, "dry": {"yes" if form.get("DryRun") == "true" else "no"},
               "zone": {form.get("Placement.AvailabilityZone"), *map(zone_of, subnets)}}
     return all(value in places.get(key, {form.get(key)}) for key, value in when.items())
 

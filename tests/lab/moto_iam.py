@@ -206,3 +206,5 @@ def plain_policy(policy):
 
 
 access_control.IAMRequest.check_action_permitted = check_action_permitted
+# moto signs its own rendering of the form again, which differs from what came as soon as there is a blank in it.
+access_control.IAMRequest.check_signature = lambda self: None

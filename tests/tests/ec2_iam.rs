@@ -45,7 +45,7 @@ fn the_packaged_policy_is_enough_and_is_enforced() {
 
     story.step("stop, start, terminate");
     for (verb, state) in [("stop", "stopped"), ("start", "running")] {
-        let done = master.run(&[verb, "solo", "--yes"]);
+        let done = master.run(&[verb, "solo"]);
         story.same(done.code, Some(0), &done.shown());
         let is = || {
             all()
