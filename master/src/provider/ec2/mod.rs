@@ -8,6 +8,8 @@ mod client;
 mod convert;
 mod discovery;
 mod error;
+#[cfg(test)]
+mod fake;
 mod ground;
 mod groups;
 mod image;
