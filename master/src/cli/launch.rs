@@ -13,7 +13,8 @@ use super::error::{Error, Exit};
 use super::follow::{Followed, ctrl_c, follow};
 use super::{CliEnv, Ctx};
 use crate::view::{
-    closing_table, count_words, fields_of, plan_json, plan_lines, plan_words, problem_lines,
+    closing_table, count_words, explanations, fields_of, plan_json, plan_lines, plan_words,
+    problem_lines,
 };
 
 /// A cluster's file as it is sent: its absolute path and its text.
@@ -236,6 +237,12 @@ fn close(ctx: &mut Ctx<'_>, followed: &Followed) -> Result<Exit, Error> {
         return Ok(exit);
     }
     ctx.print(&closing_table_of(ctx, followed))?;
+    let rows = followed.board.rows().iter();
+    let told = rows.map(|row| (&*row.name, &*row.phase, &*row.explanation));
+    let why = explanations(told, ctx.style());
+    if !why.is_empty() {
+        ctx.print(&why)?;
+    }
     let fields = fields_of(last);
     let summary = fields
         .get("summary")

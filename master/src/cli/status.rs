@@ -7,7 +7,7 @@ use super::Ctx;
 use super::args::ListArgs;
 use super::connect::{ASK_PROVIDER, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
-use crate::view::{Columns, instance_json, instances_table, places, stages_json};
+use crate::view::{Columns, explanations, instance_json, instances_table, places, stages_json};
 
 /// Asks for the state of instances; `live` makes the master ask its provider first.
 pub async fn ask(
@@ -59,6 +59,13 @@ pub async fn status(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
             .collect();
         if !members.is_empty() {
             ctx.print(&instances_table(&members, columns, ctx.style()))?;
+            let told = members
+                .iter()
+                .map(|view| (&*view.name, &*view.phase, &*view.explanation));
+            let why = explanations(told, ctx.style());
+            if !why.is_empty() {
+                ctx.print(&why)?;
+            }
         }
     }
     Ok(Exit::Well)

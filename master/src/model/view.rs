@@ -115,6 +115,8 @@ fn properties(instance: &Instance) -> Value {
         "user": instance.user,
         "hostname": instance.hostname,
         "attempt": instance.attempt,
+        "note": instance.note,
+        "explanation": instance.explanation,
         "tags": machine.map(|machine| machine.tags.clone()),
         "volumes": machine.map(|machine| {
             machine.volumes.iter().map(|it| (it.device.clone(), it.id.clone().into())).collect::<serde_json::Map<_, _>>()

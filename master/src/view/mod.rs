@@ -35,7 +35,9 @@ pub use orphans::{orphan_json, orphans_table};
 pub use plain::Plain;
 pub use plan::{plan_json, plan_lines, plan_words, problem_lines};
 pub use style::Style;
-pub use table::{Columns, agents_table, closing_table, instances_table, jobs_table, receipt_line};
+pub use table::{
+    Columns, agents_table, closing_table, explanations, instances_table, jobs_table, receipt_line,
+};
 pub use words::{clock, count_words, fields_of, places, seconds};
 
 /// The process's three streams, or a test's.

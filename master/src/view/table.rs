@@ -77,6 +77,20 @@ pub fn closing_table(board: &Board, style: Style) -> String {
     text(&table)
 }
 
+/// Why silent machines may be silent, for below a table: (name, phase, what the provider knows of it), lines indented.
+pub fn explanations<'a>(
+    instances: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+    style: Style,
+) -> String {
+    let block = |(name, _, text): (&str, &str, &str)| {
+        let lines = text.lines().map(|line| style.dim(&format!("  {line}")));
+        format!("{name}:\n{}", lines.collect::<Vec<_>>().join("\n"))
+    };
+    let told = |(_, phase, text): &(&str, &str, &str)| *phase == "failed" && !text.is_empty();
+    let blocks: Vec<String> = instances.filter(told).map(block).collect();
+    blocks.join("\n")
+}
+
 /// Which columns `list` and `status` show besides the instance, its pool, phase and state.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Columns {

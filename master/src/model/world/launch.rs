@@ -96,6 +96,7 @@ impl World {
         let cluster = self.clusters.entry(name.clone()).or_insert_with(fresh);
         cluster.spec = ask.spec.clone();
         cluster.file.clone_from(&ask.file);
+        cluster.ground.forget_lookups();
         for instance in cluster.instances.values_mut() {
             instance.wanted = false;
         }

@@ -108,8 +108,11 @@ impl World {
             instance.happen(Happened::Deadline);
             instance.explanation = text.unwrap_or_default();
             instance.note.clone_from(&note);
-            let whole = format!("{note}\n{}", instance.explanation);
-            self.tell(at, "instance-failed", whole.trim_end());
+            let explanation = instance.explanation.clone();
+            let event = self
+                .about(at, "instance-failed", note)
+                .with("explanation", explanation);
+            self.do_later(Effect::Event(Box::new(event)));
             if self.may_replace(at) {
                 again.push(at.instance.clone());
             }

@@ -212,6 +212,14 @@ impl<'a> Survey<'a> {
         problems
     }
 
+    /// Ids of those that are there.
+    pub fn ids(&self) -> BTreeMap<Place, String> {
+        let id = |(place, group): (&Place, &SecurityGroup)| {
+            Some((place.clone(), group.group_id()?.to_owned()))
+        };
+        self.shown.iter().filter_map(id).collect()
+    }
+
     /// The wanted rules of a group; `ids` are those made since the look.
     fn rules(
         &self,

@@ -16,6 +16,7 @@ mod image;
 mod images;
 mod lookup;
 mod placement;
+mod preflight;
 mod request;
 mod resolve;
 mod rules;
@@ -32,8 +33,8 @@ use futures::future::BoxFuture;
 use self::client::{Clients, call};
 use self::error::{cut_off, invalid};
 use super::{
-    Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, Ground, LaunchSpec, Leftovers, Lifecycle,
-    Machine, MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
+    Ask, ClientToken, ClusterRef, ElasticIp, Ground, LaunchSpec, Leftovers, Lifecycle, Machine,
+    MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
 };
 use crate::model::file::ProviderKind;
 use crate::provider::calls::Calls;
@@ -234,60 +235,6 @@ impl Ec2Provider {
         }
         Ok(receipts)
     }
-
-    async fn problems(&self, ask: &Ask<'_>) -> Vec<Problem> {
-        let cluster = ask.spec;
-        let mut problems = self.clients.problems(cluster.region.as_deref()).await;
-        for pool in &cluster.pools {
-            let mut say = |message: String, hint: &str| {
-                problems.push(Problem {
-                    message: format!("{:?}: {message}", pool.label()),
-                    hint: hint.into(),
-                });
-            };
-            match pool.machine.ami.as_deref().map(image::parse) {
-                None => say("no image is named".into(), "set `ami`"),
-                Some(Err(error)) => say(error.message, "see the key `ami` in the documentation"),
-                Some(Ok(_)) => {}
-            }
-            if pool.machine.types.is_empty() {
-                say("no instance type is named".into(), "set `ec2_size`");
-            }
-            let boot = BootSpec {
-                user_part: ask.user_parts.get(pool.label()).cloned(),
-                ..longest_boot()
-            };
-            let token = ask.known.discovery_token.as_deref();
-            let token = token.or(Some(user_data::SAMPLE_TOKEN));
-            if let Err(error) =
-                user_data::for_batch(&boot, cluster.name.as_str(), &pool.members, token)
-            {
-                let hint = "change the file that `cloud_config` names";
-                say(error.to_string(), hint);
-            }
-        }
-        problems
-    }
-}
-
-/// A stand-in of about the size of a real one, to know beforehand whether all will fit.
-fn longest_boot() -> BootSpec {
-    let hash = "0".repeat(64);
-    BootSpec {
-        master: vec!["255.255.255.255:65535".into(); 2],
-        ca_pem: format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            "A".repeat(800)
-        ),
-        join_token: hash.clone(),
-        agent_sha256: [
-            ("aarch64".to_owned(), hash.clone()),
-            ("x86_64".to_owned(), hash),
-        ]
-        .into(),
-        agent_path: std::path::PathBuf::new(),
-        user_part: None,
-    }
 }
 
 /// The SDK sends what a builder holds; this moves a checked request into one.
@@ -328,7 +275,7 @@ impl Provider for Ec2Provider {
     }
 
     fn preflight<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Vec<Problem>> {
-        Box::pin(self.problems(ask))
+        Box::pin(preflight::problems(&self.clients, ask))
     }
 
     fn outline<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Vec<Thing>, ProviderError>> {

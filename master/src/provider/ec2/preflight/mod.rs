@@ -1,0 +1,331 @@
+//! What stands in the way of a launch, all of it, before anything is paid for. Called by the provider for `plan` and
+//! `launch`; makes nothing, changes nothing, and asks EC2 in calls that don't grow with the number of machines.
+//!
+//! A call that failed is told as such: nothing is called missing that could not be looked at.
+
+mod pools;
+mod reach;
+mod report;
+mod survey;
+mod trial;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::Client;
+use futures::StreamExt as _;
+use futures::stream;
+
+use self::pools::{Choice, Pool};
+use self::report::{Report, is_forbidden};
+use self::survey::{Questions, Second, Survey};
+use self::trial::Setting;
+use super::client::{Clients, call};
+use super::groups::is_id;
+use super::images::Finder;
+use super::resolve::resolve;
+use super::user_data;
+use crate::provider::{Ask, BootSpec, ErrorKind, Ground, LaunchSpec, Problem, ProviderError};
+
+/// Dry runs under way at once.
+const TRIALS: usize = 8;
+
+/// Everything that can be known to make the launch fail. Only pools of `ask.missing` are looked at.
+pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
+    let mut report = Report::default();
+    let pools = wanted(ask);
+    let mut sizes = BTreeMap::new();
+    for pool in &pools {
+        pools::plain(&mut report, *pool);
+        sizes.insert(pool.label(), user_data_bytes(&mut report, ask, *pool));
+    }
+    let region = ask.spec.region.as_deref();
+    let mut unset = clients.problems(region).await;
+    let anything = !pools.is_empty() || !ask.spec.security_groups.is_empty();
+    if unset.is_empty() && anything {
+        match (clients.client(region).await, clients.ssm(region).await) {
+            (Ok((ec2, region)), Ok(ssm)) => {
+                let finder = Finder {
+                    ec2: &ec2,
+                    ssm: &ssm,
+                };
+                examine(&finder, &region, ask, &sizes, &mut report).await;
+            }
+            (Err(error), _) | (_, Err(error)) => report.failed("anything", "", &error),
+        }
+    }
+    unset.extend(report.finish());
+    unset
+}
+
+/// The pools that need machines.
+fn wanted<'a>(ask: &Ask<'a>) -> Vec<Pool<'a>> {
+    let count = |label: &str| ask.missing.get(label).copied().unwrap_or(0);
+    let all = ask.spec.pools.iter().map(|spec| Pool {
+        spec,
+        count: count(spec.label()).min(spec.members.len()),
+    });
+    all.filter(|pool| pool.count > 0).collect()
+}
+
+/// Size of the pool's user-data; 0 when there is none, which is told.
+fn user_data_bytes(report: &mut Report, ask: &Ask<'_>, pool: Pool<'_>) -> usize {
+    let boot = boot(ask, ask.user_parts.get(pool.label()).cloned());
+    let token = ask
+        .known
+        .discovery_token
+        .as_deref()
+        .or(Some(user_data::SAMPLE_TOKEN));
+    match user_data::for_batch(&boot, ask.spec.name.as_str(), &pool.spec.members, token) {
+        Ok(data) => data.len(),
+        Err(error) => {
+            report.say(
+                pool.label(),
+                error.to_string(),
+                "change the file that `cloud_config` names",
+            );
+            0
+        }
+    }
+}
+
+/// A stand-in of about the size of a real one, to know beforehand whether all will fit.
+fn boot(ask: &Ask<'_>, user_part: Option<String>) -> BootSpec {
+    let hash = "0".repeat(64);
+    let longest = || vec!["255.255.255.255:65535".to_owned(); 2];
+    BootSpec {
+        master: if ask.advertise.is_empty() {
+            longest()
+        } else {
+            ask.advertise.to_vec()
+        },
+        ca_pem: format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            "A".repeat(800)
+        ),
+        join_token: hash.clone(),
+        agent_sha256: [
+            ("aarch64".to_owned(), hash.clone()),
+            ("x86_64".to_owned(), hash),
+        ]
+        .into(),
+        agent_path: std::path::PathBuf::new(),
+        user_part,
+    }
+}
+
+/// All that needs calls: the region and the credentials first, and nothing more when those are wrong.
+async fn examine(
+    finder: &Finder<'_>,
+    region: &str,
+    ask: &Ask<'_>,
+    sizes: &BTreeMap<&str, usize>,
+    report: &mut Report,
+) {
+    if !is_open(finder.ec2, region, report).await {
+        return;
+    }
+    let pools = wanted(ask);
+    let survey = survey::ask(finder.ec2, &questions(ask, &pools), report).await;
+    let mut ground = survey::ground(ask.known, &survey);
+    let second = survey::ask_again(finder, ask, &ground, report).await;
+    let mut chosen = Vec::new();
+    for pool in &pools {
+        pools::first(report, *pool, &survey, region);
+        pools::image_fits(report, *pool, &survey, &second, region);
+        pools::reaches(report, *pool, &survey, ask.advertise);
+        let choices = pools::choices(report, *pool, &survey);
+        chosen.extend(
+            choices
+                .first()
+                .map(|choice| (*pool, choice.clone(), choices.len() == 1)),
+        );
+    }
+    pools::room(report, &pools, &survey);
+    groups(report, &pools, &survey, &second);
+    complete(&mut ground, &second);
+    let setting = Setting {
+        ask,
+        ground: &ground,
+        keys: survey.keys.as_ref(),
+        snapshots: survey.snapshots.as_ref(),
+        placement: survey.placement.as_ref(),
+        group_ids: survey.group_ids.as_ref(),
+    };
+    try_all(finder.ec2, &trials(&setting, chosen, sizes), report).await;
+}
+
+/// Whether calls of these credentials are answered in this region; says so when not.
+async fn is_open(ec2: &Client, region: &str, report: &mut Report) -> bool {
+    let answer = call(
+        "DescribeAvailabilityZones",
+        ec2.describe_availability_zones().send(),
+    )
+    .await;
+    match answer {
+        Ok(answer) if answer.availability_zones().is_empty() => {
+            report.say_all(
+                format!("EC2 has no region {region:?}"),
+                "correct `region`, or AWS_REGION",
+            );
+            false
+        }
+        Ok(_) => true,
+        // The credentials are good; what else they may not do is told beside it.
+        Err(error) if is_forbidden(&error) => {
+            report.failed("", "ec2:DescribeAvailabilityZones", &error);
+            true
+        }
+        Err(error) => {
+            closed(report, region, &error);
+            false
+        }
+    }
+}
+
+fn closed(report: &mut Report, region: &str, error: &ProviderError) {
+    match error.kind {
+        ErrorKind::Denied => report.say_all(
+            format!("EC2 does not take the AWS credentials in {region}: {}", error.message),
+            "renew them (see AWS_PROFILE), check this machine's clock, and see that the region is enabled for the account",
+        ),
+        ErrorKind::Throttled => report.failed("the region", "", error),
+        _ => report.say_all(
+            format!("EC2 does not answer in {region}: {}", error.message),
+            "correct `region` (or AWS_REGION) if there is none of that name; check the network and AWS_ENDPOINT_URL",
+        ),
+    }
+}
+
+/// What is to be asked about these pools, and about wanted groups, which may be made where any pool is.
+fn questions(ask: &Ask<'_>, pools: &[Pool<'_>]) -> Questions {
+    let mut questions = Questions::default();
+    let known = |text: &str| {
+        let known = ask.known.subnets.get(text).map(|subnet| subnet.id.as_str());
+        known.filter(|id| !id.is_empty()).unwrap_or(text).to_owned()
+    };
+    let mut subnets: BTreeSet<&str> = pools.iter().flat_map(|pool| pool.subnets()).collect();
+    if !ask.spec.security_groups.is_empty() {
+        subnets.extend(ask.spec.pools.iter().flat_map(pools::subnets));
+    }
+    questions.subnets = subnets
+        .into_iter()
+        .map(|text| (text.to_owned(), known(text)))
+        .collect();
+    for machine in pools.iter().map(|pool| &pool.spec.machine) {
+        questions.types.extend(machine.types.iter().cloned());
+        questions.keys.extend(machine.ssh_key.iter().cloned());
+        questions
+            .placement
+            .extend(machine.placement_group.iter().cloned());
+        let snapshots = machine
+            .volumes
+            .iter()
+            .filter_map(|volume| volume.snapshot.clone());
+        questions.snapshots.extend(snapshots);
+        let ids = machine.security_groups.iter().filter(|name| is_id(name));
+        questions.group_ids.extend(ids.cloned());
+    }
+    questions
+}
+
+/// Security groups that are not there, or must not be.
+fn groups(report: &mut Report, pools: &[Pool<'_>], survey: &Survey, second: &Second) {
+    if let Some(there) = &survey.group_ids {
+        for pool in pools {
+            let ids = pool
+                .spec
+                .machine
+                .security_groups
+                .iter()
+                .filter(|name| is_id(name));
+            for id in ids.filter(|id| !there.contains(*id)) {
+                report.say(
+                    pool.label(),
+                    format!("there is no security group {id} in this region"),
+                    "correct `security_groups`",
+                );
+            }
+        }
+    }
+    for error in second.groups.iter().flat_map(|(problems, _)| problems) {
+        report.say_all(
+            error.message.clone(),
+            "see the keys `security_groups` of the file and of its pools",
+        );
+    }
+}
+
+/// The second round's answers beside those of the first.
+fn complete(ground: &mut Ground, second: &Second) {
+    for ((text, arch), id) in second.images.iter().flatten() {
+        if let Ok(id) = id {
+            ground
+                .images
+                .insert(Ground::image_key(text, arch), id.clone());
+        }
+    }
+    for ((vpc, name), id) in second.groups.iter().flat_map(|(_, ids)| ids) {
+        ground
+            .groups
+            .insert(Ground::group_key(name, vpc), id.clone());
+    }
+}
+
+/// One dry run, for all pools that would make the same call.
+struct Trial<'p> {
+    pools: Vec<Pool<'p>>,
+    choice: Choice,
+    /// There is no other type or subnet to try.
+    only: bool,
+    spec: LaunchSpec,
+    user_data_bytes: usize,
+}
+
+/// Dry runs of the pools that have a type, a place and an image; what is not known yet has been told.
+fn trials<'p>(
+    setting: &Setting<'_>,
+    chosen: Vec<(Pool<'p>, Choice, bool)>,
+    sizes: &BTreeMap<&str, usize>,
+) -> Vec<Trial<'p>> {
+    let mut trials: Vec<Trial<'p>> = Vec::new();
+    for (pool, choice, only) in chosen {
+        let same = |trial: &&mut Trial<'_>| {
+            let first = trial.pools[0];
+            trial.choice == choice
+                && first.count == pool.count
+                && first.spec.machine == pool.spec.machine
+        };
+        if let Some(trial) = trials.iter_mut().find(same) {
+            trial.pools.push(pool);
+            continue;
+        }
+        let spec = trial::batch(setting, pool, &choice);
+        if resolve(&spec).is_ok() {
+            trials.push(Trial {
+                pools: vec![pool],
+                choice,
+                only,
+                spec,
+                user_data_bytes: sizes.get(pool.label()).copied().unwrap_or(0),
+            });
+        }
+    }
+    trials
+}
+
+async fn try_all(ec2: &Client, trials: &[Trial<'_>], report: &mut Report) {
+    let run =
+        |trial: &Trial<'_>| trial::run(ec2.clone(), trial.spec.clone(), trial.user_data_bytes);
+    let calls: Vec<_> = trials.iter().map(run).collect();
+    let answers: Vec<_> = stream::iter(calls).buffered(TRIALS).collect().await;
+    for (trial, error) in trials.iter().zip(answers) {
+        for pool in &trial.pools {
+            trial::tell(report, *pool, &trial.choice, &error, trial.only);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
