@@ -11,6 +11,7 @@ use crate::provider::{ClusterRef, ErrorKind, Leftovers, TypeGround};
 
 pub struct Case {
     pub fake: Fake,
+    clients: (Client, aws_sdk_ssm::Client),
     pub spec: ClusterSpec,
     pub cluster: ClusterRef,
     pub missing: BTreeMap<String, usize>,
@@ -122,6 +123,7 @@ pub fn case() -> Case {
         });
     });
     Case {
+        clients: fake.clients(),
         fake,
         spec: ClusterSpec {
             name: "p-1".parse().unwrap(),
@@ -163,21 +165,12 @@ impl Case {
     }
 
     pub async fn prepare(&self) -> Result<Ground, ProviderError> {
-        let (ec2, ssm) = self.fake.clients();
-        prepare_with(
-            &Finder {
-                ec2: &ec2,
-                ssm: &ssm,
-            },
-            &self.ask(),
-        )
-        .await
+        let (ec2, ssm) = &self.clients;
+        prepare_with(&Finder { ec2, ssm }, &self.ask()).await
     }
 
     pub async fn outline(&self) -> Vec<Thing> {
-        outline_with(&self.fake.clients().0, &self.ask())
-            .await
-            .unwrap()
+        outline_with(&self.clients.0, &self.ask()).await.unwrap()
     }
 }
 

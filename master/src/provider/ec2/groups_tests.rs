@@ -1,7 +1,9 @@
 //! What becomes of groups that are there, or come to be there in between.
 
+use super::ensure::{GROUP_UNKNOWN, RULE_DUPLICATE};
 use super::*;
 use crate::model::file::InboundRule;
+use crate::provider::ErrorKind;
 use crate::provider::ec2::fake::{Fault, Group};
 use crate::provider::ec2::ground::tests::{Case, case, group};
 
