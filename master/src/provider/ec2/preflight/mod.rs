@@ -33,15 +33,10 @@ const TRIALS: usize = 8;
 /// Everything that can be known to make the launch fail. Only pools of `ask.missing` are looked at.
 pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
     let mut report = Report::default();
-    let pools = wanted(ask);
-    let mut sizes = BTreeMap::new();
-    for pool in &pools {
-        pools::plain(&mut report, *pool);
-        sizes.insert(pool.label(), user_data_bytes(&mut report, ask, *pool));
-    }
+    let sizes = look_at_file(&mut report, ask);
     let region = ask.spec.region.as_deref();
     let mut unset = clients.problems(region).await;
-    let anything = !pools.is_empty() || !ask.spec.security_groups.is_empty();
+    let anything = !sizes.is_empty() || !ask.spec.security_groups.is_empty();
     if unset.is_empty() && anything {
         match (clients.client(region).await, clients.ssm(region).await) {
             (Ok((ec2, region)), Ok(ssm)) => {
@@ -56,6 +51,16 @@ pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
     }
     unset.extend(report.finish());
     unset
+}
+
+/// What needs no call; the sizes of user-data, by pool label.
+fn look_at_file<'a>(report: &mut Report, ask: &Ask<'a>) -> BTreeMap<&'a str, usize> {
+    let mut sizes = BTreeMap::new();
+    for pool in wanted(ask) {
+        pools::plain(report, pool);
+        sizes.insert(pool.label(), user_data_bytes(report, ask, pool));
+    }
+    sizes
 }
 
 /// The pools that need machines.
@@ -132,14 +137,14 @@ async fn examine(
     let mut chosen = Vec::new();
     for pool in &pools {
         pools::first(report, *pool, &survey, region);
-        pools::image_fits(report, *pool, &survey, &second, region);
+        let fitting = pools::fitting(report, *pool, &survey, &second, region);
         pools::reaches(report, *pool, &survey, ask.advertise);
         let choices = pools::choices(report, *pool, &survey);
-        chosen.extend(
-            choices
-                .first()
-                .map(|choice| (*pool, choice.clone(), choices.len() == 1)),
-        );
+        let mut usable = choices
+            .iter()
+            .filter(|it| fitting.contains(it.kind.as_str()));
+        let choice = usable.next().cloned();
+        chosen.extend(choice.map(|choice| (*pool, choice, usable.next().is_none())));
     }
     pools::room(report, &pools, &survey);
     groups(report, &pools, &survey, &second);
