@@ -3,32 +3,28 @@
 //!
 //! A call that failed is told as such: nothing is called missing that could not be looked at.
 
+mod listing;
 mod pools;
 mod reach;
 mod report;
 mod survey;
 mod trial;
+mod trials;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::Client;
-use futures::StreamExt as _;
-use futures::stream;
 
-use self::pools::{Choice, Pool};
+use self::pools::Pool;
 use self::report::{Report, is_forbidden};
 use self::survey::{Questions, Second, Survey};
 use self::trial::Setting;
 use super::client::{Clients, call};
 use super::groups::is_id;
 use super::images::Finder;
-use super::resolve::resolve;
 use super::user_data;
-use crate::provider::{Ask, BootSpec, ErrorKind, Ground, LaunchSpec, Problem, ProviderError};
-
-/// Dry runs under way at once.
-const TRIALS: usize = 8;
+use crate::provider::{Ask, BootSpec, ErrorKind, Ground, Problem, ProviderError};
 
 /// Everything that can be known to make the launch fail. Only pools of `ask.missing` are looked at.
 pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
@@ -157,7 +153,7 @@ async fn examine(
         placement: survey.placement.as_ref(),
         group_ids: survey.group_ids.as_ref(),
     };
-    try_all(finder.ec2, &trials(&setting, chosen, sizes), report).await;
+    trials::run_all(finder.ec2, &setting, chosen, sizes, report).await;
 }
 
 /// Whether calls of these credentials are answered in this region; says so when not.
@@ -274,60 +270,6 @@ fn complete(ground: &mut Ground, second: &Second) {
         ground
             .groups
             .insert(Ground::group_key(name, vpc), id.clone());
-    }
-}
-
-/// One dry run, for all pools that would make the same call.
-struct Trial<'p> {
-    pools: Vec<Pool<'p>>,
-    choice: Choice,
-    /// There is no other type or subnet to try.
-    only: bool,
-    spec: LaunchSpec,
-    user_data_bytes: usize,
-}
-
-/// Dry runs of the pools that have a type, a place and an image; what is not known yet has been told.
-fn trials<'p>(
-    setting: &Setting<'_>,
-    chosen: Vec<(Pool<'p>, Choice, bool)>,
-    sizes: &BTreeMap<&str, usize>,
-) -> Vec<Trial<'p>> {
-    let mut trials: Vec<Trial<'p>> = Vec::new();
-    for (pool, choice, only) in chosen {
-        let same = |trial: &&mut Trial<'_>| {
-            let first = trial.pools[0];
-            trial.choice == choice
-                && first.count == pool.count
-                && first.spec.machine == pool.spec.machine
-        };
-        if let Some(trial) = trials.iter_mut().find(same) {
-            trial.pools.push(pool);
-            continue;
-        }
-        let spec = trial::batch(setting, pool, &choice);
-        if resolve(&spec).is_ok() {
-            trials.push(Trial {
-                pools: vec![pool],
-                choice,
-                only,
-                spec,
-                user_data_bytes: sizes.get(pool.label()).copied().unwrap_or(0),
-            });
-        }
-    }
-    trials
-}
-
-async fn try_all(ec2: &Client, trials: &[Trial<'_>], report: &mut Report) {
-    let run =
-        |trial: &Trial<'_>| trial::run(ec2.clone(), trial.spec.clone(), trial.user_data_bytes);
-    let calls: Vec<_> = trials.iter().map(run).collect();
-    let answers: Vec<_> = stream::iter(calls).buffered(TRIALS).collect().await;
-    for (trial, error) in trials.iter().zip(answers) {
-        for pool in &trial.pools {
-            trial::tell(report, *pool, &trial.choice, &error, trial.only);
-        }
     }
 }
 

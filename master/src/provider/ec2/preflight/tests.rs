@@ -463,11 +463,6 @@ async fn each_fault_is_named_with_its_way_out() {
                 "Value (x) for parameter iamInstanceProfile.name is invalid",
             )
         }),
-        ("set `ami`", |fake, asked| {
-            asked.spec.pools[0].machine.ami = Some("ssm:/mine".into());
-            asked.spec.pools[0].machine.ami.clone_from(&None);
-            fake.replace("DescribeImages", "ami-1", "ami-3");
-        }),
         ("may not do ssm:GetParameter", |fake, asked| {
             asked.spec.pools[0].machine.ami = Some("ssm:/mine".into());
             let no = r#"{"__type":"AccessDeniedException","message":"no"}"#;
