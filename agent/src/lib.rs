@@ -24,6 +24,7 @@ pub mod sshkeys;
 pub mod stop;
 pub mod tls;
 pub mod users;
+pub mod volumes;
 
 /// Version of this agent, as it tells the master.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -129,6 +129,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         identity,
         runner,
         tracker,
+        volumes: Arc::default(),
         started_unix_ms,
     };
     live(&mut agent, &token).await;

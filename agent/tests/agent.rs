@@ -11,7 +11,7 @@ use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::start_run::What;
 use aot_proto::v1::{
-    CancelRun, ClusterFacts, EndKind, ForgetRun, Peer, Reboot, StageSpec, StartRun,
+    CancelRun, ClusterFacts, EndKind, ForgetRun, Peer, Reboot, StageSpec, StartRun, Volume, Volumes,
 };
 use fake::{Rig, exec, run_id, shims, signal};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
@@ -756,4 +756,38 @@ async fn the_agent_is_small() {
     );
     // A debug build's own memory; its code is another matter.
     assert!(field("Anonymous:") < 8 << 10, "{rollup}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_answered_in_every_session() {
+    let mut rig = Rig::new().await;
+    rig.start_agent();
+    let volume = Volume {
+        volume_id: "vol-0a1b".into(),
+        device: "/dev/sdf".into(),
+        mount: "relative".into(),
+        fs: String::new(),
+    };
+    for (id, volumes, words) in [
+        (1, vec![], ""),
+        (2, vec![volume], "vol-0a1b (/dev/sdf) at relative"),
+        (3, vec![], ""),
+    ] {
+        rig.master
+            .tell(Down::Volumes(Volumes { id, volumes }))
+            .await;
+        let answer = rig.master.until("an answer to Volumes", |state| {
+            state.said.iter().find_map(|up| match up {
+                Up::VolumesMounted(mounted) if mounted.id == id => Some(mounted.clone()),
+                _ => None,
+            })
+        });
+        let error = answer.await.error;
+        assert!(error.starts_with(words), "{error}");
+        assert_eq!(error.is_empty(), words.is_empty(), "{error}");
+        if id == 2 {
+            rig.kill_agent();
+            rig.start_agent();
+        }
+    }
 }

@@ -43,7 +43,8 @@ async fn ec2_keeps_the_contract() {
     }
     let provider = Ec2Provider::new(None, Calls::default());
     let tokens = setting("AOT_EC2_TOKENS").as_deref() != Some("0");
-    contract::check_all(&provider, &spec(3), tokens).await;
+    let spec = contract::prepared(&provider, &spec(3)).await.unwrap();
+    contract::check_all(&provider, &spec, tokens).await;
 }
 
 #[tokio::test]
@@ -63,19 +64,25 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
         ("no-such-image", |spec| {
             spec.machine.ami = Some("name:no-such-image*@self".into())
         }),
-        ("ssm:", |spec| spec.machine.ami = Some("ssm:/aws/x".into())),
+        ("ssm:/aws/x", |spec| {
+            spec.machine.ami = Some("ssm:/aws/x".into())
+        }),
     ];
     for (name, spoil) in cases {
         let mut spec = spec(1);
         spoil(&mut spec);
         let token = ClientToken(format!("wrong-{}", spec.cluster.uuid));
-        let error = provider.launch(&spec, &token).await.unwrap_err();
-        assert_eq!(
-            (error.kind, error.leftovers),
-            (ErrorKind::Invalid, Leftovers::None),
-            "{name}: {error}"
-        );
-        assert!(error.message.contains(name), "{error}");
+        let prepare = contract::prepared(&provider, &spec).await.unwrap_err();
+        // Nor does a launch that nobody prepared.
+        let launch = provider.launch(&spec, &token).await.unwrap_err();
+        for error in [&prepare, &launch] {
+            assert_eq!(
+                (error.kind, error.leftovers),
+                (ErrorKind::Invalid, Leftovers::None),
+                "{name}: {error}"
+            );
+        }
+        assert!(prepare.message.contains(name), "{prepare}");
         assert!(provider.describe(&spec.cluster).await.unwrap().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-"""The address that AWS clients of the lab talk to: a proxy before moto that keeps a log and can be told to fail.
+"""The address that AWS clients of the lab talk to: a proxy before moto that keeps a log and does what faults.py decides.
 
 It answers GetConsoleOutput from the machine's real console, and turns moto's HTML page for what it does not implement
 into an error that no SDK retries. After each call that changes something it tells the lab. Started by region.py."""
@@ -9,17 +9,23 @@ import json
 import re
 import socket
 import time
-import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl
+
+from faults import error_page
 
 NOT_RELAYED = ("content-length", "transfer-encoding", "connection", "expect")
 CONSOLE_LIMIT = 65536
 
 
-def error_page(code, message):
-    return (f"<?xml version='1.0' encoding='UTF-8'?><Response><Errors><Error><Code>{code}</Code><Message>"
-            f"{html.escape(message)}</Message></Error></Errors><RequestID>{uuid.uuid4()}</RequestID></Response>").encode()
+def injected(fault):
+    """What the log says of a fault: an error code, or what was done to the answer."""
+    if not fault:
+        return None
+    done = [fault["code"]] if fault["code"] else []
+    done += ["dropped answer"] if fault["drop_answer"] else []
+    done += ["cut answer"] if fault["truncate"] else []
+    return ", ".join(done + ([f"held {fault['delay']} s"] if fault["delay"] else []))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,28 +40,42 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         form = dict(parse_qsl(body.decode("latin-1"))) if re.search(rb"(^|&)Action=\w", body) else {}
         action = form.get("Action") or self.headers.get("X-Amz-Target", "").split(".")[-1] or f"{self.command} {self.path}"
-        fault, injected = lab.take_fault(action, form), None
+        key = (re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", "")) or [None, None])[1]
+        fault = lab.take_fault(action, form, key)
         if fault and fault["code"]:
-            injected = fault["code"]
-            status, headers, answer = fault["status"], [], error_page(fault["code"], "made up by the lab")
+            status, headers = fault["status"], []
+            answer = error_page(fault["code"], "made up by the lab", "X-Amz-Target" in self.headers)
         else:
-            status, headers, answer = self.ask_moto(body)
-            if status == 500 and answer.lstrip().startswith(b"<!doctype"):
-                text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", answer.decode(errors="replace"))))
-                status, headers, answer = 501, [], error_page("NotInThisLab", f"{action}: {text.strip()[:400]}")
-            if action == "GetConsoleOutput" and status == 200:
-                answer = self.real_console(form["InstanceId"], answer)
+            status, headers, answer = self.answer_of_moto(action, form, key, body)
+        if fault and fault["truncate"]:
+            answer = answer[:len(answer) // 2]
+        if fault and fault["delay"]:
+            time.sleep(fault["delay"])
         drop = bool(fault and fault["drop_answer"])
         lab.log_call({"time": round(start, 3), "action": action, "status": status,
-                      "ms": round(1000 * (time.time() - start)), "injected": "dropped answer" if drop else injected,
-                      "from": self.client_address[0]})
-        if status == 200 and form and not action.startswith(("Describe", "Get", "List")):
-            lab.changed(action, [value for key, value in form.items() if key.startswith("InstanceId.")])
+                      "ms": round(1000 * (time.time() - start)), "injected": injected(fault),
+                      "from": self.client_address[0], "key": key})
         if drop:                                    # the call worked, and the client never learns of it
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         else:
-            self.send(status, headers, answer)
+            try:
+                self.send(status, headers, answer)
+            except ConnectionError:                 # whoever asked had no patience
+                self.close_connection = True
+
+    def answer_of_moto(self, action, form, key, body):
+        lab, (status, headers, answer) = self.server.lab, self.ask_moto(body)
+        if status == 500 and answer.lstrip().startswith(b"<!doctype"):
+            text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", answer.decode(errors="replace"))))
+            status, headers, answer = 501, [], error_page("NotInThisLab", f"{action}: {text.strip()[:400]}")
+        if status == 200 and action == "GetConsoleOutput":
+            answer = self.real_console(form["InstanceId"], answer)
+        if status == 200 and action == "DescribeInstances":
+            status, answer = lab.forget(form, answer, key)
+        if status == 200 and form and not action.startswith(("Describe", "Get", "List")):
+            lab.changed(action, [value for name, value in form.items() if name.startswith("InstanceId.")], form, answer)
+        return status, headers, answer
 
     def ask_moto(self, body):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.moto_port, timeout=120)

@@ -70,8 +70,9 @@ def has_ended(pid):
 
 # ---- up --------------------------------------------------------------------------------------------------------------
 
-def up(state, foreground, moto_delay):
-    prepare()
+def up(state, foreground, moto_delay, policy, no_machines):
+    prepare(image_too=not no_machines)
+    policy = policy and policy.read_text()
     if pid_of(state):
         fail(f"{state} is up already")
     if state.exists() and any(state.iterdir()) and not (state / MARK).exists():
@@ -81,7 +82,7 @@ def up(state, foreground, moto_delay):
     (state / MARK).touch()
     raise_inotify_limit()
     lifeline, held = os.pipe()
-    spawn(state, moto_delay, lifeline if foreground else None)
+    spawn(state, {"moto_delay": moto_delay, "policy": policy, "has_machines": not no_machines}, lifeline if foreground else None)
     os.close(lifeline)
     if not foreground:
         os.close(held)
@@ -92,11 +93,17 @@ def up(state, foreground, moto_delay):
         down(state)
         fail(f"did not start:\n{log}")
     answer = json.loads(ready.read_text())
-    print(json.dumps({"pid": pid_of(state), "host_ip": HOST_IP, "api": AWS_ENV["AWS_ENDPOINT_URL"], "env": AWS_ENV,
-                      "subnet": answer["subnet"], "ami": AMI, "imds_cert": str(state / "imds.pem"),
-                      "state": str(state), "python": str(venv() / "bin/python")}), flush=True)
+    environments = {name: aws_env(state, name) for name in ("env", "admin_env")}
+    print(json.dumps({"pid": pid_of(state), "host_ip": HOST_IP, "api": AWS_ENV["AWS_ENDPOINT_URL"], "ami": AMI,
+                      "imds_cert": str(state / "imds.pem"), "state": str(state), "python": str(venv() / "bin/python"),
+                      **answer, **environments}), flush=True)
     if foreground:
         stay(state)
+
+
+def aws_env(state, which):
+    """The AWS variables: `env` for whoever is under test, `admin_env` for whoever looks on. They differ with a policy."""
+    return AWS_ENV | json.loads((state / "ready").read_text()).get(which, {})
 
 
 def stay(state):
@@ -118,7 +125,7 @@ def stay(state):
         down(state)
 
 
-def spawn(state, moto_delay, lifeline):
+def spawn(state, settings, lifeline):
     """Start `init` as process 1 of new namespaces, out of our session."""
     child = os.fork()
     if child:
@@ -134,10 +141,10 @@ def spawn(state, moto_delay, lifeline):
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.execv(venv() / "bin/python", [str(venv() / "bin/python"), str(Path(__file__).resolve()), "--state", str(state), "init",
-                                     str(moto_delay), "lifeline" if lifeline is not None else "free"])
+                                     json.dumps(settings), "lifeline" if lifeline is not None else "free"])
 
 
-def init(state, moto_delay, lifeline):
+def init(state, settings, lifeline):
     """Process 1 of the lab. Whatever ends it, the kernel then takes all the lab's processes, mounts, interfaces and loop
     devices away. It does nothing but wait for its child, for orphans, and for the end of the lifeline."""
     (state / "pid.new").write_text(os.readlink("/proc/self"))       # /proc is still the host's
@@ -150,7 +157,7 @@ def init(state, moto_delay, lifeline):
     worker = os.fork()
     if worker == 0:
         from region import Region
-        Region(state, lab_name(state), moto_delay).run()
+        Region(state, lab_name(state), **settings).run()
     if lifeline:
         threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
     while os.wait()[0] != worker:
@@ -261,13 +268,13 @@ def ask(state, **request):
     return answer["ok"]
 
 
-def run_inside(state, command):
+def run_inside(state, as_admin, command):
     """Become the command, in the lab's network."""
     with open(f"/proc/{need_pid(state)}/ns/net") as namespace:
         if libc.setns(namespace.fileno(), CLONE_NEWNET):
             fail(f"setns: {os.strerror(ctypes.get_errno())}")
     try:
-        os.execvpe(command[0], command, {**os.environ, **AWS_ENV})
+        os.execvpe(command[0], command, {**os.environ, **aws_env(state, "admin_env" if as_admin else "env")})
     except OSError as error:
         print(f"lab: {command[0]}: {error.strerror}", file=sys.stderr)
         sys.exit(127)
@@ -298,9 +305,12 @@ def arguments():
     command = (["cmd"], {"nargs": argparse.REMAINDER})
     verb("prepare", "make what `up` needs")
     verb("up", "start the lab", (["--foreground"], {"action": "store_true", "help": "end it when standard input ends"}),
-         (["--moto-delay"], {"type": float, "default": 0.5, "metavar": "S", "help": "how long pending and such last"}))
+         (["--moto-delay"], {"type": float, "default": 0.5, "metavar": "S", "help": "how long pending and such last"}),
+         (["--policy"], {"type": Path, "metavar": "FILE", "help": "calls need this IAM policy's permission"}),
+         (["--no-machines"], {"action": "store_true", "help": "the API alone: nothing boots"}))
     verb("down", "end it; leaves nothing")
-    verb("run", "run a command in the lab's network", command)
+    verb("run", "run a command in the lab's network",
+         (["--admin"], {"action": "store_true", "help": "as one who may all, where --policy restricts"}), command)
     verb("exec", "run a command in a machine", machine, command)
     verb("ps", "list the instances and their machines")
     verb("console", "print a machine's console", machine)
@@ -310,13 +320,25 @@ def arguments():
     verb("power-on", "after a kill", machine)
     verb("freeze", "stop all of a machine's processes", machine)
     verb("thaw", "let them go on", machine)
-    verb("fault", "let the next API calls of an action fail", (["action"], {}), (["code"], {"nargs": "?"}),
-         (["--count"], {"type": int, "default": 1}), (["--status"], {"type": int, "default": 400}),
+    seconds, key = {"type": float, "default": 10.0, "metavar": "S"}, (["--key"], {"metavar": "ID", "help": "only calls signed with it"})
+    seed = (["--seed"], {"type": int, "default": 0, "help": "of the rule's own dice"})
+    verb("fault", "let API calls of an action (`*`: of all) suffer", (["action"], {}), (["code"], {"nargs": "?"}),
+         (["--count"], {"type": int, "help": "so many calls; 1, with --probability no limit"}),
+         (["--status"], {"type": int, "help": "HTTP status; 503 for throttling, else 400"}),
+         (["--probability"], {"type": float, "default": 1.0, "metavar": "P", "help": "a share of them"}), seed, key,
          (["--drop-answer"], {"action": "store_true", "help": "the call is made, its answer is lost"}),
-         (["--when"], {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "only calls with this parameter"}))
-    verb("clear-faults", "let them fail no more")
+         (["--truncate"], {"action": "store_true", "help": "half of its answer comes, as a whole HTTP message"}),
+         (["--delay"], {"type": float, "default": 0.0, "metavar": "S", "help": "the answer is held so long"}),
+         (["--when"], {"action": "append", "default": [], "metavar": "KEY=VALUE", "help":
+                       "only calls with this parameter; type, subnet and zone are known by these names"}))
+    verb("forget", "let DescribeInstances leave an instance out", machine, (["--seconds"], seconds))
+    verb("forget-some", "let it leave out a share of those it shows for the first time",
+         (["--probability"], {"type": float, "default": 0.5, "metavar": "P"}), (["--seconds"], seconds), seed, key)
+    verb("clear-faults", "let them fail no more", key)
+    verb("impair", "let an instance's status checks fail", machine)
+    verb("repair", "let them be ok again", machine)
     verb("api-log", "print the API calls, one JSON object a line")
-    verb("init", argparse.SUPPRESS, (["delay"], {"type": float}), (["lifeline"], {}))
+    verb("init", argparse.SUPPRESS, (["settings"], {"type": json.loads}), (["lifeline"], {}))
     return parser, vars(parser.parse_args())
 
 
@@ -335,13 +357,13 @@ def main():
     if verb == "prepare":
         prepare()
     elif verb == "up":
-        up(state, options["foreground"], options["moto_delay"])
+        up(state, **options)
     elif verb == "init":
-        init(state, options["delay"], options["lifeline"] == "lifeline")
+        init(state, options["settings"], options["lifeline"] == "lifeline")
     elif verb == "down":
         down(state)
     elif verb == "run":
-        run_inside(state, command)
+        run_inside(state, options["admin"], command)
     elif verb == "exec":
         exec_in_machine(state, options["id"], command)
     elif verb == "console":
@@ -350,8 +372,8 @@ def main():
     elif verb == "api-log":
         need_pid(state)
         sys.stdout.write((state / "api.log").read_text())
-    elif verb == "fault" and not options["code"] and not options["drop_answer"]:
-        parser.error("fault: give an error code, or --drop-answer")
+    elif verb == "fault" and not any(options[how] for how in ("code", "drop_answer", "truncate", "delay")):
+        parser.error("fault: give an error code, --drop-answer, --truncate or --delay")
     else:
         if verb == "fault":
             options["when"] = dict(pair.split("=", 1) for pair in options["when"])

@@ -2,35 +2,33 @@
 
 Each section below replaces a piece of moto 5.2.5 and says which rule it brings; README.md has the table. Run by region.py
 as a program of its own, with MOTO_EC2_DELAY in its environment: for how many seconds a change of state stays visible
-as pending, stopping or shutting-down."""
+as pending, stopping or shutting-down; and MOTO_LAB_STATE, the lab's folder, where `impaired/ID` spoils a status check."""
 import copy
 import json
 import os
 import threading
 import time
+from pathlib import Path
 
+import moto_iam  # noqa: F401  (patches moto)
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import DryRunClientError
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.elastic_block_store import EBSBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
 from moto.ec2.models.security_groups import SecurityGroupBackend
-from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.ssm.models import Parameter, ParameterDict
+from moto_net import check_subnet, check_zone, refuse_if
 
 DELAY = float(os.environ.get("MOTO_EC2_DELAY", "0.5"))
+STATE, CHECKS = Path(os.environ.get("MOTO_LAB_STATE", "/nonexistent")), 2     # checks begin so many seconds after a start
 USER_DATA_LIMIT, TOKEN_LIMIT, ROOT_GIB = 16384, 64, 8
 LAUNCHING = threading.Lock()            # a retry may come while the call it repeats is still at work
-
-
-def refuse_if(condition, code, message):
-    if condition:
-        raise EC2ClientError(code, message)
 
 
 # ---- RunInstances ----------------------------------------------------------------------------------------------------
@@ -103,6 +101,20 @@ def check_launch(params, backend):
               f"The Placement Group '{group}' is unknown.")
     if not params.get("SubnetId") and not any("SubnetId" in c or "NetworkInterfaceId" in c for c in cards):
         choose_subnet(params, backend, cards)
+    check_zone(backend, (params.get("Placement") or {}).get("AvailabilityZone"), kind)
+    for place in ([params] if not cards else cards):
+        if place.get("SubnetId"):
+            groups = [*place.get("Groups", []), *place.get("SecurityGroupIds", [])]
+            check_subnet(backend, place["SubnetId"], kind, high, [g for g in groups if isinstance(g, str)])
+    for disk in params.get("BlockDeviceMappings", []):
+        if disk.get("Ebs", {}).get("SnapshotId"):
+            backend.describe_snapshots(snapshot_ids=[disk["Ebs"]["SnapshotId"]])
+    if params.get("DryRun"):                        # what moto looks at only later
+        backend.describe_images(ami_ids=[params["ImageId"]] if params.get("ImageId") else [])
+        backend.describe_key_pairs(key_names=[params["KeyName"]] if params.get("KeyName") else [])
+        if params.get("IamInstanceProfile"):
+            return
+        raise DryRunClientError()
 
 
 def choose_subnet(params, backend, cards):
@@ -175,12 +187,6 @@ Ami.block_device_mappings = property(lambda self: [{"DeviceName": self.root_devi
     "SnapshotId": self.ebs_snapshot.id, "VolumeSize": ROOT_GIB, "DeleteOnTermination": True, "VolumeType": "gp3"}}])
 
 
-# An address that was given back is not given out again: its last owner may still be shutting down.
-def del_subnet_ip(self, ip):
-    self._subnet_ips.pop(ip, None)
-
-
-Subnet.del_subnet_ip = del_subnet_ip
 filter_dict_attribute_mapping.update({"client-token": "client_token", "instance-lifecycle": "lifecycle",
                                       "placement-group-name": "placement.group_name"})
 
@@ -248,6 +254,20 @@ def start(self):
     return plain_start(self)
 
 
+def check(self, which):
+    """A status check: for a while after the start `initializing`, then `ok`, or `impaired` where the lab says so."""
+    if self._state.name != "running":
+        return {"Status": "not-applicable"}
+    if time.monotonic() < self._state.since + DELAY + CHECKS:
+        status, detail = "initializing", "initializing"
+    else:
+        bad = which == "instance" and (STATE / "impaired" / self.id).exists()
+        status, detail = ("impaired", "failed") if bad else ("ok", "passed")
+    return {"Status": status, "Details": [{"Name": "reachability", "Status": detail}]}
+
+
+Instance.instance_status = property(lambda self: check(self, "instance"))
+Instance.system_status = property(lambda self: check(self, "system"))
 Instance.__init__, Instance.terminate, Instance.start = init, terminate, start
 InstanceBackend.start_instances = only_from(("stopped", "pending", "running"), InstanceBackend.start_instances, "running")
 InstanceBackend.stop_instances = only_from(("pending", "running", "stopping", "stopped"), InstanceBackend.stop_instances,

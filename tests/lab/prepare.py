@@ -95,13 +95,13 @@ def make_image(at):
         sh("chroot", at, *command)
 
 
-def prepare():
+def prepare(image_too=True):
     """Make what is missing. Several may call this at once: one works, the others wait."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         install_tools()
-        for at, make in ((venv(), make_venv), (image(), make_image)):
+        for at, make in ((venv(), make_venv), (image(), make_image))[:1 + image_too]:
             done = at.with_name(at.name + ".done")      # a venv can't be renamed into place, so a mark says it is whole
             if not done.exists():
                 shutil.rmtree(at, ignore_errors=True)

@@ -2,21 +2,24 @@
 
 Runs in the lab's own namespaces, started by lab.py, which talks to it through a unix socket. What it does is level-
 triggered: once a second, and whenever the API front saw a change or a machine went off, it compares DescribeInstances with
-the machines and acts on the differences."""
+the machines and acts on the differences. Without machines it is only the network, the API and what goes wrong there."""
 import base64
 import ipaddress
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
 import time
 import traceback
+import urllib.request
 from pathlib import Path
 
 import boto3
 
 import cgroups
+import faults
 import front
 import imds
 from machine import REBOOT_EXIT, Machine
@@ -25,7 +28,9 @@ from volume import wait_until
 
 HOST_IP, IMDS_IP, DNS_IP = "198.51.100.1", "169.254.169.254", "169.254.169.253"
 API_PORT, MOTO_PORT, REGION = 5000, 4999, "us-east-1"
+PRIVATE_ZONE, PRIVATE_RANGE, SMALL_RANGE = "us-east-1b", "172.31.96.0/20", "172.31.112.0/28"    # beside the default subnets
 HERE = Path(__file__).resolve().parent
+FROM_BOOT = ("_user_data", "_public_key")       # what is learned once, when a machine boots
 PASS_SECONDS, BUSY_PASS_SECONDS = 1, 0.05
 
 # What a partition drops. The link stays up and the metadata service answers, as on EC2; ARP is let through as well, so
@@ -50,7 +55,7 @@ def run(*command, **kw):
 class Network:
     """A bridge with the lab's addresses, and dnsmasq for DHCP and names."""
 
-    def __init__(self, state):
+    def __init__(self, state, machines):
         self.state, self.subnets, self.dnsmasq = state, {}, None
         for name in ("dhcp", "dns"):
             (state / name).mkdir()
@@ -59,6 +64,8 @@ class Network:
                         f"addr add {HOST_IP}/32 dev br0", f"addr add {IMDS_IP}/32 dev br0",
                         f"addr add {DNS_IP}/32 dev br0", "link set br0 up"):
             run("ip", *command.split())
+        if not machines:
+            return
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         run("nft", "-f", "-", input=FIREWALL, text=True)
 
@@ -98,17 +105,21 @@ class Network:
 
 
 class Region:
-    def __init__(self, state, name, moto_delay):
-        self.state, self.name = state, name
-        self.machines, self.known, self.by_ip, self.faults, self.volumes, self.kinds = {}, {}, {}, [], {}, {}
+    def __init__(self, state, name, moto_delay, policy, has_machines):
+        self.state, self.name, self.has_machines = state, name, has_machines
+        self.machines, self.known, self.by_ip, self.volumes, self.kinds, self.subnets = {}, {}, {}, {}, {}, {}
+        self.faults, self.forgetting = faults.Faults(), faults.Forgetting()
         self.lock, self.wake, self.log_lock = threading.RLock(), threading.Event(), threading.Lock()
         self.vpcs, self.v2 = {}, state / "cgroup"
-        for folder in ("machines", "volumes", "consoles", "cgroup"):
+        for folder in ("machines", "volumes", "snapshots", "consoles", "impaired", "cgroup"):
             (state / folder).mkdir()
-        cgroups.mount("none", self.v2, "cgroup2")
-        self.network = Network(state)
+        if has_machines:
+            cgroups.mount("none", self.v2, "cgroup2")
+        self.network = Network(state, has_machines)
         self.api_log = open(state / "api.log", "a", buffering=1)
         self.start_moto(moto_delay)
+        self.places = self.make_places()
+        self.keys = self.enforce(policy) if policy else {}
         signer = imds.Signer(state / "imds.pem")
         for target, args in ((front.serve, ((HOST_IP, API_PORT), MOTO_PORT, self)), (self.control, ()),
                              (imds.serve, ((IMDS_IP, 80), REGION, signer, lambda ip: self.by_ip.get(ip)))):
@@ -120,16 +131,55 @@ class Region:
         with open(self.state / "moto.log", "w") as log:
             moto = subprocess.Popen([venv() / "bin/python", "-B", HERE / "moto_plus.py", "-H", "127.0.0.1", "-p", str(MOTO_PORT)],
                              stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                             env={**os.environ, **on, "MOTO_EC2_DELAY": str(delay), "MOTO_AMIS_PATH": str(HERE / "amis.json")})
-        self.ec2 = boto3.client("ec2", REGION, endpoint_url=f"http://127.0.0.1:{MOTO_PORT}",
-                                aws_access_key_id="lab", aws_secret_access_key="lab")
+                             env={**os.environ, **on, "MOTO_EC2_DELAY": str(delay), "MOTO_LAB_STATE": str(self.state),
+                                  "MOTO_AMIS_PATH": str(HERE / "amis.json")})
+        self.ec2 = self.client("ec2")
         wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", MOTO_PORT)) == 0 or moto.poll() is not None, 60)
         if moto.poll() is not None:
             raise RuntimeError((self.state / "moto.log").read_text())
 
+    def client(self, service, id="lab", secret="lab"):
+        return boto3.client(service, REGION, endpoint_url=f"http://127.0.0.1:{MOTO_PORT}",
+                            aws_access_key_id=id, aws_secret_access_key=secret)
+
+    def make_places(self):
+        """What a region has besides default subnets: a way out to the internet, a subnet without, and one that is nearly
+        full. All but the internet gateway are tagged with a Name."""
+        vpc = self.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]
+        subnets = {s["AvailabilityZone"]: s["SubnetId"] for s in self.ec2.describe_subnets()["Subnets"] if s["DefaultForAz"]}
+        gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc["VpcId"])
+        main = self.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["RouteTables"][0]
+        self.ec2.create_route(RouteTableId=main["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+        inside = self.ec2.create_route_table(VpcId=vpc["VpcId"])["RouteTable"]["RouteTableId"]
+        more = {}
+        for name, cidr in (("private", PRIVATE_RANGE), ("small", SMALL_RANGE)):
+            more[name] = self.ec2.create_subnet(
+                VpcId=vpc["VpcId"], CidrBlock=cidr, AvailabilityZone=PRIVATE_ZONE, TagSpecifications=[
+                    {"ResourceType": "subnet", "Tags": [{"Key": "Name", "Value": name}]}])["Subnet"]["SubnetId"]
+        self.ec2.associate_route_table(RouteTableId=inside, SubnetId=more["private"])
+        return {"vpc": vpc["VpcId"], "vpc_cidr": vpc["CidrBlock"], "subnets": subnets,
+                "private_subnet": more["private"], "small_subnet": more["small"]}
+
+    def enforce(self, policy):
+        """From now on every call needs a permission. Two users: one with this policy and no other, one who may all."""
+        iam, keys = self.client("iam"), {}
+        for user, document in (("master", policy), ("lab", '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", '
+                                                           '"Action": "*", "Resource": "*"}]}')):
+            iam.create_user(UserName=user)
+            iam.put_user_policy(UserName=user, PolicyName=user, PolicyDocument=document)
+            key = iam.create_access_key(UserName=user)["AccessKey"]
+            keys[user] = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        self.ec2 = self.client("ec2", *keys["lab"].values())
+        reset = f"http://127.0.0.1:{MOTO_PORT}/moto-api/reset-auth"
+        urllib.request.urlopen(urllib.request.Request(reset, b"0", {"Content-Type": "text/plain"})).close()
+        return {"env": keys["master"], "admin_env": keys["lab"]}
+
     def run(self):
         self.look()
-        (self.state / "ready").write_text(json.dumps({"subnet": self.default_subnet()}))
+        (self.state / "ready").write_text(json.dumps({"subnet": self.default_subnet(), **self.places, **self.keys}))
+        if not self.has_machines:
+            threading.Event().wait()
         looked = 0
         while True:
             self.wake.clear()
@@ -151,8 +201,9 @@ class Region:
         """Read all that the API knows."""
         self.vpcs = {vpc["VpcId"]: vpc["CidrBlock"] for vpc in self.ec2.describe_vpcs()["Vpcs"]}
         self.subnets = {subnet["SubnetId"]: subnet for subnet in self.ec2.describe_subnets()["Subnets"]}
-        self.network.serve({i: subnet["CidrBlock"] for i, subnet in self.subnets.items()})
-        self.volumes = {volume["VolumeId"]: volume["Size"] for volume in self.ec2.describe_volumes()["Volumes"]}
+        if self.has_machines:
+            self.network.serve({i: subnet["CidrBlock"] for i, subnet in self.subnets.items()})
+        self.volumes = {volume["VolumeId"]: volume for volume in self.ec2.describe_volumes()["Volumes"]}
         known = {}
         for page in self.ec2.get_paginator("describe_instances").paginate():
             for reservation in page["Reservations"]:
@@ -208,7 +259,8 @@ class Region:
             disks = self.disks(instance)
             machine.attach(disks, self.volume_path)
             if machine.ip in self.by_ip:                            # tags and such may have changed
-                self.by_ip[machine.ip] = self.by_ip[machine.ip] | instance
+                kept = {key: self.by_ip[machine.ip][key] for key in FROM_BOOT if key in self.by_ip[machine.ip]}
+                self.by_ip[machine.ip] = instance | kept
         elif machine.is_on():
             machine.power_off()
         elif wanted and not machine.lost_power:
@@ -235,23 +287,35 @@ class Region:
                      if disk["DeviceName"] == instance["RootDeviceName"]), None)
         if root is None:
             raise RuntimeError("no root volume is attached")
-        process = machine.boot(self.volume_path(root), self.volumes[root], self.memory_of(instance["InstanceType"]),
+        process = machine.boot(self.volume_path(root), self.volumes[root]["Size"], self.memory_of(instance["InstanceType"]),
                                card["MacAddress"], ip)
         threading.Thread(target=lambda: (process.wait(), self.wake.set()), daemon=True).start()
 
     def disks(self, instance):
-        return {disk["Ebs"]["VolumeId"]: (disk["DeviceName"], self.volumes[disk["Ebs"]["VolumeId"]])
-                for disk in instance["BlockDeviceMappings"] if disk["DeviceName"] != instance["RootDeviceName"]}
+        found = {disk["Ebs"]["VolumeId"]: (disk["DeviceName"], self.volumes[disk["Ebs"]["VolumeId"]]["Size"])
+                 for disk in instance["BlockDeviceMappings"] if disk["DeviceName"] != instance["RootDeviceName"]}
+        for volume_id in found:
+            self.fill(volume_id)
+        return found
+
+    def fill(self, volume_id):
+        """A volume made from a snapshot that was made here begins as its copy."""
+        path, content = self.volume_path(volume_id), self.snapshot_path(self.volumes[volume_id].get("SnapshotId") or "none")
+        if content.exists() and not path.exists():
+            run("cp", "--sparse=always", content, path)
 
     def volume_path(self, volume_id):
         return self.state / "volumes" / f"{volume_id}.img"
+
+    def snapshot_path(self, snapshot_id):
+        return self.state / "snapshots" / f"{Path(snapshot_id).name}.img"
 
     # ---- what the API front asks and tells
 
     def console(self, instance_id):
         return self.state / "consoles" / f"{Path(instance_id).name}.log"
 
-    def changed(self, action, ids):
+    def changed(self, action, ids, form=None, answer=b""):
         with self.lock:
             for machine in [self.machines[i] for i in ids if i in self.machines]:
                 if action == "StopInstances" and machine.is_on():
@@ -260,16 +324,25 @@ class Region:
                     machine.lost_power = False
                 if action == "RebootInstances":
                     machine.reboot()
+            volume = self.volume_path((form or {}).get("VolumeId", ""))
+            if action == "CreateSnapshot" and volume.exists():
+                made = re.search(rb"<snapshotId>([^<]+)</snapshotId>", answer)[1].decode()
+                run("cp", "--sparse=always", volume, self.snapshot_path(made))
         self.wake.set()
 
-    def take_fault(self, action, form):
+    def zone_of(self, subnet_id):
+        """A subnet's zone, for rules about zones; those made after the last look are asked for."""
+        if subnet_id not in self.subnets:
+            self.subnets = {subnet["SubnetId"]: subnet for subnet in self.ec2.describe_subnets()["Subnets"]}
+        return self.subnets.get(subnet_id, {}).get("AvailabilityZone")
+
+    def take_fault(self, action, form, key):
         with self.log_lock:
-            for fault in self.faults:
-                if fault["action"] in (action, "*") and fault["when"].items() <= form.items():
-                    fault["count"] -= 1
-                    self.faults = [f for f in self.faults if f["count"] > 0]
-                    return fault
-        return None
+            return self.faults.take(action, form, key, self.zone_of)
+
+    def forget(self, form, answer, key):
+        with self.log_lock:
+            return self.forgetting.describe(form, answer, key, time.monotonic())
 
     def log_call(self, entry):
         with self.log_lock:
@@ -319,13 +392,28 @@ class Region:
         return {"leader": machine.leader(),
                 "entrances": [str(path / "cgroup.procs") for path in (entrance, *machine.cgroup.v1)]}
 
-    def do_fault(self, **fault):
+    def do_fault(self, **rule):
         with self.log_lock:
-            self.faults.append(fault)
+            self.faults.add(**rule)
 
-    def do_clear_faults(self):
+    def do_forget(self, id, seconds):
         with self.log_lock:
-            self.faults = []
+            self.forgetting.name(id, seconds, time.monotonic())
+
+    def do_forget_some(self, probability, seconds, seed, key):
+        with self.log_lock:
+            self.forgetting.some(probability, seconds, seed, key)
+
+    def do_clear_faults(self, key):
+        with self.log_lock:
+            self.faults.clear(key)
+            self.forgetting.clear(key)
+
+    def do_impair(self, id):
+        (self.state / "impaired" / Path(id).name).touch()
+
+    def do_repair(self, id):
+        (self.state / "impaired" / Path(id).name).unlink(missing_ok=True)
 
     def do_partition(self, id, peer):
         self.network.cut(self.machine(id, must_be_on=False).port, peer, True)

@@ -71,6 +71,15 @@ class Home(BaseHTTPRequestHandler):
         pass
 
 
+def works(call, **parameters):
+    from botocore.exceptions import ClientError
+    try:
+        call(**parameters)
+        return True
+    except ClientError:
+        return False
+
+
 def refused(code, call, **parameters):
     from botocore.exceptions import ClientError
     try:
@@ -84,10 +93,11 @@ def refused(code, call, **parameters):
 class Inside:
     """The checks, in this order: each is a method, its doc says what it shows."""
 
-    def __init__(self, ami):
+    def __init__(self, ami, place):
         import boto3
         from botocore.config import Config
         self.ec2, self.ami = boto3.client("ec2"), ami
+        self.place = json.loads(place)      # what `up` said of subnets and such
         self.impatient = boto3.client("ec2", config=Config(retries={"total_max_attempts": 1}))
         threading.Thread(target=ThreadingHTTPServer((HOST, PORT), Home).serve_forever, daemon=True).start()
 
@@ -148,6 +158,53 @@ class Inside:
         lab("clear-faults")
         refused("NotInThisLab", self.impatient.get_console_screenshot, InstanceId=self.ids[0])
 
+    def dice(self):
+        """a share of the calls fails, the same share again with the same seed; zones and types can be picked"""
+        def pattern():
+            lab("fault", "*", "RequestLimitExceeded", "--probability", "0.3", "--seed", "7")
+            failed = [not works(self.impatient.describe_key_pairs) for _ in range(20)]
+            lab("clear-faults")
+            return failed
+        first = pattern()
+        assert first == pattern() and 2 <= sum(first) <= 10, first
+        zones = self.place["subnets"]
+        lab("fault", "RunInstances", "InsufficientInstanceCapacity", "--when", "zone=us-east-1b", "--count", "9")
+        lab("fault", "RunInstances", "Unsupported", "--when", "type=m5.large", "--count", "9")
+        few = {"ImageId": self.ami, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1, "DryRun": True}
+        run = self.impatient.run_instances
+        refused("InsufficientInstanceCapacity", run, **few, SubnetId=zones["us-east-1b"])
+        refused("InsufficientInstanceCapacity", run, **few, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": self.place["private_subnet"]}])
+        refused("DryRunOperation", run, **few, SubnetId=zones["us-east-1a"])
+        refused("Unsupported", run, **{**few, "InstanceType": "m5.large"})
+        lab("clear-faults")
+
+    def answers(self):
+        """answers are cut, held, and leave instances out; a rule can be for one caller alone"""
+        import xml.etree.ElementTree as ElementTree
+        from botocore.parsers import ResponseParserError
+        lab("fault", "DescribeInstances", "--truncate")
+        try:
+            self.impatient.describe_instances()
+            raise AssertionError("half an answer is no XML")
+        except (ResponseParserError, ElementTree.ParseError):
+            pass
+        lab("fault", "DescribeVolumes", "--delay", "0.5")
+        began = time.monotonic()
+        self.impatient.describe_volumes()
+        assert time.monotonic() - began >= 0.5
+        lab("fault", "DescribeVolumes", "InternalError", "--key", "somebody", "--count", "9")
+        self.impatient.describe_volumes()
+        lab("forget", self.ids[0], "--seconds", "60")
+        seen = [i["InstanceId"] for r in self.ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        assert self.ids[0] not in seen and self.ids[1] in seen
+        refused("InvalidInstanceID.NotFound", self.ec2.describe_instances, InstanceIds=self.ids[:1])
+        lab("clear-faults")
+        assert self.state(0) == "running"
+        lab("forget-some", "--probability", "1", "--seconds", "0.3")
+        assert not self.ec2.describe_instances()["Reservations"]
+        until(lambda: len(self.ec2.describe_instances()["Reservations"]) == 2, "they come back")
+        lab("clear-faults")
+
     def limits(self):
         """RunInstances refuses what EC2 refuses, and leaves nothing when it does"""
         few = {"ImageId": self.ami, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
@@ -161,6 +218,12 @@ class Inside:
         refused("InvalidAMIID.NotFound", run, **{**few, "ImageId": "ami-0123456789abcdef0"})
         refused("InvalidPlacementGroup.Unknown", run, **few, Placement={"GroupName": "nobody"})
         refused("DryRunOperation", run, **few, UserData="#" * 16384, DryRun=True)
+        refused("InvalidAMIID.NotFound", run, **{**few, "ImageId": "ami-0123456789abcdef0"}, DryRun=True)
+        refused("InvalidKeyPair.NotFound", run, **few, KeyName="nobody", DryRun=True)
+        refused("InvalidSubnetID.NotFound", run, **few, SubnetId="subnet-0123456789abcdef0", DryRun=True)
+        refused("InvalidGroup.NotFound", run, **few, SecurityGroupIds=["sg-0123456789abcdef0"], DryRun=True)
+        refused("InsufficientFreeAddressesInSubnet", run, **{**few, "MaxCount": 12}, SubnetId=self.place["small_subnet"])
+        refused("Unsupported", run, **few, SubnetId=self.place["subnets"]["us-east-1e"], DryRun=True)
         assert len(json.loads(lab("ps").stdout)) == count
 
     def groups(self):
@@ -170,6 +233,33 @@ class Inside:
         refused("InvalidPlacementGroup.Duplicate", self.ec2.create_placement_group, GroupName="near", Strategy="cluster")
         assert self.ec2.describe_placement_groups(GroupNames=["near"])["PlacementGroups"][0]["State"] == "available"
         self.ec2.delete_placement_group(GroupName="near")
+
+    def rules(self):
+        """rules of a group come all or none, once each: addresses, IPv6, other groups"""
+        one = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80}
+        both = [{**one, "IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]},
+                {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": self.group}]}]
+        call = self.ec2.authorize_security_group_ingress
+        assert len(call(GroupId=self.group, IpPermissions=both)["SecurityGroupRules"]) == 3
+        more = {**one, "ToPort": 81, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+        refused("InvalidPermission.Duplicate", call, GroupId=self.group, IpPermissions=[more, both[0]])
+        refused("InvalidPermission.Duplicate", call, GroupId=self.group, IpPermissions=both[1:])
+        seen = self.ec2.describe_security_groups(GroupIds=[self.group])["SecurityGroups"][0]["IpPermissions"]
+        assert sorted(r.get("ToPort", 0) for r in seen) == [0, 80], seen
+        self.ec2.revoke_security_group_ingress(GroupId=self.group, IpPermissions=both)
+        assert not self.ec2.describe_security_groups(GroupIds=[self.group])["SecurityGroups"][0]["IpPermissions"]
+
+    def places(self):
+        """zones, subnets and offerings: a public and a private one, free addresses, no t3 in us-east-1e"""
+        shown = {s["SubnetId"]: s for s in self.ec2.describe_subnets()["Subnets"]}
+        private, public = shown[self.place["private_subnet"]], shown[self.place["subnets"]["us-east-1a"]]
+        assert public["MapPublicIpOnLaunch"] and not private["MapPublicIpOnLaunch"]
+        assert private["AvailableIpAddressCount"] == 4091 and public["AvailableIpAddressCount"] == 4087, public
+        assert self.ec2.describe_vpcs(VpcIds=[self.place["vpc"]])["Vpcs"][0]["CidrBlock"] == self.place["vpc_cidr"]
+        offered = self.ec2.describe_instance_type_offerings(LocationType="availability-zone", Filters=[
+            {"Name": "instance-type", "Values": ["t3.micro"]}])["InstanceTypeOfferings"]
+        zones = {o["Location"] for o in offered}
+        assert "us-east-1a" in zones and "us-east-1e" not in zones
 
     def launched_as_asked(self):
         """disks and cards have the tags, sizes and DeleteOnTermination of EC2"""
@@ -218,6 +308,76 @@ class Inside:
             done = subprocess.run(["openssl", "smime", "-verify", "-inform", "PEM", "-certfile", certificate, "-nointern",
                                    "-noverify"], input=pem, text=True, capture_output=True)
             assert done.returncode == 0 and done.stdout == document, done.stderr
+
+    def status(self):
+        """status checks are ok after a while, and impaired when told to be"""
+        def checks(n):
+            shown = self.ec2.describe_instance_status(InstanceIds=[self.ids[n]], IncludeAllInstances=True)["InstanceStatuses"][0]
+            return shown["InstanceStatus"]["Status"], shown["SystemStatus"]["Status"]
+        fresh = self.ec2.run_instances(ImageId=self.ami, InstanceType="t3.micro", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+        self.ids.append(fresh)
+        until(lambda: self.state(4) == "running", "running")
+        assert checks(4) == ("initializing", "initializing"), checks(4)
+        until(lambda: checks(4) == ("ok", "ok"), "ok", 10)
+        lab("impair", fresh)
+        assert checks(4) == ("impaired", "ok") and checks(0) == ("ok", "ok")
+        lab("repair", fresh)
+        assert checks(4) == ("ok", "ok")
+
+    def elastic(self):
+        """an Elastic IP replaces the public address, stays over stop and start, and is not lost by accident"""
+        ec2, machine = self.ec2, self.ids[4]
+        address = lambda: ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]      # noqa: E731
+        before = address()["PublicIpAddress"]
+        tags = [{"ResourceType": "elastic-ip", "Tags": [{"Key": "Name", "Value": "eip"}]}]
+        lasting, other = (ec2.allocate_address(Domain="vpc", TagSpecifications=tags) for _ in range(2))
+        pending = ec2.run_instances(ImageId=self.ami, InstanceType="t3.micro", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+        refused("InvalidInstanceID", ec2.associate_address, InstanceId=pending, AllocationId=lasting["AllocationId"])
+        self.ids.append(pending)
+        link = ec2.associate_address(InstanceId=machine, AllocationId=lasting["AllocationId"])["AssociationId"]
+        assert ec2.associate_address(InstanceId=machine, AllocationId=lasting["AllocationId"])["AssociationId"] == link
+        refused("Resource.AlreadyAssociated", ec2.associate_address, InstanceId=machine, AllocationId=other["AllocationId"])
+        refused("Resource.AlreadyAssociated", ec2.associate_address, InstanceId=self.ids[0], AllocationId=lasting["AllocationId"])
+        refused("InvalidIPAddress.InUse", ec2.release_address, AllocationId=lasting["AllocationId"])
+        find = lambda name, value: [a["PublicIp"] for a in ec2.describe_addresses(      # noqa: E731
+            Filters=[{"Name": name, "Values": [value]}])["Addresses"]]
+        assert find("instance-id", machine) == [lasting["PublicIp"]] and len(find("tag:Name", "eip")) == 2
+        assert address()["PublicIpAddress"] == lasting["PublicIp"] != before
+        meta = ["exec", machine, "--", "curl", "-s", "http://169.254.169.254/latest/meta-data/public-ipv4"]
+        until(lambda: lab(*meta, check=False).stdout == lasting["PublicIp"], "the metadata has it")
+        private = self.restart(4)
+        assert (address()["PublicIpAddress"], address()["PrivateIpAddress"]) == (lasting["PublicIp"], private)
+        ec2.disassociate_address(AssociationId=link)
+        assert address()["PublicIpAddress"] != lasting["PublicIp"]
+        before = address()["PublicIpAddress"]
+        assert self.restart(4) == address()["PrivateIpAddress"] and address()["PublicIpAddress"] != before
+        ec2.associate_address(InstanceId=machine, AllocationId=other["AllocationId"])
+        ec2.terminate_instances(InstanceIds=[machine])
+        for one in (lasting, other):
+            ec2.release_address(AllocationId=one["AllocationId"])
+        assert not ec2.describe_addresses()["Addresses"]
+
+    def restart(self, n):
+        self.ec2.stop_instances(InstanceIds=[self.ids[n]])
+        until(lambda: self.state(n) == "stopped", "stopped")
+        private = self.ec2.describe_instances(InstanceIds=[self.ids[n]])["Reservations"][0]["Instances"][0]["PrivateIpAddress"]
+        self.ec2.start_instances(InstanceIds=[self.ids[n]])
+        until(lambda: self.state(n) == "running", "running")
+        return private
+
+    def snapshots(self):
+        """a volume from a snapshot has its content"""
+        instance = self.ec2.describe_instances(InstanceIds=[self.ids[1]])["Reservations"][0]["Instances"][0]
+        disk = next(d["Ebs"]["VolumeId"] for d in instance["BlockDeviceMappings"] if d["DeviceName"] == "/dev/sdf")
+        made = self.ec2.create_snapshot(VolumeId=disk)["SnapshotId"]
+        assert self.ec2.describe_snapshots(SnapshotIds=[made])["Snapshots"][0]["State"] == "completed"
+        again = self.ec2.create_volume(SnapshotId=made, Size=3, AvailabilityZone=instance["Placement"]["AvailabilityZone"])["VolumeId"]
+        self.ec2.attach_volume(VolumeId=again, InstanceId=self.ids[1], Device="/dev/sdg")
+        script = "mkdir -p /copy && mount /dev/xvdg /copy && cat /copy/synced; umount /copy; blockdev --getsize64 /dev/xvdg"
+        until(lambda: lab("exec", self.ids[1], "--", "test", "-b", "/dev/xvdg", check=False).returncode == 0, "it is attached")
+        assert lab("exec", self.ids[1], "--", "sh", "-c", script).stdout == f"kept\n{3 << 30}\n"
+        self.ec2.detach_volume(VolumeId=again)
+        self.ec2.delete_volume(VolumeId=again)
 
     def inside_a_machine(self):
         """scopes, Restart=always and exit codes work in a machine; its console is the API's"""
@@ -297,7 +457,7 @@ class Inside:
         self.ec2.terminate_instances(InstanceIds=self.ids)
         assert self.state(0) == "shutting-down"
         refused("DependencyViolation", self.impatient.delete_security_group, GroupId=self.group)
-        until(lambda: all(self.state(n) == "terminated" for n in range(4)), "terminated")
+        until(lambda: all(self.state(n) == "terminated" for n in range(len(self.ids))), "terminated")
         until(lambda: not any(m["running"] for m in json.loads(lab("ps").stdout)), "machines are gone")
         refused("IdempotentInstanceTerminated", self.ec2.run_instances, **self.asked)
         self.ec2.delete_security_group(GroupId=self.group)
@@ -314,8 +474,8 @@ class Inside:
         assert boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"] == amd[1][1] == self.ami
 
 
-def inside(ami):
-    checks = Inside(ami)
+def inside(ami, place):
+    checks = Inside(ami, place)
     for name, check in [(n, c) for n, c in vars(Inside).items() if getattr(c, "__doc__", None) and n[0] != "_"]:
         start = time.monotonic()
         check(checks)
@@ -357,15 +517,63 @@ def check_gone(before, state, what, folder_too=True):
     print(f"ok          {what} leaves nothing", flush=True)
 
 
+ALLOWED = {"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Action": ["ec2:Describe*", "ec2:RunInstances"], "Resource": "*"},
+    {"Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*", "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}},
+    {"Effect": "Allow", "Action": "ec2:TerminateInstances", "Resource": "arn:aws:ec2:*:*:instance/*",
+     "Condition": {"StringLike": {"aws:ResourceTag/Mine": "*"}}},
+    {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "arn:aws:ssm:*::parameter/aws/service/*"}]}
+ENFORCED = """
+import boto3, sys
+from botocore.exceptions import ClientError
+ec2, ssm, ami = boto3.client("ec2"), boto3.client("ssm"), sys.argv[1]
+def refused(code, call, **parameters):
+    try: call(**parameters)
+    except ClientError as error: assert error.response["Error"]["Code"] == code, error
+    else: raise AssertionError(code)
+def launch(**more): return ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
+tags = [{"ResourceType": "instance", "Tags": [{"Key": "Mine", "Value": "yes"}]}]
+mine = launch(TagSpecifications=tags)["Instances"][0]["InstanceId"]
+others = launch()["Instances"][0]["InstanceId"]
+assert len(ec2.describe_instances()["Reservations"]) == 2
+refused("UnauthorizedOperation", ec2.create_tags, Resources=[others], Tags=tags[0]["Tags"])
+refused("UnauthorizedOperation", ec2.terminate_instances, InstanceIds=[mine, others])
+ec2.terminate_instances(InstanceIds=[mine])
+ssm.get_parameter(Name="/aws/service/debian/release/12/latest/amd64")
+refused("AccessDeniedException", ssm.get_parameter, Name="/mine")
+refused("UnauthorizedOperation", ec2.allocate_address)
+"""
+
+
+def check_api_only(folder):
+    """`up --no-machines --policy`: quick, nothing boots, and only what the policy allows is done."""
+    state, policy = folder / "api", folder / "policy.json"
+    policy.write_text(json.dumps(ALLOWED))
+    began = time.monotonic()
+    try:
+        up = subprocess.run([*LAB, state, "up", "--no-machines", "--policy", policy], check=True, stdout=subprocess.PIPE, text=True)
+        print(f"ok {time.monotonic() - began:5.1f} s  up without machines", flush=True)
+        answer = json.loads(up.stdout)
+        subprocess.run([*LAB, state, "run", "--", answer["python"], "-c", ENFORCED, answer["ami"]], check=True)
+        many = "import boto3; boto3.client('ec2').run_instances(ImageId=%r, InstanceType='t3.micro', MinCount=%d, MaxCount=%d)"
+        subprocess.run([*LAB, state, "run", "--admin", "--", answer["python"], "-c", many % (answer["ami"], 1000, 1000)], check=True)
+        machines = json.loads(subprocess.run([*LAB, state, "ps"], check=True, stdout=subprocess.PIPE, text=True).stdout)
+        assert len(machines) == 1002 and not any(m["running"] for m in machines)
+        print(f"ok {time.monotonic() - began:5.1f} s  policies with resources and conditions are enforced; 1000 instances", flush=True)
+    finally:
+        subprocess.run([*LAB, state, "down"], check=False)
+
+
 def main():
     folder = Path(tempfile.mkdtemp(prefix="aot-lab-"))
     state, before = folder / "state", traces()
     try:
+        check_api_only(folder)
         for n in range(3):
             begin = time.monotonic()
             process, answer = start(state)
             print(f"ok {time.monotonic() - begin:5.1f} s  up", flush=True)
-            command = [answer["python"], "-B", __file__, "inside", answer["ami"]]
+            command = [answer["python"], "-B", __file__, "inside", answer["ami"], json.dumps(answer)]
             if n:               # once is enough for the long part
                 command = [answer["python"], "-c", "import boto3; boto3.client('ec2').run_instances(ImageId=%r, InstanceType="
                            "'t3.micro', MinCount=2, MaxCount=2)" % answer["ami"]]
@@ -396,4 +604,4 @@ def end(n, process, answer, state):
 
 
 if __name__ == "__main__":
-    inside(sys.argv[2]) if sys.argv[1:2] == ["inside"] else main()
+    inside(*sys.argv[2:]) if sys.argv[1:2] == ["inside"] else main()

@@ -1,6 +1,8 @@
 //! Drives the EC2 lab (`tests/lab`): starts it, asks and spoils what is in it, and shows at the end that nothing of it is
 //! left. For the `ec2_*` tests. Never looks inside the product: that is `master`'s, and only through the command line.
 
+pub mod account;
+pub mod dice;
 pub mod master;
 pub mod story;
 
@@ -110,6 +112,11 @@ fn script() -> PathBuf {
 impl Lab {
     /// Starts a lab of its own. `None`, with the reason on stderr, where labs can't be.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with options of `lab.py up`, such as `--no-machines`.
+    pub fn start_with(options: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: the EC2 lab needs root");
             return None;
@@ -123,6 +130,7 @@ impl Lab {
             .arg("--state")
             .arg(dir.path().join("lab"))
             .args(["up", "--foreground"])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -149,6 +157,13 @@ impl Lab {
         self.info["ami"].as_str().expect("an ami")
     }
 
+    /// A subnet of the default VPC: that of a zone (`us-east-1a`), or `private_subnet`, `small_subnet`.
+    pub fn subnet(&self, of: &str) -> &str {
+        let found = self.info["subnets"][of].as_str();
+        let found = found.or_else(|| self.info[of].as_str());
+        found.unwrap_or_else(|| panic!("the lab has no subnet {of}"))
+    }
+
     fn lab_py(&self) -> Command {
         let mut command = Command::new("python3");
         command
@@ -160,13 +175,19 @@ impl Lab {
 
     /// `program` in the lab's network with the AWS variables set. It ends with the thread that starts it.
     pub fn inside(&self, program: &Path) -> Command {
+        self.run_as(&[], program)
+    }
+
+    fn run_as(&self, who: &[&str], program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "python3"])
             .arg(script())
             .arg("--state")
             .arg(self.dir.path().join("lab"))
-            .args(["run", "--"])
+            .arg("run")
+            .args(who)
+            .arg("--")
             .arg(program);
         command
     }
@@ -196,9 +217,15 @@ impl Lab {
     /// What the API has of a cluster.
     #[track_caller]
     pub fn cloud(&self, cluster: &str) -> Cloud {
+        serde_json::from_value(self.python(CLOUD, &[cluster])).expect("has the shape of a Cloud")
+    }
+
+    /// A Python script with boto3, as one who may all: the JSON document that it prints.
+    #[track_caller]
+    pub fn python(&self, script: &str, words: &[&str]) -> Value {
         let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
-        let mut command = self.inside(&python);
-        command.args(["-c", CLOUD, cluster]);
+        let mut command = self.run_as(&["--admin"], &python);
+        command.args(["-c", script]).args(words);
         let asked = Running::start(command).finish(VERB);
         serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
     }
@@ -216,11 +243,17 @@ impl Lab {
 
     /// How many calls of `action` the API has answered; of all actions when it is empty.
     pub fn calls(&self, action: &str) -> usize {
-        self.verb(&["api-log"])
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("JSON of api-log"))
-            .filter(|call| action.is_empty() || call["action"] == action)
+        let log = self.api_log().into_iter();
+        log.filter(|call| action.is_empty() || call["action"] == action)
             .count()
+    }
+
+    /// Every call that the API has answered, as `lab.py api-log` tells it.
+    #[track_caller]
+    pub fn api_log(&self) -> Vec<Value> {
+        let log = self.verb(&["api-log"]);
+        let parse = |line| serde_json::from_str(line).expect("JSON of api-log");
+        log.lines().map(parse).collect()
     }
 
     /// Ends it, and shows that nothing is left: no process, mount, loop device or file.

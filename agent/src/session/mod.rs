@@ -10,12 +10,12 @@ use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::{
-    AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData,
+    AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData, Volumes,
     VolumesMounted, master_message,
 };
 use futures::{Stream, StreamExt};
 use tokio::select;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{self, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use crate::keys::{self, Places};
 use crate::link::Link;
 use crate::runner::Runner;
 use crate::service::Chain;
+use crate::volumes;
 use protocol::{Closed, Input, Output, Protocol};
 
 /// How often deadlines are looked at.
@@ -61,6 +62,8 @@ pub struct Agent {
     pub runner: Runner,
     /// Tasks of the agent.
     pub tracker: TaskTracker,
+    /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
+    pub volumes: Arc<Mutex<()>>,
     /// When the agent was started, ms since 1970.
     pub started_unix_ms: u64,
 }
@@ -256,10 +259,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 self.apply(cluster, *facts);
                 None
             }
-            Output::Mount(volumes) => Some(Input::Mounted(VolumesMounted {
-                id: volumes.id,
-                error: "this agent mounts nothing".to_owned(),
-            })),
+            Output::Mount(volumes) => {
+                self.mount(volumes);
+                None
+            }
             Output::Start(start) => {
                 let result = self.agent.runner.start(&start);
                 Some(Input::Started(start.run_id, result))
@@ -335,6 +338,32 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                     sha256,
                     error,
                 }))
+                .await;
+        });
+    }
+
+    fn mount(&self, volumes: Volumes) {
+        let config = &self.agent.config;
+        let places = volumes::Places::new(&config.state_dir, &config.etc_dir);
+        let (turn, report) = (self.agent.volumes.clone(), self.report.clone());
+        self.agent.tracker.spawn(async move {
+            let turn = turn.lock_owned().await;
+            if report.is_closed() {
+                // The next session's master says again what it wants.
+                return;
+            }
+            let id = volumes.id;
+            let work = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                volumes::mount_all(&volumes::system::Real, &places, &volumes.volumes)
+            });
+            let error = match work.await {
+                Ok(Ok(())) => String::new(),
+                Ok(Err(error)) => error,
+                Err(_) => "putting volumes in place broke off".to_owned(),
+            };
+            let _ = report
+                .send(Input::Mounted(VolumesMounted { id, error }))
                 .await;
         });
     }

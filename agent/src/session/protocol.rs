@@ -126,6 +126,8 @@ pub struct Protocol {
     waiting: Vec<u64>,
     applying: bool,
     to_apply: Option<Box<ClusterFacts>>,
+    mounting: bool,
+    to_mount: Option<Volumes>,
     renew_at: Instant,
 }
 
@@ -147,6 +149,8 @@ impl Protocol {
             waiting: Vec::new(),
             applying: false,
             to_apply: None,
+            mounting: false,
+            to_mount: None,
             renew_at,
         }
     }
@@ -172,7 +176,7 @@ impl Protocol {
             }
             Input::FactsCollected(report) => self.collected(report, now),
             Input::Applied(applied) => self.applied(applied),
-            Input::Mounted(mounted) => vec![Output::Send(Up::VolumesMounted(mounted))],
+            Input::Mounted(mounted) => self.mounted(mounted),
             Input::Started(run_id, result) => {
                 let accepted = result.is_ok();
                 let answer = RunAnswer {
@@ -213,7 +217,7 @@ impl Protocol {
                 self.runs.remove(&run);
                 Output::Forget(run)
             }),
-            Down::Volumes(volumes) => vec![Output::Mount(volumes)],
+            Down::Volumes(volumes) => self.mount(volumes),
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![Output::Install(reply.certificate_pem)]
@@ -366,6 +370,24 @@ impl Protocol {
                 .into_iter()
                 .flat_map(|facts| self.apply(facts)),
         );
+        out
+    }
+
+    /// One message at a time; of those that wait only the last counts, and the others are not answered.
+    fn mount(&mut self, volumes: Volumes) -> Vec<Output> {
+        if self.mounting {
+            self.to_mount = Some(volumes);
+            return Vec::new();
+        }
+        self.mounting = true;
+        vec![Output::Mount(volumes)]
+    }
+
+    fn mounted(&mut self, mounted: VolumesMounted) -> Vec<Output> {
+        self.mounting = false;
+        let mut out = vec![Output::Send(Up::VolumesMounted(mounted))];
+        let next = self.to_mount.take();
+        out.extend(next.into_iter().flat_map(|volumes| self.mount(volumes)));
         out
     }
 

@@ -62,7 +62,7 @@ pub struct Global {
     /// Settings file [default: /etc/aot/master.toml, then $XDG_CONFIG_HOME/aot/master.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Log more; twice for everything
+    /// Show each call to the provider's API; of serve: log more, twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -134,6 +134,15 @@ pub enum Command {
     /// List the agents' identities
     #[command(after_help = help::AGENTS)]
     Agents,
+    /// Start stopped instances
+    #[command(after_help = help::START)]
+    Start(LifecycleArgs),
+    /// Stop instances; their disks stay
+    #[command(after_help = help::STOP)]
+    Stop(AskedLifecycleArgs),
+    /// Reboot instances
+    #[command(after_help = help::REBOOT)]
+    Reboot(AskedLifecycleArgs),
     /// Terminate instances for good
     #[command(after_help = help::TERMINATE)]
     Terminate {
@@ -154,6 +163,9 @@ pub enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Compare the account with what the master knows
+    #[command(after_help = help::ORPHANS)]
+    Orphans(OrphansArgs),
     /// Stop a master that was started in the background; instances stay
     #[command(after_help = help::SHUTDOWN)]
     Shutdown,
@@ -304,6 +316,42 @@ pub struct WaitArgs {
     /// Give up after this long (90s, 30m, 2h)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30m")]
     pub timeout: Duration,
+}
+
+/// Arguments of `start`, and of `stop` and `reboot` besides the question.
+#[derive(Debug, Clone, Args)]
+pub struct LifecycleArgs {
+    /// Which instances.
+    #[command(flatten)]
+    pub target: Target,
+    /// Give up waiting after this long (90s, 30m, 2h) [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// Arguments of `stop` and `reboot`.
+#[derive(Debug, Clone, Args)]
+pub struct AskedLifecycleArgs {
+    /// As of `start`.
+    #[command(flatten)]
+    pub lifecycle: LifecycleArgs,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Arguments of `orphans`.
+#[derive(Debug, Clone, Args)]
+pub struct OrphansArgs {
+    /// Look in this region too; with --delete, only there (local: this host)
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// Terminate and delete all that carries the tag of this cluster, which the master must not have
+    #[arg(long, value_name = "UUID")]
+    pub delete: Option<String>,
+    /// Don't ask before --delete
+    #[arg(short, long, requires = "delete")]
+    pub yes: bool,
 }
 
 /// Arguments of `apply`.

@@ -84,6 +84,10 @@ fn examples_parse() {
         help::LOGS,
         help::JOBS,
         help::AGENTS,
+        help::START,
+        help::STOP,
+        help::REBOOT,
+        help::ORPHANS,
         help::TERMINATE,
         help::CLEANUP,
         help::SHUTDOWN,
@@ -105,7 +109,7 @@ fn examples_parse() {
             seen += 1;
         }
     }
-    assert!(seen > 35, "only {seen} examples");
+    assert!(seen > 45, "only {seen} examples");
 }
 
 /// Words as a shell splits them, single quotes only.
@@ -206,6 +210,12 @@ fn bad_lines_are_refused() {
         ),
         ("aot-master exec x ls -l", ErrorKind::UnknownArgument),
         ("aot-master apply --from x", ErrorKind::ValueValidation),
+        ("aot-master stop", ErrorKind::MissingRequiredArgument),
+        ("aot-master start x --yes", ErrorKind::UnknownArgument),
+        (
+            "aot-master orphans --yes",
+            ErrorKind::MissingRequiredArgument,
+        ),
     ];
     for (line, kind) in table {
         let error = words(line).map(|_| ()).expect_err(line);

@@ -40,11 +40,21 @@ pub enum Start {
     Never,
 }
 
-/// Connects, after starting a master when none answers and `start` allows it.
+/// Connects, after starting a master when none answers and `start` allows it. With `-v`, the master's calls are shown
+/// from here on.
 ///
 /// # Errors
 /// When nobody answers, or the start failed.
 pub async fn connect(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
+    let client = dial_or_start(ctx, start).await?;
+    // A master that may not be started is about to be stopped: it makes no calls for us, and should close in peace.
+    if let Some(verbose) = ctx.verbose.as_ref().filter(|_| start != Start::Never) {
+        verbose.open(&client).await?;
+    }
+    Ok(client)
+}
+
+async fn dial_or_start(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
     let error = match dial(ctx.env).await {
         Ok(client) => return Ok(client),
         Err(error) => error,

@@ -5,7 +5,13 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use aot_proto::v1::Problem;
 use tonic::{Code, Status};
+
+use crate::view::{Style, problem_lines};
+
+/// How a hint's line begins in a refused launch.
+const HINT: &str = "  hint: ";
 
 /// What the process ends with; the table is in the program's help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +101,9 @@ pub enum Error {
     /// The master refused, or the connection broke before it answered.
     #[error("{}", .0.message())]
     Refused(Status),
+    /// What stands in the way of a launch.
+    #[error("nothing was launched: {} in the way", stand(.0.len()))]
+    Problems(Vec<Problem>),
     /// The connection broke while a job ran.
     #[error("lost the master; {goes_on}")]
     Lost {
@@ -144,7 +153,7 @@ impl Error {
             Self::Interrupted { .. } => Exit::Interrupted,
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
-            Self::Output(_) | Self::Declined => Exit::Failed,
+            Self::Output(_) | Self::Declined | Self::Problems(_) => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,
@@ -184,7 +193,14 @@ impl Error {
         if let Self::Refused(status) = self
             && status.message().contains('\n')
         {
-            return Some(status.message().trim_end().to_owned());
+            return match problems_of(status) {
+                Some(problems) => Self::Problems(problems).report(),
+                None => Some(status.message().trim_end().to_owned()),
+            };
+        }
+        if let Self::Problems(problems) = self {
+            let lines = problem_lines(problems, Style::default());
+            return Some(format!("error: {self}\n{lines}"));
         }
         let mut text = match self {
             Self::Interrupted { .. } | Self::Declined => self.to_string(),
@@ -220,6 +236,37 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         Self::Refused(status)
     }
+}
+
+/// `1 problem stands`, `2 problems stand`.
+fn stand(count: usize) -> String {
+    match count {
+        1 => "1 problem stands".to_owned(),
+        _ => format!("{count} problems stand"),
+    }
+}
+
+/// The problems that a refused launch lists: a line each, with its hint on the next, indented one.
+fn problems_of(status: &Status) -> Option<Vec<Problem>> {
+    let text = status.message();
+    if status.code() != Code::FailedPrecondition || !text.contains(HINT) {
+        return None;
+    }
+    let mut problems: Vec<Problem> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix(HINT), problems.last_mut()) {
+            (Some(hint), Some(last)) => last.hint = hint.to_owned(),
+            (None, Some(last)) if line.starts_with(' ') => {
+                last.message.push('\n');
+                last.message.push_str(line.trim_start());
+            }
+            _ => problems.push(Problem {
+                message: line.to_owned(),
+                hint: String::new(),
+            }),
+        }
+    }
+    Some(problems)
 }
 
 /// Whether a status was made here because the connection broke; one that a master sent has no source.

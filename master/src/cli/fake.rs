@@ -29,6 +29,14 @@ pub struct Script {
     pub refuse: Option<(tonic::Code, String)>,
     /// Of `Plan`.
     pub plan: Vec<PlanLine>,
+    /// Of `Plan` too.
+    pub things: Vec<PlanThing>,
+    /// Of `Plan` too.
+    pub problems: Vec<Problem>,
+    /// Of `Orphans`.
+    pub orphans: OrphansReply,
+    /// Of `ApiCalls`: the first when it is opened, the others when `Info` is asked for.
+    pub calls: Vec<ApiCall>,
     /// Of every call that streams events.
     pub events: Vec<Event>,
     /// Of `Exec`.
@@ -63,6 +71,7 @@ struct Answers {
     script: Script,
     asked: Arc<Mutex<Vec<String>>>,
     dying: Arc<Notify>,
+    drained: Arc<Notify>,
 }
 
 impl Fake {
@@ -79,6 +88,7 @@ impl Fake {
             script,
             asked: Arc::clone(&asked),
             dying: Arc::clone(&dying),
+            drained: Arc::default(),
         };
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -139,6 +149,23 @@ impl Answers {
         }
     }
 
+    /// The first call now, the others once [`Answers::more_calls`] says so; never an end.
+    fn calls(&self) -> Response<Streamed<ApiCall>> {
+        let (asked, rest) = (Arc::clone(&self.drained), self.script.calls.clone());
+        let first = stream::iter(rest.first().cloned().map(Ok));
+        let others = stream::once(async move {
+            asked.notified().await;
+            stream::iter(rest.into_iter().skip(1).map(Ok)).chain(stream::pending())
+        });
+        Response::new(Box::pin(first.chain(others.flatten())))
+    }
+
+    /// Lets the other calls go; the number of the last.
+    fn more_calls(&self) -> u64 {
+        self.drained.notify_one();
+        self.script.calls.last().map_or(0, |call| call.number)
+    }
+
     fn streamed<T: Send + 'static>(&self, items: Vec<T>) -> Response<Streamed<T>> {
         let items = stream::iter(items.into_iter().map(Ok));
         match self.script.then {
@@ -171,11 +198,15 @@ macro_rules! events {
             )*
             async fn info(&self, request: Request<InfoRequest>) -> Answer<InfoReply> {
                 self.note(&request)?;
-                Ok(Response::new(InfoReply { pid: self.script.pid, listen: "127.0.0.1:7440".into(), ..InfoReply::default() }))
+                Ok(Response::new(InfoReply { pid: self.script.pid, listen: "127.0.0.1:7440".into(), api_calls: self.more_calls(), ..InfoReply::default() }))
             }
             async fn plan(&self, request: Request<PlanRequest>) -> Answer<PlanReply> {
                 self.note(&request)?;
-                Ok(Response::new(PlanReply { lines: self.script.plan.clone(), ..PlanReply::default() }))
+                Ok(Response::new(PlanReply {
+                    lines: self.script.plan.clone(),
+                    things: self.script.things.clone(),
+                    problems: self.script.problems.clone(),
+                }))
             }
             async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusReply> {
                 self.note(&request)?;
@@ -208,11 +239,11 @@ macro_rules! events {
             }
             async fn orphans(&self, request: Request<OrphansRequest>) -> Answer<OrphansReply> {
                 self.note(&request)?;
-                Ok(Response::new(OrphansReply::default()))
+                Ok(Response::new(self.script.orphans.clone()))
             }
             async fn api_calls(&self, request: Request<ApiCallsRequest>) -> Answer<Self::ApiCallsStream> {
                 self.note(&request)?;
-                Ok(self.streamed(vec![ApiCall::default()]))
+                Ok(self.calls())
             }
             async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answer<ShutdownReply> {
                 self.note(&request)?;
@@ -229,5 +260,6 @@ events!(
     terminate TerminateStream TerminateRequest,
     lifecycle LifecycleStream LifecycleRequest,
     cleanup CleanupStream CleanupRequest,
+    delete_orphans DeleteOrphansStream DeleteOrphansRequest,
     wait WaitStream WaitRequest
 );

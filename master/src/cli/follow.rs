@@ -46,6 +46,9 @@ pub async fn follow(
     let mut view = view_for(ctx);
     let followed = drive(ctx, view.as_mut(), events, interrupt, goes_on, detached).await;
     view.close();
+    if let Some(verbose) = &ctx.verbose {
+        verbose.aside.set_live(None);
+    }
     followed
 }
 
@@ -53,11 +56,13 @@ fn view_for(ctx: &Ctx<'_>) -> Box<dyn View> {
     if ctx.json {
         Box::new(Json)
     } else if ctx.env.interactive {
-        Box::new(Live::new(ctx.style()))
+        let live = Live::new(ctx.style());
+        if let Some(verbose) = &ctx.verbose {
+            verbose.aside.set_live(Some(live.bars()));
+        }
+        Box::new(live)
     } else {
-        Box::new(Plain {
-            offset: ctx.env.offset,
-        })
+        Box::new(Plain::new(ctx.env.offset))
     }
 }
 

@@ -9,10 +9,13 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Look",
         &[
-            "status", "list", "dns", "ip", "facts", "logs", "jobs", "agents",
+            "status", "list", "dns", "ip", "facts", "logs", "jobs", "agents", "orphans",
         ],
     ),
-    ("Work on instances", &["exec", "apply", "wait", "update"]),
+    (
+        "Work on instances",
+        &["exec", "apply", "wait", "update", "start", "stop", "reboot"],
+    ),
     ("End", &["terminate", "cleanup"]),
     ("The master itself", &["serve", "shutdown"]),
 ];
@@ -56,7 +59,10 @@ Examples:
 pub const PLAN: &str = "\
 Examples:
   aot-master plan cluster.yml
-  aot-master plan cluster.yml --prune --json";
+  aot-master plan cluster.yml --prune --json
+  aot-master plan cluster.yml --json | jq -r 'select(.problem) | .problem'
+
+Exit 1 when launch would refuse: all that stands in its way is listed at the end.";
 
 /// Of `schema`.
 pub const SCHEMA: &str = "\
@@ -160,6 +166,39 @@ pub const AGENTS: &str = "\
 Examples:
   aot-master agents
   aot-master agents --json | jq -r 'select(.connected | not) | .instance'";
+
+/// Of `start`.
+pub const START: &str = "\
+Ends when all of them run. Their agents come back by themselves, with their new addresses.
+
+Examples:
+  aot-master start web3
+  aot-master start state:stopped --timeout 5m";
+
+/// Of `stop`.
+pub const STOP: &str = "\
+Ends when all of them are stopped. Disks and lasting addresses stay; other public addresses are lost.
+
+Examples:
+  aot-master stop web3
+  aot-master stop 'pool:web' --yes";
+
+/// Of `reboot`.
+pub const REBOOT: &str = "\
+Examples:
+  aot-master reboot web3
+  aot-master reboot 'pool:web and not name:web1' --yes --timeout 5m";
+
+/// Of `orphans`.
+pub const ORPHANS: &str = "\
+Looks at this host, at the regions of all clusters and at the region of the AWS settings, and lists what carries
+a tag of aot and belongs to no cluster of this master, and machines that the account no longer shows.
+Exit 1 when there is something to list. An unknown cluster may be another master's.
+
+Examples:
+  aot-master orphans
+  aot-master orphans --region eu-west-1 --json
+  aot-master orphans --delete 5f0c0de1a7b94f0f8ad34b2c9e6d1f20 --region eu-west-1";
 
 /// Of `terminate`.
 pub const TERMINATE: &str = "\

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use aot_proto::v1::{ApplyRequest, InfoRequest, LaunchRequest, PlanLine, PlanRequest};
-use serde_json::{Value, json};
+use aot_proto::v1::{ApplyRequest, InfoRequest, LaunchRequest, PlanLine, PlanReply, PlanRequest};
+use serde_json::Value;
 
 use super::args::{ApplyArgs, LaunchArgs, ListenArgs};
 use super::confirm::{confirm, instances, named};
@@ -12,7 +12,10 @@ use super::connect::{ASK_PROVIDER, Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use super::follow::{Followed, ctrl_c, follow};
 use super::{CliEnv, Ctx};
-use crate::view::{closing_table, count_words, fields_of, plan_lines};
+use crate::view::{
+    closing_table, count_words, explanations, fields_of, plan_json, plan_lines, plan_words,
+    problem_lines,
+};
 
 /// A cluster's file as it is sent: its absolute path and its text.
 fn read(file: &Path) -> Result<(String, String), Error> {
@@ -42,25 +45,18 @@ async fn ask_plan(
     path: &str,
     text: &str,
     prune: bool,
-) -> Result<Vec<PlanLine>, Error> {
+    without_things: bool,
+) -> Result<PlanReply, Error> {
     let request = PlanRequest {
         path: path.to_owned(),
         text: text.to_owned(),
         prune,
+        without_things,
     };
     Ok(client
         .plan(within(ASK_PROVIDER, request))
         .await?
-        .into_inner()
-        .lines)
-}
-
-/// `3 create, 1 keep`.
-fn plan_words(lines: &[PlanLine]) -> String {
-    match count_words(lines.iter().map(|line| (line.action.as_str(), 1))) {
-        words if words.is_empty() => "plan: nothing".to_owned(),
-        words => format!("plan: {words}"),
-    }
+        .into_inner())
 }
 
 /// `aot-master plan FILE`.
@@ -70,27 +66,22 @@ fn plan_words(lines: &[PlanLine]) -> String {
 pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, Error> {
     let (path, text) = read(file)?;
     let mut client = connect(ctx, Start::Always).await?;
-    let lines = ask_plan(&mut client, &path, &text, prune).await?;
-    if !ctx.json {
-        ctx.print(&plan_lines(&lines, ctx.style()))?;
-        ctx.say(&plan_words(&lines))?;
-        return Ok(Exit::Well);
+    let plan = ask_plan(&mut client, &path, &text, prune, false).await?;
+    if ctx.json {
+        for line in plan_json(&plan) {
+            ctx.print(&line.to_string())?;
+        }
+    } else {
+        ctx.print(&plan_lines(&plan, ctx.style()))?;
+        ctx.say(&plan_words(&plan))?;
+        if !plan.problems.is_empty() {
+            ctx.print(&problem_lines(&plan.problems, ctx.style()))?;
+        }
     }
-    let mut counts = serde_json::Map::new();
-    for line in &lines {
-        let count = counts
-            .get(&line.action)
-            .and_then(Value::as_u64)
-            .unwrap_or_default()
-            + 1;
-        counts.insert(line.action.clone(), count.into());
-        let pool = (!line.pool.is_empty()).then_some(&line.pool);
-        let detail = (!line.detail.is_empty()).then_some(&line.detail);
-        let object = json!({"action": line.action, "instance": line.instance, "pool": pool, "detail": detail});
-        ctx.print(&object.to_string())?;
-    }
-    ctx.print(&json!({ "summary": counts }).to_string())?;
-    Ok(Exit::Well)
+    Ok(match plan.problems.is_empty() {
+        true => Exit::Well,
+        false => Exit::Failed,
+    })
 }
 
 /// `aot-master launch FILE`.
@@ -100,17 +91,21 @@ pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, E
 pub async fn launch(ctx: &mut Ctx<'_>, args: &LaunchArgs) -> Result<Exit, Error> {
     let (path, text) = read(&args.file)?;
     let mut client = connect_for(ctx, &args.listen).await?;
-    let lines = ask_plan(&mut client, &path, &text, args.prune).await?;
-    if !ctx.json {
-        ctx.say(&plan_words(&lines))?;
+    let plan = ask_plan(&mut client, &path, &text, args.prune, true).await?;
+    if !plan.problems.is_empty() {
+        return Err(Error::Problems(plan.problems));
     }
-    ask_about(ctx, &lines, args.yes)?;
+    if !ctx.json {
+        ctx.say(&plan_words(&plan))?;
+    }
+    ask_about(ctx, &plan.lines, args.yes)?;
     let request = LaunchRequest {
         path,
         text,
         prune: args.prune,
         timeout_ms: args.timeout.map_or(0, millis),
         detach: args.detach,
+        checked: true,
     };
     let events = client.launch(request).await?.into_inner();
     let goes_on = "the launch goes on; look at it with aot-master status, or follow it by launching the file again";
@@ -154,6 +149,7 @@ async fn connect_for(ctx: &mut Ctx<'_>, listen: &ListenArgs) -> Result<Client, E
         io: &mut *ctx.io,
         json: ctx.json,
         cluster: ctx.cluster.clone(),
+        verbose: ctx.verbose.clone(),
     };
     let mut client = connect(&mut inner, Start::Always).await?;
     if let Some(wanted) = &listen.listen {
@@ -241,6 +237,12 @@ fn close(ctx: &mut Ctx<'_>, followed: &Followed) -> Result<Exit, Error> {
         return Ok(exit);
     }
     ctx.print(&closing_table_of(ctx, followed))?;
+    let rows = followed.board.rows().iter();
+    let told = rows.map(|row| (&*row.name, &*row.phase, &*row.explanation));
+    let why = explanations(told, ctx.style());
+    if !why.is_empty() {
+        ctx.print(&why)?;
+    }
     let fields = fields_of(last);
     let summary = fields
         .get("summary")

@@ -1,15 +1,62 @@
-//! `terminate` and `cleanup`: what ends instances, after asking.
+//! `start`, `stop`, `reboot`, `terminate` and `cleanup`: what changes or ends machines, after asking where it must.
 
-use aot_proto::v1::{CleanupRequest, Event, InstanceView, StatusRequest, TerminateRequest};
+use aot_proto::v1::{
+    CleanupRequest, Event, InstanceView, LifecycleRequest, StatusRequest, TerminateRequest,
+};
 use futures::{Stream, StreamExt};
 use tonic::Status;
 
 use super::Ctx;
+use super::args::{AskedLifecycleArgs, LifecycleArgs};
 use super::confirm::{confirm, instances, named};
 use super::connect::{Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use super::follow::{ctrl_c, follow};
+use super::launch::millis;
 use crate::view::receipt_line;
+
+/// `aot-master start TARGET`.
+///
+/// # Errors
+/// When nothing matches, or the master can't be asked or followed.
+pub async fn start(ctx: &mut Ctx<'_>, args: LifecycleArgs) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::WithState).await?;
+    change(ctx, &mut client, "start", args).await
+}
+
+/// `aot-master stop TARGET` and `aot-master reboot TARGET`: `action` is the word.
+///
+/// # Errors
+/// When nobody says yes, nothing matches, or the master can't be asked or followed.
+pub async fn asked(
+    ctx: &mut Ctx<'_>,
+    action: &'static str,
+    args: AskedLifecycleArgs,
+) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::WithState).await?;
+    let target = &args.lifecycle.target.target;
+    ask_first(ctx, &mut client, action, target, args.yes).await?;
+    change(ctx, &mut client, action, args.lifecycle).await
+}
+
+/// Asks for the change and follows it to its end.
+async fn change(
+    ctx: &mut Ctx<'_>,
+    client: &mut Client,
+    action: &str,
+    args: LifecycleArgs,
+) -> Result<Exit, Error> {
+    let request = LifecycleRequest {
+        cluster: ctx.cluster.clone(),
+        target: args.target.target,
+        action: action.to_owned(),
+        timeout_ms: args.timeout.map_or(0, millis),
+    };
+    let events = client.lifecycle(request).await?.into_inner();
+    let goes_on =
+        format!("the {action} was asked for and goes on; look at it with aot-master status");
+    end(ctx, events, &goes_on).await
+}
 
 /// `aot-master terminate TARGET`.
 ///
@@ -17,28 +64,7 @@ use crate::view::receipt_line;
 /// When nobody says yes, nothing matches, or the master can't be asked or followed.
 pub async fn terminate(ctx: &mut Ctx<'_>, target: String, yes: bool) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
-    if !yes {
-        let request = StatusRequest {
-            cluster: ctx.cluster.clone(),
-            target: target.clone(),
-            live: false,
-        };
-        let found = client
-            .status(within(LOOK_UP, request))
-            .await?
-            .into_inner()
-            .instances;
-        let Some(cluster) = found.first().map(|view| view.cluster.clone()) else {
-            return Err(Error::NoMatch { target });
-        };
-        let names: Vec<&str> = found.iter().map(|view| view.name.as_str()).collect();
-        let count = instances(names.len());
-        confirm(
-            ctx,
-            yes,
-            &format!("terminate {count} of cluster {cluster}: {}", named(&names)),
-        )?;
-    }
+    ask_first(ctx, &mut client, "terminate", &target, yes).await?;
     let request = TerminateRequest {
         cluster: ctx.cluster.clone(),
         target,
@@ -46,6 +72,35 @@ pub async fn terminate(ctx: &mut Ctx<'_>, target: String, yes: bool) -> Result<E
     let events = client.terminate(request).await?.into_inner();
     let goes_on = "the instances go on being terminated; look at them with aot-master status";
     end(ctx, events, goes_on).await
+}
+
+/// Asks whether to do `action` to the instances of the target, by their names.
+async fn ask_first(
+    ctx: &mut Ctx<'_>,
+    client: &mut Client,
+    action: &str,
+    target: &str,
+    yes: bool,
+) -> Result<(), Error> {
+    if yes {
+        return Ok(());
+    }
+    let request = StatusRequest {
+        cluster: ctx.cluster.clone(),
+        target: target.to_owned(),
+        live: false,
+    };
+    let reply = client.status(within(LOOK_UP, request)).await?;
+    let found = reply.into_inner().instances;
+    let Some(cluster) = found.first().map(|view| view.cluster.clone()) else {
+        return Err(Error::NoMatch {
+            target: target.to_owned(),
+        });
+    };
+    let names: Vec<&str> = found.iter().map(|view| view.name.as_str()).collect();
+    let count = instances(names.len());
+    let question = format!("{action} {count} of cluster {cluster}: {}", named(&names));
+    confirm(ctx, yes, &question)
 }
 
 /// `aot-master cleanup [CLUSTER]`.
@@ -102,7 +157,7 @@ async fn which(client: &mut Client, wanted: String) -> Result<(String, Vec<Insta
 }
 
 /// Follows to the end, with the lines of the receipt as results.
-async fn end(
+pub(super) async fn end(
     ctx: &mut Ctx<'_>,
     events: impl Stream<Item = Result<Event, Status>>,
     goes_on: &str,

@@ -4,6 +4,7 @@
 pub mod args;
 
 mod agents;
+mod api_calls;
 mod background;
 mod confirm;
 mod connect;
@@ -17,6 +18,7 @@ mod jobs;
 mod launch;
 mod lifecycle;
 mod logs;
+mod orphans;
 mod shutdown;
 mod status;
 mod wait;
@@ -35,7 +37,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches};
 use time::UtcOffset;
 
-use crate::view::{Streams, Style};
+use crate::view::{Aside, Streams, Style};
+use api_calls::Verbose;
 use args::{Cli, Command};
 
 pub use background::BackgroundDaemon;
@@ -91,6 +94,8 @@ pub(crate) struct Ctx<'a> {
     json: bool,
     /// `--cluster`; empty when it is left to the master.
     cluster: String,
+    /// `-v`.
+    verbose: Option<Verbose>,
 }
 
 impl Ctx<'_> {
@@ -150,13 +155,22 @@ pub async fn run(cli: Cli, env: CliEnv) -> Exit {
 
 /// [`run`] on any streams.
 pub async fn run_on(cli: Cli, env: &CliEnv, io: &mut Streams) -> Exit {
+    let style = Style {
+        colour: env.colour && !cli.global.json,
+    };
+    let verbose = (cli.global.verbose > 0).then(|| Verbose::new(Aside::of(io), style));
+    let (verbose, shown) = verbose.unzip();
     let mut ctx = Ctx {
         env,
         json: cli.global.json,
         cluster: cli.global.cluster.unwrap_or_default(),
         io,
+        verbose,
     };
-    let ran = dispatch(cli.command, &mut ctx).await;
+    let ran = match shown {
+        Some(shown) => shown.beside(dispatch(cli.command, &mut ctx)).await,
+        None => dispatch(cli.command, &mut ctx).await,
+    };
     let ran = ran.and_then(|exit| {
         ctx.io.flush()?;
         Ok(exit)
@@ -190,6 +204,10 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Jobs { limit } => jobs::jobs(ctx, limit).await,
         Command::Agents => agents::agents(ctx).await,
+        Command::Start(args) => lifecycle::start(ctx, args).await,
+        Command::Stop(args) => lifecycle::asked(ctx, "stop", args).await,
+        Command::Reboot(args) => lifecycle::asked(ctx, "reboot", args).await,
+        Command::Orphans(args) => orphans::orphans(ctx, args).await,
         Command::Terminate { target, yes } => lifecycle::terminate(ctx, target.target, yes).await,
         Command::Cleanup { name, yes } => lifecycle::cleanup(ctx, name, yes).await,
         Command::Shutdown => shutdown::shutdown(ctx).await,

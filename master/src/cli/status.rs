@@ -7,7 +7,7 @@ use super::Ctx;
 use super::args::ListArgs;
 use super::connect::{ASK_PROVIDER, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
-use crate::view::{Columns, instance_json, instances_table, places, stages_json};
+use crate::view::{Columns, explanations, instance_json, instances_table, places, stages_json};
 
 /// Asks for the state of instances; `live` makes the master ask its provider first.
 pub async fn ask(
@@ -59,6 +59,13 @@ pub async fn status(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
             .collect();
         if !members.is_empty() {
             ctx.print(&instances_table(&members, columns, ctx.style()))?;
+            let told = members
+                .iter()
+                .map(|view| (&*view.name, &*view.phase, &*view.explanation));
+            let why = explanations(told, ctx.style());
+            if !why.is_empty() {
+                ctx.print(&why)?;
+            }
         }
     }
     Ok(Exit::Well)
@@ -171,12 +178,20 @@ async fn values(
             (Some(text), false) => ctx.print(text)?,
             (None, false) => {
                 missing += 1;
-                ctx.say(&format!("{} has no {what} yet", view.name))?;
+                ctx.say(&no_value(view, what))?;
             }
         }
     }
     let none = missing > 0 && missing == reply.instances.len();
     Ok(if none { Exit::Failed } else { Exit::Well })
+}
+
+/// `web2 has no ip yet`, or why it has none for good or for the moment.
+fn no_value(view: &InstanceView, what: &str) -> String {
+    match view.state.as_str() {
+        "" | "pending" | "running" => format!("{} has no {what} yet", view.name),
+        state => format!("{} has no {what}: it is {state}", view.name),
+    }
 }
 
 /// `aot-master update [TARGET]`.

@@ -280,6 +280,7 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
         "min_ready: 190%",
     ),
     ("min_ready above all", "min_ready: 90%", "min_ready: 7"),
+    ("made again for ever", "replace: 2", "replace: 11"),
     (
         "an unknown word",
         "on_failure: rollback",

@@ -1,6 +1,6 @@
 //! Records of what there is: clusters, batches, instances, stages. The store keeps them as they stand here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +97,18 @@ pub struct Launch {
     pub error: String,
     /// Instances that it asked machines for: what a rollback terminates.
     pub made: Vec<InstanceName>,
+    /// What it made is terminated, or will be when it shows up late.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// How long its instances have to enrol; the deadline is put off by it when machines are made again.
+    #[serde(default)]
+    pub timeout_ms: u64,
+    /// How often each instance's silent machine was made again.
+    #[serde(default)]
+    pub replaced: BTreeMap<InstanceName, u32>,
+    /// Instances whose machines were stopped when it began: it starts them and waits for their agents.
+    #[serde(default)]
+    pub starts: BTreeSet<InstanceName>,
 }
 
 /// One call for machines: the missing members of one pool.
@@ -124,6 +136,12 @@ pub struct Batch {
     pub calls: u32,
     /// Not before this time is it called again.
     pub next_call_ms: UnixMs,
+    /// When it was last called without a clear answer since; 0 = what it left behind is known.
+    #[serde(default)]
+    pub unsure_ms: UnixMs,
+    /// What the last call that failed said.
+    #[serde(default)]
+    pub last_error: String,
     /// A call is under way. Not kept: after a restart none is.
     #[serde(skip)]
     pub in_flight: bool,
@@ -211,6 +229,15 @@ pub struct Instance {
     /// The lasting address that its machine was given.
     #[serde(default)]
     pub elastic_ip: Option<ElasticIp>,
+    /// Why it has none although it should.
+    #[serde(default)]
+    pub address_error: String,
+    /// Its addresses when it was last up: what others are told while it is stopped or on its way.
+    #[serde(default)]
+    pub up: Option<Addresses>,
+    /// Why its machine may have been silent, as the provider knows it; several lines.
+    #[serde(default)]
+    pub explanation: String,
     /// What its agent reported; kept in a table of its own.
     #[serde(skip)]
     pub facts: Option<Arc<NodeFacts>>,
@@ -223,6 +250,36 @@ pub struct Instance {
     /// Cluster facts that this session was sent.
     #[serde(skip)]
     pub sent_generation: u64,
+    /// Session that was asked to mount its volumes.
+    #[serde(skip)]
+    pub volumes_sent: Option<u64>,
+    /// Session that has mounted them.
+    #[serde(skip)]
+    pub volumes_mounted: Option<u64>,
+}
+
+/// Where a machine is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Within its network.
+    pub private_ip: Option<String>,
+    /// From outside.
+    pub public_ip: Option<String>,
+    /// Its name there.
+    pub private_dns: Option<String>,
+    /// Its name outside.
+    pub public_dns: Option<String>,
+}
+
+impl From<&Machine> for Addresses {
+    fn from(machine: &Machine) -> Self {
+        Self {
+            private_ip: machine.private_ip.clone(),
+            public_ip: machine.public_ip.clone(),
+            private_dns: machine.private_dns.clone(),
+            public_dns: machine.public_dns.clone(),
+        }
+    }
 }
 
 impl Instance {
@@ -249,6 +306,11 @@ impl Instance {
             stages: Vec::new(),
             terminating: false,
             elastic_ip: None,
+            address_error: String::new(),
+            up: None,
+            explanation: String::new(),
+            volumes_sent: None,
+            volumes_mounted: None,
             facts: None,
             session: None,
             lost_ms: None,
@@ -315,9 +377,28 @@ impl Instance {
         self.sent_generation = 0;
         self.terminating = false;
         self.elastic_ip = None;
+        self.address_error.clear();
+        self.up = None;
+        self.explanation.clear();
+        self.volumes_sent = None;
+        self.volumes_mounted = None;
         for stage in &mut self.stages {
             stage.reset();
         }
+    }
+
+    /// Its addresses when it was last up, or as they are.
+    pub fn addresses(&self) -> Addresses {
+        let now = || self.machine.as_ref().map(Addresses::from);
+        self.up.clone().or_else(now).unwrap_or_default()
+    }
+
+    /// Takes over what the provider shows of its machine.
+    pub fn set_machine(&mut self, machine: Machine) {
+        if machine.state == MachineState::Running {
+            self.up = Some(Addresses::from(&machine));
+        }
+        self.machine = Some(machine);
     }
 
     /// Whether the provider says that it runs, or says nothing against it.

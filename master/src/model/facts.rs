@@ -60,16 +60,17 @@ pub fn of(cluster: &Cluster) -> ClusterFacts {
 
 fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
     let machine = instance.machine.as_ref();
+    let addresses = instance.addresses();
     json!({
         "name": instance.name.as_str(),
-        "ip_address": machine.and_then(|m| m.private_ip.clone()),
+        "ip_address": addresses.private_ip,
         "hostname": instance.hostname,
         "subnet": machine.and_then(|m| m.subnet.clone()),
         "main_user": main_user(instance, facts),
         "owner": instance.owner,
-        "public_ip": machine.and_then(|m| m.public_ip.clone()),
-        "private_dns": machine.and_then(|m| m.private_dns.clone()),
-        "public_dns": machine.and_then(|m| m.public_dns.clone()),
+        "public_ip": addresses.public_ip,
+        "private_dns": addresses.private_dns,
+        "public_dns": addresses.public_dns,
         "machine_id": instance.machine_id().map(ToString::to_string),
         "instance_type": machine.and_then(|m| m.instance_type.clone()),
         "availability_zone": machine.and_then(|m| m.availability_zone.clone()),
@@ -108,11 +109,8 @@ fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {
 }
 
 fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
-    let machine = instance.machine.as_ref();
-    let addresses = [
-        machine.and_then(|m| m.private_ip.clone()),
-        machine.and_then(|m| m.public_ip.clone()),
-    ];
+    let known = instance.addresses();
+    let addresses = [known.private_ip, known.public_ip];
     let keys = [&facts.root_public_key, &facts.user_public_key];
     v1::Peer {
         name: instance.name.to_string(),

@@ -44,6 +44,14 @@ pub struct SubnetGround {
 }
 
 impl Ground {
+    /// Forgets what may mean something else by now: a new launch looks subnets, groups and types up again. Images and the
+    /// discovery token stay as they are for the cluster's life.
+    pub fn forget_lookups(&mut self) {
+        self.types.clear();
+        self.subnets.clear();
+        self.groups.clear();
+    }
+
     /// Key of an image: as the file names it, on this architecture.
     pub fn image_key(text: &str, arch: &str) -> String {
         format!("{text} {arch}")

@@ -62,6 +62,8 @@ pub enum Happened {
     StagesDone,
     /// A stage failed.
     StageFailed,
+    /// A volume that the file wants mounted could not be.
+    VolumesFailed,
     /// The launch's time is up and the agent never enrolled.
     Deadline,
     /// The provider says the machine is terminated.
@@ -69,7 +71,7 @@ pub enum Happened {
 }
 
 /// All of them.
-pub const HAPPENINGS: [Happened; 11] = [
+pub const HAPPENINGS: [Happened; 12] = [
     Happened::Request,
     Happened::Launched,
     Happened::Refused,
@@ -79,6 +81,7 @@ pub const HAPPENINGS: [Happened; 11] = [
     Happened::StageStarted,
     Happened::StagesDone,
     Happened::StageFailed,
+    Happened::VolumesFailed,
     Happened::Deadline,
     Happened::MachineGone,
 ];
@@ -94,6 +97,7 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     (Phase::Booting, Happened::Deadline, Phase::Failed),
     (Phase::Booting, Happened::MachineGone, Phase::Gone),
     (Phase::Enrolled, Happened::FactsApplied, Phase::Configured),
+    (Phase::Enrolled, Happened::VolumesFailed, Phase::Failed),
     (Phase::Enrolled, Happened::MachineGone, Phase::Gone),
     (
         Phase::Configured,
@@ -101,11 +105,14 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
         Phase::Bootstrapping,
     ),
     (Phase::Configured, Happened::StagesDone, Phase::Ready),
+    (Phase::Configured, Happened::VolumesFailed, Phase::Failed),
     (Phase::Configured, Happened::MachineGone, Phase::Gone),
     (Phase::Bootstrapping, Happened::StagesDone, Phase::Ready),
     (Phase::Bootstrapping, Happened::StageFailed, Phase::Failed),
+    (Phase::Bootstrapping, Happened::VolumesFailed, Phase::Failed),
     (Phase::Bootstrapping, Happened::MachineGone, Phase::Gone),
     (Phase::Ready, Happened::StagesWanted, Phase::Configured),
+    (Phase::Ready, Happened::VolumesFailed, Phase::Failed),
     (Phase::Ready, Happened::MachineGone, Phase::Gone),
     // A failed instance is taken up where it stands: without a machine, with one that is late, with a stage to repeat.
     (Phase::Failed, Happened::Request, Phase::Requested),

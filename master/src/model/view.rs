@@ -5,6 +5,7 @@ use aot_proto::v1;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Instance, Stage, UnixMs};
+use super::machine::MachineState;
 
 /// The instance of a cluster, for the operator's socket.
 ///
@@ -15,7 +16,11 @@ pub fn instance(
     instance: &Instance,
     now: UnixMs,
 ) -> v1::InstanceView {
-    let machine = instance.machine.as_ref();
+    // What is gone has no address, whatever it had last.
+    let machine = instance
+        .machine
+        .as_ref()
+        .filter(|machine| machine.state != MachineState::Terminated);
     let text = |field: Option<&String>| field.cloned().unwrap_or_default();
     v1::InstanceView {
         cluster: cluster.to_string(),
@@ -49,6 +54,7 @@ pub fn instance(
         stage_views: instance.stages.iter().enumerate().map(stage).collect(),
         provider: provider.to_owned(),
         generation: instance.applied_generation,
+        explanation: instance.explanation.clone(),
     }
 }
 
@@ -109,6 +115,12 @@ fn properties(instance: &Instance) -> Value {
         "user": instance.user,
         "hostname": instance.hostname,
         "attempt": instance.attempt,
+        "note": instance.note,
+        "explanation": instance.explanation,
         "tags": machine.map(|machine| machine.tags.clone()),
+        "volumes": machine.map(|machine| {
+            machine.volumes.iter().map(|it| (it.device.clone(), it.id.clone().into())).collect::<serde_json::Map<_, _>>()
+        }),
+        "elastic_ip": instance.elastic_ip.as_ref().map(|ip| ip.allocation.clone()),
     })
 }

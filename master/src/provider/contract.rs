@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use aot_proto::ids::MachineId;
 
 use super::{
-    BootSpec, ClientToken, ClusterRef, ErrorKind, Ground, LaunchSpec, Lifecycle, Machine,
-    MachineState, Provider, tags,
+    Ask, BootSpec, ClientToken, ClusterRef, ErrorKind, Ground, LaunchSpec, Lifecycle, Machine,
+    MachineState, Provider, ProviderError, tags,
 };
-use crate::model::file::{MachineSpec, MemberSpec};
+use crate::model::file::{
+    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec,
+};
 
 /// Longest wait for a state.
 const LIMIT: Duration = Duration::from_secs(60);
+static NO_PARTS: BTreeMap<String, String> = BTreeMap::new();
 /// How often a state is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -50,6 +53,60 @@ pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
             user_part: None,
         },
     }
+}
+
+/// The same batch with what its names stand for, as `prepare` finds it; preparing again must change nothing.
+///
+/// # Errors
+/// Those of `prepare`.
+pub async fn prepared(
+    provider: &dyn Provider,
+    spec: &LaunchSpec,
+) -> Result<LaunchSpec, ProviderError> {
+    let pool = PoolSpec {
+        name: spec.pool.clone(),
+        members: spec.members.clone(),
+        owner: None,
+        user: None,
+        machine: MachineSpec {
+            types: spec.instance_type.iter().cloned().collect(),
+            subnets: spec.subnet.iter().cloned().collect(),
+            ..spec.machine.clone()
+        },
+        stages: Vec::new(),
+    };
+    let file = ClusterSpec {
+        name: spec.cluster.name.clone(),
+        provider: provider.kind(),
+        region: spec.cluster.region.clone(),
+        launch: LaunchPolicy {
+            min_ready: MinReady::All,
+            on_failure: OnFailure::Keep,
+            timeout: LIMIT,
+            replace: 0,
+        },
+        security_groups: Vec::new(),
+        discovery_url: None,
+        groups: BTreeMap::new(),
+        pools: vec![pool],
+        base_dir: PathBuf::from("/"),
+    };
+    let missing = BTreeMap::from([(tags::label(spec).to_owned(), spec.members.len())]);
+    let ask = |known| Ask {
+        spec: &file,
+        cluster: Some(&spec.cluster),
+        known,
+        missing: &missing,
+        advertise: &spec.boot.master,
+        user_parts: &NO_PARTS,
+    };
+    let ground = provider.prepare(&ask(&spec.ground)).await?;
+    let again = provider.prepare(&ask(&ground)).await?;
+    assert_eq!(again, ground, "preparing again changes nothing");
+    Ok(LaunchSpec {
+        ground,
+        ..spec.clone()
+    })
 }
 
 /// Waits until every machine of the cluster is in `state`.

@@ -177,6 +177,11 @@ pub trait Provider: Send + Sync {
         machines: &'a [MachineId],
     ) -> BoxFuture<'a, BTreeMap<MachineId, String>>;
 
+    /// The region where it works when a cluster names none; `None` when there is none, or none is known. Local: `None`.
+    fn region(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// Everything in this provider's region that carries a cluster's tag of ours, whoever's.
     fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>>;
 

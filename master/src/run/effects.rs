@@ -1,15 +1,17 @@
 //! Does what was decided: messages to sessions, calls to providers, words to watchers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
 use super::{Loop, TargetEnded};
-use crate::model::cluster::UnixMs;
-use crate::model::file::ProviderKind;
+use crate::model::cluster::{Batch, BatchState, BootRecord, UnixMs};
+use crate::model::file::{ClusterSpec, ProviderKind};
+use crate::model::ground::Ground;
 use crate::model::machine::{ClientToken, ClusterRef};
 use crate::model::world::{Effect, Failure, Input, World};
-use crate::provider::{BootSpec, LaunchSpec, Lifecycle, Provider, ProviderError};
+use crate::provider::{Ask, BootSpec, LaunchSpec, Lifecycle, Provider, ProviderError};
 use crate::session::registry::Command;
 
 impl Loop {
@@ -23,6 +25,10 @@ impl Loop {
             Effect::CallLaunch { cluster, token } => self.call_launch(cluster, token),
             Effect::CallDescribe { cluster } => self.call_describe(cluster),
             Effect::CallTerminate { cluster, machines } => self.call_terminate(cluster, machines),
+            Effect::CallPrepare { cluster } => self.call_prepare(cluster),
+            Effect::CallAddresses { cluster, machines } => self.call_addresses(cluster, machines),
+            Effect::CallExplain { cluster, machines } => self.call_explain(cluster, machines),
+            Effect::CallStart { cluster, machines } => self.call_start(cluster, machines),
             Effect::CallName { cluster, names } => self.call_name(cluster, names),
             Effect::CallCleanup { cluster } => self.call_cleanup(cluster),
             Effect::Event(event) => self.publish(&event, now),
@@ -128,6 +134,85 @@ impl Loop {
         );
     }
 
+    fn call_prepare(&self, cluster: ClusterName) {
+        let Some(work) = self.engine.look(|world| Preparation::of(world, &cluster)) else {
+            return;
+        };
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider.prepare(&work.ask(&reference)).await;
+                Input::Prepared {
+                    cluster: reference.name,
+                    result: result.map_err(failure),
+                }
+            },
+            |cluster, error| Input::Prepared {
+                cluster,
+                result: Err(error),
+            },
+        );
+    }
+
+    fn call_addresses(&self, cluster: ClusterName, machines: Vec<(MachineId, InstanceName)>) {
+        let ids: Vec<MachineId> = machines.iter().map(|(id, _)| id.clone()).collect();
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let results = provider.addresses(&reference, &machines).await;
+                let results = results
+                    .into_iter()
+                    .map(|(id, result)| (id, result.map_err(failure)));
+                Input::Addressed {
+                    cluster: reference.name,
+                    results: results.collect(),
+                }
+            },
+            |cluster, error| Input::Addressed {
+                cluster,
+                results: ids.into_iter().map(|id| (id, Err(error.clone()))).collect(),
+            },
+        );
+    }
+
+    fn call_explain(&self, cluster: ClusterName, machines: Vec<MachineId>) {
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let texts = provider.explain(&reference, &machines).await;
+                Input::Explained {
+                    cluster: reference.name,
+                    texts,
+                }
+            },
+            |cluster, _| Input::Explained {
+                cluster,
+                texts: BTreeMap::new(),
+            },
+        );
+    }
+
+    fn call_start(&self, cluster: ClusterName, machines: Vec<MachineId>) {
+        self.call(
+            cluster,
+            |provider, reference| async move {
+                let result = provider
+                    .lifecycle(&reference, Lifecycle::Start, &machines)
+                    .await;
+                Input::LifecycleDone {
+                    cluster: reference.name,
+                    error: result
+                        .err()
+                        .map(|error| format!("cannot start the stopped machines: {error}")),
+                }
+            },
+            |cluster, error| Input::LifecycleDone {
+                cluster,
+                error: Some(error.message),
+            },
+        );
+    }
+
     fn call_terminate(&self, cluster: ClusterName, machines: Vec<MachineId>) {
         self.call(
             cluster,
@@ -135,13 +220,19 @@ impl Loop {
                 let result = provider
                     .lifecycle(&reference, Lifecycle::Terminate, &machines)
                     .await;
-                Input::LifecycleDone {
+                let (unknown, error) = match result {
+                    Ok(unknown) => (unknown, None),
+                    Err(error) => (Vec::new(), Some(error.to_string())),
+                };
+                Input::Terminated {
                     cluster: reference.name,
-                    error: result.err().map(|error| error.to_string()),
+                    unknown,
+                    error,
                 }
             },
-            |cluster, error| Input::LifecycleDone {
+            |cluster, error| Input::Terminated {
                 cluster,
+                unknown: Vec::new(),
                 error: Some(error.message),
             },
         );
@@ -235,5 +326,43 @@ fn failure(error: ProviderError) -> Failure {
         kind: error.kind,
         leftovers: error.leftovers,
         message: error.to_string(),
+    }
+}
+
+/// What a call to prepare is about, taken out of the world.
+struct Preparation {
+    spec: ClusterSpec,
+    known: Ground,
+    missing: BTreeMap<String, usize>,
+    boot: BootRecord,
+}
+
+impl Preparation {
+    fn of(world: &World, cluster: &ClusterName) -> Option<Self> {
+        let cluster = world.clusters.get(cluster)?;
+        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+        let mut boot = BootRecord::default();
+        let open = |batch: &&Batch| batch.state == BatchState::Requested;
+        for batch in cluster.batches.values().filter(open) {
+            *missing.entry(batch.pool.clone()).or_default() += batch.members.len();
+            boot.clone_from(&batch.boot);
+        }
+        Some(Self {
+            spec: cluster.spec.clone(),
+            known: cluster.ground.clone(),
+            missing,
+            boot,
+        })
+    }
+
+    fn ask<'a>(&'a self, reference: &'a ClusterRef) -> Ask<'a> {
+        Ask {
+            spec: &self.spec,
+            cluster: Some(reference),
+            known: &self.known,
+            missing: &self.missing,
+            advertise: &self.boot.master,
+            user_parts: &self.boot.user_parts,
+        }
     }
 }

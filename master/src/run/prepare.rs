@@ -8,6 +8,7 @@ use crate::config;
 use crate::model::cluster::StagePlan;
 use crate::model::file::{BundleSource, ClusterSpec, StageSpec};
 use crate::model::stage::ledger_key;
+use crate::provider::Problem;
 
 /// Why a file can't be launched.
 #[derive(Debug, thiserror::Error)]
@@ -27,36 +28,47 @@ pub enum Error {
     },
 }
 
-/// A file that can be launched.
+/// A file as it is written, before its bundles are packed.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Read {
     /// Parsed.
     pub spec: ClusterSpec,
-    /// Stages by pool label.
-    pub stages: BTreeMap<String, Vec<StagePlan>>,
     /// What the operator should know.
     pub notices: Vec<String>,
+    /// Bundles and cloud-configs that are not there, or not good.
+    pub problems: Vec<Problem>,
+    /// Text of each pool's cloud_config, by pool label.
+    pub user_parts: BTreeMap<String, String>,
 }
 
-/// Parses the text and packs every bundle into `bundles`. Blocks on the disk.
+/// Parses the text and looks at the files that it names. Blocks on the disk.
 ///
 /// # Errors
-/// When the file is wrong, or a bundle can't be packed.
-pub fn file(text: &str, path: &Path, bundles: &Path) -> Result<Prepared, Error> {
+/// When the text itself is wrong.
+pub fn read(text: &str, path: &Path) -> Result<Read, Error> {
     let parsed = config::parse(text, path).map_err(|report| Error::File(report.render(false)))?;
-    let problems = config::check_files(&parsed.spec);
-    if !problems.is_empty() {
-        let lines: Vec<String> = problems
-            .iter()
-            .map(|p| format!("{}\n  hint: {}", p.message, p.hint))
-            .collect();
-        return Err(Error::File(lines.join("\n")));
+    let mut problems = config::check_files(&parsed.spec);
+    let mut user_parts = BTreeMap::new();
+    for pool in parsed.spec.pools.iter().filter(|_| problems.is_empty()) {
+        let Some(path) = &pool.machine.cloud_config else {
+            continue;
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => drop(user_parts.insert(pool.label().to_owned(), text)),
+            Err(error) => {
+                problems.push(Problem {
+                    message: format!("cannot read cloud_config {}: {error}", path.display()),
+                    hint: "it must be UTF-8 text".to_owned(),
+                });
+                break;
+            }
+        }
     }
-    let stages = stages(&parsed.spec, bundles)?;
-    Ok(Prepared {
+    Ok(Read {
         spec: parsed.spec,
-        stages,
         notices: parsed.notices,
+        problems,
+        user_parts,
     })
 }
 

@@ -42,6 +42,8 @@ pub struct Row {
     pub stages_ok: u32,
     /// The last thing worth saying, one line.
     pub note: String,
+    /// What the provider knows of a machine that never called home; several lines, mostly empty.
+    pub explanation: String,
     /// When it entered its phase or stage, milliseconds since 1970.
     pub since_ms: u64,
     done: BTreeSet<u64>,
@@ -117,6 +119,7 @@ impl Row {
     fn take_view(&mut self, event: &Event) {
         let Some(view) = &event.view else { return };
         self.pool.clone_from(&view.pool);
+        self.explanation.clone_from(&view.explanation);
         self.machine_id.clone_from(&view.machine_id);
         self.stage = view.stage;
         self.stages = view.stages;

@@ -21,6 +21,8 @@ pub struct Live {
     lines: Vec<ProgressBar>,
     style: Style,
     now_ms: u64,
+    /// How far a wait is; then this line is the whole picture.
+    progress: Option<String>,
 }
 
 impl Live {
@@ -37,11 +39,25 @@ impl Live {
             lines: Vec::new(),
             style,
             now_ms: 0,
+            progress: None,
         }
     }
 
+    /// What is on the screen, for lines that belong above it.
+    pub fn bars(&self) -> MultiProgress {
+        self.bars.clone()
+    }
+
     fn draw(&mut self) {
-        let frame = frame(&self.board, self.now_ms, self.style);
+        let frame = match &self.progress {
+            Some(progress) => vec![progress_line(
+                &self.board,
+                progress,
+                self.now_ms,
+                self.style,
+            )],
+            None => frame(&self.board, self.now_ms, self.style),
+        };
         while self.lines.len() > frame.len() {
             if let Some(line) = self.lines.pop() {
                 self.bars.remove(&line);
@@ -63,6 +79,9 @@ impl View for Live {
     fn show(&mut self, event: &Event, _io: &mut Streams) -> io::Result<()> {
         self.now_ms = self.now_ms.max(event.unix_ms);
         self.board.take(event);
+        if event.event == "wait-progress" {
+            self.progress = Some(event.message.clone());
+        }
         if let Some(line) = lasting(event, self.style) {
             self.bars.println(line)?;
         }
@@ -98,17 +117,28 @@ fn lasting(event: &Event, style: Style) -> Option<String> {
     }
 }
 
+/// `hadoop  [1/4] instances 'running', waiting...  12 s`.
+fn progress_line(board: &Board, progress: &str, now_ms: u64, style: Style) -> String {
+    let cluster = style.bold(&board.cluster);
+    format!("{cluster}  {progress}  {}", style.dim(&age(board, now_ms)))
+}
+
+/// Since the first event.
+fn age(board: &Board, now_ms: u64) -> String {
+    let elapsed = now_ms.saturating_sub(board.started_ms) as f64 / 1000.0;
+    seconds(elapsed.floor().max(1.0))
+}
+
 /// Every line of the picture: the header, the instances, the rest in counts.
 fn frame(board: &Board, now_ms: u64, style: Style) -> Vec<String> {
     if board.rows().is_empty() {
         return Vec::new();
     }
-    let elapsed = now_ms.saturating_sub(board.started_ms) as f64 / 1000.0;
     let mut lines = vec![format!(
         "{}  {}  {}",
         style.bold(&board.cluster),
         board.phase_words(),
-        style.dim(&seconds(elapsed.floor().max(1.0)))
+        style.dim(&age(board, now_ms))
     )];
     let shown = chosen(board.rows());
     let width = shown
@@ -206,6 +236,49 @@ mod tests {
         live.close();
         pictures.push(term.contents());
         insta::assert_snapshot!(pictures.join("\n-----\n"));
+    }
+
+    #[test]
+    fn a_wait_is_one_line_that_is_redrawn() {
+        let term = InMemoryTerm::new(10, 90);
+        let mut live = Live::on(
+            ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), 255),
+            Style::default(),
+        );
+        let mut event = |at: u64, word: &str, instance: &str, message: &str| {
+            let event = Event {
+                unix_ms: 1000 + at,
+                cluster: "hadoop".into(),
+                instance: instance.into(),
+                event: word.into(),
+                message: message.into(),
+                ..Event::default()
+            };
+            live.show(&event, &mut streams()).expect("drawn");
+            live.bars.println("").expect("drawn");
+            term.contents().trim().to_owned()
+        };
+        event(
+            0,
+            "wait-progress",
+            "",
+            "[0/2] instances 'running', waiting...",
+        );
+        event(4000, "instance-stopped", "web1", "stopped");
+        assert_eq!(
+            event(
+                9000,
+                "wait-progress",
+                "",
+                "[1/2] instances 'running', waiting..."
+            ),
+            "hadoop  [1/2] instances 'running', waiting...  9.0 s"
+        );
+        assert!(
+            event(9500, "instance-failed", "web2", "it does not start")
+                .starts_with("web2 failed: it does not start\n"),
+        );
+        live.close();
     }
 
     #[test]

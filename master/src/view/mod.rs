@@ -3,11 +3,15 @@
 //! Progress goes to standard error, results to standard output. [`Live`], [`Plain`] and [`Json`] are three consumers of
 //! the same events.
 
+mod api_call;
+mod aside;
 mod board;
 mod exec;
 mod json;
 mod live;
+mod orphans;
 mod plain;
+mod plan;
 mod style;
 mod table;
 mod words;
@@ -19,16 +23,20 @@ use std::io::{self, BufRead, BufReader, Write};
 
 use aot_proto::v1::Event;
 
+pub use api_call::api_call_line;
+pub use aside::Aside;
 pub use board::{Board, Row};
 pub use exec::{ExecJson, ExecLines, ExecView, builtin_table, exec_summary};
 pub use json::{
     Json, event_json, event_summary, instance_json, log_json, rfc3339, stages_json, text_or_base64,
 };
 pub use live::Live;
+pub use orphans::{orphan_json, orphans_table};
 pub use plain::Plain;
+pub use plan::{plan_json, plan_lines, plan_words, problem_lines};
 pub use style::Style;
 pub use table::{
-    Columns, agents_table, closing_table, instances_table, jobs_table, plan_lines, receipt_line,
+    Columns, agents_table, closing_table, explanations, instances_table, jobs_table, receipt_line,
 };
 pub use words::{clock, count_words, fields_of, places, seconds};
 

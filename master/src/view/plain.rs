@@ -9,10 +9,21 @@ use super::words;
 use super::{Streams, View};
 
 /// The plain view.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plain {
-    /// How far the operator's clock is from UTC.
-    pub offset: UtcOffset,
+    offset: UtcOffset,
+    /// How far a wait was when that was printed last.
+    progress: String,
+}
+
+impl Plain {
+    /// For an operator whose clock is this far from UTC.
+    pub fn new(offset: UtcOffset) -> Self {
+        Self {
+            offset,
+            progress: String::new(),
+        }
+    }
 }
 
 /// `12:03:04 web1 stage 0 (prereq) ended ok in 3.2 s`; `None` for an event that says nothing new. More lines follow
@@ -39,6 +50,13 @@ pub fn line(event: &Event, offset: UtcOffset) -> Option<String> {
 
 impl View for Plain {
     fn show(&mut self, event: &Event, io: &mut Streams) -> io::Result<()> {
+        // A wait tells how far it is after every event; here only a change is news.
+        if event.event == "wait-progress" {
+            if self.progress == event.message {
+                return Ok(());
+            }
+            self.progress.clone_from(&event.message);
+        }
         if let Some(line) = line(event, self.offset) {
             writeln!(io.stderr, "{line}")?;
         }

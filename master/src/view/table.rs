@@ -1,6 +1,6 @@
 //! Tables for people. Pure: answers in, text out, each line without blanks at its end.
 
-use aot_proto::v1::{AgentsReply, Event, InstanceView, JobsReply, PlanLine, StageView};
+use aot_proto::v1::{AgentsReply, Event, InstanceView, JobsReply, StageView};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
 use time::UtcOffset;
@@ -9,7 +9,8 @@ use super::board::Board;
 use super::style::Style;
 use super::words::{clock, count_words, fields_of, places, seconds};
 
-fn table(style: Style, heads: &[&str]) -> Table {
+/// An empty table with these heads.
+pub(super) fn table(style: Style, heads: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -24,7 +25,7 @@ fn table(style: Style, heads: &[&str]) -> Table {
 }
 
 /// The table's text without blanks at the ends of lines and without its outer padding.
-fn text(table: &Table) -> String {
+pub(super) fn text(table: &Table) -> String {
     let lines: Vec<String> = table
         .to_string()
         .lines()
@@ -33,7 +34,8 @@ fn text(table: &Table) -> String {
     lines.join("\n")
 }
 
-fn or_dash(text: &str) -> &str {
+/// A cell is never empty.
+pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
@@ -73,6 +75,20 @@ pub fn closing_table(board: &Board, style: Style) -> String {
         ]);
     }
     text(&table)
+}
+
+/// Why silent machines may be silent, for below a table: (name, phase, what the provider knows of it), lines indented.
+pub fn explanations<'a>(
+    instances: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+    style: Style,
+) -> String {
+    let block = |(name, _, text): (&str, &str, &str)| {
+        let lines = text.lines().map(|line| style.dim(&format!("  {line}")));
+        format!("{name}:\n{}", lines.collect::<Vec<_>>().join("\n"))
+    };
+    let told = |(_, phase, text): &(&str, &str, &str)| *phase == "failed" && !text.is_empty();
+    let blocks: Vec<String> = instances.filter(told).map(block).collect();
+    blocks.join("\n")
 }
 
 /// Which columns `list` and `status` show besides the instance, its pool, phase and state.
@@ -126,6 +142,8 @@ fn cells(view: &InstanceView, columns: Columns) -> Vec<Cell> {
             .count();
         let agent = if view.connected {
             "connected"
+        } else if view.state == "terminated" {
+            "" // it will not come back
         } else if view.last_seen_unix_ms > 0 {
             "away"
         } else {
@@ -266,31 +284,6 @@ fn day(unix_ms: u64, offset: UtcOffset) -> String {
         u8::from(date.month()),
         date.day()
     )
-}
-
-/// `+ web1  create  m5.large in us-west-2`, one a line.
-pub fn plan_lines(lines: &[PlanLine], style: Style) -> String {
-    let width = lines
-        .iter()
-        .map(|line| line.instance.len())
-        .max()
-        .unwrap_or_default();
-    let show = |line: &PlanLine| {
-        let (sign, action) = match line.action.as_str() {
-            "create" => (style.good("+"), style.good(&format!("{:<9}", line.action))),
-            "terminate" => (style.bad("-"), style.bad(&format!("{:<9}", line.action))),
-            "replace" => (style.bad("±"), style.bad(&format!("{:<9}", line.action))),
-            "rerun" | "resume" => (style.busy("~"), style.busy(&format!("{:<9}", line.action))),
-            "orphan" => (style.dim("?"), style.dim(&format!("{:<9}", line.action))),
-            _ => (" ".to_owned(), style.dim(&format!("{:<9}", line.action))),
-        };
-        let text = format!(
-            "{sign} {:<width$}  {action}  {}",
-            line.instance, line.detail
-        );
-        text.trim_end().to_owned()
-    };
-    lines.iter().map(show).collect::<Vec<_>>().join("\n")
 }
 
 /// One line of a cleanup's receipt; `None` when the event is no receipt.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::view::samples;
-use aot_proto::v1::{agents_reply, jobs_reply};
+use aot_proto::v1::{agents_reply, jobs_reply, orphans_reply};
 
 const PLAIN: Style = Style { colour: false };
 
@@ -92,22 +92,34 @@ fn agents_and_jobs() {
 }
 
 #[test]
-fn a_plan_and_a_receipt() {
-    let line = |action: &str, instance: &str, detail: &str| PlanLine {
-        action: action.into(),
-        instance: instance.into(),
-        pool: String::new(),
-        detail: detail.into(),
+fn orphans() {
+    let entry = |kind: &str, id: &str, why: &str, uuid: &str| orphans_reply::Entry {
+        kind: kind.into(),
+        id: id.into(),
+        state: if kind == "instance" { "running" } else { "" }.into(),
+        cluster: "hadoop".into(),
+        uuid: uuid.into(),
+        region: "us-west-2".into(),
+        why: why.into(),
     };
-    let plan = plan_lines(
-        &[
-            line("create", "web10", "m5.large"),
-            line("keep", "web1", ""),
-            line("rerun", "web2", "stage 1 changed"),
-            line("terminate", "old", "not in the file"),
-        ],
-        PLAIN,
-    );
+    let entries = [
+        entry("instance", "i-1", "unknown cluster", "5f0c"),
+        entry("security-group", "sg-1", "unknown cluster", "5f0c"),
+        entry("instance", "i-9", "not in the account", ""),
+    ];
+    let json: Vec<String> = entries
+        .iter()
+        .map(|entry| crate::view::orphan_json(entry).to_string())
+        .collect();
+    insta::assert_snapshot!(format!(
+        "{}\n\n{}",
+        crate::view::orphans_table(&entries, PLAIN),
+        json.join("\n")
+    ));
+}
+
+#[test]
+fn a_receipt() {
     let receipt = |fields: &str, message: &str| {
         receipt_line(
             &Event {
@@ -122,7 +134,6 @@ fn a_plan_and_a_receipt() {
     };
     insta::assert_snapshot!(
         [
-            plan,
             receipt(
                 r#"{"kind":"instance","id":"i-0abc","state":"terminated","left":false}"#,
                 ""

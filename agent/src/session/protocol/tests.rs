@@ -184,6 +184,31 @@ fn cluster_facts_are_applied_one_after_the_other_and_the_last_counts() {
 }
 
 #[test]
+fn volumes_are_mounted_one_message_after_the_other_and_the_last_counts() {
+    let (mut protocol, now, _) = welcomed(vec![], vec![]);
+    let volumes = |id| Volumes {
+        id,
+        ..Volumes::default()
+    };
+    let done = |id, error: &str| VolumesMounted {
+        id,
+        error: error.into(),
+    };
+    let mount = |id| Output::Mount(volumes(id));
+    let sent = |id, error| Output::Send(Up::VolumesMounted(done(id, error)));
+    let mut told = |id| tell(&mut protocol, Down::Volumes(volumes(id)), now);
+    assert_eq!(told(1), [mount(1)]);
+    assert!(told(2).is_empty());
+    assert!(told(3).is_empty());
+    let out = protocol.step(Input::Mounted(done(1, "vol-1: no device")), now);
+    assert_eq!(out, [sent(1, "vol-1: no device"), mount(3)]);
+    let out = protocol.step(Input::Mounted(done(3, "")), now);
+    assert_eq!(out, [sent(3, "")]);
+    let out = tell(&mut protocol, Down::Volumes(volumes(4)), now);
+    assert_eq!(out, [mount(4)]);
+}
+
+#[test]
 fn runs_are_started_cancelled_and_forgotten_by_name() {
     let (mut protocol, now, _) = welcomed(vec![], vec![]);
     let run_id = id(1).to_string();

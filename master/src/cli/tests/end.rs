@@ -112,3 +112,59 @@ async fn shutdown_waits_until_the_process_is_gone() {
     );
     child.wait().expect("reaped");
 }
+
+#[tokio::test]
+async fn start_asks_nobody_and_stop_and_reboot_do() {
+    let fake = Fake::start(Script {
+        status: two_clusters(),
+        events: vec![last("wait-progress", 0, "[3/3] instances 'stopped'", "")],
+        ..Script::default()
+    });
+    for action in ["stop", "reboot"] {
+        let ran = run(&fake, &[action, "*"]).await;
+        assert_eq!(ran.exit, Exit::Usage, "{action}");
+        let question = format!("{action} 3 instances of cluster hadoop: manager, web1, web2");
+        assert!(ran.err.contains(&question), "{}", ran.err);
+    }
+    assert!(!fake.asked().iter().any(|it| it.starts_with("Lifecycle")));
+    for words in [
+        &["start", "web1", "--timeout", "90s"][..],
+        &["stop", "web1", "--yes"],
+        &["reboot", "web1", "-y"],
+    ] {
+        let ran = run(&fake, words).await;
+        assert_eq!(ran.exit, Exit::Well, "{words:?}: {}", ran.err);
+        assert_eq!(ran.err, "00:03:04Z hadoop [3/3] instances 'stopped'\n");
+    }
+    let asked: Vec<String> = fake
+        .asked()
+        .into_iter()
+        .filter(|it| it.starts_with("Lifecycle"))
+        .collect();
+    assert_eq!(
+        asked,
+        [("start", 90_000), ("stop", 0), ("reboot", 0)].map(|(action, ms)| format!(
+            "LifecycleRequest {{ cluster: \"\", target: \"web1\", action: {action:?}, timeout_ms: {ms} }}"
+        ))
+    );
+}
+
+#[tokio::test]
+async fn a_stop_that_is_not_through_in_time_fails() {
+    let fake = Fake::start(Script {
+        status: two_clusters(),
+        events: vec![last(
+            "wait-ended",
+            1,
+            "not all of 3 instances became 'stopped' in time",
+            "",
+        )],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["stop", "*", "--yes", "--json"]).await;
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Failed, ""));
+    assert!(ran.out.contains("in time"), "{}", ran.out);
+    let nobody = Fake::start(Script::default());
+    let ran = run(&nobody, &["stop", "nope"]).await;
+    assert_eq!(ran.exit, Exit::NoMatch);
+}

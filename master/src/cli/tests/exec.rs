@@ -184,6 +184,7 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         io: &mut io,
         json: false,
         cluster: String::new(),
+        verbose: None,
     };
     let later = || tokio::time::sleep(std::time::Duration::from_secs(5));
 

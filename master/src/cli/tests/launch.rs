@@ -142,3 +142,98 @@ async fn wait_says_how_it_ended() {
     );
     assert!(fake.asked()[0].contains("timeout_ms: 30000"));
 }
+
+fn problem(message: &str, hint: &str) -> Problem {
+    Problem {
+        message: message.into(),
+        hint: hint.into(),
+    }
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_it_stands_on_and_what_is_in_its_way() {
+    let script = Script {
+        plan: vec![plan("create", "web1")],
+        things: vec![PlanThing {
+            action: "create".into(),
+            kind: "security-group".into(),
+            name: "hadoop".into(),
+            detail: "in vpc-1".into(),
+        }],
+        ..Script::default()
+    };
+    let fake = Fake::start(script.clone());
+    let good = run(&fake, &["plan", &file(&fake)]).await;
+    assert_eq!(
+        (good.exit, good.out.as_str(), good.err.as_str()),
+        (
+            Exit::Well,
+            "+ hadoop  create     security-group  in vpc-1\n+ web1    create     because\n",
+            "plan: 1 create; besides: 1 security-group\n"
+        )
+    );
+    let fake = Fake::start(Script {
+        problems: vec![problem("no image", "name one"), problem("no subnet", "")],
+        ..script
+    });
+    let bad = run(&fake, &["plan", &file(&fake)]).await;
+    assert_eq!(bad.exit, Exit::Failed);
+    assert!(
+        bad.out
+            .ends_with("  1. no image\n     hint: name one\n  2. no subnet\n"),
+        "{}",
+        bad.out
+    );
+    let json = run(&fake, &["plan", &file(&fake), "--json"]).await;
+    assert_eq!((json.exit, json.err.as_str()), (Exit::Failed, ""));
+    assert_eq!(json.out.lines().count(), 5, "{}", json.out);
+}
+
+#[tokio::test]
+async fn a_launch_with_problems_makes_nothing_and_lists_them() {
+    let want = "error: nothing was launched: 2 problems stand in the way\n  1. no image\n     hint: name one\n  2. no \
+                subnet\n     in us-west-2a\n     hint: make one\n";
+    let planned = Fake::start(Script {
+        problems: vec![
+            problem("no image", "name one"),
+            problem("no subnet\nin us-west-2a", "make one"),
+        ],
+        ..Script::default()
+    });
+    let ran = run(&planned, &["launch", &file(&planned)]).await;
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Failed, want));
+    assert_eq!(planned.asked().len(), 1, "only the plan was asked for");
+    // What the launch itself finds reads the same.
+    let text = "no image\n  hint: name one\nno subnet\n  in us-west-2a\n  hint: make one";
+    let refused = Fake::start(Script {
+        refuse: Some((tonic::Code::FailedPrecondition, text.into())),
+        ..Script::default()
+    });
+    let ran = run(&refused, &["launch", &file(&refused)]).await;
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Failed, want));
+}
+
+#[tokio::test]
+async fn a_wait_tells_a_change_once() {
+    let progress = |message: &str| Event {
+        last: false,
+        ..last("wait-progress", 0, message, "")
+    };
+    let waiting = "[1/2] instances 'running', waiting...";
+    let fake = Fake::start(Script {
+        events: vec![
+            progress(waiting),
+            progress(waiting),
+            last("wait-progress", 0, "[2/2] instances 'running'", ""),
+        ],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["wait", "*", "--state", "running"]).await;
+    assert_eq!(
+        (ran.exit, ran.err.as_str()),
+        (
+            Exit::Well,
+            "00:03:04Z hadoop [1/2] instances 'running', waiting...\n00:03:04Z hadoop [2/2] instances 'running'\n"
+        )
+    );
+}

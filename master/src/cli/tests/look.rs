@@ -63,6 +63,49 @@ async fn no_address_at_all_fails() {
 }
 
 #[tokio::test]
+async fn every_state_has_its_line_and_says_why_it_has_no_address() {
+    let one = |name: &str, state: &str, phase: &str, ip: &str| {
+        let mut view = samples::view(name, phase, &["succeeded"]);
+        view.state = state.into();
+        view.private_ip = ip.into();
+        view.private_dns = String::new();
+        view.connected = state == "running";
+        view
+    };
+    let status = StatusReply {
+        instances: vec![
+            one("web1", "pending", "booting", ""),
+            one("web2", "running", "ready", "10.0.0.2"),
+            one("web3", "stopped", "ready", "10.0.0.3"),
+            one("web4", "terminated", "gone", ""),
+        ],
+        clusters: two_clusters().clusters[..1].to_vec(),
+    };
+    let fake = Fake::start(Script {
+        status,
+        ..Script::default()
+    });
+    let mut all = String::new();
+    for words in [
+        &["list"][..],
+        &["list", "-p"],
+        &["status"],
+        &["ip"],
+        &["dns"],
+    ] {
+        let ran = run(&fake, words).await;
+        all.push_str(&format!(
+            "$ {} ({:?})\n{}{}\n",
+            words.join(" "),
+            ran.exit,
+            ran.out,
+            ran.err
+        ));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[tokio::test]
 async fn facts_are_one_object_or_one_a_line() {
     let entry = |name: &str| facts_reply::Entry {
         instance: name.into(),

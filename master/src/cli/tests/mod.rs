@@ -1,9 +1,11 @@
 //! The commands against a scripted master: what they print, and what they exit with.
 
+mod calls;
 mod end;
 mod exec;
 mod launch;
 mod look;
+mod orphans;
 mod start;
 
 use std::io::{self, Cursor, Write};
@@ -13,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use aot_proto::v1::exec_event::Body;
 use aot_proto::v1::{
     ClusterView, Event, ExecEnded, ExecOutput, ExecStarted, ExecSummary, LogLine, PlanLine,
-    StatusReply, facts_reply,
+    PlanThing, Problem, StatusReply, facts_reply,
 };
 use time::UtcOffset;
 

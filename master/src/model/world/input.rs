@@ -11,8 +11,9 @@ use aot_proto::v1;
 use crate::model::cluster::{BootRecord, Cluster, Instance, Key, NodeFacts, StagePlan};
 use crate::model::event::Event;
 use crate::model::file::ClusterSpec;
+use crate::model::ground::Ground;
 use crate::model::job::{Exec, Job, Run, Verdict};
-use crate::model::machine::{ErrorKind, Leftovers, Machine};
+use crate::model::machine::{ElasticIp, ErrorKind, Leftovers, Machine};
 
 /// One thing that happened, to decide on.
 #[derive(Debug)]
@@ -146,6 +147,36 @@ pub enum Input {
         cluster: ClusterName,
         /// Machines, or why not.
         result: Result<Vec<Machine>, Failure>,
+    },
+    /// What a launch stands on is there, or could not be made.
+    Prepared {
+        /// Cluster.
+        cluster: ClusterName,
+        /// What the file's names stand for.
+        result: Result<Ground, Failure>,
+    },
+    /// Lasting addresses were given, or not.
+    Addressed {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Each machine's.
+        results: Vec<(MachineId, Result<ElasticIp, Failure>)>,
+    },
+    /// What the provider knows of silent machines.
+    Explained {
+        /// Cluster.
+        cluster: ClusterName,
+        /// For a person, several lines each.
+        texts: BTreeMap<MachineId, String>,
+    },
+    /// A provider took a termination, or did not.
+    Terminated {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Machines that it does not know.
+        unknown: Vec<MachineId>,
+        /// Why it failed.
+        error: Option<String>,
     },
     /// A lifecycle call is over.
     LifecycleDone {
@@ -343,6 +374,32 @@ pub enum Effect {
         cluster: ClusterName,
         /// The batch's client token.
         token: String,
+    },
+    /// Make and find what a launch stands on.
+    CallPrepare {
+        /// Cluster.
+        cluster: ClusterName,
+    },
+    /// Give machines lasting addresses.
+    CallAddresses {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Which, and whose.
+        machines: Vec<(MachineId, InstanceName)>,
+    },
+    /// Ask why machines are silent.
+    CallExplain {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Which.
+        machines: Vec<MachineId>,
+    },
+    /// Start stopped machines.
+    CallStart {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Which.
+        machines: Vec<MachineId>,
     },
     /// Ask the provider for a cluster's machines.
     CallDescribe {

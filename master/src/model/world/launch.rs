@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
 use super::World;
 use super::input::{Answer, ApplyAsk, Effect, LaunchAsk, OpError};
@@ -11,12 +11,15 @@ use crate::model::cluster::{
     Batch, BatchState, Choice, Cluster, Instance, Key, Launch, StageState,
 };
 use crate::model::event::Event;
-use crate::model::file::{MemberSpec, OnFailure, PoolSpec};
+use crate::model::file::{MemberSpec, PoolSpec};
 use crate::model::ground::Ground;
 use crate::model::hash::sha256_hex;
 use crate::model::job::{Job, JobKind};
-use crate::model::machine::ClientToken;
+use crate::model::machine::{ClientToken, MachineState};
 use crate::model::phase::{Happened, Phase};
+
+/// Most members of one call: EC2's own advice is to ask for many machines in batches.
+const MAX_BATCH: usize = 500;
 
 impl World {
     pub(super) fn launch(&mut self, ask: LaunchAsk) -> Answer {
@@ -93,6 +96,7 @@ impl World {
         let cluster = self.clusters.entry(name.clone()).or_insert_with(fresh);
         cluster.spec = ask.spec.clone();
         cluster.file.clone_from(&ask.file);
+        cluster.ground.forget_lookups();
         for instance in cluster.instances.values_mut() {
             instance.wanted = false;
         }
@@ -114,6 +118,8 @@ impl World {
         let job = self.new_job();
         let timeout = ask.timeout.unwrap_or(ask.spec.launch.timeout);
         let made = self.plan_batches(ask);
+        let starts = self.stopped(&name);
+        self.look_at_addresses(&name);
         let pruned = if ask.prune { self.prune(&name) } else { 0 };
         let (now, stages) = (self.now, self.stages_to_run(&name));
         let cluster = self.cluster_mut(&name).expect("take_spec made it");
@@ -124,15 +130,21 @@ impl World {
             .filter(|i| !i.wanted && i.has_machine())
             .map(|i| i.name.to_string())
             .collect();
-        let changed = !made.is_empty() || stages > 0 || unsettled > 0 || pruned > 0;
+        let changed =
+            !(made.is_empty() && starts.is_empty()) || stages > 0 || unsettled > 0 || pruned > 0;
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2);
         cluster.launch = Some(Launch {
             job,
             started_ms: now,
-            deadline_ms: now + u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2),
+            deadline_ms: now.saturating_add(timeout_ms),
             ended_ms: None,
             changed,
             error: String::new(),
             made,
+            rolled_back: false,
+            timeout_ms,
+            replaced: std::collections::BTreeMap::new(),
+            starts,
         });
         let targets = cluster.wanted().map(|i| (i.name.clone(), None)).collect();
         self.add_launch_job(
@@ -199,6 +211,7 @@ impl World {
                 };
                 instance.happen(taken);
                 instance.note.clear();
+                instance.volumes_sent = None;
             }
             count += usize::from(runs);
         }
@@ -219,15 +232,73 @@ impl World {
                 continue;
             }
             made.extend(members.iter().map(|m| m.name.clone()));
-            self.plan_batch(
-                &ask.spec.name,
-                pool,
-                members,
-                Choice::default(),
-                ask.boot.clone(),
-            );
+            for part in members.chunks(MAX_BATCH) {
+                self.plan_batch(
+                    &ask.spec.name,
+                    pool,
+                    part.to_vec(),
+                    Choice::default(),
+                    ask.boot.clone(),
+                );
+            }
         }
         made
+    }
+
+    /// Instances whose machines are stopped: a launch starts them.
+    fn stopped(&self, name: &ClusterName) -> BTreeSet<InstanceName> {
+        let Some(cluster) = self.clusters.get(name) else {
+            return BTreeSet::new();
+        };
+        let is_down = |i: &&Instance| {
+            let state = i.machine.as_ref().map(|machine| machine.state);
+            matches!(state, Some(MachineState::Stopped | MachineState::Stopping)) && !i.terminating
+        };
+        let down = cluster.wanted().filter(is_down);
+        down.map(|i| i.name.clone()).collect()
+    }
+
+    /// Starts the machines of the launch that are stopped; those that are still stopping have their turn later.
+    pub(super) fn start_stopped(&mut self, name: &ClusterName) {
+        let now = self.now;
+        let Some(cluster) = self.clusters.get(name).filter(|c| c.launching()) else {
+            return;
+        };
+        let starts = cluster.launch.as_ref().map(|launch| &launch.starts);
+        let machines: Vec<MachineId> = starts
+            .into_iter()
+            .flatten()
+            .filter_map(|name| cluster.instances.get(name)?.machine.as_ref())
+            .filter(|machine| machine.state == MachineState::Stopped)
+            .map(|machine| machine.id.clone())
+            .collect();
+        let attempts = self.starting.entry(name.clone()).or_default();
+        if machines.is_empty() || !attempts.is_due(now) {
+            return;
+        }
+        attempts.failed(now); // until the provider shows them on their way, once in a while again
+        self.do_later(Effect::CallStart {
+            cluster: name.clone(),
+            machines,
+        });
+    }
+
+    /// Addresses that the machines don't show any more are given again; refused ones are asked for again.
+    fn look_at_addresses(&mut self, name: &ClusterName) {
+        self.addressing.remove(name);
+        for at in self.keys(name) {
+            let instance = self.instance_mut(&at).expect("listed");
+            instance.address_error.clear();
+            let shown = instance.machine.as_ref().and_then(|m| m.public_ip.as_ref());
+            let given = instance.elastic_ip.as_ref().map(|ip| &ip.address);
+            let up = instance
+                .machine
+                .as_ref()
+                .is_some_and(|m| m.state == MachineState::Running);
+            if up && given.is_some() && shown != given {
+                instance.elastic_ip = None;
+            }
+        }
     }
 
     fn lacks_machine(&self, cluster: &ClusterName, name: &InstanceName) -> bool {
@@ -291,6 +362,8 @@ impl World {
             state: BatchState::Requested,
             calls: 0,
             next_call_ms: now,
+            unsure_ms: 0,
+            last_error: String::new(),
             in_flight: false,
             created_ms: now,
             members: members.clone(),
@@ -374,7 +447,12 @@ impl World {
             changed,
             error: String::new(),
             made: Vec::new(),
+            rolled_back: false,
+            timeout_ms,
+            replaced: std::collections::BTreeMap::new(),
+            starts: BTreeSet::new(),
         });
+        cluster.prepared_for = Some(job); // an apply makes nothing
         let targets = keys.iter().map(|at| (at.instance.clone(), None)).collect();
         self.add_launch_job(
             job,
@@ -389,154 +467,6 @@ impl World {
             Answer::Started(job)
         } else {
             Answer::Nothing(job)
-        }
-    }
-
-    /// Instances that have not enrolled when the launch's time is up have failed.
-    pub(super) fn pass_deadline(&mut self, name: &ClusterName) {
-        let now = self.now;
-        let late = |cluster: &Cluster| {
-            cluster.launching()
-                && cluster
-                    .launch
-                    .as_ref()
-                    .is_some_and(|launch| now >= launch.deadline_ms)
-        };
-        if !self.clusters.get(name).is_some_and(late) {
-            return;
-        }
-        for at in self.keys(name) {
-            let Some(instance) = self.instance(&at) else {
-                continue;
-            };
-            if !matches!(instance.phase, Phase::Requested | Phase::Booting) || !instance.wanted {
-                continue;
-            }
-            let note = explain_silence(instance);
-            let instance = self.instance_mut(&at).expect("found above");
-            instance.happen(Happened::Deadline);
-            instance.note.clone_from(&note);
-            self.tell(&at, "instance-failed", note);
-        }
-    }
-
-    /// Ends the launch when nothing more can come of it.
-    pub(super) fn end_launch(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name).filter(|c| c.launching()) else {
-            return;
-        };
-        let launch = cluster.launch.as_ref().expect("launching says so");
-        let wanted = cluster.wanted().count();
-        let ready = cluster.wanted().filter(|i| i.phase == Phase::Ready).count();
-        let needed = cluster.spec.launch.min_ready.of(wanted);
-        let settled = cluster.wanted().all(|i| i.phase.is_settled()) && !waits_for_gone(cluster);
-        let stuck = self.now >= launch.deadline_ms
-            && cluster.generation == 0
-            && !cluster.wanted().any(may_come);
-        let blocked = self.blocked_by_needs(cluster);
-        if !settled && !stuck && !blocked {
-            return;
-        }
-        let error = if ready >= needed && settled {
-            String::new()
-        } else if blocked {
-            format!(
-                "{ready} of {wanted} instances are ready; the others wait for stages that failed"
-            )
-        } else {
-            format!("{ready} of {wanted} instances are ready, {needed} are needed")
-        };
-        let roll_back = !error.is_empty() && cluster.spec.launch.on_failure == OnFailure::Rollback;
-        let made = launch.made.clone();
-        self.finish_launch(name, error);
-        if roll_back && !made.is_empty() {
-            self.tell_cluster(
-                name,
-                "notice",
-                "on_failure is rollback: terminating what this launch made",
-            );
-            self.terminate(name, &made);
-        }
-    }
-
-    /// Every instance that is not settled waits for a stage of one that has failed or is gone.
-    fn blocked_by_needs(&self, cluster: &Cluster) -> bool {
-        let mut open = cluster
-            .wanted()
-            .filter(|i| !i.phase.is_settled())
-            .peekable();
-        open.peek().is_some()
-            && open.all(|i| {
-                let stage = i.next_stage().map(|index| &i.stages[index]);
-                stage.is_some_and(|stage| {
-                    stage.state == StageState::Waiting
-                        && stage
-                            .plan
-                            .needs
-                            .iter()
-                            .flat_map(|need| &need.of)
-                            .any(|name| {
-                                let other = cluster.instances.get(name);
-                                other.is_none_or(|o| matches!(o.phase, Phase::Failed | Phase::Gone))
-                            })
-                })
-            })
-    }
-
-    pub(super) fn finish_launch(&mut self, name: &ClusterName, error: String) {
-        let now = self.now;
-        let cluster = self
-            .cluster_mut(name)
-            .expect("a launch that runs has a cluster");
-        let mut counts: std::collections::BTreeMap<&'static str, u32> =
-            std::collections::BTreeMap::new();
-        for instance in cluster.wanted() {
-            *counts.entry(instance.phase.as_str()).or_default() += 1;
-        }
-        let ready = counts.get("ready").copied().unwrap_or(0);
-        let launch = cluster.launch.as_mut().expect("a launch runs");
-        launch.ended_ms = Some(now);
-        launch.error.clone_from(&error);
-        let (job, changed) = (launch.job, launch.changed);
-        let code = u32::from(!error.is_empty());
-        let message = match (error.is_empty(), changed) {
-            (true, false) => format!("nothing to do: {ready} instances are ready"),
-            (true, true) => format!("{ready} instances are ready"),
-            (false, _) => error,
-        };
-        self.end_launch_job(job, name);
-        let summary: serde_json::Map<String, serde_json::Value> = counts
-            .into_iter()
-            .map(|(phase, count)| (phase.to_owned(), count.into()))
-            .collect();
-        let mut event = Event::cluster(name, "launch-ended", message)
-            .with("job", job.to_string())
-            .with("changed", changed)
-            .with("summary", summary);
-        event.ends = Some((job, code));
-        self.do_later(Effect::Event(Box::new(event)));
-    }
-
-    fn end_launch_job(&mut self, job: aot_proto::ids::JobId, cluster: &ClusterName) {
-        use crate::model::job::{Outcome, Verdict};
-        let names: Vec<InstanceName> = self
-            .jobs
-            .get(&job)
-            .map(|j| j.targets.keys().cloned().collect())
-            .unwrap_or_default();
-        for name in names {
-            let at = Key {
-                cluster: cluster.clone(),
-                instance: name,
-            };
-            let verdict = match self.instance(&at) {
-                Some(i) if i.phase == Phase::Ready => Verdict::without_run(Outcome::Succeeded, ""),
-                Some(i) => {
-                    Verdict::without_run(Outcome::Failed, format!("{}: {}", i.phase, i.note))
-                }
-                None => Verdict::without_run(Outcome::Absent, "no longer wanted"),
-            };
-            self.end_target(job, &at.instance, verdict);
         }
     }
 }
@@ -554,37 +484,4 @@ fn take_member(
     instance.user.clone_from(&pool.user);
     instance.pool.clone_from(&pool.name);
     take_plans(instance, plans, true);
-}
-
-/// Machines that were asked to go and have not gone yet.
-fn waits_for_gone(cluster: &Cluster) -> bool {
-    let changed = cluster.launch.as_ref().is_some_and(|launch| launch.changed);
-    changed
-        && cluster
-            .instances
-            .values()
-            .any(|i| !i.wanted && i.terminating && i.phase != Phase::Gone)
-}
-
-/// It may still enrol or report.
-fn may_come(instance: &Instance) -> bool {
-    matches!(
-        instance.phase,
-        Phase::Planned | Phase::Requested | Phase::Booting
-    )
-}
-
-fn explain_silence(instance: &Instance) -> String {
-    let machine = match instance.machine_id() {
-        Some(id) => format!("{id} ({})", instance.state()),
-        None => return "the provider gave no machine in time".to_owned(),
-    };
-    if instance.boot_step.is_empty() {
-        format!("{machine} never called home: no boot step was reported")
-    } else {
-        format!(
-            "{machine} never enrolled; last boot step: {}",
-            instance.boot_step
-        )
-    }
 }

@@ -3,19 +3,26 @@
 //! Pure: no clock, no I/O. The loop in `run` writes what `take_changes` gives to the store, then does the effects, in
 //! that order; so whatever is done was on disk first, and a restart rebuilds this from the store and goes on.
 
+mod addresses;
 mod agents;
+mod cleanup;
+mod ending;
 mod exec;
 mod facts;
+mod ground;
 mod input;
 mod launch;
+mod look;
 mod machines;
+mod silence;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
+use aot_proto::ids::{ClusterName, InstanceName, JobId, MachineId, RunId};
 
 pub use input::{
     Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, ExecTarget, Failure, Granted, Input,
@@ -51,6 +58,52 @@ pub struct World {
     dirty: Dirty,
     polls: BTreeMap<ClusterName, Poll>,
     stale: BTreeSet<ClusterName>,
+    /// Calls that prepare a launch.
+    preparing: BTreeMap<ClusterName, Attempts>,
+    /// Calls for lasting addresses.
+    addressing: BTreeMap<ClusterName, Attempts>,
+    /// Calls that start machines.
+    starting: BTreeMap<ClusterName, Attempts>,
+    /// Silent machines that the provider was asked about, since when.
+    explaining: BTreeMap<Key, UnixMs>,
+    /// Machines that a name was asked for.
+    named: BTreeSet<MachineId>,
+}
+
+/// One kind of call for one cluster: at most one at a time, and not before its time after a failure. Not kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
+    in_flight: bool,
+    failures: u32,
+    next_ms: UnixMs,
+}
+
+impl Attempts {
+    fn is_due(self, now: UnixMs) -> bool {
+        !self.in_flight && now >= self.next_ms
+    }
+
+    fn begin(&mut self) {
+        self.in_flight = true;
+    }
+
+    fn worked(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Not again before a while, longer with every failure.
+    fn failed(&mut self, now: UnixMs) {
+        self.in_flight = false;
+        self.next_ms = now + backoff_ms(self.failures);
+        self.failures += 1;
+    }
+}
+
+/// Longest wait before a call is made again.
+const MAX_BACKOFF_MS: u64 = 30_000;
+
+fn backoff_ms(failures: u32) -> u64 {
+    (500_u64 << failures.min(6)).min(MAX_BACKOFF_MS)
 }
 
 /// When a cluster's machines are asked for. Not kept.
@@ -120,6 +173,11 @@ impl World {
             polls: BTreeMap::new(),
             // What was stale when the last master ended is not known: all of it may be.
             stale,
+            preparing: BTreeMap::new(),
+            addressing: BTreeMap::new(),
+            starting: BTreeMap::new(),
+            explaining: BTreeMap::new(),
+            named: BTreeSet::new(),
         }
     }
 
@@ -155,7 +213,12 @@ impl World {
                 generation,
                 error,
             } => self.facts_applied(&at, session, generation, &error),
-            Input::VolumesMounted { .. } => Answer::None,
+            Input::VolumesMounted {
+                at,
+                session,
+                id,
+                error,
+            } => self.volumes_mounted(&at, session, id, &error),
             Input::RunAnswer {
                 run,
                 accepted,
@@ -169,6 +232,14 @@ impl World {
                 result,
             } => self.launched(&cluster, &token, result),
             Input::Described { cluster, result } => self.described(&cluster, result),
+            Input::Prepared { cluster, result } => self.prepared(&cluster, result),
+            Input::Addressed { cluster, results } => self.addressed(&cluster, results),
+            Input::Explained { cluster, texts } => self.explained(&cluster, &texts),
+            Input::Terminated {
+                cluster,
+                unknown,
+                error,
+            } => self.terminated(&cluster, &unknown, error),
             Input::LifecycleDone { cluster, error } => self.lifecycle_done(&cluster, error),
             Input::Cleaned { cluster, result } => self.cleaned(&cluster, result),
             Input::Tick => self.tick(),
@@ -286,7 +357,11 @@ impl World {
 
     /// Level-triggered: does whatever a cluster's state calls for now. Safe to call at any time.
     fn advance(&mut self, cluster: &ClusterName) {
+        self.prepare_if_due(cluster);
         self.call_due_batches(cluster);
+        self.start_stopped(cluster);
+        self.give_addresses(cluster);
+        self.mount_volumes(cluster);
         self.renew_facts(cluster);
         self.hand_out_facts(cluster);
         self.start_stages(cluster);

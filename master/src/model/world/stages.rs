@@ -7,6 +7,7 @@ use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_STAGE_REBOOTS};
 use aot_proto::v1;
 
 use super::input::Effect;
+use super::volumes::are_mounted;
 use super::{MAX_INTERRUPTIONS, World};
 use crate::model::cluster::{Cluster, Instance, Key, Stage, StageState};
 use crate::model::job::{Run, RunKind, StageEnd, Verdict, stage_end};
@@ -206,6 +207,7 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
     let stage = &instance.stages[index];
     let waits = stage.state != StageState::Waiting
         || instance.session.is_none()
+        || !are_mounted(cluster, instance)
         || (index == 0 && !barrier_open)
         || !needs_met(cluster, stage);
     if waits {

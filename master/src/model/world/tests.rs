@@ -7,14 +7,19 @@ use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
+mod whole;
+
 use super::*;
 use crate::model::cluster::{BootRecord, NodeFacts, StagePlan, StageState};
 use crate::model::file::{
     ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
 };
+use crate::model::ground::Ground;
 use crate::model::hash::sha256_hex;
 use crate::model::job::{Exec, Outcome, Verdict};
-use crate::model::machine::{ClientToken, ErrorKind, Leftovers, Machine, MachineState};
+use crate::model::machine::{
+    AttachedVolume, ClientToken, ElasticIp, ErrorKind, Leftovers, Machine, MachineState,
+};
 use crate::model::phase::Phase;
 
 fn cluster() -> ClusterName {
@@ -187,6 +192,13 @@ struct Sim {
     ended: Vec<(JobId, u32)>,
     refuse: BTreeMap<String, ErrorKind>,
     calls: usize,
+    mounted: Vec<(Key, Vec<v1::Volume>)>,
+    no_volume: String,
+    prepares: usize,
+    no_ground: Option<ErrorKind>,
+    no_address: Option<ErrorKind>,
+    /// Members whose agents never call home.
+    silent: BTreeSet<String>,
     exit: BTreeMap<String, i32>,
 }
 
@@ -205,6 +217,12 @@ impl Sim {
             ended: Vec::new(),
             refuse: BTreeMap::new(),
             calls: 0,
+            mounted: Vec::new(),
+            no_volume: String::new(),
+            prepares: 0,
+            no_ground: None,
+            no_address: None,
+            silent: BTreeSet::new(),
             exit: BTreeMap::new(),
         }
     }
@@ -249,6 +267,49 @@ impl Sim {
                 {
                     machine.state = MachineState::Terminated;
                 }
+                self.input(Input::Terminated {
+                    cluster,
+                    unknown: Vec::new(),
+                    error: None,
+                });
+            }
+            Effect::CallPrepare { cluster } => {
+                self.prepares += 1;
+                let result = match self.no_ground {
+                    Some(kind) => Err(failure(kind)),
+                    None => Ok(Ground::default()),
+                };
+                self.input(Input::Prepared { cluster, result });
+            }
+            Effect::CallAddresses { cluster, machines } => {
+                let results = machines.into_iter().map(|(id, name)| {
+                    let address = ElasticIp {
+                        allocation: format!("eipalloc-{name}"),
+                        address: format!("192.0.2.{}", name.as_str().len()),
+                    };
+                    (
+                        id,
+                        self.no_address
+                            .map_or(Ok(address), |kind| Err(failure(kind))),
+                    )
+                });
+                let results = results.collect();
+                self.input(Input::Addressed { cluster, results });
+            }
+            Effect::CallExplain { cluster, machines } => {
+                let text = "state checks: instance impaired".to_owned();
+                let texts = machines.into_iter().map(|id| (id, text.clone())).collect();
+                self.input(Input::Explained { cluster, texts });
+            }
+            Effect::CallStart { cluster, machines } => {
+                for machine in self
+                    .machines
+                    .values_mut()
+                    .flatten()
+                    .filter(|m| machines.contains(&m.id))
+                {
+                    machine.state = MachineState::Running;
+                }
                 self.input(Input::LifecycleDone {
                     cluster,
                     error: None,
@@ -278,11 +339,7 @@ impl Sim {
             .cloned()
             .unwrap_or_default();
         let result = match self.refuse.get(&kind) {
-            Some(kind) => Err(Failure {
-                kind: *kind,
-                leftovers: Leftovers::None,
-                message: "no".to_owned(),
-            }),
+            Some(kind) => Err(failure(*kind)),
             None => Ok(self
                 .machines
                 .entry(token.clone())
@@ -314,6 +371,17 @@ impl Sim {
                     session,
                     generation,
                     error: String::new(),
+                });
+            }
+            Body::Volumes(volumes) => {
+                self.mounted.push((at.clone(), volumes.volumes));
+                let error = self.no_volume.clone();
+                let (at, id) = (at.clone(), volumes.id);
+                self.input(Input::VolumesMounted {
+                    at,
+                    session,
+                    id,
+                    error,
                 });
             }
             Body::StartRun(start) => {
@@ -351,7 +419,9 @@ impl Sim {
             .filter(|(_, machine)| machine.state == MachineState::Running)
             .collect();
         for (at, machine) in machines {
-            self.agent_comes(&at, &machine);
+            if !self.silent.contains(at.instance.as_str()) {
+                self.agent_comes(&at, &machine);
+            }
         }
         let open: Vec<RunId> = self.world.runs.keys().copied().collect();
         for run in open {
@@ -471,6 +541,14 @@ impl Sim {
     }
 }
 
+fn failure(kind: ErrorKind) -> Failure {
+    Failure {
+        kind,
+        leftovers: Leftovers::None,
+        message: "no".to_owned(),
+    }
+}
+
 fn machine(token: &str, index: usize) -> Machine {
     Machine {
         id: format!("i-{}-{index}", &sha256_hex(token.as_bytes())[..8])
@@ -576,12 +654,7 @@ fn growing_by_one_adds_one_machine_and_a_generation_everywhere() {
 fn no_stage_starts_before_every_instance_has_the_facts() {
     let mut sim = Sim::new();
     sim.input(ask(&spec(&[2], &[]), &["one"]));
-    sim.perform(0);
-    while sim
-        .pending
-        .iter()
-        .any(|effect| matches!(effect, Effect::CallLaunch { .. }))
-    {
+    while sim.machines.is_empty() {
         sim.perform(0);
     }
     let machines: Vec<Machine> = sim.machines.values().flatten().cloned().collect();
@@ -665,6 +738,9 @@ fn an_agent_that_never_enrols_fails_at_the_deadline_and_may_still_come() {
     }
     sim.now += 601_000;
     sim.input(Input::Tick);
+    while !sim.pending.is_empty() {
+        sim.perform(0);
+    }
     assert_eq!(sim.phases(), BTreeSet::from([Phase::Failed]));
     let instance = sim.world.instance(&key("a1")).expect("is there");
     assert!(

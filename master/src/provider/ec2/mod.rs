@@ -8,6 +8,8 @@ mod client;
 mod convert;
 mod discovery;
 mod error;
+#[cfg(test)]
+mod fake;
 mod ground;
 mod groups;
 mod image;
@@ -343,6 +345,10 @@ impl Provider for Ec2Provider {
             }
             known
         })
+    }
+
+    fn region(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(self.clients.region(None))
     }
 
     fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {

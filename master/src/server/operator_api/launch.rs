@@ -1,6 +1,5 @@
 //! Plan, launch, apply, terminate, cleanup, wait.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,109 +9,34 @@ use futures::StreamExt;
 use tokio_stream::iter;
 use tonic::Status;
 
-use super::watch::Until;
+use super::plan::in_words;
+use super::watch::{Goal, Until};
 use super::{Events, OperatorApi, refused, stopping, unprepared};
-use crate::model::cluster::{BootRecord, StageState};
-use crate::model::plan::{self, Action, Have};
+use crate::model::cluster::BootRecord;
 use crate::model::world::{Answer, ApplyAsk, Input, LaunchAsk};
-use crate::provider::{Ask, Ground};
-use crate::run::prepare::{self, Prepared};
+use crate::run::prepare;
 
 impl OperatorApi {
-    async fn prepare(&self, path: &str, text: String) -> Result<Prepared, Status> {
-        let (path, bundles) = (PathBuf::from(path), self.bundles.clone());
-        let work = tokio::task::spawn_blocking(move || prepare::file(&text, &path, &bundles));
-        work.await
-            .map_err(|_| stopping())?
-            .map_err(|error| unprepared(&error))
-    }
-
-    pub(super) async fn do_plan(&self, request: v1::PlanRequest) -> Result<v1::PlanReply, Status> {
-        let prepared = self.prepare(&request.path, request.text).await?;
-        let have = self.have(&prepared.spec.name);
-        let bundles = prepared
-            .spec
-            .instances()
-            .map(|(pool, member)| {
-                let plans = prepared
-                    .stages
-                    .get(pool.label())
-                    .map_or(&[][..], Vec::as_slice);
-                (
-                    member.name.clone(),
-                    plans.iter().map(|plan| plan.key.clone()).collect(),
-                )
-            })
-            .collect();
-        let items = plan::plan(&prepared.spec, &have, &bundles, request.prune);
-        let lines = items.into_iter().map(|item| v1::PlanLine {
-            action: word(&item.action).to_owned(),
-            instance: item.instance.to_string(),
-            pool: item.pool.map(|pool| pool.to_string()).unwrap_or_default(),
-            detail: item.detail,
-        });
-        Ok(v1::PlanReply {
-            lines: lines.collect(),
-            ..v1::PlanReply::default()
-        })
-    }
-
-    fn have(&self, cluster: &ClusterName) -> Vec<Have> {
-        self.engine.look(|world| {
-            let Some(cluster) = world.clusters.get(cluster) else {
-                return Vec::new();
-            };
-            cluster
-                .instances
-                .values()
-                .map(|i| Have {
-                    name: i.name.clone(),
-                    machine: i.has_machine(),
-                    phase: i.phase.to_string(),
-                    stages_done: i
-                        .stages
-                        .iter()
-                        .take_while(|stage| stage.state == StageState::Succeeded)
-                        .map(|stage| stage.plan.key.clone())
-                        .collect(),
-                    interrupted: !i.phase.is_settled(),
-                })
-                .collect()
-        })
-    }
-
     pub(super) async fn do_launch(
         &self,
         request: v1::LaunchRequest,
         operator: String,
     ) -> Result<Events, Status> {
-        let Prepared {
-            spec,
-            stages,
-            notices,
-        } = self.prepare(&request.path, request.text).await?;
-        let provider = self
-            .providers
-            .get(spec.provider, spec.region.as_deref())
-            .await;
-        let provider = provider.map_err(|error| Status::unavailable(error.to_string()))?;
-        let problems = provider
-            .preflight(&Ask {
-                spec: &spec,
-                cluster: None,
-                known: &Ground::default(),
-                missing: &BTreeMap::new(),
-                advertise: &self.info.advertise,
-                user_parts: &BTreeMap::new(),
-            })
-            .await;
+        let read = self.read(&request.path, request.text).await?;
+        let problems = match request.checked {
+            true => read.problems.clone(),
+            false => self.problems(&read).await?,
+        };
         if !problems.is_empty() {
-            let lines: Vec<String> = problems
-                .iter()
-                .map(|p| format!("{}\n  hint: {}", p.message, p.hint))
-                .collect();
-            return Err(Status::failed_precondition(lines.join("\n")));
+            return Err(Status::failed_precondition(in_words(&problems)));
         }
+        let stages = self.pack(&read.spec).await?;
+        let prepare::Read {
+            spec,
+            notices,
+            user_parts,
+            ..
+        } = read;
         let name = spec.name.clone();
         let ask = LaunchAsk {
             spec,
@@ -123,7 +47,7 @@ impl OperatorApi {
             boot: BootRecord {
                 master: self.info.advertise.clone(),
                 agent_sha256: self.agents.current().clone(),
-                user_parts: BTreeMap::new(),
+                user_parts,
             },
             fresh_uuid: fresh_uuid().ok_or_else(|| Status::internal("no random bytes"))?,
             operator,
@@ -233,7 +157,7 @@ impl OperatorApi {
         });
         let until = Until::Reached {
             instances: with_machine,
-            state: "terminated".to_owned(),
+            goal: Goal::State("terminated".to_owned()),
             deadline: None,
         };
         Ok(self.follow(cluster, until, told, Vec::new()))
@@ -264,7 +188,7 @@ impl OperatorApi {
         let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
         let until = Until::Reached {
             instances,
-            state: request.state,
+            goal: Goal::State(request.state),
             deadline,
         };
         Ok(self.follow(cluster, until, self.engine.watch(), Vec::new()))
@@ -284,17 +208,6 @@ fn is_state(word: &str) -> bool {
         || crate::model::phase::PHASES
             .iter()
             .any(|phase| phase.as_str() == word)
-}
-
-fn word(action: &Action) -> &'static str {
-    match action {
-        Action::Create => "create",
-        Action::Keep => "keep",
-        Action::Rerun { .. } => "rerun",
-        Action::Resume => "resume",
-        Action::Orphan => "orphan",
-        Action::Terminate => "terminate",
-    }
 }
 
 fn note(cluster: &ClusterName, text: String) -> v1::Event {

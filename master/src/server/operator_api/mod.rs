@@ -1,8 +1,12 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
+mod api_calls;
 mod exec;
 mod launch;
 mod logs;
+mod moves;
+mod orphans;
+mod plan;
 mod read;
 mod watch;
 
@@ -59,6 +63,7 @@ pub struct OperatorApi {
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
 
 /// Exhaustive: every refusal of a wish has its code.
 fn refused(error: &OpError) -> Status {
@@ -193,7 +198,8 @@ impl Operator for OperatorApi {
     type CleanupStream = Events;
     type WaitStream = Events;
     type LifecycleStream = Events;
-    type ApiCallsStream = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
+    type ApiCallsStream = ApiCalls;
+    type DeleteOrphansStream = Events;
     type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
@@ -203,6 +209,7 @@ impl Operator for OperatorApi {
             .look(|world| world.clusters.keys().map(ToString::to_string).collect());
         Ok(Response::new(v1::InfoReply {
             clusters,
+            api_calls: self.providers.calls.last(),
             ..(*self.info).clone()
         }))
     }
@@ -285,23 +292,36 @@ impl Operator for OperatorApi {
 
     async fn lifecycle(
         &self,
-        _: Request<v1::LifecycleRequest>,
+        request: Request<v1::LifecycleRequest>,
     ) -> Result<Response<Events>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.do_lifecycle(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn orphans(
         &self,
-        _: Request<v1::OrphansRequest>,
+        request: Request<v1::OrphansRequest>,
     ) -> Result<Response<v1::OrphansReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.do_orphans(&request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn delete_orphans(
+        &self,
+        request: Request<v1::DeleteOrphansRequest>,
+    ) -> Result<Response<Events>, Status> {
+        self.do_delete_orphans(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn api_calls(
         &self,
         _: Request<v1::ApiCallsRequest>,
     ) -> Result<Response<Self::ApiCallsStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        Ok(Response::new(self.do_api_calls()))
     }
 
     async fn cleanup(

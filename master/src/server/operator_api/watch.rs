@@ -8,7 +8,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{EVENTS, Events, OperatorApi};
-use crate::model::cluster::Key;
+use crate::model::cluster::{Instance, Key};
+use crate::model::world::Input;
 use crate::run::{Told, now_ms};
 
 /// When a stream of events is over.
@@ -23,11 +24,51 @@ pub(super) enum Until {
     Reached {
         /// Which.
         instances: Vec<InstanceName>,
-        /// Which state or phase.
-        state: String,
+        /// What all of them must be.
+        goal: Goal,
         /// Not later than this; `None` = whenever.
         deadline: Option<tokio::time::Instant>,
     },
+}
+
+/// What instances are waited for to be.
+pub(super) enum Goal {
+    /// In this state or phase.
+    State(String),
+    /// Running, with their agents back.
+    Up,
+    /// Running, with their agents back after a boot that is not this one.
+    Rebooted(Vec<(InstanceName, String)>),
+}
+
+impl Goal {
+    /// The word in `[1/4] instances 'running'`.
+    fn word(&self) -> &str {
+        match self {
+            Self::State(state) => state,
+            Self::Up => "running",
+            Self::Rebooted(_) => "rebooted",
+        }
+    }
+
+    /// Whether an instance is there; `None` is one that the cluster no longer has.
+    fn is_met(&self, name: &InstanceName, instance: Option<&Instance>) -> bool {
+        let Some(instance) = instance else {
+            return matches!(self, Self::State(state) if state == "terminated" || state == "gone");
+        };
+        let runs = instance.state() == "running";
+        let back = instance.identity.is_none() || instance.connected();
+        match self {
+            Self::State(state) => instance.state() == state || instance.phase.as_str() == state,
+            Self::Up => runs && back,
+            Self::Rebooted(before) => {
+                let old = before.iter().find(|(other, _)| other == name);
+                let another = instance.identity.is_none()
+                    || old.is_none_or(|(_, boot_id)| *boot_id != instance.boot_id);
+                runs && back && another
+            }
+        }
+    }
 }
 
 impl OperatorApi {
@@ -113,6 +154,7 @@ impl Follower {
                 () = at(deadline) => return self.give_up().await,
                 _ = recheck.tick() => {
                     if self.is_over_silently().await { return; }
+                    self.look_again().await;
                     continue;
                 }
             };
@@ -164,6 +206,14 @@ impl Follower {
         self.is_over_silently().await || self.is_reached().await
     }
 
+    /// While someone waits for a state, the provider is asked often: it may have shown an old one.
+    async fn look_again(&self) {
+        if matches!(self.until, Until::Reached { .. }) {
+            let cluster = self.cluster.clone();
+            self.api.engine.tell(Input::Poll { cluster }).await;
+        }
+    }
+
     /// The job ended and its last event was missed.
     async fn is_over_silently(&self) -> bool {
         let ended = match &self.until {
@@ -210,16 +260,15 @@ impl Follower {
     /// For a wait: tells how many are there; ends when all are.
     async fn is_reached(&self) -> bool {
         let Until::Reached {
-            instances, state, ..
+            instances, goal, ..
         } = &self.until
         else {
             return false;
         };
         let there = self.api.engine.look(|world| {
             let cluster = world.clusters.get(&self.cluster);
-            let is = |name: &&InstanceName| match cluster.and_then(|c| c.instances.get(*name)) {
-                Some(i) => i.state() == state || i.phase.as_str() == state,
-                None => state == "terminated" || state == "gone",
+            let is = |name: &&InstanceName| {
+                goal.is_met(name, cluster.and_then(|c| c.instances.get(*name)))
             };
             instances.iter().filter(is).count()
         });
@@ -229,8 +278,9 @@ impl Follower {
             cluster: self.cluster.to_string(),
             event: "wait-progress".to_owned(),
             message: format!(
-                "[{there}/{}] instances {state:?}{}",
+                "[{there}/{}] instances '{}'{}",
                 instances.len(),
+                goal.word(),
                 if over { "" } else { ", waiting..." }
             ),
             last: over,
@@ -241,7 +291,7 @@ impl Follower {
 
     async fn give_up(&self) {
         let Until::Reached {
-            instances, state, ..
+            instances, goal, ..
         } = &self.until
         else {
             return;
@@ -251,8 +301,9 @@ impl Follower {
             cluster: self.cluster.to_string(),
             event: "wait-ended".to_owned(),
             message: format!(
-                "not all of {} instances became {state:?} in time",
-                instances.len()
+                "not all of {} instances became '{}' in time",
+                instances.len(),
+                goal.word()
             ),
             last: true,
             exit_code: 1,

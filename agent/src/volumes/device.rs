@@ -1,0 +1,300 @@
+//! Finds the block device of a volume, by its id. Called by `mod`; opens nothing, changes nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::system::System;
+use super::table::Dev;
+use super::{LOOK_AGAIN, Places, Wish};
+
+/// How long udev has to make its link, once the device is there. A node's own name is not the same after each reboot.
+const UDEV_GRACE: Duration = Duration::from_secs(5);
+
+/// A volume's device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The node itself, without links.
+    pub node: PathBuf,
+    /// By which name it is to be mounted.
+    pub what: PathBuf,
+    /// Its number.
+    pub dev: Dev,
+    /// Whether `what` names the same volume after a reboot.
+    pub lasting: bool,
+}
+
+/// A volume without a device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It did not appear.
+    #[error(
+        "no device after {} s: neither {} nor an NVMe device with serial {serial} nor {names}; is it attached to this machine?",
+        waited.as_secs(),
+        link.display()
+    )]
+    Missing {
+        /// How long it was waited for.
+        waited: Duration,
+        /// udev's link.
+        link: PathBuf,
+        /// Serial number of its NVMe device.
+        serial: String,
+        /// Names by the mapping, in words.
+        names: String,
+    },
+}
+
+/// Waits for the device of a volume.
+///
+/// # Errors
+/// When it has not appeared in time.
+pub fn wait_for(system: &impl System, places: &Places, wish: &Wish) -> Result<Found, Error> {
+    let begun = Instant::now();
+    let mut seen: Option<Instant> = None;
+    let has_udev = places.run.join("udev/control").exists();
+    loop {
+        if let Some(found) = look(system, places, wish) {
+            let since = seen.get_or_insert_with(Instant::now);
+            if found.lasting || !has_udev || since.elapsed() >= UDEV_GRACE.min(places.appear) {
+                return Ok(found);
+            }
+        }
+        let waited = begun.elapsed();
+        if waited >= places.appear && seen.is_none() {
+            return Err(missing(places, wish, waited));
+        }
+        system.wait(&places.dev, LOOK_AGAIN.min(places.appear));
+    }
+}
+
+fn missing(places: &Places, wish: &Wish, waited: Duration) -> Error {
+    let names = candidates(&wish.device);
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| places.dev.join(name).display().to_string())
+        .collect();
+    Error::Missing {
+        waited,
+        link: link(places, &wish.volume_id),
+        serial: serial(&wish.volume_id),
+        names: match names.is_empty() {
+            true => format!("a name from the mapping ({:?})", wish.device),
+            false => names.join(" nor "),
+        },
+    }
+}
+
+/// One look: udev's link, then the serial numbers of NVMe devices, then the names of the mapping.
+pub fn look(system: &impl System, places: &Places, wish: &Wish) -> Option<Found> {
+    let serial = serial(&wish.volume_id);
+    let link = link(places, &wish.volume_id);
+    by_name(system, &link, true)
+        .or_else(|| by_serial(system, places, &serial))
+        .or_else(|| {
+            candidates(&wish.device).iter().find_map(|name| {
+                let path = places.dev.join(name);
+                let found = by_name(system, &path, true)?;
+                let is_link = found.node != path;
+                let node = found.node.file_name()?.to_str()?.to_owned();
+                // Nitro gives names in the order of attachment: the name may be another volume's.
+                let other = serial_of(places, &node).filter(|have| *have != serial);
+                let lasting = is_link || !node.starts_with("nvme");
+                other.is_none().then_some(Found { lasting, ..found })
+            })
+        })
+}
+
+fn by_name(system: &impl System, path: &Path, lasting: bool) -> Option<Found> {
+    let node = fs::canonicalize(path).ok()?;
+    let dev = system.number(&node)?;
+    Some(Found {
+        node,
+        what: path.to_owned(),
+        dev,
+        lasting,
+    })
+}
+
+fn by_serial(system: &impl System, places: &Places, serial: &str) -> Option<Found> {
+    let blocks = fs::read_dir(places.sys.join("block")).ok()?;
+    blocks
+        .filter_map(|block| block.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("nvme") && name.ends_with("n1"))
+        .filter(|name| serial_of(places, name).as_deref() == Some(serial))
+        .find_map(|name| by_name(system, &places.dev.join(name), false))
+}
+
+/// The volume that an NVMe device says it is; `None` for devices of other kinds.
+fn serial_of(places: &Places, node: &str) -> Option<String> {
+    let path = places.sys.join("block").join(node).join("device/serial");
+    crate::files::trimmed(&path).filter(|serial| serial.starts_with("vol"))
+}
+
+/// The link that udev makes of model and serial number (EBS User Guide, "Map Amazon EBS volumes to NVMe device names").
+pub fn link(places: &Places, volume_id: &str) -> PathBuf {
+    let name = format!("nvme-Amazon_Elastic_Block_Store_{}", serial(volume_id));
+    places.dev.join("disk/by-id").join(name)
+}
+
+/// The serial number of a volume's NVMe device: its id without the dash.
+fn serial(volume_id: &str) -> String {
+    volume_id.replacen('-', "", 1)
+}
+
+/// Names in /dev that a mapping's name may have come to: kernels call Xen's disks xvdf where EC2 says sdf, and some
+/// images the other way round (EC2 User Guide, "Device names for volumes").
+pub fn candidates(device: &str) -> Vec<String> {
+    let name = device.strip_prefix("/dev/").unwrap_or(device);
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Vec::new();
+    }
+    let other = match (name.strip_prefix("xvd"), name.strip_prefix("sd")) {
+        (Some(letters), _) => Some(format!("sd{letters}")),
+        (_, Some(letters)) => Some(format!("xvd{letters}")),
+        _ => None,
+    };
+    std::iter::once(name.to_owned()).chain(other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::fake::Fake;
+
+    #[test]
+    fn the_mappings_name_has_two_prefixes() {
+        for (device, want) in [
+            ("/dev/sdf", &["sdf", "xvdf"][..]),
+            ("/dev/xvdf", &["xvdf", "sdf"]),
+            ("xvdba", &["xvdba", "sdba"]),
+            ("/dev/sda1", &["sda1", "xvda1"]),
+            ("/dev/hdb", &["hdb"]),
+            ("", &[]),
+            ("/dev/", &[]),
+            ("/dev/../etc/passwd", &[]),
+            ("/dev/mapper/x", &[]),
+        ] {
+            assert_eq!(candidates(device), want, "{device}");
+        }
+    }
+
+    fn looked(fake: &Fake) -> Option<(String, String, bool)> {
+        let dev = fake.places.dev.canonicalize().unwrap();
+        let name = |path: &Path| {
+            let rest = path
+                .strip_prefix(&fake.places.dev)
+                .or(path.strip_prefix(&dev));
+            rest.unwrap().display().to_string()
+        };
+        look(fake, &fake.places, &fake.wish("/data", "ext4"))
+            .map(|found| (name(&found.node), name(&found.what), found.lasting))
+    }
+
+    fn found(node: &str, what: &str, lasting: bool) -> Option<(String, String, bool)> {
+        Some((node.to_owned(), what.to_owned(), lasting))
+    }
+
+    #[test]
+    fn udevs_link_goes_before_all() {
+        let fake = Fake::new();
+        assert_eq!(looked(&fake), None);
+        fake.device("nvme7n1", 7);
+        fake.serial("nvme7n1", "vol0a1b                 \n");
+        let by_id = "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b";
+        fake.link(by_id, "../../nvme7n1");
+        assert_eq!(looked(&fake), found("nvme7n1", by_id, true));
+    }
+
+    #[test]
+    fn without_udev_the_serial_number_tells() {
+        let fake = Fake::new();
+        for (name, minor, serial) in [
+            ("nvme0n1", 0, "vol0dead\n"),
+            ("nvme1n1", 1, "vol0a1b  \n"),
+            ("nvme2n1", 2, "AWS123\n"),
+        ] {
+            fake.device(name, minor);
+            fake.serial(name, serial);
+        }
+        assert_eq!(looked(&fake), found("nvme1n1", "nvme1n1", false));
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_passed_over() {
+        let fake = Fake::new();
+        fake.link(
+            "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
+            "../../nvme7n1",
+        );
+        fake.device("xvdf", 5);
+        assert_eq!(looked(&fake), found("xvdf", "xvdf", true));
+    }
+
+    #[test]
+    fn xen_and_the_lab_have_the_mappings_name() {
+        let fake = Fake::new();
+        fake.device("xvdf", 5);
+        fake.link("sdf", "xvdf");
+        assert_eq!(looked(&fake), found("xvdf", "sdf", true), "mapped as sdf");
+    }
+
+    #[test]
+    fn a_mapped_name_that_leads_to_another_volume_is_not_taken() {
+        let fake = Fake::new();
+        fake.device("nvme1n1", 1);
+        fake.serial("nvme1n1", "vol0dead\n");
+        fake.link("sdf", "nvme1n1");
+        assert_eq!(looked(&fake), None);
+    }
+
+    #[test]
+    fn what_is_no_block_device_is_not_taken() {
+        let fake = Fake::new();
+        fs::write(fake.places.dev.join("sdf"), "a file").unwrap();
+        assert_eq!(looked(&fake), None);
+    }
+
+    #[test]
+    fn a_device_may_come_late() {
+        let fake = Fake::new();
+        fake.later(|fake| drop(fake.device("xvdf", 5)));
+        let found = wait_for(&fake, &fake.places, &fake.wish("/data", "ext4")).unwrap();
+        assert_eq!(found.dev.minor, 5);
+    }
+
+    #[test]
+    fn udev_has_a_moment_for_its_link() {
+        let fake = Fake::new();
+        fs::create_dir_all(fake.places.run.join("udev")).unwrap();
+        fs::write(fake.places.run.join("udev/control"), "").unwrap();
+        fake.device("nvme1n1", 1);
+        fake.serial("nvme1n1", "vol0a1b\n");
+        let wish = fake.wish("/data", "ext4");
+        let found = wait_for(&fake, &fake.places, &wish).unwrap();
+        assert!(!found.lasting, "it never came");
+        fake.later(|fake| {
+            fake.link(
+                "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
+                "../../nvme1n1",
+            )
+        });
+        assert!(wait_for(&fake, &fake.places, &wish).unwrap().lasting);
+    }
+
+    #[test]
+    fn a_device_that_never_comes_is_named_every_way() {
+        let fake = Fake::new();
+        let error = wait_for(&fake, &fake.places, &fake.wish("/data", "ext4")).unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "Block_Store_vol0a1b",
+            "serial vol0a1b",
+            "/sdf",
+            "/xvdf",
+            "attached",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

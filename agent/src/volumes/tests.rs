@@ -1,0 +1,470 @@
+//! Volumes on a machine in a folder: what is made, what is left alone, what survives a power cut.
+
+use super::fake::{BLANK, CUT, Fake, Fault, Moment};
+use super::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A machine as the lab's: the volume is /dev/xvdf, with /dev/sdf and udev's link.
+fn machine() -> (Fake, PathBuf) {
+    let fake = Fake::new();
+    let node = fake.device("xvdf", 5);
+    fake.link("sdf", "xvdf");
+    fake.link(
+        "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
+        "../../xvdf",
+    );
+    fs::write(fake.places.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
+    (fake, node)
+}
+
+fn mount(fake: &Fake, fs: &str) -> Result<(), String> {
+    mount_all(fake, &fake.places, &[fake.volume("/data", fs)])
+}
+
+fn on(node: &Path) -> String {
+    fs::read_to_string(node).unwrap()
+}
+
+fn unit_of(fake: &Fake, mount: &str) -> PathBuf {
+    let at = fake.path(mount).canonicalize().unwrap();
+    fake.places.units.join(unit::mount_unit(&at))
+}
+
+fn marker(fake: &Fake) -> PathBuf {
+    fake.places.markers().join("vol-0a1b")
+}
+
+#[test]
+fn a_new_volume_gets_a_file_system_and_a_unit() {
+    let (fake, node) = machine();
+    mount(&fake, "").unwrap();
+    assert_eq!(on(&node), format!("FS ext4 {UUID}\n"));
+    assert_eq!(fake.mounted("/data"), Some((5, "ext4".into())));
+    let text = fs::read_to_string(unit_of(&fake, "/data")).unwrap();
+    assert!(
+        text.contains("/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b\n"),
+        "{text}"
+    );
+    assert!(text.contains("nofail"), "{text}");
+    assert!(!marker(&fake).exists());
+    let name = unit_of(&fake, "/data").file_name().unwrap().to_owned();
+    assert!(
+        fake.places
+            .units
+            .join("local-fs.target.wants")
+            .join(name)
+            .exists()
+    );
+}
+
+#[test]
+fn what_is_in_place_is_left_alone() {
+    let (fake, _) = machine();
+    mount(&fake, "ext4").unwrap();
+    fake.programs();
+    mount(&fake, "ext4").unwrap();
+    mount(&fake, "xfs").unwrap();
+    assert!(fake.programs().is_empty());
+}
+
+#[test]
+fn after_a_boot_the_volume_is_mounted_again_and_never_made() {
+    let (fake, node) = machine();
+    mount(&fake, "xfs").unwrap();
+    fake.boot();
+    fake.programs();
+    mount(&fake, "xfs").unwrap();
+    assert_eq!(fake.programs(), ["blkid", "systemctl", "systemctl"]);
+    assert_eq!(fake.mounted("/data"), Some((5, "xfs".into())));
+    assert_eq!(on(&node), format!("FS xfs {UUID}\n"));
+}
+
+#[test]
+fn a_unit_that_was_changed_is_put_right_under_the_mount() {
+    let (fake, _) = machine();
+    mount(&fake, "ext4").unwrap();
+    let path = unit_of(&fake, "/data");
+    let right = fs::read_to_string(&path).unwrap();
+    fs::write(&path, right.replace("ext4", "ext3")).unwrap();
+    fake.programs();
+    mount(&fake, "ext4").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), right);
+    assert_eq!(fake.programs(), ["systemctl"], "reload, no mount");
+}
+
+#[test]
+fn a_name_that_changes_over_reboots_is_not_enabled() {
+    let fake = Fake::new();
+    fs::write(fake.places.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
+    fake.device("nvme1n1", 1);
+    fake.serial("nvme1n1", "vol0a1b\n");
+    mount(&fake, "ext4").unwrap();
+    let wants = fake.places.units.join("local-fs.target.wants");
+    let name = unit_of(&fake, "/data").file_name().unwrap().to_owned();
+    assert!(!wants.join(&name).is_symlink());
+    fake.link(
+        "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
+        "../../nvme1n1",
+    );
+    mount(&fake, "ext4").unwrap();
+    assert!(wants.join(&name).is_symlink(), "now it has a name to keep");
+    fs::remove_file(
+        fake.places
+            .dev
+            .join("disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b"),
+    )
+    .unwrap();
+    mount(&fake, "ext4").unwrap();
+    assert!(!wants.join(&name).is_symlink());
+}
+
+#[test]
+fn without_systemd_it_is_mounted_all_the_same() {
+    let (fake, _) = machine();
+    let fake = fake.no_systemd();
+    mount(&fake, "ext4").unwrap();
+    assert_eq!(fake.mounted("/data"), Some((5, "ext4".into())));
+    assert_eq!(fake.programs(), ["blkid", "mkfs.ext4", "blkid", "mount"]);
+    assert_eq!(fs::read_dir(&fake.places.units).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_on_a_volume_stays() {
+    for (text, fs, want) in [
+        ("FS xfs u-9\n", "ext4", Ok("xfs")),
+        ("FS ext4 u-9\n", "", Ok("ext4")),
+        ("PT gpt\n", "ext4", Err("partitioned (gpt)")),
+        ("OTHER LVM2_member\n", "ext4", Err("holds LVM2_member")),
+        ("AMBIVALENT\n", "ext4", Err("several kinds")),
+        ("BROKEN\n", "ext4", Err("Input/output error")),
+        ("raw data\n", "ext4", Err("blkid does not know")),
+    ] {
+        let (fake, node) = machine();
+        fake.put(&node, text);
+        match (mount(&fake, fs), want) {
+            (Ok(()), Ok(fs)) => assert_eq!(fake.mounted("/data"), Some((5, fs.into()))),
+            (Err(error), Err(words)) => {
+                assert!(error.contains(words), "{words} in {error}");
+                assert!(error.starts_with("vol-0a1b (/dev/sdf) at "), "{error}");
+                assert!(error.contains("/dev/xvdf "), "{error}");
+                assert_eq!(fake.mounted("/data"), None);
+            }
+            (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+        }
+        assert_eq!(on(&node), text);
+    }
+}
+
+#[test]
+fn a_device_in_use_is_refused() {
+    let (fake, node) = machine();
+    fake.mount_by_hand(&node, Path::new("/"), "ext4");
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("holds the root file system"), "{error}");
+    fake.boot();
+    fake.mount_by_hand(&node, Path::new("/srv"), "ext4");
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("is mounted at /srv already"), "{error}");
+    fake.boot();
+    fake.held.set(u32::MAX);
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("held by another program"), "{error}");
+    assert_eq!(fs::read(&node).unwrap(), BLANK);
+    fake.held.set(2);
+    mount(&fake, "ext4").unwrap();
+}
+
+/// At boot systemd and the agent may both be at it.
+#[test]
+fn a_mount_that_is_under_way_is_waited_for() {
+    let (fake, node) = machine();
+    mount(&fake, "ext4").unwrap();
+    fake.boot();
+    fake.programs();
+    fake.held.set(u32::MAX);
+    let at = fake.path("/data").canonicalize().unwrap();
+    fake.later(move |fake| fake.mount_by_hand(&node, &at, "ext4"));
+    mount(&fake, "ext4").unwrap();
+    assert!(fake.programs().is_empty());
+}
+
+#[test]
+fn a_mount_point_in_use_is_refused() {
+    let (fake, node) = machine();
+    let other = fake.device("xvdg", 6);
+    let at = place::mount_point(&fake.path("/data")).unwrap();
+    fake.mount_by_hand(&other, &at, "ext4");
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("/dev/xvdg is mounted at"), "{error}");
+    assert_eq!(fs::read(&node).unwrap(), BLANK);
+}
+
+#[test]
+fn a_unit_of_someone_else_stays() {
+    let (fake, _) = machine();
+    place::mount_point(&fake.path("/data")).unwrap();
+    let path = unit_of(&fake, "/data");
+    fs::write(&path, "[Mount]\n").unwrap();
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("is not of aot"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "[Mount]\n");
+}
+
+#[test]
+fn commands_that_fail_are_named_with_their_words() {
+    for (program, fault, words) in [
+        ("mkfs.ext4", Fault::Missing, "install the package e2fsprogs"),
+        ("mkfs.ext4", Fault::Fails("first\nno space\n"), "no space"),
+        ("mkfs.ext4", Fault::Lies, "afterwards blkid finds Nothing"),
+        ("blkid", Fault::Missing, "blkid is not on this machine"),
+        (
+            "systemctl",
+            Fault::Fails("access denied\n"),
+            "access denied",
+        ),
+        ("systemctl", Fault::Lies, "is not from it"),
+    ] {
+        let (fake, _) = machine();
+        fake.fault(program, fault);
+        let error = mount(&fake, "ext4").unwrap_err();
+        assert!(error.contains(words), "{words} in {error}");
+        fake.faults.borrow_mut().clear();
+        mount(&fake, "ext4").unwrap();
+        assert!(!marker(&fake).exists());
+    }
+}
+
+#[test]
+fn a_mount_that_fails_is_told_in_mounts_words() {
+    let (fake, node) = machine();
+    fake.put(&node, "TORN ext4 u-9\n");
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(
+        error.contains("systemctl start") && error.contains("is bad"),
+        "{error}"
+    );
+    assert_eq!(on(&node), "TORN ext4 u-9\n", "it is not ours to make anew");
+}
+
+#[test]
+fn mkfs_that_wrote_nothing_leaves_no_marker() {
+    let (fake, node) = machine();
+    fake.fault("mkfs.ext4", Fault::Missing);
+    mount(&fake, "ext4").unwrap_err();
+    assert!(!marker(&fake).exists());
+    fake.faults.borrow_mut().clear();
+    fake.put(&node, "raw data that someone put there\n");
+    mount(&fake, "ext4").unwrap_err();
+    assert_eq!(on(&node), "raw data that someone put there\n");
+}
+
+/// A cut before, in and after each command of a first mount; then the machine is switched on again. XFS is one of those
+/// that have to be forced.
+#[test]
+fn a_power_cut_at_any_point_is_made_good() {
+    let moments = [Moment::Before, Moment::Halfway, Moment::After];
+    let reached = |nth: &usize| moments.iter().all(|moment| cut_and_boot(*nth, *moment));
+    let commands = (0..100).take_while(reached).count();
+    assert_eq!(commands, 7, "blkid, mkfs, blkid, and systemctl four times");
+}
+
+/// Whether there was a command to cut.
+fn cut_and_boot(nth: usize, moment: Moment) -> bool {
+    let (fake, node) = machine();
+    fake.cut.set(Some((nth, moment)));
+    let cut = match catch_unwind(AssertUnwindSafe(|| mount(&fake, "xfs"))) {
+        Ok(result) => {
+            result.unwrap();
+            false
+        }
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map_or("", String::as_str);
+            let words = panic.downcast_ref::<&str>().copied().unwrap_or(words);
+            assert!(words.contains(CUT), "{words}");
+            fake.boot();
+            mount(&fake, "xfs").unwrap();
+            true
+        }
+    };
+    assert_eq!(on(&node), format!("FS xfs {UUID}\n"), "{nth} {moment:?}");
+    assert_eq!(
+        fake.mounted("/data"),
+        Some((5, "xfs".into())),
+        "{nth} {moment:?}"
+    );
+    assert!(!marker(&fake).exists());
+    cut
+}
+
+/// A machine whose agent was cut off in mkfs, so that the volume's marker is left.
+fn cut_off() -> (Fake, PathBuf) {
+    let (fake, node) = machine();
+    fake.cut.set(Some((1, Moment::Halfway)));
+    let silent = catch_unwind(AssertUnwindSafe(|| mount(&fake, "ext4")));
+    assert!(silent.is_err() && marker(&fake).exists());
+    fake.boot();
+    fake.programs();
+    (fake, node)
+}
+
+#[test]
+fn with_a_marker_left_only_what_is_ours_and_empty_is_made_anew() {
+    let ours = format!("FS ext4 {UUID}\n");
+    for (name, text, files, made) in [
+        ("half made", format!("TORN ext4 {UUID}\n"), &[][..], true),
+        ("whole, never used", ours.clone(), &["lost+found"], true),
+        (
+            "used on another machine",
+            ours,
+            &["lost+found", "ledger"],
+            false,
+        ),
+        (
+            "made on another machine",
+            "FS ext4 u-9\n".to_owned(),
+            &[],
+            false,
+        ),
+        (
+            "no signature yet",
+            "half a super block\n".to_owned(),
+            &[],
+            true,
+        ),
+    ] {
+        let (fake, node) = cut_off();
+        fake.put(&node, &text);
+        let files: Vec<String> = files.iter().map(|name| (*name).to_owned()).collect();
+        fake.files.borrow_mut().insert(node.clone(), files);
+        mount(&fake, "ext4").unwrap();
+        let ran = fake.programs();
+        assert_eq!(
+            ran.contains(&"mkfs.ext4".to_owned()),
+            made,
+            "{name}: {ran:?}"
+        );
+        assert!(!marker(&fake).exists());
+        assert_eq!(fake.places.table().at(&fake.places.look()), None, "{name}");
+        if !made {
+            assert_eq!(on(&node), text, "{name}");
+        }
+    }
+}
+
+#[test]
+fn another_volumes_marker_and_a_torn_one_allow_nothing() {
+    for text in ["{\"volume_id\":\"vol-0dead\",\"uuid\":\"\"}", "{\"vol", ""] {
+        let (fake, node) = cut_off();
+        fs::write(marker(&fake), text).unwrap();
+        fake.put(&node, "raw data\n");
+        mount(&fake, "ext4").unwrap_err();
+        assert_eq!(on(&node), "raw data\n");
+    }
+}
+
+#[test]
+fn a_look_that_was_cut_off_is_ended() {
+    let (fake, node) = cut_off();
+    fake.put(&node, &format!("FS ext4 {UUID}\n"));
+    fs::create_dir_all(fake.places.look()).unwrap();
+    fake.mount_by_hand(&node, &fake.places.look(), "ext4");
+    mount(&fake, "ext4").unwrap();
+    assert_eq!(fake.mounted("/data"), Some((5, "ext4".into())));
+}
+
+fn two(fake: &Fake) -> [Volume; 2] {
+    fake.device("xvdg", 6);
+    let inner = Volume {
+        volume_id: "vol-0c2d".into(),
+        device: "/dev/sdg".into(),
+        ..fake.volume("/data/x", "ext4")
+    };
+    [inner, fake.volume("/data", "ext4")]
+}
+
+#[test]
+fn nested_mount_points_are_mounted_from_the_top() {
+    let (fake, _) = machine();
+    mount_all(&fake, &fake.places, &two(&fake)).unwrap();
+    let text = fs::read_to_string(fake.places.proc.join("self/mountinfo")).unwrap();
+    let (outer, inner) = (text.find("/data rw"), text.find("/data/x rw"));
+    assert!(outer.is_some() && outer < inner, "{text}");
+}
+
+#[test]
+fn nothing_is_mounted_below_what_is_missing_and_others_are_tried() {
+    let (fake, node) = machine();
+    fake.put(&node, "PT dos\n");
+    let mut volumes = two(&fake).to_vec();
+    fake.device("xvdh", 8);
+    volumes.push(Volume {
+        volume_id: "vol-0e3f".into(),
+        device: "/dev/sdh".into(),
+        ..fake.volume("/srv", "ext4")
+    });
+    let error = mount_all(&fake, &fake.places, &volumes).unwrap_err();
+    assert!(error.starts_with("vol-0a1b"), "{error}");
+    assert!(error.ends_with("(and 1 more failed)"), "{error}");
+    assert_eq!(fake.mounted("/srv"), Some((8, "ext4".into())));
+    assert!(!fake.path("/data/x").exists());
+}
+
+#[test]
+fn wishes_that_cannot_be_are_refused() {
+    let places = Places::new(Path::new("/var/lib/aot"), Path::new("/etc"));
+    let good = Volume {
+        volume_id: "vol-0a1b".into(),
+        device: "/dev/sdf".into(),
+        mount: "/data".into(),
+        fs: String::new(),
+    };
+    let at = |mount: &str| Volume {
+        mount: mount.into(),
+        ..good.clone()
+    };
+    for (mount, plain) in [
+        ("/data", "/data"),
+        ("//data/./x/", "/data/x"),
+        ("/var/lib/pg", "/var/lib/pg"),
+    ] {
+        let wish = Wish::new(&at(mount), &places).unwrap();
+        assert_eq!(
+            (wish.mount.as_path(), wish.fs.as_str()),
+            (Path::new(plain), "ext4")
+        );
+    }
+    let long = format!("/{}", "a".repeat(250));
+    for mount in [
+        "",
+        "data",
+        "/",
+        "//",
+        "/a/../b",
+        "/a\nb",
+        "/var",
+        "/var/lib/aot",
+        "/etc",
+        "/dev",
+        "/proc",
+        &long,
+    ] {
+        let error = Wish::new(&at(mount), &places).unwrap_err();
+        assert!(matches!(error, Error::Bad(_)), "{mount}: {error}");
+    }
+    for id in ["", "vol-", "vol-../x", "0a1b", "vol-0A"] {
+        let volume = Volume {
+            volume_id: id.into(),
+            ..good.clone()
+        };
+        assert!(Wish::new(&volume, &places).is_err(), "{id}");
+    }
+    for fs in ["../x", "ext4 -F", "EXT4"] {
+        let volume = Volume {
+            fs: fs.into(),
+            ..good.clone()
+        };
+        assert!(Wish::new(&volume, &places).is_err(), "{fs}");
+    }
+}

@@ -1,0 +1,111 @@
+//! `orphans`: the account against what the master knows; `--delete` ends a cluster that it does not know.
+
+use aot_proto::v1::orphans_reply::Entry;
+use aot_proto::v1::{DeleteOrphansRequest, OrphansReply, OrphansRequest};
+
+use super::Ctx;
+use super::args::OrphansArgs;
+use super::confirm::confirm;
+use super::connect::{ASK_PROVIDER, Client, Start, connect, within};
+use super::error::{Error, Exit};
+use super::lifecycle::end;
+use crate::view::{count_words, orphan_json, orphans_table};
+
+/// `aot-master orphans`.
+///
+/// # Errors
+/// When nobody says yes to a deletion, or the master or a region that counts can't be asked.
+pub async fn orphans(ctx: &mut Ctx<'_>, args: OrphansArgs) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::Always).await?;
+    let region = args.region.unwrap_or_default();
+    match args.delete {
+        Some(uuid) => delete(ctx, &mut client, uuid, region, args.yes).await,
+        None => list(ctx, &mut client, region).await,
+    }
+}
+
+async fn ask(client: &mut Client, region: &str) -> Result<OrphansReply, Error> {
+    let request = OrphansRequest {
+        region: region.to_owned(),
+    };
+    let reply = client.orphans(within(ASK_PROVIDER, request)).await?;
+    Ok(reply.into_inner())
+}
+
+async fn list(ctx: &mut Ctx<'_>, client: &mut Client, region: String) -> Result<Exit, Error> {
+    let reply = ask(client, &region).await?;
+    if ctx.json {
+        for entry in &reply.entries {
+            ctx.print(&orphan_json(entry).to_string())?;
+        }
+    } else if !reply.entries.is_empty() {
+        let table = orphans_table(&reply.entries, ctx.style());
+        ctx.print(&table)?;
+    }
+    for note in &reply.notes {
+        ctx.say(&format!("note: {note}"))?;
+    }
+    let none = reply.entries.is_empty();
+    if !ctx.json {
+        let regions = reply.regions.join(", ");
+        match none {
+            true => ctx.say(&format!("no orphans in {regions}"))?,
+            false => ctx.say(&ways_out(&reply.entries).join("\n"))?,
+        }
+    }
+    Ok(if none { Exit::Well } else { Exit::Failed })
+}
+
+/// How to get rid of each, one line a cluster and reason.
+fn ways_out(entries: &[Entry]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for entry in entries {
+        let cluster = &entry.cluster;
+        let line = match entry.why.as_str() {
+            "unknown cluster" => format!(
+                "{cluster} is no cluster of this master; unless it is another master's: aot-master orphans --delete {} --region {}",
+                entry.uuid, entry.region
+            ),
+            "not an instance of it" => format!(
+                "{cluster} has machines that it does not count; it terminates them when it sees them: aot-master update --cluster {cluster}"
+            ),
+            _ => format!(
+                "{cluster} counts on machines that are not there; launch its file again once it has seen that: aot-master update --cluster {cluster}"
+            ),
+        };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+async fn delete(
+    ctx: &mut Ctx<'_>,
+    client: &mut Client,
+    uuid: String,
+    region: String,
+    yes: bool,
+) -> Result<Exit, Error> {
+    if !yes {
+        let mut found = ask(client, &region).await?.entries;
+        found.retain(|entry| {
+            entry.uuid == uuid
+                && entry.why == "unknown cluster"
+                && (region.is_empty() || entry.region == region)
+        });
+        // Without any, the master says why.
+        if let Some(first) = found.first() {
+            let what = count_words(found.iter().map(|entry| (entry.kind.as_str(), 1)));
+            let question = format!(
+                "delete all of cluster {}, which this master does not know and another one may: {what}",
+                first.cluster
+            );
+            confirm(ctx, yes, &question)?;
+        }
+    }
+    let request = DeleteOrphansRequest { uuid, region };
+    let events = client.delete_orphans(request).await?.into_inner();
+    let goes_on = "the deletion goes on; run it again for its receipt";
+    end(ctx, events, goes_on).await
+}
