@@ -567,6 +567,14 @@ async fn credentials_that_are_not_taken_are_one_problem() {
         assert_eq!(fake.0.lock().unwrap().seen.len(), 1);
     }
     let fake = Fake::new();
+    fake.refuse(
+        "DescribeAvailabilityZones",
+        403,
+        "UnauthorizedOperation",
+        "no",
+    );
+    assert_eq!(fake.look(&Asked::new()).await, []);
+    let fake = Fake::new();
     fake.replace(
         "DescribeAvailabilityZones",
         "<item><zoneName>eu-1a</zoneName></item>",
