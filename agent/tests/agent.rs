@@ -788,6 +788,11 @@ async fn volumes_are_answered_in_every_session() {
         if id == 2 {
             rig.kill_agent();
             rig.start_agent();
+            rig.master
+                .until("another session", |state| {
+                    (state.sessions == 2).then_some(())
+                })
+                .await;
         }
     }
 }

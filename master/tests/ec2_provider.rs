@@ -2,9 +2,14 @@
 //! (`AWS_ENDPOINT_URL` for a fake). `AOT_EC2_AMI`, `AOT_EC2_TYPE`, `AOT_EC2_SUBNET` and `AOT_EC2_GROUP` say what to launch;
 //! `AOT_EC2_TOKENS=0` is for fakes that don't know client tokens.
 
+use std::collections::BTreeMap;
+
+use aot_master::model::file::{
+    ClusterSpec, LaunchPolicy, MinReady, OnFailure, PoolSpec, ProviderKind,
+};
 use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
-use aot_master::provider::{ClientToken, ErrorKind, Leftovers, Provider, contract};
+use aot_master::provider::{Ask, ClientToken, ErrorKind, Ground, Leftovers, Provider, contract};
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -80,4 +85,90 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
         assert!(prepare.message.contains(name), "{prepare}");
         assert!(provider.describe(&spec.cluster).await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn preflight_tells_everything_at_once_and_makes_nothing() {
+    if !wanted() {
+        return;
+    }
+    let provider = Ec2Provider::new(None, Calls::default());
+    let good = pool_of(&spec(3));
+    assert_eq!(problems(&provider, &good).await, "");
+    let mut bad = good.clone();
+    let machine = &mut bad.machine;
+    machine.ssh_key = Some("no-such-key".into());
+    machine.security_groups = vec!["no-such-group".into(), "sg-0123456789abcdef0".into()];
+    machine.types.push("t9.none".into());
+    machine.instance_profile_name = Some("no-such-profile".into());
+    let said = problems(&provider, &bad).await;
+    let names = [
+        "no-such-key",
+        "no-such-group",
+        "sg-0123456789abcdef0",
+        "t9.none",
+        "rofile",
+    ];
+    for name in names {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let mut bad = good.clone();
+    bad.machine.ami = Some("ami-0123456789abcdef0".into());
+    bad.machine.subnets = vec!["no-such-subnet".into()];
+    let said = problems(&provider, &bad).await;
+    for name in ["ami-0123456789abcdef0", "no-such-subnet"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let tagged = provider.describe(&spec(1).cluster).await.unwrap();
+    assert!(tagged.is_empty(), "{tagged:?}");
+}
+
+fn pool_of(spec: &aot_master::provider::LaunchSpec) -> PoolSpec {
+    let mut machine = spec.machine.clone();
+    machine.types = spec.instance_type.iter().cloned().collect();
+    machine.subnets = spec.subnet.iter().cloned().collect();
+    PoolSpec {
+        name: spec.pool.clone(),
+        members: spec.members.clone(),
+        owner: None,
+        user: None,
+        machine,
+        stages: Vec::new(),
+    }
+}
+
+/// What preflight says of a cluster with this pool, a problem a line.
+async fn problems(provider: &Ec2Provider, pool: &PoolSpec) -> String {
+    let spec = ClusterSpec {
+        name: "preflight".parse().unwrap(),
+        provider: ProviderKind::Ec2,
+        region: None,
+        launch: LaunchPolicy {
+            min_ready: MinReady::All,
+            on_failure: OnFailure::Keep,
+            timeout: std::time::Duration::from_secs(60),
+            replace: 0,
+        },
+        security_groups: Vec::new(),
+        discovery_url: None,
+        groups: BTreeMap::new(),
+        pools: vec![pool.clone()],
+        base_dir: "/".into(),
+    };
+    let ask = Ask {
+        spec: &spec,
+        cluster: None,
+        known: &Ground::default(),
+        missing: &[(pool.label().to_owned(), pool.members.len())].into(),
+        advertise: &["198.51.100.1:7440".to_owned()],
+        user_parts: &BTreeMap::new(),
+    };
+    let lines: Vec<String> = provider
+        .preflight(&ask)
+        .await
+        .into_iter()
+        .map(|it| format!("{} | {}", it.message, it.hint))
+        .collect();
+    println!("{}", lines.join("\n"));
+    lines.join("\n")
 }

@@ -69,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         if status == 500 and answer.lstrip().startswith(b"<!doctype"):
             text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", answer.decode(errors="replace"))))
             status, headers, answer = 501, [], error_page("NotInThisLab", f"{action}: {text.strip()[:400]}")
+        if status == 400 and b"<Code>DryRunOperation<" in answer:
+            status = 412                            # as EC2 says it; the log tells dry runs by it
         if status == 200 and action == "GetConsoleOutput":
             answer = self.real_console(form["InstanceId"], answer)
         if status == 200 and action == "DescribeInstances":

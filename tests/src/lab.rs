@@ -5,6 +5,7 @@ pub mod account;
 pub mod dice;
 pub mod master;
 pub mod story;
+pub mod web;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -154,7 +155,13 @@ impl Lab {
 
     /// The image that machines boot.
     pub fn ami(&self) -> &str {
-        self.info["ami"].as_str().expect("an ami")
+        self.info("ami")
+    }
+
+    /// A text of what `lab.py up` prints: `vpc`, `subnet`, ...
+    pub fn info(&self, name: &str) -> &str {
+        let text = self.info[name].as_str();
+        text.unwrap_or_else(|| panic!("the lab says no {name}"))
     }
 
     /// A subnet of the default VPC: that of a zone (`us-east-1a`), or `private_subnet`, `small_subnet`.
@@ -223,8 +230,7 @@ impl Lab {
     /// A Python script with boto3, as one who may all: the JSON document that it prints.
     #[track_caller]
     pub fn python(&self, script: &str, words: &[&str]) -> Value {
-        let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
-        let mut command = self.run_as(&["--admin"], &python);
+        let mut command = self.run_as(&["--admin"], Path::new(self.info("python")));
         command.args(["-c", script]).args(words);
         let asked = Running::start(command).finish(VERB);
         serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")
@@ -241,10 +247,19 @@ impl Lab {
         found.unwrap_or_else(|| panic!("the lab has no machine {id}"))
     }
 
-    /// How many calls of `action` the API has answered; of all actions when it is empty.
+    /// How many calls of `action` the API has answered; of all actions when it is empty. A dry run is no call: EC2 answers
+    /// it with HTTP status 412.
     pub fn calls(&self, action: &str) -> usize {
         let log = self.api_log().into_iter();
         log.filter(|call| action.is_empty() || call["action"] == action)
+            .filter(|call| call["status"] != 412)
+            .count()
+    }
+
+    /// How many calls of `action` have worked.
+    pub fn made(&self, action: &str) -> usize {
+        let log = self.api_log().into_iter();
+        log.filter(|call| call["action"] == action && call["status"] == 200)
             .count()
     }
 

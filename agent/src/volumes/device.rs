@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::system::System;
 use super::table::Dev;
-use super::{LOOK_AGAIN, Places, Wish};
+use super::wish::Wish;
+use super::{LOOK_AGAIN, Places};
 
 /// How long udev has to make its link, once the device is there. A node's own name is not the same after each reboot.
 const UDEV_GRACE: Duration = Duration::from_secs(5);
@@ -45,37 +46,53 @@ pub enum Error {
     },
 }
 
-/// Waits for the device of a volume.
+/// Waits for the device of a volume, until `appear_by`; it is looked for once at least.
 ///
 /// # Errors
 /// When it has not appeared in time.
-pub fn wait_for(system: &impl System, places: &Places, wish: &Wish) -> Result<Found, Error> {
-    let begun = Instant::now();
-    let mut seen: Option<Instant> = None;
+pub fn wait_for(
+    system: &impl System,
+    places: &Places,
+    wish: &Wish,
+    appear_by: Instant,
+) -> Result<Found, Error> {
     let has_udev = places.run.join("udev/control").exists();
+    let mut link_by = None;
     loop {
-        if let Some(found) = look(system, places, wish) {
-            let since = seen.get_or_insert_with(Instant::now);
-            if found.lasting || !has_udev || since.elapsed() >= UDEV_GRACE.min(places.appear) {
-                return Ok(found);
+        let found = look(system, places, wish);
+        let now = Instant::now();
+        match found {
+            Some(found) if found.lasting || !has_udev => return Ok(found),
+            Some(found) => {
+                let grace = UDEV_GRACE.min(places.appear);
+                if now >= *link_by.get_or_insert(now + grace) {
+                    return Ok(found);
+                }
             }
-        }
-        let waited = begun.elapsed();
-        if waited >= places.appear && seen.is_none() {
-            return Err(missing(places, wish, waited));
+            None if now >= appear_by => return Err(missing(places, wish)),
+            None => {}
         }
         system.wait(&places.dev, LOOK_AGAIN.min(places.appear));
     }
 }
 
-fn missing(places: &Places, wish: &Wish, waited: Duration) -> Error {
+/// A partition on a device, when the kernel knows one.
+pub fn partition(places: &Places, dev: Dev) -> Option<String> {
+    fs::read_dir(places.sys.join(format!("dev/block/{dev}")))
+        .ok()?
+        .filter_map(Result::ok)
+        .find(|name| name.path().join("partition").exists())
+        .and_then(|name| name.file_name().into_string().ok())
+}
+
+fn missing(places: &Places, wish: &Wish) -> Error {
     let names = candidates(&wish.device);
     let names: Vec<String> = names
         .iter()
         .map(|name| places.dev.join(name).display().to_string())
         .collect();
     Error::Missing {
-        waited,
+        waited: places.appear,
         link: link(places, &wish.volume_id),
         serial: serial(&wish.volume_id),
         names: match names.is_empty() {
@@ -98,7 +115,8 @@ pub fn look(system: &impl System, places: &Places, wish: &Wish) -> Option<Found>
                 let is_link = found.node != path;
                 let node = found.node.file_name()?.to_str()?.to_owned();
                 // Nitro gives names in the order of attachment: the name may be another volume's.
-                let other = serial_of(places, &node).filter(|have| *have != serial);
+                let device = places.sys.join(format!("dev/block/{}", found.dev));
+                let other = serial_of(&device).filter(|have| *have != serial);
                 let lasting = is_link || !node.starts_with("nvme");
                 other.is_none().then_some(Found { lasting, ..found })
             })
@@ -121,14 +139,13 @@ fn by_serial(system: &impl System, places: &Places, serial: &str) -> Option<Foun
     blocks
         .filter_map(|block| block.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with("nvme") && name.ends_with("n1"))
-        .filter(|name| serial_of(places, name).as_deref() == Some(serial))
+        .filter(|name| serial_of(&places.sys.join("block").join(name)).as_deref() == Some(serial))
         .find_map(|name| by_name(system, &places.dev.join(name), false))
 }
 
-/// The volume that an NVMe device says it is; `None` for devices of other kinds.
-fn serial_of(places: &Places, node: &str) -> Option<String> {
-    let path = places.sys.join("block").join(node).join("device/serial");
-    crate::files::trimmed(&path).filter(|serial| serial.starts_with("vol"))
+/// The volume that an NVMe device says it is, by its folder in /sys; `None` for devices of other kinds.
+fn serial_of(device: &Path) -> Option<String> {
+    crate::files::trimmed(&device.join("device/serial")).filter(|serial| serial.starts_with("vol"))
 }
 
 /// The link that udev makes of model and serial number (EBS User Guide, "Map Amazon EBS volumes to NVMe device names").
@@ -189,6 +206,11 @@ mod tests {
         };
         look(fake, &fake.places, &fake.wish("/data", "ext4"))
             .map(|found| (name(&found.node), name(&found.what), found.lasting))
+    }
+
+    fn wait(fake: &Fake) -> Result<Found, Error> {
+        let by = Instant::now() + fake.places.appear;
+        wait_for(fake, &fake.places, &fake.wish("/data", "ext4"), by)
     }
 
     fn found(node: &str, what: &str, lasting: bool) -> Option<(String, String, bool)> {
@@ -259,7 +281,7 @@ mod tests {
     fn a_device_may_come_late() {
         let fake = Fake::new();
         fake.later(|fake| drop(fake.device("xvdf", 5)));
-        let found = wait_for(&fake, &fake.places, &fake.wish("/data", "ext4")).unwrap();
+        let found = wait(&fake).unwrap();
         assert_eq!(found.dev.minor, 5);
     }
 
@@ -270,8 +292,7 @@ mod tests {
         fs::write(fake.places.run.join("udev/control"), "").unwrap();
         fake.device("nvme1n1", 1);
         fake.serial("nvme1n1", "vol0a1b\n");
-        let wish = fake.wish("/data", "ext4");
-        let found = wait_for(&fake, &fake.places, &wish).unwrap();
+        let found = wait(&fake).unwrap();
         assert!(!found.lasting, "it never came");
         fake.later(|fake| {
             fake.link(
@@ -279,13 +300,13 @@ mod tests {
                 "../../nvme1n1",
             )
         });
-        assert!(wait_for(&fake, &fake.places, &wish).unwrap().lasting);
+        assert!(wait(&fake).unwrap().lasting);
     }
 
     #[test]
     fn a_device_that_never_comes_is_named_every_way() {
         let fake = Fake::new();
-        let error = wait_for(&fake, &fake.places, &fake.wish("/data", "ext4")).unwrap_err();
+        let error = wait(&fake).unwrap_err();
         let text = error.to_string();
         for part in [
             "Block_Store_vol0a1b",

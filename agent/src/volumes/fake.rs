@@ -9,9 +9,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Places;
 use super::system::{Done, NotRun, System};
 use super::table::Dev;
-use super::{Places, Wish};
+use super::wish::Wish;
 use aot_proto::v1::Volume;
 
 /// What lies on a device that holds nothing.
@@ -80,6 +81,7 @@ impl Fake {
         for folder in [
             "run/systemd/system",
             "sys/block",
+            "sys/dev/block",
             "proc/self",
             "proc/sys/kernel/random",
         ] {
@@ -128,9 +130,10 @@ impl Fake {
         let path = self.places.dev.join(name);
         fs::write(&path, BLANK).unwrap();
         let path = path.canonicalize().unwrap();
-        self.numbers
-            .borrow_mut()
-            .insert(path.clone(), Dev { major: 7, minor });
+        let dev = Dev { major: 7, minor };
+        self.numbers.borrow_mut().insert(path.clone(), dev);
+        let by_number = self.places.sys.join("dev/block").join(dev.to_string());
+        symlink(format!("../../block/{name}"), by_number).unwrap();
         path
     }
 

@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Places;
 use super::content::{self, Action, Content, Marker, last_line, mkfs, package};
 use super::device::Found;
 use super::system::{NotRun, System, is_zero};
-use super::{Places, Wish};
+use super::wish::Wish;
 use crate::files::{private_dir, sync_dir, trimmed, write_atomic};
 
 /// How long blkid, mount and umount may take for a look.

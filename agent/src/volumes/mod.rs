@@ -13,10 +13,11 @@ pub mod place;
 pub mod system;
 pub mod table;
 pub mod unit;
+pub mod wish;
 
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aot_proto::v1::Volume;
@@ -26,6 +27,7 @@ use device::Found;
 use place::Place;
 use system::System;
 use table::Table;
+use wish::Wish;
 
 /// How long a device may take to appear: an attachment takes seconds.
 const APPEAR: Duration = Duration::from_secs(120);
@@ -33,8 +35,6 @@ const APPEAR: Duration = Duration::from_secs(120);
 const RELEASE: Duration = Duration::from_secs(330);
 /// How long to wait before looking again, when nothing says that it is time.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// The file system where none is named.
-const DEFAULT_FS: &str = "ext4";
 
 /// Where things are on the machine.
 #[derive(Debug, Clone)]
@@ -94,25 +94,12 @@ impl Places {
     }
 }
 
-/// A volume as it is wanted, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// `vol-0123...`.
-    pub volume_id: String,
-    /// The mapping's name.
-    pub device: String,
-    /// Mount point: absolute, without `.`, `..` and doubled slashes.
-    pub mount: PathBuf,
-    /// Type of the file system to make.
-    pub fs: String,
-}
-
 /// A volume that is not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What is wanted can't be.
-    #[error("{0}")]
-    Bad(String),
+    #[error(transparent)]
+    Wish(#[from] wish::Error),
     /// It has no device.
     #[error(transparent)]
     Device(#[from] device::Error),
@@ -129,6 +116,14 @@ pub enum Error {
         at: PathBuf,
         /// What is mounted.
         source_name: String,
+    },
+    /// The kernel knows partitions on it.
+    #[error("{} is partitioned (it has {partition}); aot mounts whole volumes only", node.display())]
+    Partitioned {
+        /// The device.
+        node: PathBuf,
+        /// One of them.
+        partition: String,
     },
     /// Another program, LVM or RAID has it.
     #[error("{} is held by another program or by device-mapper", node.display())]
@@ -174,70 +169,7 @@ pub enum Error {
     },
 }
 
-impl Wish {
-    /// Checks what the master asks for.
-    ///
-    /// # Errors
-    /// When the id, the mount point or the file system can't be, or the volume would hide the agent's own files.
-    pub fn new(volume: &Volume, places: &Places) -> Result<Self, Error> {
-        let id = volume.volume_id.as_str();
-        let word = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        };
-        if !id.strip_prefix("vol-").is_some_and(word) {
-            return Err(Error::Bad(format!("{id:?} is no volume id")));
-        }
-        let fs = match volume.fs.as_str() {
-            "" => DEFAULT_FS,
-            fs if word(fs) => fs,
-            fs => return Err(Error::Bad(format!("{fs:?} is no file system"))),
-        };
-        Ok(Self {
-            volume_id: id.to_owned(),
-            device: volume.device.clone(),
-            mount: mount_path(&volume.mount, places)?,
-            fs: fs.to_owned(),
-        })
-    }
-}
-
-/// The mount point in its plainest form.
-fn mount_path(text: &str, places: &Places) -> Result<PathBuf, Error> {
-    let bad = |why: &str| Error::Bad(format!("cannot mount at {text:?}: {why}"));
-    let path = Path::new(text);
-    if !path.is_absolute() {
-        return Err(bad("it is no absolute path"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(bad("it has control characters"));
-    }
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(bad("it has `..`"));
-    }
-    let plain: PathBuf = path.components().collect();
-    // The name of a unit has 255 bytes at most (systemd.unit(5)).
-    if unit::mount_unit(&plain).len() > 255 {
-        return Err(bad("it is too long for the name of a unit"));
-    }
-    let own = [
-        &places.state_dir,
-        &places.units,
-        &places.dev,
-        &places.sys,
-        &places.proc,
-        &places.run,
-    ];
-    match own.iter().find(|own| own.starts_with(&plain)) {
-        Some(own) => Err(bad(&format!("that would hide {}", own.display()))),
-        None => Ok(plain),
-    }
-}
-
-/// Puts every volume in place, those above others first. Each is tried; the error names the first that failed, and says
+/// Puts every volume in place, those above others first. Each is tried, and all have the same time to appear; the error names the first that failed, and says
 /// how many did.
 ///
 /// # Errors
@@ -245,17 +177,20 @@ fn mount_path(text: &str, places: &Places) -> Result<PathBuf, Error> {
 pub fn mount_all(system: &impl System, places: &Places, volumes: &[Volume]) -> Result<(), String> {
     let mut volumes: Vec<&Volume> = volumes.iter().collect();
     volumes.sort_by_key(|volume| Path::new(&volume.mount).components().collect::<PathBuf>());
+    let appear_by = Instant::now() + places.appear;
     let mut failed: Vec<PathBuf> = Vec::new();
     let mut first = None;
     for volume in volumes {
-        let result = Wish::new(volume, places).and_then(|wish| {
-            match failed.iter().find(|above| wish.mount.starts_with(above)) {
-                Some(above) => Err(Error::Above {
-                    above: above.clone(),
-                }),
-                None => put(system, places, &wish),
-            }
-        });
+        let result = Wish::new(volume, places)
+            .map_err(Error::from)
+            .and_then(
+                |wish| match failed.iter().find(|above| wish.mount.starts_with(above)) {
+                    Some(above) => Err(Error::Above {
+                        above: above.clone(),
+                    }),
+                    None => put(system, places, &wish, appear_by),
+                },
+            );
         let Volume {
             volume_id,
             mount,
@@ -286,8 +221,13 @@ pub fn mount_all(system: &impl System, places: &Places, volumes: &[Volume]) -> R
 }
 
 /// Puts one volume in place. Where it is already, that takes a few reads.
-fn put(system: &impl System, places: &Places, wish: &Wish) -> Result<(), Error> {
-    let found = device::wait_for(system, places, wish)?;
+fn put(
+    system: &impl System,
+    places: &Places,
+    wish: &Wish,
+    appear_by: Instant,
+) -> Result<(), Error> {
+    let found = device::wait_for(system, places, wish, appear_by)?;
     let at = place::mount_point(&wish.mount)?;
     let place = Place {
         system,
@@ -325,6 +265,9 @@ fn wait_until_free(
             return Ok(Some(fs));
         }
         let node = found.node.clone();
+        if let Some(partition) = device::partition(places, found.dev) {
+            return Err(Error::Partitioned { node, partition });
+        }
         match system.is_held(&node) {
             Ok(false) => return Ok(None),
             Ok(true) if begun.elapsed() < places.release => {}

@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Places;
 use super::content::last_line;
 use super::device::Found;
 use super::system::{Done, NotRun, System};
 use super::unit::{MARK, Unit, WANTED_BY, mount_unit, options};
-use super::{Places, Wish};
+use super::wish::Wish;
 use crate::files::{sync_dir, write_atomic};
 
 /// How long systemctl may take over what needs no disk.

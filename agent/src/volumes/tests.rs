@@ -176,6 +176,39 @@ fn a_device_in_use_is_refused() {
     mount(&fake, "ext4").unwrap();
 }
 
+#[test]
+fn a_device_whose_partition_is_in_use_is_refused_at_once() {
+    let (fake, _) = machine();
+    let partition = fake.places.sys.join("block/xvdf/xvdf1");
+    fs::create_dir_all(&partition).unwrap();
+    fs::write(partition.join("partition"), "1\n").unwrap();
+    fake.held.set(u32::MAX);
+    let error = mount(&fake, "ext4").unwrap_err();
+    assert!(error.contains("is partitioned (it has xvdf1)"), "{error}");
+    assert_eq!(fake.held.get(), u32::MAX, "nothing was waited for");
+}
+
+#[test]
+fn volumes_share_the_time_they_have_to_appear() {
+    let (mut fake, _) = machine();
+    fake.places.appear = Duration::from_millis(300);
+    let missing = |n: u32| Volume {
+        volume_id: format!("vol-0{n}"),
+        device: format!("/dev/sdx{n}"),
+        ..fake.volume(&format!("/m{n}"), "")
+    };
+    let mut volumes: Vec<Volume> = (0..20).map(missing).collect();
+    volumes.push(fake.volume("/z", ""));
+    let begun = Instant::now();
+    let error = mount_all(&fake, &fake.places, &volumes).unwrap_err();
+    assert!(
+        error.starts_with("vol-00 ") && error.contains("19 more"),
+        "{error}"
+    );
+    assert!(begun.elapsed() < 10 * fake.places.appear);
+    assert_eq!(fake.mounted("/z"), Some((5, "ext4".into())));
+}
+
 /// At boot systemd and the agent may both be at it.
 #[test]
 fn a_mount_that_is_under_way_is_waited_for() {
@@ -409,62 +442,4 @@ fn nothing_is_mounted_below_what_is_missing_and_others_are_tried() {
     assert!(error.ends_with("(and 1 more failed)"), "{error}");
     assert_eq!(fake.mounted("/srv"), Some((8, "ext4".into())));
     assert!(!fake.path("/data/x").exists());
-}
-
-#[test]
-fn wishes_that_cannot_be_are_refused() {
-    let places = Places::new(Path::new("/var/lib/aot"), Path::new("/etc"));
-    let good = Volume {
-        volume_id: "vol-0a1b".into(),
-        device: "/dev/sdf".into(),
-        mount: "/data".into(),
-        fs: String::new(),
-    };
-    let at = |mount: &str| Volume {
-        mount: mount.into(),
-        ..good.clone()
-    };
-    for (mount, plain) in [
-        ("/data", "/data"),
-        ("//data/./x/", "/data/x"),
-        ("/var/lib/pg", "/var/lib/pg"),
-    ] {
-        let wish = Wish::new(&at(mount), &places).unwrap();
-        assert_eq!(
-            (wish.mount.as_path(), wish.fs.as_str()),
-            (Path::new(plain), "ext4")
-        );
-    }
-    let long = format!("/{}", "a".repeat(250));
-    for mount in [
-        "",
-        "data",
-        "/",
-        "//",
-        "/a/../b",
-        "/a\nb",
-        "/var",
-        "/var/lib/aot",
-        "/etc",
-        "/dev",
-        "/proc",
-        &long,
-    ] {
-        let error = Wish::new(&at(mount), &places).unwrap_err();
-        assert!(matches!(error, Error::Bad(_)), "{mount}: {error}");
-    }
-    for id in ["", "vol-", "vol-../x", "0a1b", "vol-0A"] {
-        let volume = Volume {
-            volume_id: id.into(),
-            ..good.clone()
-        };
-        assert!(Wish::new(&volume, &places).is_err(), "{id}");
-    }
-    for fs in ["../x", "ext4 -F", "EXT4"] {
-        let volume = Volume {
-            fs: fs.into(),
-            ..good.clone()
-        };
-        assert!(Wish::new(&volume, &places).is_err(), "{fs}");
-    }
 }

@@ -62,7 +62,7 @@ pub struct Global {
     /// Settings file [default: /etc/aot/master.toml, then $XDG_CONFIG_HOME/aot/master.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Show each call to the provider's API; of serve: log more, twice for everything
+    /// Show every call to the provider's API; serve: log more, twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

@@ -63,14 +63,14 @@ fn ways_out(entries: &[Entry]) -> Vec<String> {
         let cluster = &entry.cluster;
         let line = match entry.why.as_str() {
             "unknown cluster" => format!(
-                "{cluster} is no cluster of this master; unless it is another master's: aot-master orphans --delete {} --region {}",
+                "what carries the tag of {cluster} goes, unless another master has it, with: aot-master orphans --delete {} --region {}",
                 entry.uuid, entry.region
             ),
             "not an instance of it" => format!(
-                "{cluster} has machines that it does not count; it terminates them when it sees them: aot-master update --cluster {cluster}"
+                "machines that {cluster} does not count are terminated when it looks: aot-master update --cluster {cluster}"
             ),
             _ => format!(
-                "{cluster} counts on machines that are not there; launch its file again once it has seen that: aot-master update --cluster {cluster}"
+                "machines of {cluster} that are not there are made again by a launch, once it has looked: aot-master update --cluster {cluster}"
             ),
         };
         if !lines.contains(&line) {

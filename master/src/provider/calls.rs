@@ -9,6 +9,8 @@ use tokio::sync::broadcast;
 
 /// Calls that may wait for one reader; a slower one misses the oldest.
 const BACKLOG: usize = 4096;
+/// Longest text of a call's parameters.
+pub const MAX_PARAMETERS_BYTES: usize = 2 << 10;
 
 /// One call, after its last try.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +25,7 @@ pub struct ApiCall {
     pub operation: String,
     /// Where.
     pub region: String,
-    /// As they were sent, without user-data or secrets.
+    /// As they were sent, without user-data or secrets; at most [`MAX_PARAMETERS_BYTES`].
     pub parameters: String,
     /// The service's own number for the call, to ask its support with.
     pub request_id: String,

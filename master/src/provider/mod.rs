@@ -81,7 +81,7 @@ impl fmt::Debug for BootSpec {
 }
 
 /// What went wrong with a call, and whether a machine may exist all the same.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ProviderError {
     /// Decides what happens next.

@@ -12,6 +12,10 @@ pub const POOL_LABEL: &str = "aot:pool";
 pub const TOKEN: &str = "aot:token";
 /// Tag with the attempt's number.
 pub const ATTEMPT: &str = "aot:attempt";
+/// Tag of a lasting address with the name of the instance that it was made for.
+pub const INSTANCE: &str = "aot:instance";
+/// Tag with the cluster's name, for people.
+pub const CLUSTER: &str = "Cluster";
 /// Tag that people and consoles read as the name.
 pub const NAME: &str = "Name";
 
@@ -29,7 +33,7 @@ pub fn for_launch(spec: &LaunchSpec, token: &ClientToken) -> BTreeMap<String, St
     let mut tags = spec.machine.tags.clone();
     let mut put = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
     put(NAME, label(spec));
-    put("Cluster", spec.cluster.name.as_str());
+    put(CLUSTER, spec.cluster.name.as_str());
     if let Some(owner) = &spec.owner {
         put("Owner", owner);
     }

@@ -1,6 +1,7 @@
 //! What is in the lab's account, asked of the API itself and not of aot: for tests that look for leaks.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Lab;
 
@@ -64,5 +65,15 @@ impl Lab {
     #[track_caller]
     pub fn account(&self, cluster: &str) -> Account {
         serde_json::from_value(self.python(LOOK, &[cluster])).expect("has the shape of an Account")
+    }
+    /// The value of a Python expression in which `ec2` is boto3's client and `args` are the arguments: for what a test does
+    /// in the account by hand, and sees there.
+    #[track_caller]
+    pub fn ec2(&self, expression: &str, args: &[&str]) -> Value {
+        let script = format!(
+            "import boto3, json, sys\nec2, args = boto3.client('ec2'), sys.argv[1:]\n\
+             print(json.dumps({expression}, default=str))"
+        );
+        self.python(&script, args)
     }
 }

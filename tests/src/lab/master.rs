@@ -26,6 +26,7 @@ pub struct Master<'lab> {
     lab: &'lab Lab,
     home: PathBuf,
     port: u16,
+    advertise: String,
     env: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -38,6 +39,17 @@ impl<'lab> Master<'lab> {
 
     /// The same, with variables of its own over those of the lab.
     pub fn start_with(lab: &'lab Lab, name: &str, port: u16, env: &[(&str, &str)]) -> Self {
+        Self::start_as(lab, name, port, &format!("198.51.100.1:{port}"), env)
+    }
+
+    /// The same, with another address for agents to dial.
+    pub fn start_as(
+        lab: &'lab Lab,
+        name: &str,
+        port: u16,
+        advertise: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let home = lab.dir().join(name);
         std::fs::create_dir(&home).expect("makes the master's folder");
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -45,6 +57,7 @@ impl<'lab> Master<'lab> {
             lab,
             home,
             port,
+            advertise: advertise.to_owned(),
             env: env.collect(),
             child: None,
         };
@@ -66,7 +79,8 @@ impl<'lab> Master<'lab> {
         let address = self.address();
         command
             .arg(master_program())
-            .args(["serve", "--listen", &address, "--advertise", &address])
+            .args(["serve", "--listen", &address])
+            .args(["--advertise", &self.advertise])
             .env("AOT_AGENT_DIR", agent_dir());
         let child = self
             .settings(&mut command)

@@ -1,19 +1,37 @@
-//! What a cluster leaves behind besides machines: volumes and interfaces that carry its uuid. Deletes what is free.
+//! What a cluster leaves behind besides machines: everything that carries its uuid, and nothing else. Deletes it once
+//! the machines are gone, waits for what EC2 lets go of slowly, and says what became of each thing. Called by the
+//! provider. What aot merely found carries no uuid and stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, NetworkInterfaceStatus, VolumeState};
+use futures::StreamExt as _;
+use tokio::time::Instant;
 
 use super::client::call;
-use crate::provider::{Machine, MachineState, ProviderError, Receipt, tags};
+use super::leftover::{Fate, Leftover, What, find};
+use super::references;
+use crate::provider::{Machine, MachineState, ProviderError, Receipt};
 
-fn ours(uuid: &str) -> Filter {
-    Filter::builder()
-        .name(format!("tag:{}", tags::CLUSTER_UUID))
-        .values(uuid)
-        .build()
-}
+/// How long all is waited for together: a terminated machine holds its groups for up to a minute or so.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Things of one kind that are deleted at the same time.
+const AT_ONCE: usize = 8;
 
-fn receipt(kind: &str, id: &str, state: impl Into<String>, left: bool) -> Receipt {
+/// Codes that say that something else still holds a thing, and will let go of it.
+const HELD: [&str; 6] = [
+    "DependencyViolation",
+    "InvalidPlacementGroup.InUse",
+    "InvalidNetworkInterface.InUse",
+    "InvalidIPAddress.InUse",
+    "VolumeInUse",
+    "IncorrectState",
+];
+
+pub(super) fn receipt(kind: &str, id: &str, state: impl Into<String>, left: bool) -> Receipt {
     Receipt {
         kind: kind.into(),
         id: id.into(),
@@ -35,98 +53,146 @@ pub(super) fn machines(machines: &[Machine]) -> Vec<Receipt> {
     machines.iter().map(line).collect()
 }
 
-/// Deletes the cluster's free interfaces, then its free volumes. A volume that should outlive its machine
-/// (`delete_on_termination: false`) was made by us too, and goes.
-pub(super) async fn rest(client: &Client, uuid: &str) -> Result<Vec<Receipt>, ProviderError> {
-    let mut receipts = interfaces(client, uuid).await?;
-    receipts.extend(volumes(client, uuid).await?);
-    Ok(receipts)
-}
-
-async fn interfaces(client: &Client, uuid: &str) -> Result<Vec<Receipt>, ProviderError> {
-    let mut receipts = Vec::new();
-    let mut next = None;
-    loop {
-        let request = client
-            .describe_network_interfaces()
-            .filters(ours(uuid))
-            .set_next_token(next);
-        let page = call("DescribeNetworkInterfaces", request.send()).await?;
-        for interface in page.network_interfaces() {
-            let Some(id) = interface.network_interface_id() else {
-                continue;
-            };
-            let status = interface
-                .status()
-                .map_or("unknown", NetworkInterfaceStatus::as_str);
-            receipts.push(if status == "available" {
-                let deleted = call(
-                    "DeleteNetworkInterface",
-                    client
-                        .delete_network_interface()
-                        .network_interface_id(id)
-                        .send(),
-                );
-                outcome("network-interface", id, deleted.await.map(drop))
-            } else {
-                receipt("network-interface", id, status, true)
-            });
-        }
-        next = page
-            .next_token()
-            .filter(|token| !token.is_empty())
-            .map(str::to_owned);
-        if next.is_none() {
-            return Ok(receipts);
+/// Deletes the cluster's addresses, interfaces, volumes, security groups and placement groups. A volume that should
+/// outlive its machine (`delete_on_termination: false`) was made by us too, and goes. `machines` are the cluster's, all
+/// gone. Waits at most `patience` in all for what is still held; that is reported as left, with EC2's reason.
+///
+/// # Errors
+/// When it can't be known what there is; then nothing was deleted.
+pub(super) async fn rest(
+    client: &Client,
+    uuid: &str,
+    machines: &[Machine],
+    patience: Duration,
+) -> Result<Vec<Receipt>, ProviderError> {
+    let ids: BTreeSet<&str> = machines.iter().map(|machine| machine.id.as_str()).collect();
+    let found = find(client, uuid, &ids).await?;
+    references::revoke(client, &found.groups).await;
+    let mut receipts: BTreeMap<usize, Receipt> = BTreeMap::new();
+    let mut todo: Vec<(usize, Leftover)> = Vec::new();
+    for (place, (thing, fate)) in found.things.into_iter().enumerate() {
+        match fate {
+            Fate::Delete => todo.push((place, thing)),
+            Fate::Gone(state) => drop(receipts.insert(place, thing.receipt(&state, false))),
+            Fate::Stays(state) => drop(receipts.insert(place, thing.receipt(&state, true))),
         }
     }
-}
-
-async fn volumes(client: &Client, uuid: &str) -> Result<Vec<Receipt>, ProviderError> {
-    let mut receipts = Vec::new();
-    let mut next = None;
-    loop {
-        let request = client
-            .describe_volumes()
-            .filters(ours(uuid))
-            .set_next_token(next);
-        let page = call("DescribeVolumes", request.send()).await?;
-        for volume in page.volumes() {
-            let Some(id) = volume.volume_id() else {
-                continue;
-            };
-            let state = volume.state().map_or("unknown", VolumeState::as_str);
-            receipts.push(match state {
-                "available" | "error" => {
-                    let deleted = call("DeleteVolume", client.delete_volume().volume_id(id).send());
-                    outcome("volume", id, deleted.await.map(drop))
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    while !todo.is_empty() {
+        let mut held = Vec::new();
+        for (place, thing, result) in delete_all(client, todo).await {
+            match outcome(&thing, result) {
+                Outcome::Held(why) if Instant::now() < deadline => held.push((place, thing, why)),
+                Outcome::Held(why) | Outcome::Left(why) => {
+                    receipts.insert(place, thing.receipt(&why, true));
                 }
-                "deleting" | "deleted" => receipt("volume", id, state, false),
-                other => receipt("volume", id, other, true),
-            });
+                Outcome::Gone => {
+                    receipts.insert(place, thing.receipt(thing.done(), false));
+                }
+            }
         }
-        next = page
-            .next_token()
-            .filter(|token| !token.is_empty())
-            .map(str::to_owned);
-        if next.is_none() {
-            return Ok(receipts);
+        if let Some((_, thing, why)) = held.first() {
+            tracing::debug!(held = held.len(), id = thing.id, why, "still held");
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        todo = held
+            .into_iter()
+            .map(|(place, thing, _)| (place, thing))
+            .collect();
     }
+    Ok(receipts.into_values().collect())
+}
+
+/// What one call came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Gone,
+    Held(String),
+    Left(String),
 }
 
 /// Gone already is as good as deleted.
-fn outcome(kind: &str, id: &str, result: Result<(), ProviderError>) -> Receipt {
-    match result {
-        Ok(()) => receipt(kind, id, "deleted", false),
-        Err(error)
-            if error
-                .code
-                .as_deref()
-                .is_some_and(|code| code.ends_with(".NotFound")) =>
-        {
-            receipt(kind, id, "deleted", false)
-        }
-        Err(error) => receipt(kind, id, error.message, true),
+fn outcome(thing: &Leftover, result: Result<(), ProviderError>) -> Outcome {
+    let Err(error) = result else {
+        return Outcome::Gone;
+    };
+    let code = error.code.as_deref().unwrap_or("");
+    let unknown = code.ends_with(".NotFound") || code == "InvalidPlacementGroup.Unknown";
+    // Of an interface in use EC2 says InvalidParameterValue.
+    let in_use = thing.what == What::Interface && error.message.contains("in use");
+    if unknown {
+        Outcome::Gone
+    } else if in_use || HELD.contains(&code) {
+        Outcome::Held(error.message)
+    } else {
+        Outcome::Left(error.message)
     }
 }
+
+/// One try for each; kind after kind, as some hold others.
+async fn delete_all(
+    client: &Client,
+    todo: Vec<(usize, Leftover)>,
+) -> Vec<(usize, Leftover, Result<(), ProviderError>)> {
+    let mut done = Vec::with_capacity(todo.len());
+    let mut todo = todo.into_iter().peekable();
+    while let Some(first) = todo.next() {
+        let kind = first.1.kind();
+        let mut same = vec![first];
+        while let Some(more) = todo.next_if(|(_, thing)| thing.kind() == kind) {
+            same.push(more);
+        }
+        let calls = same.into_iter().map(|(place, thing)| async move {
+            let result = delete(client, &thing).await;
+            (place, thing, result)
+        });
+        let calls = futures::stream::iter(calls).buffered(AT_ONCE);
+        done.extend(calls.collect::<Vec<_>>().await);
+    }
+    done
+}
+
+async fn delete(client: &Client, thing: &Leftover) -> Result<(), ProviderError> {
+    let id = thing.id.as_str();
+    match &thing.what {
+        What::Address { association } => {
+            if let Some(association) = association {
+                let request = client.disassociate_address().association_id(association);
+                let freed = call("DisassociateAddress", request.send()).await.map(drop);
+                // Its machine's end may have freed it meanwhile.
+                match outcome(thing, freed) {
+                    Outcome::Gone => {}
+                    Outcome::Held(why) | Outcome::Left(why) => {
+                        tracing::debug!(id, why, "not disassociated");
+                    }
+                }
+            }
+            let request = client.release_address().allocation_id(id);
+            call("ReleaseAddress", request.send()).await.map(drop)
+        }
+        What::Interface => {
+            let request = client.delete_network_interface().network_interface_id(id);
+            call("DeleteNetworkInterface", request.send())
+                .await
+                .map(drop)
+        }
+        What::Volume => {
+            let request = client.delete_volume().volume_id(id);
+            call("DeleteVolume", request.send()).await.map(drop)
+        }
+        What::Group { .. } => {
+            let request = client.delete_security_group().group_id(id);
+            call("DeleteSecurityGroup", request.send()).await.map(drop)
+        }
+        What::Placement { name } => {
+            let request = client.delete_placement_group().group_name(name);
+            call("DeletePlacementGroup", request.send()).await.map(drop)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cleanup_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_ec2::Client;
@@ -12,10 +12,10 @@ use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{Builder, ProvideCredentials as _, Region};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::RequestId;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::error::{chain, invalid, provider_error};
+use super::watch::Watch;
 use crate::provider::calls::Calls;
 use crate::provider::{Problem, ProviderError};
 
@@ -30,7 +30,7 @@ const ATTEMPTS: u32 = 4;
 /// Settings of the AWS SDK (environment, profile, SSO, process, container, instance), and clients by region.
 pub(super) struct Clients {
     region: Option<String>,
-    calls: Calls,
+    watch: Watch,
     settings: OnceCell<SdkConfig>,
     made: Mutex<HashMap<String, Client>>,
     made_ssm: Mutex<HashMap<String, aws_sdk_ssm::Client>>,
@@ -40,10 +40,19 @@ impl Clients {
     pub fn new(region: Option<String>, calls: Calls) -> Self {
         Self {
             region,
-            calls,
+            watch: Watch::new(calls),
             settings: OnceCell::new(),
             made: Mutex::new(HashMap::new()),
             made_ssm: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// With these settings, for tests.
+    #[cfg(test)]
+    pub fn with(settings: SdkConfig, calls: Calls) -> Self {
+        Self {
+            settings: OnceCell::new_with(Some(settings)),
+            ..Self::new(None, calls)
         }
     }
 
@@ -88,6 +97,7 @@ impl Clients {
         let client = made.entry(region.clone()).or_insert_with(|| {
             let config = Builder::from(settings)
                 .region(Region::new(region.clone()))
+                .interceptor(self.watch.clone())
                 .build();
             Client::from_conf(config)
         });
@@ -104,6 +114,7 @@ impl Clients {
         let client = made.entry(region.clone()).or_insert_with(|| {
             let config = aws_sdk_ssm::config::Builder::from(settings)
                 .region(Region::new(region))
+                .interceptor(self.watch.clone())
                 .build();
             aws_sdk_ssm::Client::from_conf(config)
         });
@@ -141,34 +152,15 @@ const NO_REGION: &str = "no AWS region is known";
 const NO_REGION_HINT: &str =
     "set `region` in cluster.yml, or AWS_REGION, or a region in the AWS profile";
 
-/// Makes one call; logs operation, request id and time, never a parameter.
+/// Waits for one call's answer. `watch` has logged it.
 pub(super) async fn call<T, E>(
     operation: &'static str,
     answer: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
 ) -> Result<T, ProviderError>
 where
-    T: RequestId,
     E: StdError + ProvideErrorMetadata + 'static,
-    SdkError<E, HttpResponse>: RequestId,
 {
-    let start = Instant::now();
-    let result = answer.await;
-    let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    match result {
-        Ok(answer) => {
-            tracing::debug!(
-                operation,
-                request_id = answer.request_id(),
-                ms,
-                "EC2 answered"
-            );
-            Ok(answer)
-        }
-        Err(error) => {
-            let request_id = error.request_id();
-            let mapped = provider_error(operation, &error);
-            tracing::debug!(operation, request_id, ms, code = mapped.code, kind = ?mapped.kind, "EC2 call failed");
-            Err(mapped)
-        }
-    }
+    answer
+        .await
+        .map_err(|error| provider_error(operation, &error))
 }

@@ -3,25 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use aws_sdk_ec2::types::Instance;
+use aws_sdk_ec2::types::{Instance, InstanceBlockDeviceMapping};
 
+use super::listing::tag_map;
+use crate::model::machine::AttachedVolume;
 use crate::provider::{ClientToken, Machine, MachineState, tags};
 
 /// A machine from an instance; `None` when the answer was cut off before its id, launch index or state.
 pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
-    let tags: BTreeMap<String, String> = instance
-        .tags()
-        .iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned())))
-        .collect();
+    let tags = tag_map(instance.tags());
     let reason = instance.state_reason().and_then(|reason| reason.message());
     let reason = reason.or(instance.state_transition_reason()).unwrap_or("");
     let text = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
     Some(Machine {
         id: instance.instance_id()?.parse().ok()?,
-        client_token: tags
-            .get(tags::TOKEN)
-            .map(|token| ClientToken(token.clone())),
+        client_token: token(instance, &tags),
         launch_index: u32::try_from(instance.ami_launch_index()?).ok()?,
         name: own_name(&tags),
         state: state(instance.state()?.name()?.as_str())?,
@@ -43,8 +39,32 @@ pub(super) fn machine(instance: &Instance, region: &str) -> Option<Machine> {
             .launch_time()
             .and_then(|time| SystemTime::try_from(*time).ok()),
         tags,
-        volumes: Vec::new(),
+        volumes: volumes(instance),
     })
+}
+
+/// EC2's own word before the tag: the console's "launch more like this" copies tags, and the copy is not of our launch.
+fn token(instance: &Instance, tags: &BTreeMap<String, String>) -> Option<ClientToken> {
+    let own = instance.client_token().filter(|token| !token.is_empty());
+    let token = own.or_else(|| tags.get(tags::TOKEN).map(String::as_str))?;
+    Some(ClientToken(token.to_owned()))
+}
+
+/// EBS volumes by device name; instance store drives have no id.
+fn volumes(instance: &Instance) -> Vec<AttachedVolume> {
+    let volume = |mapping: &InstanceBlockDeviceMapping| {
+        Some(AttachedVolume {
+            device: mapping.device_name()?.to_owned(),
+            id: mapping.ebs()?.volume_id()?.to_owned(),
+        })
+    };
+    let mut volumes: Vec<_> = instance
+        .block_device_mappings()
+        .iter()
+        .filter_map(volume)
+        .collect();
+    volumes.sort_by(|a, b| a.device.cmp(&b.device));
+    volumes
 }
 
 /// Its member's name, once the Name tag is not the pool's any more. A single instance has the same name from the start.
@@ -71,7 +91,7 @@ fn state(word: &str) -> Option<MachineState> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_ec2::types::{InstanceState, InstanceStateName, Tag};
+    use aws_sdk_ec2::types::{EbsInstanceBlockDevice, InstanceState, InstanceStateName, Tag};
 
     fn instance() -> aws_sdk_ec2::types::builders::InstanceBuilder {
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
@@ -103,6 +123,36 @@ mod tests {
         assert_eq!(machine.public_dns, None);
         assert_eq!(machine.state_reason, "User initiated");
         assert_eq!(machine.region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn the_token_is_ec2s_word_before_the_tag() {
+        for (own, wanted) in [(Some("mine"), "mine"), (Some(""), "t"), (None, "t")] {
+            let instance = instance().set_client_token(own.map(str::to_owned));
+            let machine = machine(&instance.build(), "r").unwrap();
+            assert_eq!(machine.client_token, Some(ClientToken(wanted.into())));
+        }
+    }
+
+    #[test]
+    fn volumes_are_by_device() {
+        let mapping = |device: &str, id: Option<&str>| {
+            let ebs = id.map(|id| EbsInstanceBlockDevice::builder().volume_id(id).build());
+            InstanceBlockDeviceMapping::builder()
+                .device_name(device)
+                .set_ebs(ebs)
+                .build()
+        };
+        let instance = instance()
+            .block_device_mappings(mapping("/dev/sdf", Some("vol-2")))
+            .block_device_mappings(mapping("/dev/sda1", Some("vol-1")))
+            .block_device_mappings(mapping("/dev/sdg", None));
+        let volumes = machine(&instance.build(), "r").unwrap().volumes;
+        let rows: Vec<_> = volumes
+            .iter()
+            .map(|it| (it.device.as_str(), it.id.as_str()))
+            .collect();
+        assert_eq!(rows, [("/dev/sda1", "vol-1"), ("/dev/sdf", "vol-2")]);
     }
 
     #[test]

@@ -19,17 +19,24 @@ pub enum Failure<'a> {
 }
 
 /// No machine of the wanted type can be had there now.
-const NO_CAPACITY: [&str; 9] = [
+const NO_CAPACITY: [&str; 13] = [
     "InsufficientInstanceCapacity",
     "InsufficientHostCapacity",
     "InsufficientReservedInstanceCapacity",
     "InsufficientCapacity",
     "InsufficientCapacityOnOutpost",
+    "InsufficientCapacityOnHost",
+    "InsufficientVolumeCapacity",
     "InsufficientFreeAddressesInSubnet",
+    "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
     "Unsupported",
+    "VolumeTypeNotAvailableInZone",
 ];
+
+/// Limits of one request, which stays too big.
+const TOO_BIG: [&str; 2] = ["TagLimitExceeded", "FilterLimitExceeded"];
 
 /// Asked too often.
 const THROTTLED: [&str; 6] = [
@@ -92,6 +99,8 @@ pub fn classify(failure: Failure<'_>) -> (ErrorKind, Leftovers) {
         (ErrorKind::Invalid, Leftovers::Unknown)
     } else if is(&UNAVAILABLE) || status >= 500 || code.is_empty() {
         (ErrorKind::Unavailable, Leftovers::Unknown)
+    } else if is(&TOO_BIG) {
+        (ErrorKind::Invalid, Leftovers::None)
     } else if code.ends_with("LimitExceeded") || code.ends_with("CountExceeded") {
         (ErrorKind::Quota, Leftovers::None)
     } else if is_invalid(code) {
@@ -159,8 +168,28 @@ where
     ProviderError {
         kind,
         leftovers,
-        message: format!("EC2 {operation}: {why}"),
+        message: format!(
+            "EC2 {operation}: {why}{}",
+            way_out(kind, code.as_deref().unwrap_or(""))
+        ),
         code,
+    }
+}
+
+/// What to do about a limit of the account. EC2's own text names the limit, not the way out.
+fn way_out(kind: ErrorKind, code: &str) -> &'static str {
+    match (kind, code) {
+        (ErrorKind::Quota, "AddressLimitExceeded") => {
+            ": release addresses that nothing uses (`aot-master orphans` shows ours), or ask AWS for more (Service Quotas, \"EC2-VPC Elastic IPs\")"
+        }
+        (ErrorKind::Quota, "InstanceLimitExceeded" | "VcpuLimitExceeded") => {
+            ": name other types or another region, or ask AWS for more (Service Quotas, \"Running On-Demand instances\")"
+        }
+        (ErrorKind::Quota, "MaxSpotInstanceCountExceeded") => {
+            ": name other types, launch on demand, or ask AWS for more (Service Quotas, \"Spot Instance Requests\")"
+        }
+        (ErrorKind::Quota, _) => ": delete what nobody needs, or ask AWS for more (Service Quotas)",
+        _ => "",
     }
 }
 
@@ -216,6 +245,27 @@ mod tests {
                 Leftovers::None,
             ),
             ("Unsupported", 400, NoCapacity, Leftovers::None),
+            ("SpotMaxPriceTooLow", 400, NoCapacity, Leftovers::None),
+            (
+                "InsufficientVolumeCapacity",
+                500,
+                NoCapacity,
+                Leftovers::None,
+            ),
+            (
+                "ReservationCapacityExceeded",
+                400,
+                NoCapacity,
+                Leftovers::None,
+            ),
+            ("AddressLimitExceeded", 400, Quota, Leftovers::None),
+            ("TagLimitExceeded", 400, Invalid, Leftovers::None),
+            (
+                "InsufficientAddressCapacity",
+                500,
+                Unavailable,
+                Leftovers::Unknown,
+            ),
             ("InstanceLimitExceeded", 400, Quota, Leftovers::None),
             ("VcpuLimitExceeded", 400, Quota, Leftovers::None),
             ("MaxSpotInstanceCountExceeded", 400, Quota, Leftovers::None),
@@ -250,6 +300,16 @@ mod tests {
                 "{code}"
             );
         }
+        for code in [
+            "InstanceLimitExceeded",
+            "VcpuLimitExceeded",
+            "MaxSpotInstanceCountExceeded",
+            "AddressLimitExceeded",
+            "VolumeLimitExceeded",
+        ] {
+            assert!(way_out(Quota, code).contains("Service Quotas"), "{code}");
+        }
+        assert_eq!(way_out(NoCapacity, "InsufficientInstanceCapacity"), "");
         assert_eq!(
             classify(Failure::Refused(None, 500)),
             (Unavailable, Leftovers::Unknown)

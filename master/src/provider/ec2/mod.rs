@@ -8,41 +8,45 @@ mod client;
 mod convert;
 mod discovery;
 mod error;
+mod explain;
 #[cfg(test)]
 mod fake;
 mod ground;
 mod groups;
 mod image;
 mod images;
+mod leftover;
+mod lifecycle;
+mod listing;
 mod lookup;
+mod names;
 mod placement;
 mod preflight;
+mod references;
+#[cfg(test)]
+mod replay;
 mod request;
 mod resolve;
 mod rules;
+mod tagged;
 pub mod user_data;
+mod watch;
+mod wire;
 
 use std::collections::BTreeMap;
 
 use aot_proto::ids::{InstanceName, MachineId};
-use aws_sdk_ec2::types::{Filter, Tag};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 
 use self::client::{Clients, call};
 use self::error::{cut_off, invalid};
 use super::{
     Ask, ClientToken, ClusterRef, ElasticIp, Ground, LaunchSpec, Leftovers, Lifecycle, Machine,
-    MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing, tags,
+    MachineState, Problem, Provider, ProviderError, Receipt, Tagged, Thing,
 };
 use crate::model::file::ProviderKind;
 use crate::provider::calls::Calls;
 
-/// Ids in one lifecycle call.
-const BATCH: usize = 100;
-/// Most that is shown of a console.
-const CONSOLE_BYTES: usize = 4 << 10;
 /// Pages of one listing; a server that never ends one is not followed for ever.
 const MAX_PAGES: usize = 10_000;
 
@@ -93,134 +97,7 @@ impl Ec2Provider {
 
     async fn describe_all(&self, cluster: &ClusterRef) -> Result<Vec<Machine>, ProviderError> {
         let (client, region) = self.clients.client(cluster.region.as_deref()).await?;
-        let filter = Filter::builder()
-            .name(format!("tag:{}", tags::CLUSTER_UUID))
-            .values(&cluster.uuid)
-            .build();
-        let mut machines = Vec::new();
-        let mut next = None;
-        for _ in 0..MAX_PAGES {
-            let request = client
-                .describe_instances()
-                .filters(filter.clone())
-                .max_results(1000)
-                .set_next_token(next);
-            let page = call("DescribeInstances", request.send()).await?;
-            for instance in page
-                .reservations()
-                .iter()
-                .flat_map(|reservation| reservation.instances())
-            {
-                let machine = convert::machine(instance, &region);
-                machines.push(
-                    machine
-                        .ok_or_else(|| cut_off("EC2 DescribeInstances: the answer is cut off"))?,
-                );
-            }
-            next = page
-                .next_token()
-                .filter(|token| !token.is_empty())
-                .map(str::to_owned);
-            if next.is_none() {
-                return Ok(machines);
-            }
-        }
-        Err(cut_off("EC2 DescribeInstances: the list does not end"))
-    }
-
-    async fn change(
-        &self,
-        cluster: &ClusterRef,
-        action: Lifecycle,
-        machines: &[MachineId],
-    ) -> Result<(), ProviderError> {
-        let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
-        for batch in machines.chunks(BATCH) {
-            let ids = Some(batch.iter().map(ToString::to_string).collect());
-            match action {
-                Lifecycle::Start => {
-                    call(
-                        "StartInstances",
-                        client.start_instances().set_instance_ids(ids).send(),
-                    )
-                    .await
-                    .map(drop)?;
-                }
-                Lifecycle::Stop => {
-                    call(
-                        "StopInstances",
-                        client.stop_instances().set_instance_ids(ids).send(),
-                    )
-                    .await
-                    .map(drop)?;
-                }
-                Lifecycle::Reboot => {
-                    call(
-                        "RebootInstances",
-                        client.reboot_instances().set_instance_ids(ids).send(),
-                    )
-                    .await
-                    .map(drop)?;
-                }
-                Lifecycle::Terminate => {
-                    call(
-                        "TerminateInstances",
-                        client.terminate_instances().set_instance_ids(ids).send(),
-                    )
-                    .await
-                    .map(drop)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn tag_names(
-        &self,
-        cluster: &ClusterRef,
-        names: &[(MachineId, InstanceName)],
-    ) -> Result<(), ProviderError> {
-        let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
-        // A call gives all its resources the same tags, so each name is a call.
-        for (machine, name) in names {
-            let tag = Tag::builder().key(tags::NAME).value(name.as_str()).build();
-            call(
-                "CreateTags",
-                client
-                    .create_tags()
-                    .resources(machine.as_str())
-                    .tags(tag)
-                    .send(),
-            )
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn console_tail(
-        &self,
-        cluster: &ClusterRef,
-        machine: &MachineId,
-    ) -> Result<String, ProviderError> {
-        let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
-        let answer = call(
-            "GetConsoleOutput",
-            client
-                .get_console_output()
-                .instance_id(machine.as_str())
-                .send(),
-        )
-        .await?;
-        let text: String = answer
-            .output()
-            .unwrap_or("")
-            .split_ascii_whitespace()
-            .collect();
-        let bytes = STANDARD
-            .decode(text)
-            .map_err(|_| cut_off("EC2 GetConsoleOutput: the output is not base64"))?;
-        let tail = &bytes[bytes.len().saturating_sub(CONSOLE_BYTES)..];
-        Ok(String::from_utf8_lossy(tail).into_owned())
+        listing::machines(&client, &region, listing::of_cluster(&cluster.uuid)).await
     }
 
     async fn clean(&self, cluster: &ClusterRef) -> Result<Vec<Receipt>, ProviderError> {
@@ -231,7 +108,8 @@ impl Ec2Provider {
             .iter()
             .all(|machine| machine.state == MachineState::Terminated)
         {
-            receipts.extend(cleanup::rest(&client, &cluster.uuid).await?);
+            let rest = cleanup::rest(&client, &cluster.uuid, &machines, cleanup::PATIENCE);
+            receipts.extend(rest.await?);
         }
         Ok(receipts)
     }
@@ -308,9 +186,9 @@ impl Provider for Ec2Provider {
         machines: &'a [MachineId],
     ) -> BoxFuture<'a, Result<Vec<MachineId>, ProviderError>> {
         Box::pin(async move {
-            self.change(cluster, action, machines)
+            let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
+            lifecycle::change(&client, action, machines)
                 .await
-                .map(|()| Vec::new())
                 .map_err(harmless)
         })
     }
@@ -320,7 +198,10 @@ impl Provider for Ec2Provider {
         cluster: &'a ClusterRef,
         names: &'a [(MachineId, InstanceName)],
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
-        Box::pin(async { self.tag_names(cluster, names).await.map_err(harmless) })
+        Box::pin(async move {
+            let (client, _) = self.clients.client(cluster.region.as_deref()).await?;
+            names::give(&client, names).await.map_err(harmless)
+        })
     }
 
     fn addresses<'a>(
@@ -328,7 +209,15 @@ impl Provider for Ec2Provider {
         cluster: &'a ClusterRef,
         machines: &'a [(MachineId, InstanceName)],
     ) -> BoxFuture<'a, Vec<(MachineId, Result<ElasticIp, ProviderError>)>> {
-        Box::pin(address::give(&self.clients, cluster, machines))
+        Box::pin(async move {
+            let mut given = address::give(&self.clients, cluster, machines).await;
+            for (_, result) in &mut given {
+                if let Err(error) = result {
+                    error.leftovers = Leftovers::None;
+                }
+            }
+            given
+        })
     }
 
     fn explain<'a>(
@@ -337,13 +226,10 @@ impl Provider for Ec2Provider {
         machines: &'a [MachineId],
     ) -> BoxFuture<'a, BTreeMap<MachineId, String>> {
         Box::pin(async move {
-            let mut known = BTreeMap::new();
-            for id in machines {
-                if let Ok(text) = self.console_tail(cluster, id).await {
-                    known.insert(id.clone(), text);
-                }
+            match self.clients.client(cluster.region.as_deref()).await {
+                Ok((client, _)) => explain::explain(&client, machines).await,
+                Err(_) => BTreeMap::new(),
             }
-            known
         })
     }
 
@@ -352,7 +238,10 @@ impl Provider for Ec2Provider {
     }
 
     fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async {
+            let (client, _) = self.clients.client(None).await?;
+            tagged::tagged(&client).await.map_err(harmless)
+        })
     }
 
     fn cleanup<'a>(

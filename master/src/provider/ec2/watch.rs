@@ -1,0 +1,276 @@
+//! Tells of every call that a service client makes, after its last try: an interceptor of the AWS SDK. Set by `client`
+//! on all its clients; changes nothing of a call.
+
+use std::fmt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_ec2::config::interceptors::{
+    BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    FinalizerInterceptorContextRef,
+};
+use aws_sdk_ec2::config::{ConfigBag, Intercept, Region, RuntimeComponents};
+use aws_sdk_ec2::error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::Error;
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
+
+use super::error::chain;
+use super::wire::{parameters, shorten};
+use crate::provider::calls::{ApiCall, Calls};
+
+/// Longest error that is told.
+const ERROR_BYTES: usize = 1 << 10;
+
+/// The interceptor.
+#[derive(Debug, Clone)]
+pub(super) struct Watch(Calls);
+
+/// When the call began.
+#[derive(Debug, Clone, Copy)]
+struct Began(Instant);
+
+/// What it was sent with.
+#[derive(Clone)]
+struct Sent(String);
+
+/// Debug output of the SDK's settings need not repeat it.
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sent")
+    }
+}
+
+impl Storable for Began {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Storable for Sent {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Watch {
+    /// One that tells `calls`.
+    pub fn new(calls: Calls) -> Self {
+        Self(calls)
+    }
+}
+
+impl Intercept for Watch {
+    fn name(&self) -> &'static str {
+        "aot-watch"
+    }
+
+    fn read_before_execution(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        bag.interceptor_state().store_put(Began(Instant::now()));
+        Ok(())
+    }
+
+    fn read_after_serialization(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.request().body().bytes().unwrap_or_default();
+        bag.interceptor_state().store_put(Sent(parameters(body)));
+        Ok(())
+    }
+
+    fn read_after_execution(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let call = told(context, bag);
+        tracing::debug!(
+            service = call.service,
+            operation = call.operation,
+            region = call.region,
+            request_id = call.request_id,
+            ms = call.ms,
+            retries = call.retries,
+            error = call.error,
+            "AWS call"
+        );
+        self.0.tell(call);
+        Ok(())
+    }
+}
+
+fn told(context: &FinalizerInterceptorContextRef<'_>, bag: &ConfigBag) -> ApiCall {
+    let metadata = bag.load::<Metadata>();
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    ApiCall {
+        number: 0, // `tell` counts
+        unix_ms: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, millis),
+        service: metadata.map_or("", Metadata::service).to_owned(),
+        operation: metadata.map_or("", Metadata::name).to_owned(),
+        region: bag
+            .load::<Region>()
+            .map_or_else(String::new, ToString::to_string),
+        parameters: bag
+            .load::<Sent>()
+            .map_or_else(String::new, |sent| sent.0.clone()),
+        request_id: context.response().map_or_else(String::new, request_id),
+        ms: bag
+            .load::<Began>()
+            .map_or(0, |began| millis(began.0.elapsed())),
+        retries: bag
+            .load::<RequestAttempts>()
+            .map_or(0, |tries| tries.attempts().saturating_sub(1)),
+        error: match context.output_or_error() {
+            Some(Err(error)) => shorten(&why(error, context.response()), ERROR_BYTES),
+            _ => String::new(),
+        },
+    }
+}
+
+/// From the header, else from EC2's XML, which says it in two spellings.
+fn request_id(response: &HttpResponse) -> String {
+    let header = ["x-amzn-requestid", "x-amz-request-id"]
+        .iter()
+        .find_map(|name| response.headers().get(name));
+    let body = || {
+        let body = body(response);
+        element(&body, "requestId").or_else(|| element(&body, "RequestID"))
+    };
+    header.map(str::to_owned).or_else(body).unwrap_or_default()
+}
+
+fn body(response: &HttpResponse) -> String {
+    String::from_utf8_lossy(response.body().bytes().unwrap_or_default()).into_owned()
+}
+
+/// Code and message of a refusal, else what the SDK says.
+fn why(error: &OrchestratorError<Error>, response: Option<&HttpResponse>) -> String {
+    let said = response
+        .filter(|_| error.is_operation_error())
+        .map(body)
+        .and_then(|body| xml_refusal(&body).or_else(|| json_refusal(&body)));
+    let status = || {
+        response
+            .filter(|_| error.is_operation_error())
+            .map(|response| format!("HTTP status {}", response.status()))
+    };
+    said.or_else(status).unwrap_or_else(|| sdk_error(error))
+}
+
+fn sdk_error(error: &OrchestratorError<Error>) -> String {
+    chain(error)
+}
+
+fn xml_refusal(body: &str) -> Option<String> {
+    let code = element(body, "Code")?;
+    Some(match element(body, "Message") {
+        Some(message) => format!("{code}: {message}"),
+        None => code,
+    })
+}
+
+/// AWS JSON protocol: `__type` may have a namespace before a `#`.
+fn json_refusal(body: &str) -> Option<String> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body).ok()?;
+    let text = |name: &str| object.get(name).and_then(|value| value.as_str());
+    let code = text("__type").or(text("code"))?;
+    let code = code.rsplit('#').next().unwrap_or(code);
+    Some(match text("message").or(text("Message")) {
+        Some(message) => format!("{code}: {message}"),
+        None => code.to_owned(),
+    })
+}
+
+/// Text of the first element of that name; XML's five entities are read.
+fn element(body: &str, name: &str) -> Option<String> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    let text = text
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&apos;", "'");
+    Some(text.replace("&amp;", "&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::ec2::replay::Replay;
+
+    const SECRET: &str = "am9pbi10b2tlbi1vZi10aGUtYmF0Y2g=";
+
+    async fn launched(fake: &Replay) -> ApiCall {
+        let calls = Calls::default();
+        let mut heard = calls.listen().1;
+        let (client, _) = fake.clients(calls).client(None).await.unwrap();
+        let request = client.run_instances().min_count(2).max_count(2);
+        let _ = request.client_token("t").user_data(SECRET).send().await;
+        let call = heard.try_recv().unwrap();
+        assert!(heard.try_recv().is_err(), "one call is told once");
+        assert!(!format!("{call:?}").contains(&SECRET[..8]), "{call:?}");
+        call
+    }
+
+    #[tokio::test]
+    async fn a_call_is_told_with_all_but_its_user_data() {
+        let fake = Replay::default();
+        fake.ok("RunInstances", "<instancesSet/>");
+        let call = launched(&fake).await;
+        assert_eq!(
+            (call.service.as_str(), call.operation.as_str()),
+            ("EC2", "RunInstances")
+        );
+        assert_eq!(call.region, "eu-west-1");
+        assert_eq!(
+            call.parameters,
+            "MaxCount=2 MinCount=2 UserData=<23 bytes> ClientToken=t"
+        );
+        assert_eq!(call.request_id, "req-RunInstances");
+        assert_eq!((call.number, call.retries, call.error.as_str()), (1, 0, ""));
+        assert!(call.unix_ms > 1_700_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_with_code_message_and_request_id() {
+        let fake = Replay::default();
+        fake.refuse(
+            "RunInstances",
+            400,
+            "InvalidAMIID.NotFound",
+            "no &lt;ami&gt;",
+        );
+        let call = launched(&fake).await;
+        assert_eq!(call.error, "InvalidAMIID.NotFound: no <ami>");
+        assert_eq!((call.request_id.as_str(), call.retries), ("req-bad", 0));
+    }
+
+    #[tokio::test]
+    async fn retries_are_counted() {
+        let fake = Replay::default();
+        fake.refuse("RunInstances", 503, "RequestLimitExceeded", "slow down")
+            .ok("RunInstances", "<instancesSet/>");
+        let call = launched(&fake).await;
+        assert_eq!((call.retries, call.error.as_str()), (1, ""));
+        let fake = Replay::default();
+        fake.refuse("RunInstances", 500, "InternalError", "oh");
+        let call = launched(&fake).await;
+        assert_eq!(
+            (call.retries, call.error.as_str()),
+            (2, "InternalError: oh")
+        );
+    }
+
+    #[test]
+    fn json_refusals_are_read() {
+        let body = r#"{"__type":"com.amazonaws.ssm#ParameterNotFound","message":"none"}"#;
+        assert_eq!(json_refusal(body).unwrap(), "ParameterNotFound: none");
+        assert_eq!(json_refusal("<html>"), None);
+    }
+}

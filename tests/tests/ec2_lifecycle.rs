@@ -1,0 +1,255 @@
+//! Machines that are stopped, started, rebooted and terminated: agents come back by themselves, and facts follow.
+
+use std::time::Duration;
+
+use aot_tests::bundle;
+use aot_tests::lab::Lab;
+use aot_tests::lab::master::Master;
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::wait;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(40);
+const REST: &str = "launch: {timeout: 100s}
+instances: [{name: manager}]
+pools: [{name: web, size: 2, bootstrap_sequence: [{dir: stage}]}]
+";
+
+#[test]
+fn machines_are_stopped_started_rebooted_and_terminated() {
+    let Some(lab) = Lab::start() else { return };
+    let master = Master::start(&lab, "moves", 7440);
+    let dir = lab.dir().join("files");
+    bundle::folder(&dir.join("stage"), "echo ran >> /var/tmp/ran\n");
+    let file = cluster_file(&dir, "moves", lab.ami(), REST);
+    let mut story = Story::default();
+
+    story.step("launch");
+    master.launched(&file, 0);
+    let ids = master.machine_ids();
+    let before = known(&lab, &ids["manager"]);
+
+    story.step("stop");
+    stops(&mut story, &master);
+
+    story.step("start: the agents come back with new addresses");
+    let done = master.run(&["start", "web*"]);
+    done.expect(0);
+    story.check(
+        done.stderr.contains("[2/2] instances 'running'"),
+        "the last line of progress",
+        &done.stderr,
+    );
+    story.same(
+        master.run(&["exec", "*", "ping"]).code,
+        Some(0),
+        "all agents answer",
+    );
+    story.same(&master.machine_ids(), &ids, "the same machines");
+    let now = master.status("web1")["public_ip"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let then = before.facts["web1"]["public_ip"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    story.check(
+        !now.is_empty() && now != then,
+        "a new public address",
+        (&then, &now),
+    );
+    let has = || known(&lab, &ids["manager"]).facts["web1"]["public_ip"] == now.as_str();
+    wait::until(has, SOON, "manager has the new address of web1");
+    let after = known(&lab, &ids["manager"]);
+    story.check(
+        after.generation > before.generation,
+        "a new generation",
+        (before.generation, after.generation),
+    );
+    for id in ids.values() {
+        wait::until(
+            || known(&lab, id).generation >= after.generation,
+            SOON,
+            "all have the new facts",
+        );
+    }
+
+    story.step("reboot");
+    let boots = lab.machine(&ids["web2"]).boots;
+    master.run(&["reboot", "web2", "--yes"]).expect(0);
+    story.same(
+        lab.machine(&ids["web2"]).boots,
+        boots.map(|n| n + 1),
+        "it has booted again",
+    );
+    story.same(
+        master.run(&["exec", "web2", "ping"]).code,
+        Some(0),
+        "and its agent is back when reboot ends",
+    );
+    story.same(
+        lab.sure(&ids["web2"], "cat /var/tmp/ran").as_str(),
+        "ran\n",
+        "no stage ran again",
+    );
+
+    story.step("wait");
+    let done = master.run(&["wait", "*", "--state", "running"]);
+    story.same(done.code, Some(0), "all are running");
+    let done = master.run(&["wait", "web1", "--state", "stopped", "--timeout", "1s"]);
+    story.same(done.code, Some(1), "what does not come is exit code 1");
+    story.check(
+        done.stderr.contains("in time"),
+        "and it says so",
+        &done.stderr,
+    );
+
+    story.step("a launch starts what is stopped");
+    master.run(&["stop", "web1", "--yes"]).expect(0);
+    let calls = lab.calls("RunInstances");
+    master.launched(&file, 0);
+    story.same(lab.calls("RunInstances"), calls, "no machine is made");
+    story.same(
+        master.status("web1")["state"].as_str(),
+        Some("running"),
+        "web1 runs again",
+    );
+    story.same(
+        master.run(&["exec", "*", "ping"]).code,
+        Some(0),
+        "with its agent",
+    );
+
+    story.step("terminate");
+    terminates(&mut story, &lab, &master);
+    story.same(master.cleanup("moves").code, Some(0), "cleanup");
+    master.stop();
+    lab.end();
+    story.end();
+}
+
+/// The facts of a machine and their generation.
+struct Known {
+    facts: Value,
+    generation: u64,
+}
+
+fn known(lab: &Lab, machine: &str) -> Known {
+    let read = |path: &str| -> Value {
+        let text = lab.on(machine, &format!("cat {path}")).text();
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    let state = read("/etc/aot/cluster_state.json");
+    Known {
+        facts: read("/etc/cluster_facts.json"),
+        generation: state["generation"].as_u64().unwrap_or_default(),
+    }
+}
+
+fn stops(story: &mut Story, master: &Master) {
+    let refused = master.run(&["stop", "web*"]);
+    story.check(
+        refused.code != Some(0),
+        "without a terminal and --yes nothing is stopped",
+        &refused,
+    );
+    story.same(
+        master.status("web1")["state"].as_str(),
+        Some("running"),
+        "it runs on",
+    );
+    let done = master.run(&["stop", "web*", "--yes"]);
+    done.expect(0);
+    story.check(
+        done.stderr.contains("/2] instances 'stopped', waiting..."),
+        "it shows how far it is",
+        &done.stderr,
+    );
+    story.check(
+        done.stderr.contains("[2/2] instances 'stopped'"),
+        "to the end",
+        &done.stderr,
+    );
+    story.same(
+        master.run(&["stop", "db*", "--yes"]).code,
+        Some(3),
+        "no such instance is exit code 3",
+    );
+    let (code, all) = master.json(&["list"]);
+    story.same(code, Some(0), "list works on mixed states");
+    let states: Vec<_> = all
+        .iter()
+        .map(|one| (one["name"].as_str(), one["state"].as_str()))
+        .collect();
+    let wanted = vec![
+        (Some("manager"), Some("running")),
+        (Some("web1"), Some("stopped")),
+        (Some("web2"), Some("stopped")),
+    ];
+    story.same(states, wanted, "the states");
+    for option in ["-o", "-p", "-q", "-s"] {
+        story.same(
+            master.run(&["list", option]).code,
+            Some(0),
+            &format!("list {option} on mixed states"),
+        );
+    }
+    story.same(
+        master.status("web1")["public_ip"].as_str(),
+        None,
+        "a stopped machine has no public address",
+    );
+    story.same(
+        master.status("web1")["agent"]["connected"].as_bool(),
+        Some(false),
+        "and no agent",
+    );
+    let (_, lines) = master.json(&["exec", "web1", "ping"]);
+    story.same(
+        lines[0]["outcome"].as_str(),
+        Some("absent"),
+        "what is asked of it is settled at once",
+    );
+}
+
+fn terminates(story: &mut Story, lab: &Lab, master: &Master) {
+    let status = master.status("web2");
+    let addresses: Vec<String> = ["private_ip", "public_ip"]
+        .iter()
+        .filter_map(|key| status[*key].as_str().map(str::to_owned))
+        .collect();
+    story.same(addresses.len(), 2, "it has two addresses");
+    let done = master.run(&["terminate", "web2", "--yes"]);
+    done.expect(0);
+    story.check(
+        done.stderr.contains("[1/1] instances 'terminated'"),
+        "it shows how far it is",
+        &done.stderr,
+    );
+    let list = master.run(&["list", "-p"]).text();
+    for address in &addresses {
+        story.check(
+            !list.contains(address.as_str()),
+            "no address once terminated",
+            &list,
+        );
+    }
+    let status = master.status("web2");
+    story.same(status["phase"].as_str(), Some("gone"), "its phase");
+    story.same(
+        (
+            status["private_ip"].as_str(),
+            status["public_ip"].as_str(),
+            status["public_dns"].as_str(),
+        ),
+        (None, None, None),
+        "nor in status",
+    );
+    let manager = master.machine("manager");
+    wait::until(
+        || known(lab, &manager).facts.get("web2").is_none(),
+        SOON,
+        "nobody is told of it any more",
+    );
+}
