@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use aot_master::model::file::{
-    ClusterSpec, LaunchPolicy, MinReady, OnFailure, PoolSpec, ProviderKind,
+    ClusterSpec, GroupAction, InboundRule, PoolSpec, ProviderKind, SecurityGroupSpec,
 };
 use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
@@ -43,7 +43,30 @@ async fn ec2_keeps_the_contract() {
     }
     let provider = Ec2Provider::new(None, Calls::default());
     let tokens = setting("AOT_EC2_TOKENS").as_deref() != Some("0");
-    let spec = contract::prepared(&provider, &spec(3)).await.unwrap();
+    let mut spec = spec(3);
+    spec.machine.placement_group = Some(format!("near-{}", spec.cluster.uuid));
+    let name = format!("own-{}", spec.cluster.uuid);
+    spec.machine.security_groups.push(name.clone());
+    let mut file = contract::sample_file(ProviderKind::Ec2, &spec);
+    let inbound = |ip: Option<&str>, group: Option<&str>| InboundRule {
+        protocol: "tcp".into(),
+        from_port: Some(8080),
+        to_port: Some(8090),
+        ip: ip.map(str::to_owned),
+        group: group.map(str::to_owned),
+    };
+    file.security_groups = vec![SecurityGroupSpec {
+        name: name.clone(),
+        action: GroupAction::Create,
+        allow_all_own_traffic: true,
+        allow_ssh_from: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
+        allow_inbound: vec![
+            inbound(Some("192.0.2.1/32"), None),
+            inbound(None, Some("default")),
+        ],
+    }];
+    let spec = contract::prepared(&provider, &spec, &file).await.unwrap();
+    assert_eq!(spec.ground.groups.len(), 2, "{:?}", spec.ground.groups);
     contract::check_all(&provider, &spec, tokens).await;
 }
 
@@ -72,7 +95,10 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
         let mut spec = spec(1);
         spoil(&mut spec);
         let token = ClientToken(format!("wrong-{}", spec.cluster.uuid));
-        let prepare = contract::prepared(&provider, &spec).await.unwrap_err();
+        let file = contract::sample_file(ProviderKind::Ec2, &spec);
+        let prepare = contract::prepared(&provider, &spec, &file)
+            .await
+            .unwrap_err();
         // Nor does a launch that nobody prepared.
         let launch = provider.launch(&spec, &token).await.unwrap_err();
         for error in [&prepare, &launch] {
@@ -124,36 +150,16 @@ async fn preflight_tells_everything_at_once_and_makes_nothing() {
 }
 
 fn pool_of(spec: &aot_master::provider::LaunchSpec) -> PoolSpec {
-    let mut machine = spec.machine.clone();
-    machine.types = spec.instance_type.iter().cloned().collect();
-    machine.subnets = spec.subnet.iter().cloned().collect();
-    PoolSpec {
-        name: spec.pool.clone(),
-        members: spec.members.clone(),
-        owner: None,
-        user: None,
-        machine,
-        stages: Vec::new(),
-    }
+    contract::sample_file(ProviderKind::Ec2, spec)
+        .pools
+        .remove(0)
 }
 
 /// What preflight says of a cluster with this pool, a problem a line.
 async fn problems(provider: &Ec2Provider, pool: &PoolSpec) -> String {
     let spec = ClusterSpec {
-        name: "preflight".parse().unwrap(),
-        provider: ProviderKind::Ec2,
-        region: None,
-        launch: LaunchPolicy {
-            min_ready: MinReady::All,
-            on_failure: OnFailure::Keep,
-            timeout: std::time::Duration::from_secs(60),
-            replace: 0,
-        },
-        security_groups: Vec::new(),
-        discovery_url: None,
-        groups: BTreeMap::new(),
         pools: vec![pool.clone()],
-        base_dir: "/".into(),
+        ..contract::sample_file(ProviderKind::Ec2, &spec(1))
     };
     let ask = Ask {
         spec: &spec,
