@@ -36,7 +36,7 @@ pub use plain::Plain;
 pub use plan::{plan_json, plan_lines, plan_words, problem_lines};
 pub use style::Style;
 pub use table::{Columns, agents_table, closing_table, instances_table, jobs_table, receipt_line};
-pub use words::{clock, count_words, fields_of, places, seconds};
+pub use words::{clock, count_things, count_words, fields_of, places, seconds};
 
 /// The process's three streams, or a test's.
 pub struct Streams {
