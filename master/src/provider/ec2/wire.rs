@@ -138,7 +138,7 @@ fn shown_name(key: &str, names: &BTreeMap<&str, &str>) -> String {
             name.push_str(&format!("[{given}]"));
         } else if number && path.len() < key.len() {
             name.push_str(&format!(".{part}"));
-        } else if !number && !(part == "Value" && name.ends_with(']')) {
+        } else if !(number || part == "Value" && name.ends_with(']')) {
             name.push_str(if name.is_empty() { "" } else { "." });
             name.push_str(part);
         }
