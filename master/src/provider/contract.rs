@@ -12,12 +12,11 @@ use super::{
     Machine, MachineState, Provider, ProviderError, tags,
 };
 use crate::model::file::{
-    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec,
+    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
 };
 
 /// Longest wait for a state.
 const LIMIT: Duration = Duration::from_secs(60);
-static NO_PARTS: BTreeMap<String, String> = BTreeMap::new();
 /// How often a state is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -55,14 +54,8 @@ pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
     }
 }
 
-/// The same batch with what its names stand for, as `prepare` finds it; preparing again must change nothing.
-///
-/// # Errors
-/// Those of `prepare`.
-pub async fn prepared(
-    provider: &dyn Provider,
-    spec: &LaunchSpec,
-) -> Result<LaunchSpec, ProviderError> {
+/// The file of a cluster that has this batch alone.
+pub fn sample_file(kind: ProviderKind, spec: &LaunchSpec) -> ClusterSpec {
     let pool = PoolSpec {
         name: spec.pool.clone(),
         members: spec.members.clone(),
@@ -75,9 +68,9 @@ pub async fn prepared(
         },
         stages: Vec::new(),
     };
-    let file = ClusterSpec {
+    ClusterSpec {
         name: spec.cluster.name.clone(),
-        provider: provider.kind(),
+        provider: kind,
         region: spec.cluster.region.clone(),
         launch: LaunchPolicy {
             min_ready: MinReady::All,
@@ -90,19 +83,42 @@ pub async fn prepared(
         groups: BTreeMap::new(),
         pools: vec![pool],
         base_dir: PathBuf::from("/"),
-    };
+    }
+}
+
+/// The same batch with what its names stand for, as `prepare` finds it; preparing again must change nothing, and an
+/// outline must have nothing left to make.
+///
+/// # Errors
+/// Those of `prepare`.
+///
+/// # Panics
+/// When preparing twice gives two results, or an outline shows what is there as missing.
+pub async fn prepared(
+    provider: &dyn Provider,
+    spec: &LaunchSpec,
+    file: &ClusterSpec,
+) -> Result<LaunchSpec, ProviderError> {
     let missing = BTreeMap::from([(tags::label(spec).to_owned(), spec.members.len())]);
+    let no_parts = BTreeMap::new();
     let ask = |known| Ask {
-        spec: &file,
+        spec: file,
         cluster: Some(&spec.cluster),
         known,
         missing: &missing,
         advertise: &spec.boot.master,
-        user_parts: &NO_PARTS,
+        user_parts: &no_parts,
     };
     let ground = provider.prepare(&ask(&spec.ground)).await?;
     let again = provider.prepare(&ask(&ground)).await?;
     assert_eq!(again, ground, "preparing again changes nothing");
+    let things = provider.outline(&ask(&ground)).await?;
+    assert!(
+        things
+            .iter()
+            .all(|thing| !matches!(thing.action, "create" | "change")),
+        "nothing is left to make: {things:?}"
+    );
     Ok(LaunchSpec {
         ground,
         ..spec.clone()
