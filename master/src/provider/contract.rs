@@ -1,15 +1,15 @@
 //! What every provider must do, as checks that run against any of them. Called by tests only; each check makes its own
 //! cluster and ends its machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aot_proto::ids::MachineId;
+use aot_proto::ids::{InstanceName, MachineId};
 
 use super::{
-    Ask, BootSpec, ClientToken, ClusterRef, ErrorKind, Ground, LaunchSpec, Lifecycle, Machine,
-    MachineState, Provider, ProviderError, tags,
+    Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, ErrorKind, Ground, LaunchSpec, Lifecycle,
+    Machine, MachineState, Provider, ProviderError, tags,
 };
 use crate::model::file::{
     ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
@@ -191,6 +191,8 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
         assert_eq!(shown.len(), made.len(), "the same token makes no others");
     }
     names(provider, cluster, spec, &made).await;
+    let given = addresses(provider, cluster, spec, &made).await;
+    carries_the_tag(provider, cluster, &ids(&made), false).await;
     let all = ids(&made);
     for (action, state) in [
         (Lifecycle::Stop, MachineState::Stopped),
@@ -204,6 +206,10 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
             .await
             .expect("lifecycle works");
         wait_for(provider, cluster, state).await;
+        if action == Lifecycle::Start {
+            let again = addresses(provider, cluster, spec, &made).await;
+            assert_eq!(again, given, "addresses last over stop and start");
+        }
     }
     strangers(provider, spec).await;
     if idempotent {
@@ -218,11 +224,58 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
         receipts.iter().all(|receipt| !receipt.left),
         "nothing is left: {receipts:?}"
     );
-    for id in &all {
+    let lasting = given.iter().map(|ip| ip.allocation.as_str());
+    for id in all.iter().map(MachineId::as_str).chain(lasting) {
         assert!(
-            receipts.iter().any(|receipt| receipt.id == id.as_str()),
+            receipts.iter().any(|receipt| receipt.id == id),
             "{id} is in the receipt"
         );
+    }
+    carries_the_tag(provider, cluster, &all, true).await;
+}
+
+/// Each machine has its own address, and the same one when asked again; a provider without addresses refuses all.
+async fn addresses(
+    provider: &dyn Provider,
+    cluster: &ClusterRef,
+    spec: &LaunchSpec,
+    made: &[Machine],
+) -> Vec<ElasticIp> {
+    let pairs = pairs(spec, made);
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        let given = provider.addresses(cluster, &pairs).await;
+        let asked: Vec<MachineId> = given.iter().map(|(id, _)| id.clone()).collect();
+        assert_eq!(asked, ids(made), "a result for each machine, in order");
+        let given = given.into_iter().filter_map(|(_, result)| result.ok());
+        rounds.push(given.collect::<Vec<ElasticIp>>());
+    }
+    let given = rounds.swap_remove(0);
+    assert_eq!(given, rounds[0], "asked again, it gives the same");
+    let own: BTreeSet<&str> = given.iter().map(|ip| ip.address.as_str()).collect();
+    assert_eq!(own.len(), given.len(), "each its own: {given:?}");
+    let none_or_all = [0, made.len()];
+    assert!(none_or_all.contains(&given.len()), "{given:?}");
+    given
+}
+
+/// What carries the cluster's tag is shown; `gone` = all of it is.
+async fn carries_the_tag(
+    provider: &dyn Provider,
+    cluster: &ClusterRef,
+    machines: &[MachineId],
+    gone: bool,
+) {
+    let mut tagged = provider.tagged().await.expect("tagged works");
+    tagged.retain(|thing| thing.uuid == cluster.uuid);
+    for id in machines {
+        let found = tagged.iter().find(|thing| thing.id == id.as_str());
+        let thing = found.unwrap_or_else(|| panic!("{id} is shown: {tagged:?}"));
+        assert_eq!(thing.cluster, cluster.name.as_str());
+        assert_eq!((thing.kind, thing.gone), ("instance", gone));
+    }
+    if gone {
+        assert!(tagged.iter().all(|thing| thing.gone), "{tagged:?}");
     }
 }
 
@@ -252,13 +305,15 @@ fn launched(spec: &LaunchSpec, token: &ClientToken, made: &[Machine]) {
     }
 }
 
+/// Machines with their members' names.
+fn pairs(spec: &LaunchSpec, made: &[Machine]) -> Vec<(MachineId, InstanceName)> {
+    let names = spec.members.iter().map(|member| member.name.clone());
+    ids(made).into_iter().zip(names).collect()
+}
+
 /// Names are given, twice.
 async fn names(provider: &dyn Provider, cluster: &ClusterRef, spec: &LaunchSpec, made: &[Machine]) {
-    let pairs: Vec<_> = ids(made)
-        .into_iter()
-        .zip(&spec.members)
-        .map(|(id, member)| (id, member.name.clone()))
-        .collect();
+    let pairs = pairs(spec, made);
     for _ in 0..2 {
         provider
             .name(cluster, &pairs)

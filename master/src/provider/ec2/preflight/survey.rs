@@ -7,7 +7,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::Image;
 
 use super::super::ground::image_keys;
-use super::super::groups;
+use super::super::groups::{self, Place};
 use super::super::images::{self, Finder, Key};
 use super::super::lookup::{self, Each};
 use super::super::placement;
@@ -132,6 +132,9 @@ fn in_default_vpc(
     places
 }
 
+/// What is wrong with security groups, and the ids of those that are there.
+type GroupsShown = (Vec<ProviderError>, BTreeMap<Place, String>);
+
 /// Answers of the second round, which needs types and VPCs.
 #[derive(Default)]
 pub(super) struct Second {
@@ -140,7 +143,7 @@ pub(super) struct Second {
     /// Images that are there, by id.
     pub shown: Option<BTreeMap<String, Image>>,
     /// What is wrong with security groups, and the ids of those that are there, by VPC and name.
-    pub groups: Option<(Vec<ProviderError>, BTreeMap<(String, String), String>)>,
+    pub groups: Option<GroupsShown>,
 }
 
 /// The second round; `ground` is what the first one found.
