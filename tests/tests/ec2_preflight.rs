@@ -103,8 +103,8 @@ fn all_mistakes_are_found_at_once_and_before_anything_is_made() {
         "UnauthorizedOperation",
         "--status",
         "403",
-        "--count",
-        "9",
+        "--when",
+        "DryRun=true",
     ]);
     let done = master.run(&["plan", &fine]);
     lab.verb(&["clear-faults"]);
