@@ -2,9 +2,14 @@
 //! (`AWS_ENDPOINT_URL` for a fake). `AOT_EC2_AMI`, `AOT_EC2_TYPE`, `AOT_EC2_SUBNET` and `AOT_EC2_GROUP` say what to launch;
 //! `AOT_EC2_TOKENS=0` is for fakes that don't know client tokens.
 
+use std::collections::BTreeMap;
+
+use aot_master::model::file::{
+    ClusterSpec, GroupAction, InboundRule, PoolSpec, ProviderKind, SecurityGroupSpec,
+};
 use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
-use aot_master::provider::{ClientToken, ErrorKind, Leftovers, Provider, contract};
+use aot_master::provider::{Ask, ClientToken, ErrorKind, Ground, Leftovers, Provider, contract};
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -38,7 +43,30 @@ async fn ec2_keeps_the_contract() {
     }
     let provider = Ec2Provider::new(None, Calls::default());
     let tokens = setting("AOT_EC2_TOKENS").as_deref() != Some("0");
-    let spec = contract::prepared(&provider, &spec(3)).await.unwrap();
+    let mut spec = spec(3);
+    spec.machine.placement_group = Some(format!("near-{}", spec.cluster.uuid));
+    let name = format!("own-{}", spec.cluster.uuid);
+    spec.machine.security_groups.push(name.clone());
+    let mut file = contract::sample_file(ProviderKind::Ec2, &spec);
+    let inbound = |ip: Option<&str>, group: Option<&str>| InboundRule {
+        protocol: "tcp".into(),
+        from_port: Some(8080),
+        to_port: Some(8090),
+        ip: ip.map(str::to_owned),
+        group: group.map(str::to_owned),
+    };
+    file.security_groups = vec![SecurityGroupSpec {
+        name: name.clone(),
+        action: GroupAction::Create,
+        allow_all_own_traffic: true,
+        allow_ssh_from: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
+        allow_inbound: vec![
+            inbound(Some("192.0.2.1/32"), None),
+            inbound(None, Some("default")),
+        ],
+    }];
+    let spec = contract::prepared(&provider, &spec, &file).await.unwrap();
+    assert_eq!(spec.ground.groups.len(), 2, "{:?}", spec.ground.groups);
     contract::check_all(&provider, &spec, tokens).await;
 }
 
@@ -67,7 +95,10 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
         let mut spec = spec(1);
         spoil(&mut spec);
         let token = ClientToken(format!("wrong-{}", spec.cluster.uuid));
-        let prepare = contract::prepared(&provider, &spec).await.unwrap_err();
+        let file = contract::sample_file(ProviderKind::Ec2, &spec);
+        let prepare = contract::prepared(&provider, &spec, &file)
+            .await
+            .unwrap_err();
         // Nor does a launch that nobody prepared.
         let launch = provider.launch(&spec, &token).await.unwrap_err();
         for error in [&prepare, &launch] {
@@ -80,4 +111,70 @@ async fn what_does_not_exist_is_named_before_anything_is_made() {
         assert!(prepare.message.contains(name), "{prepare}");
         assert!(provider.describe(&spec.cluster).await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn preflight_tells_everything_at_once_and_makes_nothing() {
+    if !wanted() {
+        return;
+    }
+    let provider = Ec2Provider::new(None, Calls::default());
+    let good = pool_of(&spec(3));
+    assert_eq!(problems(&provider, &good).await, "");
+    let mut bad = good.clone();
+    let machine = &mut bad.machine;
+    machine.ssh_key = Some("no-such-key".into());
+    machine.security_groups = vec!["no-such-group".into(), "sg-0123456789abcdef0".into()];
+    machine.types.push("t9.none".into());
+    machine.instance_profile_name = Some("no-such-profile".into());
+    let said = problems(&provider, &bad).await;
+    let names = [
+        "no-such-key",
+        "no-such-group",
+        "sg-0123456789abcdef0",
+        "t9.none",
+        "rofile",
+    ];
+    for name in names {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let mut bad = good.clone();
+    bad.machine.ami = Some("ami-0123456789abcdef0".into());
+    bad.machine.subnets = vec!["no-such-subnet".into()];
+    let said = problems(&provider, &bad).await;
+    for name in ["ami-0123456789abcdef0", "no-such-subnet"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let tagged = provider.describe(&spec(1).cluster).await.unwrap();
+    assert!(tagged.is_empty(), "{tagged:?}");
+}
+
+fn pool_of(spec: &aot_master::provider::LaunchSpec) -> PoolSpec {
+    contract::sample_file(ProviderKind::Ec2, spec)
+        .pools
+        .remove(0)
+}
+
+/// What preflight says of a cluster with this pool, a problem a line.
+async fn problems(provider: &Ec2Provider, pool: &PoolSpec) -> String {
+    let spec = ClusterSpec {
+        pools: vec![pool.clone()],
+        ..contract::sample_file(ProviderKind::Ec2, &spec(1))
+    };
+    let ask = Ask {
+        spec: &spec,
+        cluster: None,
+        known: &Ground::default(),
+        missing: &[(pool.label().to_owned(), pool.members.len())].into(),
+        advertise: &["198.51.100.1:7440".to_owned()],
+        user_parts: &BTreeMap::new(),
+    };
+    let lines: Vec<String> = provider
+        .preflight(&ask)
+        .await
+        .into_iter()
+        .map(|it| format!("{} | {}", it.message, it.hint))
+        .collect();
+    println!("{}", lines.join("\n"));
+    lines.join("\n")
 }

@@ -351,7 +351,8 @@ def describe_placement_groups(self):
     for key, values in self._filters_from_querystring().items():
         wanted = {"group-name": lambda g: g.name, "strategy": lambda g: g.strategy, "state": lambda g: "available"}.get(
             key, lambda g: g.get_filter_value(key))
-        found = [g for g in found if wanted(g) in values]
+        listed = lambda value: value if isinstance(value, list) else [value]    # `tag-key` is a list
+        found = [g for g in found if set(listed(wanted(g))) & set(values)]
     return ActionResult({"PlacementGroups": [g.shown() for g in found]})
 
 

@@ -26,7 +26,7 @@ pub struct Verbose {
     /// Standard error, shared with the command.
     pub aside: Aside,
     style: Style,
-    opened: mpsc::UnboundedSender<Opened>,
+    opened: mpsc::Sender<Opened>,
 }
 
 /// A master that tells its calls.
@@ -40,13 +40,13 @@ struct Opened {
 /// The other end of [`Verbose`]: shows what was opened.
 pub struct Shown {
     verbose: Verbose,
-    opened: mpsc::UnboundedReceiver<Opened>,
+    opened: mpsc::Receiver<Opened>,
 }
 
 impl Verbose {
     /// Both ends.
     pub fn new(aside: Aside, style: Style) -> (Self, Shown) {
-        let (sender, opened) = mpsc::unbounded_channel();
+        let (sender, opened) = mpsc::channel(1);
         let verbose = Self {
             aside,
             style,
@@ -68,7 +68,7 @@ impl Verbose {
         let asked = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
         match asked {
             // Without a reader the command is over.
-            Ok(opened) => drop(self.opened.send(opened)),
+            Ok(opened) => drop(self.opened.send(opened).await),
             Err(status) => {
                 let text = format!(
                     "note: the master does not show its calls: {}",

@@ -9,7 +9,7 @@ use super::confirm::confirm;
 use super::connect::{ASK_PROVIDER, Client, Start, connect, within};
 use super::error::{Error, Exit};
 use super::lifecycle::end;
-use crate::view::{count_words, orphan_json, orphans_table};
+use crate::view::{count_things, orphan_json, orphans_table};
 
 /// `aot-master orphans`.
 ///
@@ -96,7 +96,7 @@ async fn delete(
         });
         // Without any, the master says why.
         if let Some(first) = found.first() {
-            let what = count_words(found.iter().map(|entry| (entry.kind.as_str(), 1)));
+            let what = count_things(found.iter().map(|entry| entry.kind.as_str()));
             let question = format!(
                 "delete all of cluster {}, which this master does not know and another one may: {what}",
                 first.cluster

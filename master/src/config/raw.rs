@@ -24,7 +24,7 @@ record! {
         defaults: RawCommon => "defaults";
         /// Security groups that this cluster wants to exist.
         security_groups: Vec<RawGroup> => "security_groups";
-        /// Where a new $discovery_token is fetched, once a cluster.
+        /// Where a new $discovery_token is fetched, once a cluster: https://discovery.etcd.io/new?size=N, N instances, unless given.
         discovery_url: Text => "discovery_url";
         /// Single instances.
         instances: Vec<RawInstance> => "instances";

@@ -1,23 +1,22 @@
 //! What every provider must do, as checks that run against any of them. Called by tests only; each check makes its own
 //! cluster and ends its machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aot_proto::ids::MachineId;
+use aot_proto::ids::{InstanceName, MachineId};
 
 use super::{
-    Ask, BootSpec, ClientToken, ClusterRef, ErrorKind, Ground, LaunchSpec, Lifecycle, Machine,
-    MachineState, Provider, ProviderError, tags,
+    Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, ErrorKind, Ground, LaunchSpec, Lifecycle,
+    Machine, MachineState, Provider, ProviderError, tags,
 };
 use crate::model::file::{
-    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec,
+    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
 };
 
 /// Longest wait for a state.
 const LIMIT: Duration = Duration::from_secs(60);
-static NO_PARTS: BTreeMap<String, String> = BTreeMap::new();
 /// How often a state is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -55,14 +54,8 @@ pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
     }
 }
 
-/// The same batch with what its names stand for, as `prepare` finds it; preparing again must change nothing.
-///
-/// # Errors
-/// Those of `prepare`.
-pub async fn prepared(
-    provider: &dyn Provider,
-    spec: &LaunchSpec,
-) -> Result<LaunchSpec, ProviderError> {
+/// The file of a cluster that has this batch alone.
+pub fn sample_file(kind: ProviderKind, spec: &LaunchSpec) -> ClusterSpec {
     let pool = PoolSpec {
         name: spec.pool.clone(),
         members: spec.members.clone(),
@@ -75,9 +68,9 @@ pub async fn prepared(
         },
         stages: Vec::new(),
     };
-    let file = ClusterSpec {
+    ClusterSpec {
         name: spec.cluster.name.clone(),
-        provider: provider.kind(),
+        provider: kind,
         region: spec.cluster.region.clone(),
         launch: LaunchPolicy {
             min_ready: MinReady::All,
@@ -90,19 +83,42 @@ pub async fn prepared(
         groups: BTreeMap::new(),
         pools: vec![pool],
         base_dir: PathBuf::from("/"),
-    };
+    }
+}
+
+/// The same batch with what its names stand for, as `prepare` finds it; preparing again must change nothing, and an
+/// outline must have nothing left to make.
+///
+/// # Errors
+/// Those of `prepare`.
+///
+/// # Panics
+/// When preparing twice gives two results, or an outline shows what is there as missing.
+pub async fn prepared(
+    provider: &dyn Provider,
+    spec: &LaunchSpec,
+    file: &ClusterSpec,
+) -> Result<LaunchSpec, ProviderError> {
     let missing = BTreeMap::from([(tags::label(spec).to_owned(), spec.members.len())]);
+    let no_parts = BTreeMap::new();
     let ask = |known| Ask {
-        spec: &file,
+        spec: file,
         cluster: Some(&spec.cluster),
         known,
         missing: &missing,
         advertise: &spec.boot.master,
-        user_parts: &NO_PARTS,
+        user_parts: &no_parts,
     };
     let ground = provider.prepare(&ask(&spec.ground)).await?;
     let again = provider.prepare(&ask(&ground)).await?;
     assert_eq!(again, ground, "preparing again changes nothing");
+    let things = provider.outline(&ask(&ground)).await?;
+    assert!(
+        things
+            .iter()
+            .all(|thing| !matches!(thing.action, "create" | "change")),
+        "nothing is left to make: {things:?}"
+    );
     Ok(LaunchSpec {
         ground,
         ..spec.clone()
@@ -175,6 +191,8 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
         assert_eq!(shown.len(), made.len(), "the same token makes no others");
     }
     names(provider, cluster, spec, &made).await;
+    let given = addresses(provider, cluster, spec, &made).await;
+    carries_the_tag(provider, cluster, &ids(&made), false).await;
     let all = ids(&made);
     for (action, state) in [
         (Lifecycle::Stop, MachineState::Stopped),
@@ -188,6 +206,10 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
             .await
             .expect("lifecycle works");
         wait_for(provider, cluster, state).await;
+        if action == Lifecycle::Start {
+            let again = addresses(provider, cluster, spec, &made).await;
+            assert_eq!(again, given, "addresses last over stop and start");
+        }
     }
     strangers(provider, spec).await;
     if idempotent {
@@ -202,11 +224,58 @@ pub async fn check_all(provider: &dyn Provider, spec: &LaunchSpec, idempotent: b
         receipts.iter().all(|receipt| !receipt.left),
         "nothing is left: {receipts:?}"
     );
-    for id in &all {
+    let lasting = given.iter().map(|ip| ip.allocation.as_str());
+    for id in all.iter().map(MachineId::as_str).chain(lasting) {
         assert!(
-            receipts.iter().any(|receipt| receipt.id == id.as_str()),
+            receipts.iter().any(|receipt| receipt.id == id),
             "{id} is in the receipt"
         );
+    }
+    carries_the_tag(provider, cluster, &all, true).await;
+}
+
+/// Each machine has its own address, and the same one when asked again; a provider without addresses refuses all.
+async fn addresses(
+    provider: &dyn Provider,
+    cluster: &ClusterRef,
+    spec: &LaunchSpec,
+    made: &[Machine],
+) -> Vec<ElasticIp> {
+    let pairs = pairs(spec, made);
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        let given = provider.addresses(cluster, &pairs).await;
+        let asked: Vec<MachineId> = given.iter().map(|(id, _)| id.clone()).collect();
+        assert_eq!(asked, ids(made), "a result for each machine, in order");
+        let given = given.into_iter().filter_map(|(_, result)| result.ok());
+        rounds.push(given.collect::<Vec<ElasticIp>>());
+    }
+    let given = rounds.swap_remove(0);
+    assert_eq!(given, rounds[0], "asked again, it gives the same");
+    let own: BTreeSet<&str> = given.iter().map(|ip| ip.address.as_str()).collect();
+    assert_eq!(own.len(), given.len(), "each its own: {given:?}");
+    let none_or_all = [0, made.len()];
+    assert!(none_or_all.contains(&given.len()), "{given:?}");
+    given
+}
+
+/// What carries the cluster's tag is shown; `gone` = all of it is.
+async fn carries_the_tag(
+    provider: &dyn Provider,
+    cluster: &ClusterRef,
+    machines: &[MachineId],
+    gone: bool,
+) {
+    let mut tagged = provider.tagged().await.expect("tagged works");
+    tagged.retain(|thing| thing.uuid == cluster.uuid);
+    for id in machines {
+        let found = tagged.iter().find(|thing| thing.id == id.as_str());
+        let thing = found.unwrap_or_else(|| panic!("{id} is shown: {tagged:?}"));
+        assert_eq!(thing.cluster, cluster.name.as_str());
+        assert_eq!((thing.kind, thing.gone), ("instance", gone));
+    }
+    if gone {
+        assert!(tagged.iter().all(|thing| thing.gone), "{tagged:?}");
     }
 }
 
@@ -236,13 +305,15 @@ fn launched(spec: &LaunchSpec, token: &ClientToken, made: &[Machine]) {
     }
 }
 
+/// Machines with their members' names.
+fn pairs(spec: &LaunchSpec, made: &[Machine]) -> Vec<(MachineId, InstanceName)> {
+    let names = spec.members.iter().map(|member| member.name.clone());
+    ids(made).into_iter().zip(names).collect()
+}
+
 /// Names are given, twice.
 async fn names(provider: &dyn Provider, cluster: &ClusterRef, spec: &LaunchSpec, made: &[Machine]) {
-    let pairs: Vec<_> = ids(made)
-        .into_iter()
-        .zip(&spec.members)
-        .map(|(id, member)| (id, member.name.clone()))
-        .collect();
+    let pairs = pairs(spec, made);
     for _ in 0..2 {
         provider
             .name(cluster, &pairs)

@@ -38,7 +38,7 @@ pub use style::Style;
 pub use table::{
     Columns, agents_table, closing_table, explanations, instances_table, jobs_table, receipt_line,
 };
-pub use words::{clock, count_words, fields_of, places, seconds};
+pub use words::{clock, count_things, count_words, fields_of, places, seconds};
 
 /// The process's three streams, or a test's.
 pub struct Streams {

@@ -6,7 +6,7 @@ use aot_proto::v1::{PlanLine, PlanReply, Problem};
 use serde_json::{Value, json};
 
 use super::style::Style;
-use super::words::count_words;
+use super::words::{count_things, count_words};
 
 /// `+ web1  create  m5.large in us-west-2`, one a line: what instances stand on, then the instances.
 pub fn plan_lines(plan: &PlanReply, style: Style) -> String {
@@ -40,11 +40,11 @@ fn line(action: &str, name: &str, about: &str, width: usize, style: Style) -> St
     text.trim_end().to_owned()
 }
 
-/// `plan: 3 create, 1 keep; besides: 2 rule, 1 security-group`.
+/// `plan: 3 create, 1 keep; besides: 2 rules, 1 security group`.
 pub fn plan_words(plan: &PlanReply) -> String {
     let lines = count_words(plan.lines.iter().map(|line| (line.action.as_str(), 1)));
     let new = plan.things.iter().filter(|thing| thing.action != "keep");
-    let things = count_words(new.map(|thing| (thing.kind.as_str(), 1)));
+    let things = count_things(new.map(|thing| thing.kind.as_str()));
     let mut text = match lines.as_str() {
         "" => "plan: nothing".to_owned(),
         words => format!("plan: {words}"),

@@ -61,6 +61,28 @@ pub fn count_words<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> Stri
     words.join(", ")
 }
 
+/// `2 security groups, 1 address`: kinds of things, the most first; nothing for none.
+pub fn count_things<'a>(kinds: impl IntoIterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for kind in kinds {
+        *counts.entry(kind).or_default() += 1;
+    }
+    let mut pairs: Vec<_> = counts.into_iter().collect();
+    pairs.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let words: Vec<String> = pairs
+        .iter()
+        .map(|(kind, count)| {
+            let ending = match (count, kind.ends_with('s')) {
+                (1, _) => "",
+                (_, true) => "es",
+                (_, false) => "s",
+            };
+            format!("{count} {}{ending}", kind.replace('-', " "))
+        })
+        .collect();
+    words.join(", ")
+}
+
 /// The public value, or the private one; `None` when there is neither.
 pub fn places<'a>(public: &'a str, private: &'a str) -> Option<&'a str> {
     [public, private].into_iter().find(|text| !text.is_empty())
@@ -200,6 +222,23 @@ mod tests {
         );
         assert_eq!(count_words([("timed_out", 2)]), "2 timed out");
         assert_eq!(count_words([]), "");
+    }
+
+    #[test]
+    fn things_are_counted_as_people_do() {
+        let kinds = [
+            "rule",
+            "address",
+            "security-group",
+            "rule",
+            "address",
+            "rule",
+        ];
+        assert_eq!(
+            count_things(kinds),
+            "3 rules, 2 addresses, 1 security group"
+        );
+        assert_eq!(count_things([]), "");
     }
 
     #[test]

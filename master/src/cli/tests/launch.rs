@@ -169,7 +169,7 @@ async fn a_plan_shows_what_it_stands_on_and_what_is_in_its_way() {
         (
             Exit::Well,
             "+ hadoop  create     security-group  in vpc-1\n+ web1    create     because\n",
-            "plan: 1 create; besides: 1 security-group\n"
+            "plan: 1 create; besides: 1 security group\n"
         )
     );
     let fake = Fake::start(Script {

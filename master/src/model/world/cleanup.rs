@@ -125,7 +125,7 @@ impl World {
         let Some(cluster) = self.clusters.get(name).filter(|c| c.cleaning) else {
             return;
         };
-        if self.is_bare(name, cluster) {
+        if self.is_bare(name, cluster) && self.sweeping.insert(name.clone()) {
             self.do_later(Effect::CallCleanup {
                 cluster: name.clone(),
             });
@@ -167,6 +167,7 @@ impl World {
         name: &ClusterName,
         result: Result<Vec<(String, String, String, bool)>, Failure>,
     ) -> Answer {
+        self.sweeping.remove(name);
         let (mut left, mut total) = (0, 0);
         match result {
             Ok(things) => {

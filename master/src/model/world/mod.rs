@@ -66,6 +66,8 @@ pub struct World {
     starting: BTreeMap<ClusterName, Attempts>,
     /// Silent machines that the provider was asked about, since when.
     explaining: BTreeMap<Key, UnixMs>,
+    /// Clusters whose leftovers are being deleted: one call at a time, which may wait for minutes.
+    sweeping: BTreeSet<ClusterName>,
     /// Machines that a name was asked for.
     named: BTreeSet<MachineId>,
 }
@@ -177,6 +179,7 @@ impl World {
             addressing: BTreeMap::new(),
             starting: BTreeMap::new(),
             explaining: BTreeMap::new(),
+            sweeping: BTreeSet::new(),
             named: BTreeSet::new(),
         }
     }

@@ -194,6 +194,8 @@ struct Sim {
     calls: usize,
     mounted: Vec<(Key, Vec<v1::Volume>)>,
     no_volume: String,
+    /// The next launch call works, and its answer is lost.
+    lose: bool,
     prepares: usize,
     no_ground: Option<ErrorKind>,
     no_address: Option<ErrorKind>,
@@ -219,6 +221,7 @@ impl Sim {
             calls: 0,
             mounted: Vec::new(),
             no_volume: String::new(),
+            lose: false,
             prepares: 0,
             no_ground: None,
             no_address: None,
@@ -338,6 +341,7 @@ impl Sim {
             .get(batch.choice.kind)
             .cloned()
             .unwrap_or_default();
+        let lost = std::mem::take(&mut self.lose);
         let result = match self.refuse.get(&kind) {
             Some(kind) => Err(failure(*kind)),
             None => Ok(self
@@ -349,6 +353,13 @@ impl Sim {
                         .collect()
                 })
                 .clone()),
+        };
+        let result = match lost {
+            true => Err(Failure {
+                leftovers: Leftovers::Unknown,
+                ..failure(ErrorKind::Unavailable)
+            }),
+            false => result,
         };
         self.input(Input::Launched {
             cluster,
@@ -581,9 +592,10 @@ proptest! {
     /// then: one set of machines, each stage once everywhere, all ready.
     #[test]
     fn any_order_and_any_crash_gives_one_set_of_machines_and_each_stage_once(
-        moves in prop::collection::vec((0usize..6, any::<prop::sample::Index>()), 0..120),
+        moves in prop::collection::vec((0usize..7, any::<prop::sample::Index>()), 0..120),
     ) {
-        let wanted = spec(&[1, 3], &[]);
+        let mut wanted = spec(&[1, 3], &[]);
+        wanted.pools[1].machine.allocate_ip_address = true;
         let mut sim = Sim::new();
         sim.input(ask(&wanted, &["one", "two"]));
         for (what, index) in moves {
@@ -592,6 +604,7 @@ proptest! {
                 1 => { sim.input(ask(&wanted, &["one", "two"])); }
                 2 => sim.agents_move(),
                 3 => { sim.now += 700; sim.input(Input::Tick); }
+                4 => sim.lose = true,
                 _ if !sim.pending.is_empty() => sim.perform(index.index(sim.pending.len())),
                 _ => {}
             }
@@ -601,6 +614,9 @@ proptest! {
         sim.settle();
         prop_assert_eq!(sim.phases(), BTreeSet::from([Phase::Ready]));
         prop_assert_eq!(sim.alive(), 4, "machines: {:?}", sim.machines.keys());
+        let found = &sim.world.clusters[&cluster()];
+        prop_assert_eq!(found.instances.values().filter(|i| i.elastic_ip.is_some()).count(), 3);
+        prop_assert!(found.strays.is_empty());
         prop_assert_eq!(sim.started.len(), 8);
         prop_assert!(sim.started.values().all(|count| *count == 1), "{:?}", sim.started);
     }

@@ -219,4 +219,4 @@ pub(super) fn image_keys(ask: &Ask<'_>, ground: &Ground) -> (BTreeSet<Key>, BTre
 
 #[cfg(test)]
 #[path = "ground_tests.rs"]
-mod tests;
+pub(super) mod tests;

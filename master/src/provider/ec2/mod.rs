@@ -9,6 +9,8 @@ mod convert;
 mod discovery;
 mod error;
 mod explain;
+#[cfg(test)]
+mod fake;
 mod ground;
 mod groups;
 mod image;

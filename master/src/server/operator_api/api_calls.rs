@@ -78,6 +78,7 @@ fn note(missed: u64) -> v1::ApiCall {
 mod tests {
     use super::*;
     use crate::provider::calls::Calls;
+    use tokio_util::task::TaskTracker;
 
     fn call(operation: &str) -> ApiCall {
         ApiCall {
@@ -92,7 +93,7 @@ mod tests {
         calls.tell(call("Before"));
         let (last, heard) = calls.listen();
         let (sender, mut told) = mpsc::channel(1);
-        let task = tokio::spawn(tell(last, heard, sender, stop.clone()));
+        let task = TaskTracker::new().spawn(tell(last, heard, sender, stop.clone()));
         calls.tell(call("RunInstances"));
         let mut next = async || told.recv().await.map(|call| call.expect("no status"));
         let first = next().await.expect("the number");
@@ -115,7 +116,7 @@ mod tests {
             calls.tell(call("DescribeInstances"));
         }
         let (sender, mut told) = mpsc::channel(EVENTS);
-        let task = tokio::spawn(tell(last, heard, sender, CancellationToken::new()));
+        let task = TaskTracker::new().spawn(tell(last, heard, sender, CancellationToken::new()));
         told.recv().await.expect("the number").expect("no status");
         let note = told.recv().await.expect("the note").expect("no status");
         assert_eq!(note.operation, "");

@@ -378,6 +378,30 @@ fn a_cleanup_waits_until_a_call_without_an_answer_can_show_no_more_machines() {
 }
 
 #[test]
+fn what_is_left_is_deleted_by_one_call_at_a_time() {
+    let mut sim = Sim::new();
+    sim.input(ask(&spec(&[1], &[]), &[]));
+    sim.settle();
+    sim.input(Input::Cleanup { cluster: cluster() });
+    let mut sweeps = 0;
+    for _ in 0..10 {
+        while let Some(at) = sim
+            .pending
+            .iter()
+            .position(|effect| !matches!(effect, Effect::CallCleanup { .. }))
+        {
+            sim.perform(at);
+        }
+        sweeps = sim.pending.len();
+        sim.now += 2_000;
+        sim.input(Input::Tick);
+    }
+    assert_eq!(sweeps, 1, "it waits for the first one's answer");
+    run(&mut sim, 10);
+    assert!(sim.world.clusters.is_empty());
+}
+
+#[test]
 fn a_launch_starts_stopped_machines_and_waits_for_their_agents() {
     let mut sim = Sim::new();
     sim.input(ask(&spec(&[2], &[]), &[]));

@@ -3,45 +3,36 @@
 //!
 //! A call that failed is told as such: nothing is called missing that could not be looked at.
 
+mod listing;
 mod pools;
 mod reach;
 mod report;
 mod survey;
 mod trial;
+mod trials;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::Client;
-use futures::StreamExt as _;
-use futures::stream;
 
-use self::pools::{Choice, Pool};
+use self::pools::Pool;
 use self::report::{Report, is_forbidden};
 use self::survey::{Questions, Second, Survey};
 use self::trial::Setting;
 use super::client::{Clients, call};
 use super::groups::is_id;
 use super::images::Finder;
-use super::resolve::resolve;
 use super::user_data;
-use crate::provider::{Ask, BootSpec, ErrorKind, Ground, LaunchSpec, Problem, ProviderError};
-
-/// Dry runs under way at once.
-const TRIALS: usize = 8;
+use crate::provider::{Ask, BootSpec, ErrorKind, Ground, Problem, ProviderError};
 
 /// Everything that can be known to make the launch fail. Only pools of `ask.missing` are looked at.
 pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
     let mut report = Report::default();
-    let pools = wanted(ask);
-    let mut sizes = BTreeMap::new();
-    for pool in &pools {
-        pools::plain(&mut report, *pool);
-        sizes.insert(pool.label(), user_data_bytes(&mut report, ask, *pool));
-    }
+    let sizes = look_at_file(&mut report, ask);
     let region = ask.spec.region.as_deref();
     let mut unset = clients.problems(region).await;
-    let anything = !pools.is_empty() || !ask.spec.security_groups.is_empty();
+    let anything = !sizes.is_empty() || !ask.spec.security_groups.is_empty();
     if unset.is_empty() && anything {
         match (clients.client(region).await, clients.ssm(region).await) {
             (Ok((ec2, region)), Ok(ssm)) => {
@@ -56,6 +47,16 @@ pub(super) async fn problems(clients: &Clients, ask: &Ask<'_>) -> Vec<Problem> {
     }
     unset.extend(report.finish());
     unset
+}
+
+/// What needs no call; the sizes of user-data, by pool label.
+fn look_at_file<'a>(report: &mut Report, ask: &Ask<'a>) -> BTreeMap<&'a str, usize> {
+    let mut sizes = BTreeMap::new();
+    for pool in wanted(ask) {
+        pools::plain(report, pool);
+        sizes.insert(pool.label(), user_data_bytes(report, ask, pool));
+    }
+    sizes
 }
 
 /// The pools that need machines.
@@ -132,14 +133,14 @@ async fn examine(
     let mut chosen = Vec::new();
     for pool in &pools {
         pools::first(report, *pool, &survey, region);
-        pools::image_fits(report, *pool, &survey, &second, region);
+        let fitting = pools::fitting(report, *pool, &survey, &second, region);
         pools::reaches(report, *pool, &survey, ask.advertise);
         let choices = pools::choices(report, *pool, &survey);
-        chosen.extend(
-            choices
-                .first()
-                .map(|choice| (*pool, choice.clone(), choices.len() == 1)),
-        );
+        let mut usable = choices
+            .iter()
+            .filter(|it| fitting.contains(it.kind.as_str()));
+        let choice = usable.next().cloned();
+        chosen.extend(choice.map(|choice| (*pool, choice, usable.next().is_none())));
     }
     pools::room(report, &pools, &survey);
     groups(report, &pools, &survey, &second);
@@ -152,7 +153,7 @@ async fn examine(
         placement: survey.placement.as_ref(),
         group_ids: survey.group_ids.as_ref(),
     };
-    try_all(finder.ec2, &trials(&setting, chosen, sizes), report).await;
+    trials::run_all(finder.ec2, &setting, chosen, sizes, report).await;
 }
 
 /// Whether calls of these credentials are answered in this region; says so when not.
@@ -171,11 +172,8 @@ async fn is_open(ec2: &Client, region: &str, report: &mut Report) -> bool {
             false
         }
         Ok(_) => true,
-        // The credentials are good; what else they may not do is told beside it.
-        Err(error) if is_forbidden(&error) => {
-            report.failed("", "ec2:DescribeAvailabilityZones", &error);
-            true
-        }
+        // The credentials are taken; a launch does not need this call, and others tell what they may not do.
+        Err(error) if is_forbidden(&error) => true,
         Err(error) => {
             closed(report, region, &error);
             false
@@ -269,60 +267,6 @@ fn complete(ground: &mut Ground, second: &Second) {
         ground
             .groups
             .insert(Ground::group_key(name, vpc), id.clone());
-    }
-}
-
-/// One dry run, for all pools that would make the same call.
-struct Trial<'p> {
-    pools: Vec<Pool<'p>>,
-    choice: Choice,
-    /// There is no other type or subnet to try.
-    only: bool,
-    spec: LaunchSpec,
-    user_data_bytes: usize,
-}
-
-/// Dry runs of the pools that have a type, a place and an image; what is not known yet has been told.
-fn trials<'p>(
-    setting: &Setting<'_>,
-    chosen: Vec<(Pool<'p>, Choice, bool)>,
-    sizes: &BTreeMap<&str, usize>,
-) -> Vec<Trial<'p>> {
-    let mut trials: Vec<Trial<'p>> = Vec::new();
-    for (pool, choice, only) in chosen {
-        let same = |trial: &&mut Trial<'_>| {
-            let first = trial.pools[0];
-            trial.choice == choice
-                && first.count == pool.count
-                && first.spec.machine == pool.spec.machine
-        };
-        if let Some(trial) = trials.iter_mut().find(same) {
-            trial.pools.push(pool);
-            continue;
-        }
-        let spec = trial::batch(setting, pool, &choice);
-        if resolve(&spec).is_ok() {
-            trials.push(Trial {
-                pools: vec![pool],
-                choice,
-                only,
-                spec,
-                user_data_bytes: sizes.get(pool.label()).copied().unwrap_or(0),
-            });
-        }
-    }
-    trials
-}
-
-async fn try_all(ec2: &Client, trials: &[Trial<'_>], report: &mut Report) {
-    let run =
-        |trial: &Trial<'_>| trial::run(ec2.clone(), trial.spec.clone(), trial.user_data_bytes);
-    let calls: Vec<_> = trials.iter().map(run).collect();
-    let answers: Vec<_> = stream::iter(calls).buffered(TRIALS).collect().await;
-    for (trial, error) in trials.iter().zip(answers) {
-        for pool in &trial.pools {
-            trial::tell(report, *pool, &trial.choice, &error, trial.only);
-        }
     }
 }
 

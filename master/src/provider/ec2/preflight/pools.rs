@@ -211,34 +211,35 @@ pub(super) fn choices(report: &mut Report, pool: Pool<'_>, survey: &Survey) -> V
     found
 }
 
-/// Whether the pool's image can be had and fits each of its types.
-pub(super) fn image_fits(
+/// Types of the pool that its image fits; says of the others why not.
+pub(super) fn fitting<'a>(
     report: &mut Report,
-    pool: Pool<'_>,
+    pool: Pool<'a>,
     survey: &Survey,
     second: &Second,
     region: &str,
-) {
+) -> BTreeSet<&'a str> {
+    let mut fitting = BTreeSet::new();
     let (Some(text), Some(types), Some(images), Some(shown)) = (
         &pool.spec.machine.ami,
         &survey.types,
         &second.images,
         &second.shown,
     ) else {
-        return;
+        return fitting;
     };
     for kind in &pool.spec.machine.types {
         let Some(Ok(ground)) = types.get(kind) else {
             continue;
         };
         match images.get(&(text.clone(), ground.arch.clone())) {
-            Some(Ok(id)) => {
-                if let Err((message, hint)) = fits(id, shown.get(id), kind, &ground.arch, region) {
-                    report.say(pool.label(), message, hint);
-                }
-            }
+            Some(Ok(id)) => match fits(id, shown.get(id), kind, &ground.arch, region) {
+                Ok(()) => drop(fitting.insert(kind.as_str())),
+                Err((message, hint)) => report.say(pool.label(), message, hint),
+            },
             Some(Err(error)) => {
-                let action = if error.message.contains("GetParameter") {
+                let by_parameter = error.message.contains("GetParameter");
+                let action = if by_parameter {
                     "ssm:GetParameter"
                 } else {
                     "ec2:DescribeImages"
@@ -255,6 +256,7 @@ pub(super) fn image_fits(
             None => {}
         }
     }
+    fitting
 }
 
 fn fits(

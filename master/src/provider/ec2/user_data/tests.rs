@@ -119,3 +119,28 @@ fn nothing_that_a_shell_would_read_gets_in() {
         Err(Error::Unsafe("a part has the MIME boundary in it"))
     );
 }
+
+#[test]
+fn what_differs_is_a_template_of_its_own_kind() {
+    let boot = BootSpec {
+        user_part: Some("#cloud-config\nfqdn: $instance_name.$cluster_name\n".into()),
+        ..boot()
+    };
+    let members = sample_spec("c", "u", 500).members;
+    let text = for_batch(&boot, "hadoop", &members, None).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("Content-Type: text/jinja2"));
+    let name = "web{{ ds.meta_data.ami_launch_index | int + 1 }}.hadoop";
+    assert!(text.contains(&format!(
+        "\n\n## template: jinja\n#cloud-config\nfqdn: {name}\n"
+    )));
+    let text = for_batch(&boot, "hadoop", &members[..1], None).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("text/cloud-config") && text.contains("\nfqdn: web1.hadoop\n"));
+    let boot = BootSpec {
+        user_part: Some("#include\nhttp://$private_ipv4/".into()),
+        ..boot
+    };
+    let error = for_batch(&boot, "hadoop", &members, None).unwrap_err();
+    assert!(error.to_string().contains("$private_ipv4"), "{error}");
+}

@@ -50,7 +50,7 @@ impl OperatorApi {
         let (api, reporter) = (self.clone(), Reporter { sender });
         self.tasks.spawn(async move {
             tokio::select! {
-                () = all(&api, &uuid, doomed, &reporter) => {}
+                () = all(|| api.refuse_ours(&uuid), doomed, &reporter) => {}
                 () = api.stop.cancelled() => reporter.broken(super::super::stopping()).await,
             }
         });
@@ -111,11 +111,11 @@ impl OperatorApi {
     }
 }
 
-async fn all(api: &OperatorApi, uuid: &str, doomed: Vec<Doomed>, reporter: &Reporter) {
+/// One region after the other, and the end of the stream. `may` is asked before each.
+async fn all(may: impl Fn() -> Result<(), Status>, doomed: Vec<Doomed>, reporter: &Reporter) {
     let (mut left, mut total) = (0, 0);
     for one in doomed {
-        // A launch of this very cluster can't begin here, but its store may have been put back meanwhile.
-        if let Err(status) = api.refuse_ours(uuid) {
+        if let Err(status) = may() {
             return reporter.broken(status).await;
         }
         match delete(&one, reporter).await {
@@ -147,7 +147,7 @@ async fn delete(one: &Doomed, reporter: &Reporter) -> Result<Vec<Receipt>, Provi
             .lifecycle(cluster, Lifecycle::Terminate, &ids)
             .await?;
     }
-    let mut look = interval(LOOK_EVERY);
+    let (mut look, mut said) = (interval(LOOK_EVERY), None);
     loop {
         // What is still there at the deadline is told by the receipt.
         if ids.is_empty() || timeout_at(deadline, look.tick()).await.is_err() {
@@ -157,7 +157,11 @@ async fn delete(one: &Doomed, reporter: &Reporter) -> Result<Vec<Receipt>, Provi
         let more = if left == 0 { "" } else { ", waiting..." };
         let (there, of) = (ids.len().saturating_sub(left), ids.len());
         let text = format!("[{there}/{of}] instances 'terminated'{more}");
-        reporter.tell(cluster, "wait-progress", text).await;
+        // Only what is new: a reader that has stopped reading must not hold up the deletion for long.
+        if said != Some(left) {
+            said = Some(left);
+            reporter.tell(cluster, "wait-progress", text).await;
+        }
         if left == 0 {
             break;
         }
@@ -217,6 +221,7 @@ impl Reporter {
             event: "orphans-deleted".to_owned(),
             message: match left {
                 0 => format!("{total} things are gone"),
+                1 => "1 thing is left; the same command tries again".to_owned(),
                 _ => format!("{left} things are left; the same command tries again"),
             },
             exit_code: u32::from(left > 0),
@@ -226,3 +231,7 @@ impl Reporter {
         .await;
     }
 }
+
+#[cfg(test)]
+#[path = "delete_tests.rs"]
+mod tests;
