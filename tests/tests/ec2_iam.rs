@@ -44,8 +44,12 @@ fn the_packaged_policy_is_enough_and_is_enforced() {
     denied_nothing(&mut story, &lab, &launched.shown());
 
     story.step("stop, start, terminate");
-    for (verb, state) in [("stop", "stopped"), ("start", "running")] {
-        let done = master.run(&[verb, "solo"]);
+    let steps: [(&[&str], &str); 2] = [
+        (&["stop", "solo", "--yes"], "stopped"),
+        (&["start", "solo"], "running"),
+    ];
+    for (words, state) in steps {
+        let done = master.run(words);
         story.same(done.code, Some(0), &done.shown());
         let is = || {
             all()
