@@ -49,6 +49,8 @@ class Faults:
         for rule in self.rules:
             if rule["action"] not in (action, "*") or rule["key"] not in (None, key) or not matches(rule["when"], form, zone_of):
                 continue
+            if rule["action"] == "RunInstances" and form.get("DryRun") == "true" and "DryRun" not in rule["when"]:
+                continue                            # a fault of RunInstances is meant for the call that counts
             rule["seen"][action] += 1
             draw = random.Random(f"{rule['seed']} {action} {rule['seen'][action]}").random()
             if draw >= rule["probability"]:

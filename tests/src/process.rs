@@ -21,7 +21,7 @@ use crate::wait;
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a command that has ended left behind.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Output {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
@@ -31,6 +31,13 @@ pub struct Output {
     pub stderr: String,
     /// The command line, for messages.
     pub command: String,
+}
+
+/// As text: nobody reads bytes in a failure.
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
 }
 
 impl Output {
@@ -219,6 +226,11 @@ impl Running {
             text(&self.lines),
             text(&self.stderr)
         )
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// Sends it a signal.

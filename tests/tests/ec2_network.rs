@@ -216,7 +216,11 @@ fn groups_are_right(story: &mut Story, lab: &Lab, theirs: &str) -> String {
     story.same(rules, BTreeSet::from(wanted), "the rules of the group");
     let of = lab.ec2(GROUPS_OF, &[]);
     let both = Value::from(vec!["net", "theirs"]);
-    story.same(&of["front"], Value::from(vec!["net"]), "the group of front");
+    story.same(
+        &of["front"],
+        &Value::from(vec!["net"]),
+        "the group of front",
+    );
     story.same(
         (&of["web1"], &of["web2"]),
         (&both, &both),

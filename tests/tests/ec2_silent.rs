@@ -104,24 +104,27 @@ fn silent_machines_are_explained_and_dealt_with() {
 fn explained(story: &mut Story, launched: &Output, cluster: &str) {
     let failed = events_of(launched, "web2", "instance-failed");
     story.same(failed.len(), 1, "one instance-failed");
-    let said = failed
-        .first()
-        .and_then(|it| it["message"].as_str())
-        .unwrap_or_default();
+    let text = |key: &str| {
+        failed
+            .first()
+            .and_then(|it| it[key].as_str())
+            .unwrap_or_default()
+    };
+    let said = format!("{}\n{}", text("message"), text("explanation"));
     for (word, what) in [
         ("i-", "its machine"),
         ("running", "its state"),
         ("cannot install the agent", "the last boot step"),
-        ("status checks", "the provider's own checks"),
+        ("system ok, instance ok", "EC2's own checks"),
         ("aot: failed", "the tail of its console"),
     ] {
         story.check(
             said.contains(word),
             &format!("{cluster}: the note has {what}"),
-            said,
+            &said,
         );
     }
-    story.check(!said.contains("Bearer"), "no secret", said);
+    story.check(!said.contains("Bearer"), "no secret", &said);
     story.check(
         events_of(launched, "web1", "instance-failed").is_empty(),
         "web1 is well",

@@ -157,7 +157,7 @@ fn copies(story: &mut Story, lab: &Lab, master: &Master, dir: &Path, origin: &st
         "no stage starts without the volume",
         &launched,
     );
-    let status = master.run(&["status", "bad"]).text();
+    let status = master.run(&["--cluster", "copies", "status"]).text();
     story.check(status.contains(&volume), "status says why", &status);
     story.same(
         master.status("copy")["phase"].as_str(),

@@ -134,11 +134,12 @@ fn shown_name(key: &str, names: &BTreeMap<&str, &str>) -> String {
         }
         path.push_str(part);
         let number = part.parse::<u32>().is_ok();
+        let is_value = part == "Value" && name.ends_with(']');
         if let Some(given) = names.get(path.as_str()) {
             name.push_str(&format!("[{given}]"));
         } else if number && path.len() < key.len() {
             name.push_str(&format!(".{part}"));
-        } else if !(number || part == "Value" && name.ends_with(']')) {
+        } else if !(number || is_value) {
             name.push_str(if name.is_empty() { "" } else { "." });
             name.push_str(part);
         }

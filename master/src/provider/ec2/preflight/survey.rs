@@ -132,6 +132,9 @@ fn in_default_vpc(
     places
 }
 
+/// What is wrong with security groups, and the ids of those that are there.
+type GroupsShown = (Vec<ProviderError>, BTreeMap<groups::Place, String>);
+
 /// Answers of the second round, which needs types and VPCs.
 #[derive(Default)]
 pub(super) struct Second {
@@ -140,7 +143,7 @@ pub(super) struct Second {
     /// Images that are there, by id.
     pub shown: Option<BTreeMap<String, Image>>,
     /// What is wrong with security groups, and the ids of those that are there, by VPC and name.
-    pub groups: Option<(Vec<ProviderError>, BTreeMap<(String, String), String>)>,
+    pub groups: Option<GroupsShown>,
 }
 
 /// The second round; `ground` is what the first one found.
