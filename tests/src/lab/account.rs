@@ -48,4 +48,14 @@ impl Lab {
         let answer = self.ask(&serde_json::json!({"verb": "account", "cluster": cluster}));
         serde_json::from_value(answer).expect("has the shape of an Account")
     }
+    /// The value of a Python expression in which `ec2` is boto3's client and `args` are the arguments: for what a test does
+    /// in the account by hand, and sees there.
+    #[track_caller]
+    pub fn ec2(&self, expression: &str, args: &[&str]) -> serde_json::Value {
+        let script = format!(
+            "import boto3, json, sys\nec2, args = boto3.client('ec2'), sys.argv[1:]\n\
+             print(json.dumps({expression}, default=str))"
+        );
+        self.python(&script, args)
+    }
 }
