@@ -313,6 +313,7 @@ def arguments():
          (["--admin"], {"action": "store_true", "help": "as one who may all, where --policy restricts"}), command)
     verb("exec", "run a command in a machine", machine, command)
     verb("ps", "list the instances and their machines")
+    verb("account", "print what there is, but for what is terminated", (["cluster"], {"nargs": "?", "default": ""}))
     verb("console", "print a machine's console", machine)
     verb("partition", "drop a machine's packets", machine, peer)
     verb("heal", "drop them no more", machine, peer)

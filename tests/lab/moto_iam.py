@@ -72,9 +72,14 @@ def existing(resource_id, backend):
     return arn(KINDS.get(prefix, prefix), resource_id), {f"aws:resourcetag/{key}": [value] for key, value in tags.items()}
 
 
-def named(data, backend):
-    """Every existing EC2 resource in a call's parameters, with placement groups and key pairs by name."""
+def named(action, data, backend):
+    """Every existing EC2 resource in a call's parameters, with placement groups and key pairs by name. The groups in a
+    group's rules are none: only the group that has the rules is."""
+    if action.endswith(("SecurityGroupIngress", "SecurityGroupEgress")):
+        data = {key: value for key, value in data.items() if key == "GroupId"}
     found = [existing(value, backend) for value in data.values() if value.rsplit("-", 1)[0] in KINDS and value.count("-") == 1]
+    found += [existing(address.allocation_id, backend) for address in backend.addresses
+              if address.association_id and address.association_id == data.get("AssociationId")]
     groups = backend.__dict__.get("lab_placement_groups", {})
     name = data.get("Placement.GroupName") or data.get("GroupName")
     if name in groups:
@@ -94,7 +99,7 @@ def asked(action, data, backend):
                 for value in numbered(data, "ResourceId")]
     for kind in MADE_BY.get(action, ()):
         needs.append((f"ec2:{action}", arn(kind), tagging(tags.get(kind, {}))))
-    for name, context in named(data, backend):
+    for name, context in named(action, data, backend):
         needs.append((f"ec2:{action}", name, context))
     if action == "RunInstances" and not any(":subnet/" in name for _, name, _ in needs):
         needs.append((f"ec2:{action}", arn("subnet"), {}))

@@ -385,6 +385,23 @@ class Region:
                      "boots": m.boots if m else None, "lost_power": bool(m and m.lost_power)}
                     for i, instance in self.known.items() for m in [self.machines.get(i)]]
 
+    def do_account(self, cluster):
+        """What costs money or takes up a name, of a cluster (by its Cluster tag) or of all."""
+        ec2, mine = self.ec2, [{"Name": "tag:Cluster", "Values": [cluster]}] if cluster else []
+        tags = lambda thing: {t["Key"]: t["Value"] for t in thing.get("Tags", [])}      # noqa: E731
+        instances = [i for page in ec2.get_paginator("describe_instances").paginate(Filters=mine)
+                     for r in page["Reservations"] for i in r["Instances"]]
+        groups = ec2.describe_security_groups(Filters=mine)["SecurityGroups"]
+        cards = ec2.describe_network_interfaces(Filters=mine)["NetworkInterfaces"]
+        return {"instances": [{"id": i["InstanceId"], "state": i["State"]["Name"], "pool": tags(i).get("aot:pool", ""),
+                               "cluster": tags(i).get("Cluster", "")} for i in instances
+                              if i["State"]["Name"] not in ("terminated", "shutting-down")],
+                "volumes": [v["VolumeId"] for v in ec2.describe_volumes(Filters=mine)["Volumes"]],
+                "interfaces": [card["NetworkInterfaceId"] for card in cards],
+                "addresses": [a["AllocationId"] for a in ec2.describe_addresses(Filters=mine)["Addresses"]],
+                "groups": [g["GroupId"] for g in groups if g["GroupName"] != "default"],
+                "placement_groups": [g["GroupName"] for g in ec2.describe_placement_groups(Filters=mine)["PlacementGroups"]]}
+
     def do_exec(self, id):
         machine = self.machine(id)
         entrance = machine.cgroup.dir / "exec"                      # so that freeze and kill reach the command too

@@ -7,7 +7,8 @@ pub mod master;
 pub mod story;
 pub mod web;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -207,6 +208,23 @@ impl Lab {
         Running::start(command).finish(VERB).expect(0).text()
     }
 
+    /// The same without a process of its own, for what is asked often: a request to the lab itself, and its answer.
+    ///
+    /// # Panics
+    /// When the lab says that it can't.
+    #[track_caller]
+    pub fn ask(&self, request: &Value) -> Value {
+        let socket = self.dir.path().join("lab/control");
+        let mut stream = UnixStream::connect(socket).expect("the lab listens");
+        writeln!(stream, "{request}").expect("the lab reads");
+        let mut line = String::new();
+        let read = BufReader::new(stream).read_line(&mut line);
+        read.expect("the lab answers");
+        let answer: Value = serde_json::from_str(&line).expect("answers are JSON");
+        assert!(answer.get("ok").is_some(), "{request}: {answer}");
+        answer["ok"].clone()
+    }
+
     /// A bash script as root on a machine, whatever its agent does.
     #[track_caller]
     pub fn on(&self, machine: &str, script: &str) -> Output {
@@ -230,7 +248,19 @@ impl Lab {
     /// A Python script with boto3, as one who may all: the JSON document that it prints.
     #[track_caller]
     pub fn python(&self, script: &str, words: &[&str]) -> Value {
-        let mut command = self.run_as(&["--admin"], Path::new(self.info("python")));
+        self.python_as(&["--admin"], script, words)
+    }
+
+    /// The same as the one under test: with `--policy` that one may do what the policy allows.
+    #[track_caller]
+    pub fn restricted(&self, script: &str, words: &[&str]) -> Value {
+        self.python_as(&[], script, words)
+    }
+
+    #[track_caller]
+    fn python_as(&self, who: &[&str], script: &str, words: &[&str]) -> Value {
+        let python = PathBuf::from(self.info["python"].as_str().expect("a python with boto3"));
+        let mut command = self.run_as(who, &python);
         command.args(["-c", script]).args(words);
         let asked = Running::start(command).finish(VERB);
         serde_json::from_str(&asked.expect(0).text()).expect("the script prints JSON")

@@ -228,6 +228,11 @@ impl Running {
         )
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         send(self.pid(), signal);

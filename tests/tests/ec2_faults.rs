@@ -11,18 +11,20 @@ use aot_tests::lab::Lab;
 use aot_tests::lab::account::{Account, Live};
 use aot_tests::lab::dice::Dice;
 use aot_tests::lab::master::Master;
-use aot_tests::process::Output;
+use aot_tests::process::{Output, Running};
 use aot_tests::wait;
 
 const LAUNCHES: u64 = 50;
 /// So many clusters at once, each with a master of its own.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 12;
 /// The SDK's own limits for a call that never works, a few times over.
 const LAUNCH: Duration = Duration::from_secs(150);
 /// From the end of the faults until the table has to be true.
 const TRUTH: Duration = Duration::from_secs(40);
 /// All of `cleanup`, repeated while it says that something is left.
 const CLEANUP: Duration = Duration::from_secs(90);
+/// How long a `cleanup` is left alone with its faults.
+const PATIENCE: Duration = Duration::from_secs(20);
 const TYPES: [&str; 3] = ["m5.large", "c5.large", "m5.xlarge"];
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
@@ -194,7 +196,9 @@ fn played(lab: &Lab, seed: u64) -> Vec<String> {
         plan.dirty,
     );
     let say = |text: String| format!("seed {seed}: {text}");
-    wrong.into_iter().map(say).collect()
+    let wrong: Vec<String> = wrong.into_iter().map(say).collect();
+    wrong.iter().for_each(|line| eprintln!("{line}"));
+    wrong
 }
 
 fn play(lab: &Lab, plan: &Plan) -> Vec<String> {
@@ -311,10 +315,14 @@ fn lies(plan: &Plan, live: &[Live], table: &[(String, String)]) -> String {
     lies.join("; ")
 }
 
+/// `cleanup` until it says that all is gone. Under faults it may take longer than a command of these tests; then they end.
 fn cleaned_up(lab: &Lab, plan: &Plan, master: &Master) -> Option<String> {
     let end = Instant::now() + CLEANUP;
     loop {
-        let done = master.cleanup(&plan.name);
+        let key = key(plan.seed);
+        let done = wait_for(master.begin_cleanup(&plan.name), || {
+            lab.verb(&["clear-faults", "--key", &key]);
+        });
         if done.code == Some(0) {
             return None;
         }
@@ -326,6 +334,14 @@ fn cleaned_up(lab: &Lab, plan: &Plan, master: &Master) -> Option<String> {
             ));
         }
     }
+}
+
+/// The command's end; when that takes long, help comes.
+fn wait_for(mut command: Running, help: impl FnOnce()) -> Output {
+    if wait::maybe(|| command.has_ended().then_some(()), PATIENCE).is_none() {
+        help();
+    }
+    command.finish(CLEANUP)
 }
 
 fn nothing_is_left(lab: &Lab, plan: &Plan) -> Option<String> {

@@ -103,6 +103,21 @@ fn a_good_file_gives_the_whole_cluster() {
 }
 
 #[test]
+fn a_code_of_icmp_is_no_last_port() {
+    for (given, from, to) in [
+        ("protocol: icmp, from_port: 8", Some(8), None),
+        ("protocol: icmp, from_port: 3, to_port: 1", Some(3), Some(1)),
+        ("protocol: tcp, from_port: 80", Some(80), Some(80)),
+        ("protocol: udp", None, None),
+    ] {
+        let text = mutated("protocol: tcp, from_port: 8080, to_port: 8080", given);
+        let spec = parse(&text).unwrap().spec;
+        let rule = &spec.security_groups[0].allow_inbound[0];
+        assert_eq!((rule.from_port, rule.to_port), (from, to), "{given}");
+    }
+}
+
+#[test]
 fn own_keys_go_before_those_of_what_is_extended_and_those_before_defaults() {
     let spec = parse(GOOD).expect("the good file").spec;
     let [manager, hadoop, db] = &spec.pools[..] else {

@@ -342,13 +342,18 @@ impl Preparation {
         let cluster = world.clusters.get(cluster)?;
         let mut missing: BTreeMap<String, usize> = BTreeMap::new();
         let mut boot = BootRecord::default();
+        let mut spec = cluster.spec.clone();
         let open = |batch: &&Batch| batch.state == BatchState::Requested;
         for batch in cluster.batches.values().filter(open) {
             *missing.entry(batch.pool.clone()).or_default() += batch.members.len();
+            // Asked for before the file changed: what it names is still needed.
+            if !spec.pools.contains(&batch.spec) {
+                spec.pools.push(batch.spec.clone());
+            }
             boot.clone_from(&batch.boot);
         }
         Some(Self {
-            spec: cluster.spec.clone(),
+            spec,
             known: cluster.ground.clone(),
             missing,
             boot,

@@ -1,7 +1,6 @@
 //! What is in the lab's account, asked of the API itself and not of aot: for tests that look for leaks.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::Lab;
 
@@ -42,34 +41,17 @@ impl Account {
     }
 }
 
-const LOOK: &str = r#"
-import boto3, json, sys
-ec2, cluster = boto3.client("ec2"), sys.argv[1]
-mine = [{"Name": "tag:Cluster", "Values": [cluster]}] if cluster else []
-tags = lambda thing: {t["Key"]: t["Value"] for t in thing.get("Tags", [])}
-pages = ec2.get_paginator("describe_instances").paginate(Filters=mine)
-live = [i for p in pages for r in p["Reservations"] for i in r["Instances"]
-        if i["State"]["Name"] not in ("terminated", "shutting-down")]
-print(json.dumps({
-    "instances": [{"id": i["InstanceId"], "state": i["State"]["Name"], "pool": tags(i).get("aot:pool", ""),
-                   "cluster": tags(i).get("Cluster", "")} for i in live],
-    "volumes": [v["VolumeId"] for v in ec2.describe_volumes(Filters=mine)["Volumes"]],
-    "interfaces": [n["NetworkInterfaceId"] for n in ec2.describe_network_interfaces(Filters=mine)["NetworkInterfaces"]],
-    "addresses": [a["AllocationId"] for a in ec2.describe_addresses(Filters=mine)["Addresses"]],
-    "groups": [g["GroupId"] for g in ec2.describe_security_groups(Filters=mine)["SecurityGroups"] if g["GroupName"] != "default"],
-    "placement_groups": [g["GroupName"] for g in ec2.describe_placement_groups(Filters=mine)["PlacementGroups"]]}))
-"#;
-
 impl Lab {
     /// What the API has of a cluster, by its tag; of all when the name is empty.
     #[track_caller]
     pub fn account(&self, cluster: &str) -> Account {
-        serde_json::from_value(self.python(LOOK, &[cluster])).expect("has the shape of an Account")
+        let answer = self.ask(&serde_json::json!({"verb": "account", "cluster": cluster}));
+        serde_json::from_value(answer).expect("has the shape of an Account")
     }
     /// The value of a Python expression in which `ec2` is boto3's client and `args` are the arguments: for what a test does
     /// in the account by hand, and sees there.
     #[track_caller]
-    pub fn ec2(&self, expression: &str, args: &[&str]) -> Value {
+    pub fn ec2(&self, expression: &str, args: &[&str]) -> serde_json::Value {
         let script = format!(
             "import boto3, json, sys\nec2, args = boto3.client('ec2'), sys.argv[1:]\n\
              print(json.dumps({expression}, default=str))"

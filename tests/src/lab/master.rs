@@ -200,6 +200,13 @@ impl<'lab> Master<'lab> {
         output
     }
 
+    /// Begins `cleanup CLUSTER --yes`.
+    pub fn begin_cleanup(&self, cluster: &str) -> Running {
+        let mut command = Command::new(master_program());
+        self.settings(command.args(["cleanup", cluster, "--yes"]));
+        Running::start(command)
+    }
+
     /// Ends a cluster: exit code and receipt.
     pub fn cleanup(&self, cluster: &str) -> Output {
         self.run(&["cleanup", cluster, "--yes"])

@@ -1,6 +1,8 @@
 //! What the provider shows: asked for at intervals, compared with what is known.
 
-use aot_proto::ids::ClusterName;
+use std::collections::BTreeMap;
+
+use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
 use super::input::{Answer, Effect, Failure, OpError};
 use super::{LOST_AFTER_MS, MAX_BACKOFF_MS, World};
@@ -206,13 +208,16 @@ impl World {
                 .as_ref()
                 .is_some_and(|m| m.name.is_none() && !m.state.is_ending())
         };
-        let names = cluster
-            .instances
-            .values()
-            .filter(nameless)
-            .filter_map(|i| Some((i.machine_id()?.clone(), i.name.clone())))
-            .collect();
-        self.name_machines(name, names);
+        let mut batches: BTreeMap<Option<String>, Vec<(MachineId, InstanceName)>> = BTreeMap::new();
+        for instance in cluster.instances.values().filter(nameless) {
+            if let Some(machine) = instance.machine_id() {
+                let names = batches.entry(instance.batch.clone()).or_default();
+                names.push((machine.clone(), instance.name.clone()));
+            }
+        }
+        for names in batches.into_values() {
+            self.name_machines(name, names);
+        }
     }
 
     /// Runs on a machine that is gone for good can never end by themselves.

@@ -27,7 +27,8 @@ pub(super) async fn give(
         tracing::debug!(machines = names.len(), "too many for a Name each");
         return Ok(());
     }
-    let calls = names.iter().cloned().map(|(machine, name)| {
+    let owned: Vec<_> = names.to_vec();
+    let calls = owned.into_iter().map(|(machine, name)| {
         let tag = Tag::builder().key(tags::NAME).value(name.as_str()).build();
         let request = client.create_tags().resources(machine.as_str()).tags(tag);
         call("CreateTags", request.send())

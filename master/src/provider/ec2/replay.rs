@@ -10,6 +10,7 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::retry::ReconnectMode;
 
@@ -17,6 +18,9 @@ use super::client::Clients;
 use super::wire;
 use crate::provider::ClusterRef;
 use crate::provider::calls::Calls;
+
+/// Stands for an answer that gets lost.
+const LOST: u16 = 0;
 
 /// One request: its parameters as sent.
 pub(super) type Asked = BTreeMap<String, String>;
@@ -46,6 +50,16 @@ impl Replay {
             "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>req-bad</RequestID></Response>"
         );
         self.raw(action, status, xml)
+    }
+
+    /// The next answer to `action`, in the JSON protocol of other services.
+    pub fn json(&self, action: &str, status: u16, body: &str) -> &Self {
+        self.raw(action, status, body.to_owned())
+    }
+
+    /// The next answer to `action` gets lost.
+    pub fn lose(&self, action: &str) -> &Self {
+        self.raw(action, LOST, String::new())
     }
 
     fn raw(&self, action: &str, status: u16, body: String) -> &Self {
@@ -113,7 +127,11 @@ impl aws_sdk_ec2::config::AsyncSleep for Sleep {
 impl HttpConnector for Replay {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
-        let asked: Asked = wire::form(&body).into_iter().collect();
+        let mut asked: Asked = wire::form(&body).into_iter().collect();
+        if let Some(target) = request.headers().get("x-amz-target") {
+            let action = target.rsplit('.').next().unwrap_or(target);
+            asked = BTreeMap::from([("Action".to_owned(), action.to_owned())]);
+        }
         let mut state = self.0.lock().unwrap();
         let action = asked["Action"].clone();
         state.asked.push(asked);
@@ -126,6 +144,10 @@ impl HttpConnector for Replay {
         } else {
             queue[0].clone()
         };
+        if status == LOST {
+            let lost = ConnectorError::io("the line went dead".into());
+            return HttpConnectorFuture::ready(Err(lost));
+        }
         let status = status.try_into().unwrap();
         HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(text))))
     }

@@ -7,7 +7,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::Image;
 
 use super::super::ground::image_keys;
-use super::super::groups::{self, Place};
+use super::super::groups;
 use super::super::images::{self, Finder, Key};
 use super::super::lookup::{self, Each};
 use super::super::placement;
@@ -133,7 +133,7 @@ fn in_default_vpc(
 }
 
 /// What is wrong with security groups, and the ids of those that are there.
-type GroupsShown = (Vec<ProviderError>, BTreeMap<Place, String>);
+type GroupsShown = (Vec<ProviderError>, BTreeMap<groups::Place, String>);
 
 /// Answers of the second round, which needs types and VPCs.
 #[derive(Default)]
