@@ -29,45 +29,7 @@ fn calls_are_shown_and_orphans_found() {
     let mut story = Story::default();
 
     story.step("-v shows each call and no secret");
-    let done = master.run(&["-v", "launch", &file.display().to_string()]);
-    story.same(done.code, Some(1), "the launch fails: nothing boots");
-    let shown: Vec<&str> = done
-        .stderr
-        .lines()
-        .filter(|line| line.contains("EC2 "))
-        .collect();
-    let run = shown
-        .iter()
-        .find(|line| line.contains("RunInstances") && !line.contains("DryRun"));
-    let run = run.copied().unwrap_or_default().to_owned();
-    for word in ["us-east-1", " ms ", "t3.micro"] {
-        story.check(
-            run.contains(word),
-            &format!("RunInstances is shown with {word}"),
-            &shown,
-        );
-    }
-    // EC2's have 36 characters, the lab's 52.
-    let is_id = |word: &str| {
-        word.len() >= 36 && word.bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric())
-    };
-    let id = run.split(' ').any(is_id);
-    story.check(id, "and its request id", &run);
-    story.check(
-        shown.iter().any(|line| line.contains("DescribeInstances")),
-        "the others too",
-        &shown,
-    );
-    for secret in [SECRET, "IyEvYmluL3No", "BEGIN CERTIFICATE", "#cloud-config"] {
-        story.check(!done.stderr.contains(secret), "no user-data", &done.stderr);
-        story.check(!master.log().contains(secret), "nor in the log", secret);
-    }
-    let quiet = master.run(&["list", "-q"]);
-    story.check(
-        !quiet.stderr.contains("EC2 "),
-        "without -v nothing is shown",
-        &quiet,
-    );
+    calls_are_shown(&mut story, &master, &file.display().to_string());
 
     story.step("orphans: none at first");
     story.same(master.run(&["orphans"]).code, Some(0), "all is known");
@@ -113,4 +75,46 @@ fn calls_are_shown_and_orphans_found() {
 fn made(lab: &Lab, cluster: &str, uuid: &str) -> String {
     let id = lab.ec2(BY_HAND, &[lab.ami(), cluster, uuid]);
     id.as_str().expect("an id").to_owned()
+}
+
+fn calls_are_shown(story: &mut Story, master: &Master, file: &str) {
+    let done = master.run(&["-v", "launch", file]);
+    story.same(done.code, Some(1), "the launch fails: nothing boots");
+    let shown: Vec<&str> = done
+        .stderr
+        .lines()
+        .filter(|line| line.contains("EC2 "))
+        .collect();
+    let run = shown
+        .iter()
+        .find(|line| line.contains("RunInstances") && !line.contains("DryRun"));
+    let run = run.copied().unwrap_or_default().to_owned();
+    for word in ["us-east-1", " ms ", "t3.micro"] {
+        story.check(
+            run.contains(word),
+            &format!("RunInstances is shown with {word}"),
+            &shown,
+        );
+    }
+    // EC2's have 36 characters, the lab's 52.
+    let is_id = |word: &str| {
+        word.len() >= 36 && word.bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric())
+    };
+    let id = run.split(' ').any(is_id);
+    story.check(id, "and its request id", &run);
+    story.check(
+        shown.iter().any(|line| line.contains("DescribeInstances")),
+        "the others too",
+        &shown,
+    );
+    for secret in [SECRET, "IyEvYmluL3No", "BEGIN CERTIFICATE", "#cloud-config"] {
+        story.check(!done.stderr.contains(secret), "no user-data", &done.stderr);
+        story.check(!master.log().contains(secret), "nor in the log", secret);
+    }
+    let quiet = master.run(&["list", "-q"]);
+    story.check(
+        !quiet.stderr.contains("EC2 "),
+        "without -v nothing is shown",
+        &quiet,
+    );
 }

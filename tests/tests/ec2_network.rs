@@ -110,42 +110,9 @@ fn groups_addresses_and_places_are_made_kept_and_taken_away() {
     story.same(held.as_array().map(Vec::len), Some(1), "and no second one");
 
     story.step("cleanup takes what we made, and leaves what we found");
-    let allocation = held[0]["id"].as_str().unwrap_or_default().to_owned();
-    let mut things: Vec<String> = master.machine_ids().into_values().collect();
-    things.extend([group, allocation, "ours".to_owned()]);
-    let done = master.cleanup("net");
-    story.same(done.code, Some(0), "cleanup");
-    for thing in &things {
-        story.check(
-            done.text().contains(thing.as_str()),
-            &format!("the receipt names {thing}"),
-            &done,
-        );
-    }
-    story.check(
-        !done.text().contains(&theirs),
-        "it does not touch what was found",
-        &done,
-    );
-    let left = lab.account("net");
-    story.check(left.is_empty(), "nothing with our tag is left", &left);
-    let groups = lab.ec2(GROUPS, &[]);
-    story.check(groups.get("net").is_none(), "our group is gone", &groups);
-    story.check(
-        groups["theirs"] == theirs.as_str(),
-        "theirs is there",
-        &groups,
-    );
-    story.same(
-        lab.ec2(PLACES, &[]),
-        Value::from(vec!["theirs"]),
-        "of the placement groups too",
-    );
-    story.same(
-        lab.ec2(ADDRESSES, &[]),
-        Value::Array(Vec::new()),
-        "the address is released",
-    );
+    let allocation = held[0]["id"].as_str().unwrap_or_default();
+    let made = [group.as_str(), allocation, "ours"].map(str::to_owned);
+    cleans_up(&mut story, &lab, &master, &made, &theirs);
     master.stop();
     lab.end();
     story.end();
@@ -305,5 +272,38 @@ fn a_rule_more(story: &mut Story, lab: &Lab, master: &Master, dir: &Path) {
             .count(),
         0,
         "nothing more to do",
+    );
+}
+
+fn cleans_up(story: &mut Story, lab: &Lab, master: &Master, made: &[String], theirs: &str) {
+    let machines: Vec<String> = master.machine_ids().into_values().collect();
+    let done = master.cleanup("net");
+    story.same(done.code, Some(0), "cleanup");
+    for thing in made.iter().chain(&machines) {
+        story.check(
+            done.text().contains(thing.as_str()),
+            &format!("the receipt names {thing}"),
+            &done,
+        );
+    }
+    story.check(
+        !done.text().contains(theirs),
+        "it does not touch what was found",
+        &done,
+    );
+    let left = lab.account("net");
+    story.check(left.is_empty(), "nothing with our tag is left", &left);
+    let groups = lab.ec2(GROUPS, &[]);
+    story.check(groups.get("net").is_none(), "our group is gone", &groups);
+    story.check(groups["theirs"] == theirs, "theirs is there", &groups);
+    story.same(
+        lab.ec2(PLACES, &[]),
+        Value::from(vec!["theirs"]),
+        "of the placement groups too",
+    );
+    story.same(
+        lab.ec2(ADDRESSES, &[]),
+        Value::Array(Vec::new()),
+        "the address is released",
     );
 }

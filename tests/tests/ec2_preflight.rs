@@ -56,32 +56,7 @@ fn all_mistakes_are_found_at_once_and_before_anything_is_made() {
 
     story.step("a file full of mistakes, and a master that nobody reaches");
     let lost = Master::start_as(&lab, "lost", 7440, "127.0.0.1:7440", &[]);
-    let dir = lab.dir().join("wrong");
-    std::fs::create_dir_all(dir.join("empty")).expect("makes a bundle without a script");
-    let file = wrong(&dir, lab.ami());
-    for verb in ["plan", "launch"] {
-        let done = lost.run(&[verb, &file]);
-        story.same(done.code, Some(1), &format!("{verb} refuses"));
-        for word in SAID {
-            let text = said(&done);
-            story.check(text.contains(word), &format!("{verb} says {word}"), &text);
-        }
-    }
-    let (_, lines) = lost.json(&["plan", &file]);
-    let problems: Vec<&Value> = lines
-        .iter()
-        .filter(|line| line["problem"].is_string())
-        .collect();
-    story.check(
-        problems.len() >= SAID.len(),
-        "each is a problem of its own",
-        &problems,
-    );
-    story.check(
-        problems.iter().all(|it| it["hint"].is_string()),
-        "with a way out",
-        &problems,
-    );
+    everything_is_said(&mut story, &lab, &lost);
     nothing_is_made(&mut story, &lab);
     lost.stop();
 
@@ -210,4 +185,33 @@ instances:
         );
     }
     story.same(master.cleanup("images").code, Some(0), "cleanup");
+}
+
+fn everything_is_said(story: &mut Story, lab: &Lab, lost: &Master) {
+    let dir = lab.dir().join("wrong");
+    std::fs::create_dir_all(dir.join("empty")).expect("makes a bundle without a script");
+    let file = wrong(&dir, lab.ami());
+    for verb in ["plan", "launch"] {
+        let done = lost.run(&[verb, &file]);
+        story.same(done.code, Some(1), &format!("{verb} refuses"));
+        for word in SAID {
+            let text = said(&done);
+            story.check(text.contains(word), &format!("{verb} says {word}"), &text);
+        }
+    }
+    let (_, lines) = lost.json(&["plan", &file]);
+    let problems: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["problem"].is_string())
+        .collect();
+    story.check(
+        problems.len() >= SAID.len(),
+        "each is a problem of its own",
+        &problems,
+    );
+    story.check(
+        problems.iter().all(|it| it["hint"].is_string()),
+        "with a way out",
+        &problems,
+    );
 }

@@ -135,17 +135,28 @@ async fn console(client: &Client, id: &MachineId) -> Result<String, ProviderErro
         .map_or_else(|_| String::new(), |bytes| tail(&bytes)))
 }
 
-/// The last lines, as plain text: terminals must not be steered by what a machine prints.
+/// The last lines that may say something, as plain text: terminals must not be steered by what a machine prints.
 fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<String> = text
         .lines()
         .map(plain)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !is_about_keys(line))
         .collect();
     let last = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n");
     let start = last.ceil_char_boundary(last.len().saturating_sub(CONSOLE_BYTES));
     last[start..].to_owned()
+}
+
+/// cloud-init ends each first boot with some twenty lines about ssh host keys (its module keys_to_console): they would push
+/// out what went wrong before.
+fn is_about_keys(line: &str) -> bool {
+    let words: Vec<&str> = line.split(' ').collect();
+    line.contains("-----BEGIN SSH HOST KEY ")
+        || line.contains("-----END SSH HOST KEY ")
+        || line.ends_with("####################")
+        || words.iter().any(|word| word.starts_with("SHA256:"))
+        || matches!(words[..], [kind, key, ..] if key.starts_with("AAAA") && kind.contains('-'))
 }
 
 /// Without control characters and the escape sequences that they begin (ECMA-48: `ESC [` parameters, one final byte).

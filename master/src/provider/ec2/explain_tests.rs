@@ -103,3 +103,17 @@ proptest! {
         prop_assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
     }
 }
+
+#[test]
+fn what_cloud_init_says_about_host_keys_pushes_nothing_out() {
+    let keys = "cloud-init[7]: ####################################\n\
+        <14>Nov 21 15:20:19 cloud-init: -----BEGIN SSH HOST KEY FINGERPRINTS-----\n\
+        <14>Nov 21 15:20:19 cloud-init: 256 SHA256:IOzvJd6U1r root@ip (ECDSA)\n\
+        -----END SSH HOST KEY FINGERPRINTS-----\n-----BEGIN SSH HOST KEY KEYS-----\n\
+        ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 root@ip\n-----END SSH HOST KEY KEYS-----\n";
+    let text = format!("aot: failed, no room\n{}finished\n", keys.repeat(9));
+    assert_eq!(tail(text.as_bytes()), "aot: failed, no room\nfinished");
+    for line in ["aot: SHA256 AAAA", "AAAA is no key", "#### not a rule ####"] {
+        assert_eq!(tail(line.as_bytes()), line);
+    }
+}
