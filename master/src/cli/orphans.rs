@@ -67,10 +67,10 @@ fn ways_out(entries: &[Entry]) -> Vec<String> {
                 entry.uuid, entry.region
             ),
             "not an instance of it" => format!(
-                "machines that {cluster} does not count are terminated when it looks: aot-master update --cluster {cluster}"
+                "machines that {cluster} does not count were tagged by somebody else: terminate them by hand, or aot-master cleanup {cluster} takes them along"
             ),
             _ => format!(
-                "machines of {cluster} that are not there are made again by a launch, once it has looked: aot-master update --cluster {cluster}"
+                "machines of {cluster} that the account does not show are made again once they are given up: aot-master terminate INSTANCE --cluster {cluster}, then launch"
             ),
         };
         if !lines.contains(&line) {
