@@ -31,6 +31,7 @@ mod rules;
 mod tagged;
 pub mod user_data;
 mod watch;
+mod whole;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::retry::ReconnectMode;
 
 use super::client::Clients;
+use super::whole;
 use super::wire;
 use crate::provider::ClusterRef;
 use crate::provider::calls::Calls;
@@ -42,6 +43,12 @@ impl Replay {
             "<{action}Response><requestId>req-{action}</requestId>{inside}</{action}Response>"
         );
         self.raw(action, 200, xml)
+    }
+
+    /// The next answer to `action` is cut off in the middle of its inside.
+    pub fn cut(&self, action: &str, inside: &str) -> &Self {
+        let half = &inside[..inside.len() / 2];
+        self.raw(action, 200, format!("<{action}Response>{half}"))
     }
 
     /// The next answer to `action` is a refusal.
@@ -102,7 +109,7 @@ impl Replay {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .sleep_impl(aws_sdk_ec2::config::SharedAsyncSleep::new(Sleep))
             .retry_config(retries)
-            .http_client(self.http())
+            .http_client(whole::answers(self.http()))
             .build();
         Clients::with(settings, calls)
     }
