@@ -51,8 +51,9 @@ fn machines_are_stopped_started_rebooted_and_terminated() {
     let calls = lab.calls("RunInstances");
     master.launched(&file, 0);
     story.same(lab.calls("RunInstances"), calls, "no machine is made");
-    let state = master.status("web1")["state"].clone();
-    story.same(state.as_str(), Some("running"), "web1 runs again");
+    // Its agent may be back before the API says more than `pending`.
+    let done = master.run(&["wait", "web1", "--state", "running"]);
+    story.same(done.code, Some(0), "web1 runs again");
     all_answer(&mut story, &master);
 
     story.step("terminate");
@@ -107,11 +108,11 @@ fn starts(story: &mut Story, lab: &Lab, master: &Master, before: &Known) {
         SOON,
         "all have the new address of web1",
     );
-    // The two machines may be seen running at once, or one after the other.
+    // For each of the two machines: its address as the provider shows it, and what its agent says after the boot.
     let more = known(lab, &ids["manager"]).generation - before.generation;
     story.check(
-        (1..=2).contains(&more),
-        "one generation more a change",
+        (1..=4).contains(&more),
+        "a few new generations, and no stream of them",
         more,
     );
 }
