@@ -81,12 +81,17 @@ fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
     })
 }
 
-/// An agent's own facts without those that change by themselves: a reboot, or a file written, makes no new generation.
+/// An agent's own facts without those that change by themselves (a reboot, or a file written, makes no new generation),
+/// and without the addresses that the provider attests: a new one would be told twice, a moment apart.
 fn lasting(node: &Value) -> Value {
     let mut node = node.clone();
     if let Some(node) = node.as_object_mut() {
         node.remove("boot_id");
         node.remove("uptime_seconds");
+        if let Some(cloud) = node.get_mut("cloud").and_then(Value::as_object_mut) {
+            cloud.remove("public_ipv4");
+            cloud.remove("public_hostname");
+        }
     }
     for disk in node
         .get_mut("disks")
@@ -134,13 +139,17 @@ mod tests {
         let at = |free: u64, boot: &str| {
             lasting(&json!({
                 "boot_id": boot, "uptime_seconds": free, "cpus": 2,
+                "cloud": {"instance_id": "i-1", "public_ipv4": boot, "public_hostname": boot},
                 "disks": [{"mount": "/", "bytes": 10, "free": free}],
             }))
         };
         assert_eq!(at(1, "a"), at(2, "b"));
         assert_eq!(
             at(1, "a"),
-            json!({"cpus": 2, "disks": [{"mount": "/", "bytes": 10}]})
+            json!({
+                "cpus": 2, "cloud": {"instance_id": "i-1"},
+                "disks": [{"mount": "/", "bytes": 10}],
+            })
         );
         assert_eq!(lasting(&Value::Null), Value::Null);
     }

@@ -19,6 +19,9 @@ pub struct Ground {
     pub groups: BTreeMap<String, String>,
     /// What `$discovery_token` stands for.
     pub discovery_token: Option<String>,
+    /// What was made or changed just now, for a person. Not kept.
+    #[serde(skip)]
+    pub news: Vec<String>,
 }
 
 /// What an instance type is.

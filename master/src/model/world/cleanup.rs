@@ -192,6 +192,7 @@ impl World {
             }
         }
         let text = match left {
+            0 if total == 1 => "cleaned up: 1 thing is gone".to_owned(),
             0 => format!("cleaned up: {total} things are gone"),
             _ => {
                 format!("{left} things of {name} are left; `aot-master cleanup {name}` tries again")

@@ -175,7 +175,7 @@ fn lacking(cluster: &Cluster) -> Vec<(String, bool)> {
             lacking.push((format!("{name} {why}"), !instance.address_error.is_empty()));
         }
         let started = starts.is_some_and(|starts| starts.contains(name));
-        if started && instance.session.is_none() {
+        if started && (instance.session.is_none() || instance.state() != "running") {
             lacking.push((format!("{name} was started and has not called home"), false));
         }
     }

@@ -40,9 +40,16 @@ impl World {
             return Answer::None;
         };
         match result {
-            Ok(ground) => {
+            Ok(mut ground) => {
+                let news = std::mem::take(&mut ground.news);
                 cluster.ground = ground;
                 cluster.prepared_for = cluster.launch.as_ref().map(|launch| launch.job);
+                if let Some(launch) = &mut cluster.launch {
+                    launch.changed |= !news.is_empty();
+                }
+                for text in news {
+                    self.tell_cluster(name, "notice", text);
+                }
             }
             Err(failure) if is_passing(failure.kind) => {
                 let text = format!(

@@ -194,6 +194,8 @@ struct Sim {
     calls: usize,
     mounted: Vec<(Key, Vec<v1::Volume>)>,
     no_volume: String,
+    /// What preparing has made.
+    news: Vec<String>,
     /// The next launch call works, and its answer is lost.
     lose: bool,
     prepares: usize,
@@ -221,6 +223,7 @@ impl Sim {
             calls: 0,
             mounted: Vec::new(),
             no_volume: String::new(),
+            news: Vec::new(),
             lose: false,
             prepares: 0,
             no_ground: None,
@@ -280,7 +283,10 @@ impl Sim {
                 self.prepares += 1;
                 let result = match self.no_ground {
                     Some(kind) => Err(failure(kind)),
-                    None => Ok(Ground::default()),
+                    None => Ok(Ground {
+                        news: self.news.clone(),
+                        ..Ground::default()
+                    }),
                 };
                 self.input(Input::Prepared { cluster, result });
             }

@@ -50,7 +50,7 @@ async fn prepare_with(finder: &Finder<'_>, ask: &Ask<'_>) -> Result<Ground, Prov
         let cluster = ask
             .cluster
             .ok_or_else(|| invalid("the cluster has no uuid yet"))?;
-        placement::ensure(finder.ec2, cluster, &places).await?;
+        placement::ensure(finder.ec2, cluster, &places, &mut ground.news).await?;
     }
     let wants = ask.user_parts.values().any(|part| wants_token(part));
     if wants && ground.discovery_token.is_none() {
@@ -58,6 +58,7 @@ async fn prepare_with(finder: &Finder<'_>, ask: &Ask<'_>) -> Result<Ground, Prov
         let url = ask.spec.discovery_url.clone();
         let url = url.unwrap_or_else(|| discovery::default_url(instances));
         ground.discovery_token = Some(discovery::fetch(&url).await?);
+        ground.news.push("a discovery token was fetched".to_owned());
     }
     Ok(ground)
 }

@@ -185,6 +185,7 @@ fn expected() -> Ground {
         zone: zone.into(),
     };
     Ground {
+        news: Vec::new(),
         images: [
             ("debian-12 arm64".into(), "ami-a1".into()),
             ("debian-12 x86_64".into(), "ami-x2".into()),

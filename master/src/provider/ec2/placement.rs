@@ -44,6 +44,7 @@ pub(super) async fn ensure(
     client: &Client,
     cluster: &ClusterRef,
     names: &BTreeSet<String>,
+    news: &mut Vec<String>,
 ) -> Result<(), ProviderError> {
     let there = find(client, names).await?;
     for name in names.difference(&there) {
@@ -54,7 +55,7 @@ pub(super) async fn ensure(
             .tag_specifications(our_tags(cluster, ResourceType::PlacementGroup, name));
         match call("CreatePlacementGroup", request.send()).await {
             Err(error) if error.code.as_deref() != Some(DUPLICATE) => return Err(error),
-            _ => tracing::info!(name, "placement group is there"),
+            _ => news.push(format!("placement group {name} was made")),
         }
     }
     Ok(())

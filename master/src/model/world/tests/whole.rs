@@ -26,6 +26,11 @@ fn last_code(sim: &Sim) -> u32 {
     sim.ended.last().expect("ended").1
 }
 
+fn first_token(sim: &Sim) -> String {
+    let batches = &sim.world.clusters[&cluster()].batches;
+    batches.keys().next().expect("one batch").clone()
+}
+
 fn group() -> SecurityGroupSpec {
     SecurityGroupSpec {
         name: "g".into(),
@@ -80,6 +85,18 @@ fn groups_are_looked_after_by_every_launch_even_when_no_machine_is_missing() {
     sim.input(ask(&wanted, &[]));
     sim.settle();
     assert_eq!((sim.prepares, sim.calls, last_code(&sim)), (2, 1, 0));
+    let changed = |sim: &Sim| {
+        sim.world.clusters[&cluster()]
+            .launch
+            .as_ref()
+            .unwrap()
+            .changed
+    };
+    assert!(!changed(&sim));
+    sim.news = vec!["a rule was added".into()];
+    sim.input(ask(&wanted, &[]));
+    sim.settle();
+    assert!(changed(&sim), "a rule is a change");
     sim.no_ground = Some(ErrorKind::Denied);
     sim.input(ask(&wanted, &[]));
     done(&mut sim);
@@ -313,12 +330,7 @@ fn machines_that_show_up_after_a_rollback_are_ended() {
     sim.input(ask(&wanted, &[]));
     run(&mut sim, 610);
     assert_eq!(last_code(&sim), 1);
-    let token = sim.world.clusters[&cluster()]
-        .batches
-        .keys()
-        .next()
-        .unwrap()
-        .clone();
+    let token = first_token(&sim);
     sim.machines.insert(token.clone(), vec![machine(&token, 0)]);
     let calls = sim.calls;
     run(&mut sim, 130);
@@ -362,12 +374,7 @@ fn a_cleanup_waits_until_a_call_without_an_answer_can_show_no_more_machines() {
         sim.perform(0);
     }
     sim.crash(); // the call may have been made
-    let token = sim.world.clusters[&cluster()]
-        .batches
-        .keys()
-        .next()
-        .unwrap()
-        .clone();
+    let token = first_token(&sim);
     sim.input(Input::Cleanup { cluster: cluster() });
     run(&mut sim, 20);
     assert!(!sim.world.clusters.is_empty(), "it may still show up");

@@ -45,7 +45,13 @@ pub(in crate::provider::ec2) async fn ensure(
             let cluster = ask
                 .cluster
                 .ok_or_else(|| invalid("the cluster has no uuid yet"))?;
-            have.insert(place.clone(), make(client, cluster, &place.0, spec).await?);
+            let made = make(client, cluster, &place.0, spec).await?;
+            let text = format!(
+                "security group {} ({}) was made in {}",
+                spec.name, made.0, place.0
+            );
+            ground.news.push(text);
+            have.insert(place.clone(), made);
         }
     }
     let ids = have
@@ -62,6 +68,8 @@ pub(in crate::provider::ec2) async fn ensure(
         let wanted = survey.rules(place, spec, id, &ids)?;
         let missing = rules::missing(&wanted, &rules::shown(permissions));
         authorize(client, spec, id, &missing).await?;
+        let added = |rule: &Rule| format!("rule {rule} was added to security group {}", spec.name);
+        ground.news.extend(missing.iter().map(added));
     }
     let kept = ids
         .into_iter()
