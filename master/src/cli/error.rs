@@ -153,7 +153,8 @@ impl Error {
             Self::Interrupted { .. } => Exit::Interrupted,
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
-            Self::Output(_) | Self::Declined | Self::Problems(_) => Exit::Failed,
+            Self::Problems(problems) => exit_of(problems),
+            Self::Output(_) | Self::Declined => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,
@@ -262,7 +263,7 @@ fn problems_of(status: &Status) -> Option<Vec<Problem>> {
             }
             _ => problems.push(Problem {
                 message: line.to_owned(),
-                hint: String::new(),
+                ..Problem::default()
             }),
         }
     }
@@ -272,4 +273,12 @@ fn problems_of(status: &Status) -> Option<Vec<Problem>> {
 /// Whether a status was made here because the connection broke; one that a master sent has no source.
 pub fn is_broken(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.message().is_empty() || status.source().is_some()
+}
+
+/// What a file that can't be launched is: bad itself, or at odds with what is there.
+pub fn exit_of(problems: &[Problem]) -> Exit {
+    match problems.iter().any(|problem| problem.file) {
+        true => Exit::Usage,
+        false => Exit::Failed,
+    }
 }

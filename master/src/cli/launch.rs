@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::args::{ApplyArgs, LaunchArgs, ListenArgs};
 use super::confirm::{confirm, instances, named};
 use super::connect::{ASK_PROVIDER, Client, LOOK_UP, Start, connect, within};
-use super::error::{Error, Exit};
+use super::error::{Error, Exit, exit_of};
 use super::follow::{Followed, ctrl_c, follow};
 use super::{CliEnv, Ctx};
 use crate::view::{
@@ -80,7 +80,7 @@ pub async fn plan(ctx: &mut Ctx<'_>, file: &Path, prune: bool) -> Result<Exit, E
     }
     Ok(match plan.problems.is_empty() {
         true => Exit::Well,
-        false => Exit::Failed,
+        false => exit_of(&plan.problems),
     })
 }
 

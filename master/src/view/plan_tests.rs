@@ -21,6 +21,7 @@ fn sample() -> PlanReply {
     let problem = |message: &str, hint: &str| Problem {
         message: message.into(),
         hint: hint.into(),
+        file: false,
     };
     PlanReply {
         lines: vec![
@@ -79,6 +80,7 @@ fn ten_problems_stay_in_line() {
         Problem {
             message: "m".into(),
             hint: "h".into(),
+            file: false,
         };
         10
     ];

@@ -147,6 +147,7 @@ fn problem(message: &str, hint: &str) -> Problem {
     Problem {
         message: message.into(),
         hint: hint.into(),
+        file: false,
     }
 }
 
@@ -184,6 +185,18 @@ async fn a_plan_shows_what_it_stands_on_and_what_is_in_its_way() {
         "{}",
         bad.out
     );
+    let wrong = Problem {
+        file: true,
+        ..problem("bundle x: it is not there", "make it")
+    };
+    let of_file = Fake::start(Script {
+        problems: vec![problem("no image", ""), wrong],
+        ..Script::default()
+    });
+    for word in ["plan", "launch"] {
+        let ran = run(&of_file, &[word, &file(&of_file)]).await;
+        assert_eq!(ran.exit, Exit::Usage, "a bad file is exit 2: {word}");
+    }
     let json = run(&fake, &["plan", &file(&fake), "--json"]).await;
     assert_eq!((json.exit, json.err.as_str()), (Exit::Failed, ""));
     assert_eq!(json.out.lines().count(), 5, "{}", json.out);

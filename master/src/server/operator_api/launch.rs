@@ -28,7 +28,10 @@ impl OperatorApi {
             false => self.problems(&read).await?,
         };
         if !problems.is_empty() {
-            return Err(Status::failed_precondition(in_words(&problems)));
+            return Err(match read.problems.is_empty() {
+                true => Status::failed_precondition(in_words(&problems)),
+                false => Status::invalid_argument(in_words(&problems)),
+            });
         }
         let stages = self.pack(&read.spec).await?;
         let prepare::Read {

@@ -51,7 +51,11 @@ impl OperatorApi {
         Ok(v1::PlanReply {
             lines,
             things: things.into_iter().map(thing).collect(),
-            problems: problems.into_iter().map(problem).collect(),
+            problems: problems
+                .into_iter()
+                .enumerate()
+                .map(|(at, it)| problem(it, at < read.problems.len()))
+                .collect(),
         })
     }
 
@@ -192,8 +196,10 @@ fn thing(thing: Thing) -> v1::PlanThing {
     }
 }
 
-fn problem(problem: Problem) -> v1::Problem {
+/// `file`: the first ones are about the file and what it names.
+fn problem(problem: Problem, file: bool) -> v1::Problem {
     v1::Problem {
+        file,
         message: problem.message,
         hint: problem.hint,
     }
