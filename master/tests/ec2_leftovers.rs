@@ -2,13 +2,10 @@
 //! where `AOT_EC2=1`, like `ec2_provider`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
 use aot_master::provider::{ClusterRef, Lifecycle, Provider, Receipt, Tagged};
-use aot_tests::lab::Lab;
-use aot_tests::process::Running;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
     DomainType, IpPermission, PlacementStrategy, ResourceType, Tag, TagSpecification,
@@ -145,22 +142,5 @@ async fn ids_that_ec2_does_not_know_are_told() {
 /// The tests of this file once more, against the lab's API: here, where nobody has set up another one.
 #[test]
 fn all_of_this_holds_in_the_lab() {
-    if setting_of_ec2() {
-        return; // this is that other time
-    }
-    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
-        return;
-    };
-    let mut command = lab.inside(&std::env::current_exe().expect("it has a path"));
-    command
-        .env("AOT_EC2", "1")
-        .env("AOT_EC2_AMI", lab.ami())
-        .args(["--test-threads", "1", "--nocapture"]);
-    let output = Running::start(command).finish(Duration::from_secs(180));
-    output.expect(0);
-    lab.end();
-}
-
-fn setting_of_ec2() -> bool {
-    std::env::var("AOT_EC2").as_deref() == Ok("1")
+    aot_tests::lab::again_inside();
 }

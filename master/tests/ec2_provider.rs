@@ -3,7 +3,6 @@
 //! `AOT_EC2_SUBNET` and `AOT_EC2_GROUP` say what to launch; `AOT_EC2_TOKENS=0` is for fakes that don't know client tokens.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aot_master::model::file::{
     ClusterSpec, GroupAction, InboundRule, PoolSpec, ProviderKind, SecurityGroupSpec,
@@ -11,8 +10,6 @@ use aot_master::model::file::{
 use aot_master::provider::calls::Calls;
 use aot_master::provider::ec2::Ec2Provider;
 use aot_master::provider::{Ask, ClientToken, ErrorKind, Ground, Leftovers, Provider, contract};
-use aot_tests::lab::Lab;
-use aot_tests::process::Running;
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -185,22 +182,5 @@ async fn problems(provider: &Ec2Provider, pool: &PoolSpec) -> String {
 /// The tests of this file once more, against the lab's API: here, where nobody has set up another one.
 #[test]
 fn all_of_this_holds_in_the_lab() {
-    if setting_of_ec2() {
-        return; // this is that other time
-    }
-    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
-        return;
-    };
-    let mut command = lab.inside(&std::env::current_exe().expect("it has a path"));
-    command
-        .env("AOT_EC2", "1")
-        .env("AOT_EC2_AMI", lab.ami())
-        .args(["--test-threads", "1", "--nocapture"]);
-    let output = Running::start(command).finish(Duration::from_secs(180));
-    output.expect(0);
-    lab.end();
-}
-
-fn setting_of_ec2() -> bool {
-    std::env::var("AOT_EC2").as_deref() == Ok("1")
+    aot_tests::lab::again_inside();
 }

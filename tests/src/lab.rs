@@ -26,6 +26,8 @@ const UP: Duration = Duration::from_secs(900);
 const DOWN: Duration = Duration::from_secs(60);
 /// Longest time for one of its commands.
 const VERB: Duration = Duration::from_secs(60);
+/// All tests of one program.
+const AGAIN: Duration = Duration::from_secs(180);
 
 /// A lab that is up. It goes with this value, and by itself when the test's process ends in any way.
 pub struct Lab {
@@ -341,6 +343,25 @@ impl Lab {
         }
         left
     }
+}
+
+/// Runs all tests of this very program once more, in the network of a lab without machines and with `AOT_EC2=1`: for tests
+/// that speak to EC2 by the AWS SDK's own settings. Does nothing where that is set already.
+#[track_caller]
+pub fn again_inside() {
+    if std::env::var("AOT_EC2").as_deref() == Ok("1") {
+        return; // this is that other time
+    }
+    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
+        return;
+    };
+    let mut command = lab.inside(&std::env::current_exe().expect("it has a path"));
+    command
+        .env("AOT_EC2", "1")
+        .env("AOT_EC2_AMI", lab.ami())
+        .args(["--test-threads", "1", "--nocapture"]);
+    Running::start(command).finish(AGAIN).expect(0);
+    lab.end();
 }
 
 impl Drop for Lab {

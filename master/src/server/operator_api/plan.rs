@@ -13,7 +13,7 @@ use crate::model::cluster::{StagePlan, StageState};
 use crate::model::file::ClusterSpec;
 use crate::model::ground::Ground;
 use crate::model::machine::ClusterRef;
-use crate::model::plan::{self, Action, Have, PlanItem};
+use crate::model::plan::{self, Have, PlanItem};
 use crate::provider::{Ask, Problem, Provider, Thing};
 use crate::run::prepare::{self, Read};
 
@@ -180,7 +180,7 @@ pub(super) fn in_words(problems: &[Problem]) -> String {
 
 fn line(item: PlanItem) -> v1::PlanLine {
     v1::PlanLine {
-        action: word(item.action).to_owned(),
+        action: item.action.as_str().to_owned(),
         instance: item.instance.to_string(),
         pool: item.pool.map(|pool| pool.to_string()).unwrap_or_default(),
         detail: item.detail,
@@ -202,16 +202,5 @@ fn problem(problem: Problem, file: bool) -> v1::Problem {
         file,
         message: problem.message,
         hint: problem.hint,
-    }
-}
-
-fn word(action: Action) -> &'static str {
-    match action {
-        Action::Create => "create",
-        Action::Keep => "keep",
-        Action::Rerun { .. } => "rerun",
-        Action::Resume => "resume",
-        Action::Orphan => "orphan",
-        Action::Terminate => "terminate",
     }
 }
