@@ -149,6 +149,16 @@ pub struct Batch {
     pub created_ms: UnixMs,
 }
 
+/// A call for machines without a clear answer may show them this long afterwards (EC2 is eventually consistent).
+const UNSURE_MS: u64 = 30_000;
+
+impl Batch {
+    /// It may have made machines that nobody knows of yet.
+    pub fn is_unsure(&self, now: UnixMs) -> bool {
+        self.in_flight || (self.unsure_ms > 0 && now < self.unsure_ms + UNSURE_MS)
+    }
+}
+
 /// Which type and subnet of the lists a batch uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {

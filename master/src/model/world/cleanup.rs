@@ -8,9 +8,6 @@ use crate::model::cluster::{BatchState, Cluster, Instance, Key, UnixMs};
 use crate::model::event::Event;
 use crate::model::machine::{Machine, MachineState};
 
-/// A call for machines without a clear answer may show them this long afterwards (EC2 is eventually consistent).
-const UNSURE_MS: u64 = 30_000;
-
 /// A machine that the provider does not know this long after its launch is gone, not new.
 const KNOWN_AFTER_MS: u64 = 300_000;
 
@@ -107,9 +104,7 @@ impl World {
     /// In a cleanup: once no machine is left, and none can show up any more, the rest is deleted.
     fn is_bare(&self, name: &ClusterName, cluster: &Cluster) -> bool {
         let alive = |m: &Machine| m.state != MachineState::Terminated;
-        let settles = |batch: &crate::model::cluster::Batch| {
-            batch.in_flight || (batch.unsure_ms > 0 && self.now < batch.unsure_ms + UNSURE_MS)
-        };
+        let settles = |batch: &crate::model::cluster::Batch| batch.is_unsure(self.now);
         !cluster
             .instances
             .values()

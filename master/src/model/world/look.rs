@@ -241,7 +241,7 @@ impl World {
 
 /// Milliseconds to the next look: the more is on its way, the sooner.
 fn pace(cluster: &Cluster, now: u64) -> u64 {
-    let open = |batch: &Batch| batch.state == BatchState::Requested;
+    let open = |batch: &Batch| batch.state == BatchState::Requested || batch.is_unsure(now);
     if cluster.cleaning
         || !cluster.strays.is_empty()
         || cluster.batches.values().any(open)

@@ -150,8 +150,15 @@ impl World {
         }
     }
 
-    /// What to do about a call that failed, by kind.
+    /// What to do about a call that failed, by kind. Once its launch is over no other call follows: nobody waits for it.
     fn launch_failed(&mut self, name: &ClusterName, batch: &Batch, failure: &Failure) {
+        if failure.leftovers != Leftovers::None {
+            self.poll_soon(name);
+        }
+        if !self.has_time(name) {
+            let why = super::silence::not_in_time(&failure.message);
+            return self.give_up(name, batch, &why);
+        }
         match failure.kind {
             ErrorKind::Throttled | ErrorKind::Unavailable => {
                 self.call_again(name, batch, &failure.message)
@@ -165,6 +172,12 @@ impl World {
             }
             _ => self.give_up(name, batch, &failure.message),
         }
+    }
+
+    /// The launch runs, and its deadline has not passed.
+    fn has_time(&self, name: &ClusterName) -> bool {
+        let launch = self.clusters.get(name).and_then(|c| c.launch.as_ref());
+        launch.is_some_and(|it| it.ended_ms.is_none() && self.now < it.deadline_ms)
     }
 
     fn call_again(&mut self, name: &ClusterName, batch: &Batch, why: &str) {

@@ -62,11 +62,7 @@ impl World {
             .cloned()
             .collect();
         for batch in open {
-            let why = match batch.last_error.as_str() {
-                "" => "the provider gave no machine in time".to_owned(),
-                error => format!("the provider gave no machine in time: {error}"),
-            };
-            self.give_up(name, &batch, &why);
+            self.give_up(name, &batch, &not_in_time(&batch.last_error));
         }
     }
 
@@ -206,10 +202,18 @@ fn is_late(cluster: &Cluster, now: u64) -> bool {
     cluster.launching() && launch.is_some_and(|launch| now >= launch.deadline_ms)
 }
 
+/// Why there is no machine, with the last call's error if it had one.
+pub(super) fn not_in_time(error: &str) -> String {
+    match error {
+        "" => "the provider gave no machine in time".to_owned(),
+        error => format!("the provider gave no machine in time: {error}"),
+    }
+}
+
 fn explain(instance: &Instance) -> String {
     let machine = match instance.machine_id() {
         Some(id) => format!("{id} ({})", instance.state()),
-        None => return "the provider gave no machine in time".to_owned(),
+        None => return not_in_time(""),
     };
     if instance.boot_step.is_empty() {
         format!("{machine} never called home: no boot step was reported")

@@ -341,6 +341,51 @@ fn machines_that_show_up_after_a_rollback_are_ended() {
     );
 }
 
+/// Everything that is pending but calls for machines.
+fn all_but_launches(sim: &mut Sim) {
+    let other = |effect: &Effect| !matches!(effect, Effect::CallLaunch { .. });
+    while let Some(at) = sim.pending.iter().position(other) {
+        sim.perform(at);
+    }
+}
+
+/// A launch of one machine whose call gets no answer until the launch is over.
+fn outlived_call(types: &[&str]) -> Sim {
+    let mut sim = Sim::new();
+    sim.input(ask(&spec(&[1], types), &[]));
+    for _ in 0..310 {
+        all_but_launches(&mut sim);
+        sim.now += 2_000;
+        sim.input(Input::Tick);
+    }
+    all_but_launches(&mut sim);
+    assert_eq!(last_code(&sim), 1, "the time is up");
+    sim
+}
+
+#[test]
+fn a_call_that_fails_after_its_launch_is_followed_by_no_other() {
+    for kind in [ErrorKind::NoCapacity, ErrorKind::Throttled] {
+        let mut sim = outlived_call(&["big", "small"]);
+        sim.refuse.insert("big".to_owned(), kind);
+        run(&mut sim, 120);
+        assert_eq!(sim.calls, 1, "nobody waits for a machine any more");
+        assert_eq!(instance(&sim, "a1").phase, Phase::Failed);
+    }
+}
+
+#[test]
+fn what_an_unclear_answer_after_the_launch_left_behind_is_seen_soon() {
+    let mut sim = outlived_call(&[]);
+    sim.lose = true;
+    sim.perform(0);
+    let made = std::mem::take(&mut sim.machines);
+    run(&mut sim, 4); // not shown at once
+    sim.machines = made;
+    run(&mut sim, 4);
+    assert!(instance(&sim, "a1").has_machine(), "the table shows it");
+}
+
 #[test]
 fn what_carries_the_tags_of_no_call_of_ours_is_left_alone() {
     let mut sim = Sim::new();
