@@ -101,6 +101,7 @@ impl Spec {
                 cwd: exec.cwd.clone(),
                 user: exec.user.clone(),
             },
+            Some(What::CopyIn(_) | What::CopyOut(_)) => return Err(bad("copies are on their way")),
             Some(What::Stage(stage)) => {
                 let sha = &stage.bundle_sha256;
                 if sha.len() != 64

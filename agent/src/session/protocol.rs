@@ -218,6 +218,7 @@ impl Protocol {
                 Output::Forget(run)
             }),
             Down::Volumes(volumes) => self.mount(volumes),
+            Down::OpenShell(_) => Vec::new(),
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![Output::Install(reply.certificate_pem)]

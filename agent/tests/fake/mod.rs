@@ -18,7 +18,8 @@ use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::start_run::What;
 use aot_proto::v1::{
     AgentMessage, BuiltinReply, Ended, EnrolReply, EnrolRequest, ExecSpec, FetchChunk,
-    FetchRequest, Frame, MasterMessage, RenewReply, RunAnswer, SpoolAck, StartRun, Welcome,
+    FetchRequest, Frame, MasterMessage, RenewReply, RunAnswer, ShellDown, ShellUp, SpoolAck,
+    StartRun, Welcome,
 };
 use futures::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -267,6 +268,15 @@ impl Enrolment for Api {
 
 #[tonic::async_trait]
 impl AgentLink for Api {
+    type ShellStream = ReceiverStream<Result<ShellDown, Status>>;
+
+    async fn shell(
+        &self,
+        _: Request<Streaming<ShellUp>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("no terminal here"))
+    }
+
     type AttachStream = Down_;
     type FetchStream = Chunks;
 

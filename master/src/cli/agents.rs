@@ -4,15 +4,27 @@ use aot_proto::v1::{AgentsReply, AgentsRequest, agents_reply};
 use serde_json::{Value, json};
 
 use super::Ctx;
+use super::args::AgentsArgs;
 use super::connect::{LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use crate::view::{agents_table, rfc3339};
+
+/// `aot-master agents ...`.
+///
+/// # Errors
+/// When the master can't be asked.
+pub async fn run(ctx: &mut Ctx<'_>, args: AgentsArgs) -> Result<Exit, Error> {
+    match args.command {
+        None => agents(ctx).await,
+        Some(_) => Err(Error::usage("on its way", "on its way")),
+    }
+}
 
 /// Every agent's identity.
 ///
 /// # Errors
 /// When the master can't be asked.
-pub async fn agents(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
+async fn agents(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = AgentsRequest {
         cluster: ctx.cluster.clone(),

@@ -126,14 +126,22 @@ pub enum Command {
     Logs(LogsArgs),
     /// List what was run: execs, launches, applies
     #[command(after_help = help::JOBS)]
-    Jobs {
-        /// How many to show, the newest first
-        #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-        limit: u32,
-    },
-    /// List the agents' identities
+    Jobs(JobsArgs),
+    /// Copy files to or from instances
+    #[command(after_help = help::CP)]
+    Cp(CpArgs),
+    /// Open a terminal on an instance
+    #[command(after_help = help::SHELL)]
+    Shell(ShellArgs),
+    /// Print an inventory for Ansible
+    #[command(after_help = help::INVENTORY)]
+    Inventory(InventoryArgs),
+    /// Print Host blocks for ssh, with a known hosts file
+    #[command(after_help = help::SSH_CONFIG)]
+    SshConfig(SshConfigArgs),
+    /// List the agents' identities, or take them away
     #[command(after_help = help::AGENTS)]
-    Agents,
+    Agents(AgentsArgs),
     /// Start stopped instances
     #[command(after_help = help::START)]
     Start(LifecycleArgs),
@@ -366,6 +374,132 @@ pub struct ApplyArgs {
     /// Run every stage, even when nothing changed
     #[arg(long)]
     pub force: bool,
+    /// Only instances whose stages failed
+    #[arg(long)]
+    pub failed: bool,
+}
+
+/// Arguments of `jobs`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct JobsArgs {
+    /// How many to show, the newest first
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub limit: u32,
+    /// One of them.
+    #[command(subcommand)]
+    pub command: Option<JobsCommand>,
+}
+
+/// What can be done with one job.
+#[derive(Debug, Clone, Subcommand)]
+pub enum JobsCommand {
+    /// Show a job: every target, its outcome and what it printed
+    Show {
+        /// As `jobs` lists it; a beginning that fits only one is enough
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Without what was printed
+        #[arg(long)]
+        no_output: bool,
+    },
+    /// Follow a job from its start to its end
+    Follow {
+        /// As `jobs` lists it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// End what runs, and start nothing more
+    Cancel {
+        /// As `jobs` lists it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Time between TERM and KILL [default: 10s]
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        grace: Option<Duration>,
+    },
+    /// Run a job again, as a new one
+    Retry {
+        /// As `jobs` lists it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Only on instances where it did not succeed
+        #[arg(long)]
+        failed: bool,
+        /// Print the new job's id and return
+        #[arg(short, long)]
+        detach: bool,
+    },
+}
+
+/// Arguments of `agents`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AgentsArgs {
+    /// More than a list.
+    #[command(subcommand)]
+    pub command: Option<AgentsCommand>,
+}
+
+/// What can be done with identities.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AgentsCommand {
+    /// Take identities away: sessions end, and these machines never come back
+    Revoke {
+        /// Which instances.
+        #[command(flatten)]
+        target: Target,
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Arguments of `cp`.
+#[derive(Debug, Clone, Args)]
+pub struct CpArgs {
+    /// What to copy, then where to: paths here, or TARGET:/path on one of the two sides
+    #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
+    pub paths: Vec<String>,
+}
+
+/// Arguments of `shell`.
+#[derive(Debug, Clone, Args)]
+pub struct ShellArgs {
+    /// Which instance; exactly one
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// User to log in as [default: root]
+    #[arg(short, long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// What to run instead of the login shell
+    #[arg(value_name = "COMMAND ARGS", last = true)]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `inventory`.
+#[derive(Debug, Clone, Args)]
+pub struct InventoryArgs {
+    /// In the form of Ansible's dynamic inventories (the only one there is)
+    #[arg(long)]
+    pub ansible: bool,
+    /// All of it, as Ansible asks (also without)
+    #[arg(long)]
+    pub list: bool,
+    /// The variables of one host, as Ansible asks
+    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    pub host: Option<String>,
+}
+
+/// Arguments of `ssh-config`.
+#[derive(Debug, Clone, Args)]
+pub struct SshConfigArgs {
+    /// Which instances [default: all]
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Known hosts file to write and to name in the blocks [default: in the state dir]
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts: Option<PathBuf>,
 }
 
 /// Arguments of `logs`.

@@ -46,6 +46,7 @@ pub async fn exec(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Error> {
         stdin,
         timeout_ms: args.timeout.map_or(0, millis),
         detach: args.detach,
+        ..ExecRequest::default()
     };
     let mut client = connect(ctx, Start::WithState).await?;
     let events = client.exec(request).await?.into_inner();
@@ -161,6 +162,7 @@ async fn drive(
                 job.ends.push(ended);
             }
             Some(Body::Summary(summary)) => return Ok(Some(summary)),
+            Some(Body::Note(_) | Body::Progress(_)) => {}
             // A newer master may say more.
             None => {}
         }

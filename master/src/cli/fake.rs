@@ -166,6 +166,11 @@ impl Answers {
         self.script.calls.last().map_or(0, |call| call.number)
     }
 
+    fn exec_events(&self) -> Response<Streamed<ExecEvent>> {
+        let events = self.script.exec.iter().cloned();
+        self.streamed(events.map(|body| ExecEvent { body: Some(body) }).collect())
+    }
+
     fn streamed<T: Send + 'static>(&self, items: Vec<T>) -> Response<Streamed<T>> {
         let items = stream::iter(items.into_iter().map(Ok));
         match self.script.then {
@@ -189,6 +194,37 @@ macro_rules! events {
             type ExecStream = Streamed<ExecEvent>;
             type LogsStream = Streamed<LogLine>;
             type ApiCallsStream = Streamed<ApiCall>;
+            type FollowStream = Streamed<ExecEvent>;
+            type CancelJobStream = Streamed<ExecEvent>;
+            type RetryJobStream = Streamed<ExecEvent>;
+            type CopyStream = Streamed<ExecEvent>;
+            type ShellStream = Streamed<ShellOutput>;
+            async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
+                self.note(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Answer<Self::CancelJobStream> {
+                self.note(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn retry_job(&self, request: Request<RetryJobRequest>) -> Answer<Self::RetryJobStream> {
+                self.note(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn copy(&self, request: Request<CopyRequest>) -> Answer<Self::CopyStream> {
+                self.note(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn upload(&self, _: Request<tonic::Streaming<UploadChunk>>) -> Answer<UploadReply> {
+                Err(Status::unimplemented("the fake takes no files"))
+            }
+            async fn shell(&self, _: Request<tonic::Streaming<ShellInput>>) -> Answer<Self::ShellStream> {
+                Err(Status::unimplemented("the fake has no terminal"))
+            }
+            async fn revoke(&self, request: Request<TargetRequest>) -> Answer<AgentsReply> {
+                self.note(&request)?;
+                Ok(Response::new(AgentsReply { agents: self.script.agents.clone() }))
+            }
             $(
                 type $stream = Streamed<Event>;
                 async fn $method(&self, request: Request<$request>) -> Answer<Self::$stream> {
@@ -222,8 +258,7 @@ macro_rules! events {
             }
             async fn exec(&self, request: Request<ExecRequest>) -> Answer<Self::ExecStream> {
                 self.note(&request)?;
-                let events = self.script.exec.iter().cloned().map(|body| ExecEvent { body: Some(body) });
-                Ok(self.streamed(events.collect()))
+                Ok(self.exec_events())
             }
             async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
                 self.note(&request)?;

@@ -9,12 +9,24 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Look",
         &[
-            "status", "list", "dns", "ip", "facts", "logs", "jobs", "agents", "orphans",
+            "status",
+            "list",
+            "dns",
+            "ip",
+            "facts",
+            "logs",
+            "jobs",
+            "agents",
+            "orphans",
+            "inventory",
+            "ssh-config",
         ],
     ),
     (
         "Work on instances",
-        &["exec", "apply", "wait", "update", "start", "stop", "reboot"],
+        &[
+            "exec", "cp", "shell", "apply", "wait", "update", "start", "stop", "reboot",
+        ],
     ),
     ("End", &["terminate", "cleanup"]),
     ("The master itself", &["serve", "shutdown"]),
@@ -238,3 +250,25 @@ pub fn template(command: &clap::Command) -> String {
     text.push_str("\nOptions of every command:\n{options}{after-help}");
     text
 }
+
+/// Of `cp`.
+pub const CP: &str = "\
+Examples:
+  aot-master cp nginx.conf 'pool:web:/etc/nginx/'
+  aot-master cp -- 'web*:/var/log/app' logs/";
+
+/// Of `shell`.
+pub const SHELL: &str = "\
+Examples:
+  aot-master shell web1
+  aot-master shell web1 --user admin -- htop";
+
+/// Of `inventory`.
+pub const INVENTORY: &str = "\
+Examples:
+  aot-master inventory --ansible > inventory.json";
+
+/// Of `ssh-config`.
+pub const SSH_CONFIG: &str = "\
+Examples:
+  aot-master ssh-config > ~/.ssh/config.d/hadoop";

@@ -4,15 +4,27 @@ use aot_proto::v1::{JobsReply, JobsRequest, jobs_reply};
 use serde_json::{Value, json};
 
 use super::Ctx;
+use super::args::JobsArgs;
 use super::connect::{LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use crate::view::{jobs_table, rfc3339};
+
+/// `aot-master jobs ...`.
+///
+/// # Errors
+/// When the master can't be asked.
+pub async fn run(ctx: &mut Ctx<'_>, args: JobsArgs) -> Result<Exit, Error> {
+    match args.command {
+        None => jobs(ctx, args.limit).await,
+        Some(_) => Err(Error::usage("on its way", "on its way")),
+    }
+}
 
 /// The newest `limit` jobs.
 ///
 /// # Errors
 /// When the master can't be asked.
-pub async fn jobs(ctx: &mut Ctx<'_>, limit: u32) -> Result<Exit, Error> {
+async fn jobs(ctx: &mut Ctx<'_>, limit: u32) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = JobsRequest {
         cluster: ctx.cluster.clone(),

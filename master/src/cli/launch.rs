@@ -220,6 +220,7 @@ pub async fn apply(ctx: &mut Ctx<'_>, args: ApplyArgs) -> Result<Exit, Error> {
         has_from: args.from.is_some(),
         from: args.from.unwrap_or_default(),
         force: args.force,
+        failed: args.failed,
     };
     let events = client.apply(request).await?.into_inner();
     let goes_on = "the stages go on; look at them with aot-master status and aot-master logs";

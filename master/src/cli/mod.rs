@@ -8,18 +8,22 @@ mod api_calls;
 mod background;
 mod confirm;
 mod connect;
+mod cp;
 mod error;
 mod exec;
 mod exec_args;
 mod facts;
 mod follow;
 mod help;
+mod inventory;
 mod jobs;
 mod launch;
 mod lifecycle;
 mod logs;
 mod orphans;
+mod shell;
 mod shutdown;
+mod ssh_config;
 mod status;
 mod wait;
 
@@ -202,8 +206,12 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Apply(args) => launch::apply(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
-        Command::Jobs { limit } => jobs::jobs(ctx, limit).await,
-        Command::Agents => agents::agents(ctx).await,
+        Command::Jobs(args) => jobs::run(ctx, args).await,
+        Command::Cp(args) => cp::cp(ctx, args).await,
+        Command::Shell(args) => shell::shell(ctx, args).await,
+        Command::Inventory(args) => inventory::inventory(ctx, args).await,
+        Command::SshConfig(args) => ssh_config::ssh_config(ctx, args).await,
+        Command::Agents(args) => agents::run(ctx, args).await,
         Command::Start(args) => lifecycle::start(ctx, args).await,
         Command::Stop(args) => lifecycle::asked(ctx, "stop", args).await,
         Command::Reboot(args) => lifecycle::asked(ctx, "reboot", args).await,

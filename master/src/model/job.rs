@@ -8,6 +8,7 @@ use aot_proto::v1::{EndKind, Ended};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{Key, UnixMs};
+use super::pace::Pace;
 
 /// Exactly one of these ends every target of every job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,6 +58,9 @@ pub struct Verdict {
     pub ms: u64,
     /// Output was cut at the cap.
     pub truncated: bool,
+    /// So many bytes of it.
+    #[serde(default)]
+    pub cut_bytes: u64,
 }
 
 impl Verdict {
@@ -68,6 +72,7 @@ impl Verdict {
             detail: detail.into(),
             ms: 0,
             truncated: false,
+            cut_bytes: 0,
         }
     }
 
@@ -111,6 +116,7 @@ impl Verdict {
             detail,
             ms: ended.wall_ms,
             truncated: ended.cut_stdout_bytes + ended.cut_stderr_bytes > 0,
+            cut_bytes: ended.cut_stdout_bytes + ended.cut_stderr_bytes,
         }
     }
 }
@@ -148,6 +154,23 @@ pub enum JobKind {
     Launch,
     /// Stages again.
     Apply,
+    /// Files to or from a target.
+    Copy,
+    /// An interactive terminal.
+    Shell,
+}
+
+impl JobKind {
+    /// The word that users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Launch => "launch",
+            Self::Apply => "apply",
+            Self::Copy => "copy",
+            Self::Shell => "shell",
+        }
+    }
 }
 
 /// One asked-for thing over many instances.
@@ -169,9 +192,58 @@ pub struct Job {
     pub ended_ms: Option<UnixMs>,
     /// Each target's end; `None` while it has none.
     pub targets: BTreeMap<InstanceName, Option<Verdict>>,
+    /// What each target does; `None` for launches, applies, shells and what agents answer by themselves.
+    #[serde(default)]
+    pub task: Option<Task>,
+    /// How it goes over its targets.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Targets that have not been given it yet, in their order.
+    #[serde(default)]
+    pub waiting: Vec<InstanceName>,
+    /// Until then it is kept for targets that are absent; 0 = not at all.
+    #[serde(default)]
+    pub queued_until_ms: UnixMs,
+    /// When a batch last came to its end; for `Pace::batch_wait_ms`.
+    #[serde(default)]
+    pub batch_ended_ms: UnixMs,
+    /// Why nothing more is started: an operator's cancellation, a canary, too many errors.
+    #[serde(default)]
+    pub stopped: Option<String>,
+    /// Its output was dropped: too old, or too much in all.
+    #[serde(default)]
+    pub output_dropped: bool,
 }
 
 impl Job {
+    /// One that has just begun, without a task.
+    pub fn new(
+        id: JobId,
+        kind: JobKind,
+        cluster: ClusterName,
+        what: String,
+        operator: String,
+        started_ms: UnixMs,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            cluster,
+            what,
+            operator,
+            started_ms,
+            ended_ms: None,
+            targets: BTreeMap::new(),
+            task: None,
+            pace: Pace::default(),
+            waiting: Vec::new(),
+            queued_until_ms: 0,
+            batch_ended_ms: 0,
+            stopped: None,
+            output_dropped: false,
+        }
+    }
+
     /// Targets that have not ended.
     pub fn open(&self) -> usize {
         self.targets
@@ -220,8 +292,33 @@ pub enum RunKind {
         /// Attempt.
         attempt: u32,
     },
-    /// A command.
-    Exec(Exec),
+    /// What an operator asked for.
+    Task(Task),
+}
+
+/// What a job does on each of its targets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Runs a command.
+    Command(Exec),
+    /// Fetches an archive and unpacks it.
+    CopyIn(CopyIn),
+    /// Packs these absolute paths and prints the archive.
+    CopyOut(Vec<String>),
+}
+
+/// An archive for a target. See `CopyInSpec` of agent.proto.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CopyIn {
+    /// Of the archive, hex.
+    pub sha256: String,
+    /// Of the archive.
+    pub bytes: u64,
+    /// Where it goes, absolute.
+    pub path: String,
+    /// `path` is a folder, made when missing.
+    pub into: bool,
 }
 
 /// A command.
@@ -239,6 +336,9 @@ pub struct Exec {
     pub stdin: Vec<u8>,
     /// Longest run, 0 = none.
     pub timeout_ms: u64,
+    /// Output that is kept of each target, bytes; 0 = the default.
+    #[serde(default)]
+    pub output_cap_bytes: u64,
 }
 
 /// How far a run is.

@@ -171,6 +171,14 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<v1::FetchChunk, Status>> + Send>>
 impl AgentLink for AgentApi {
     type AttachStream = Outbound;
     type FetchStream = Chunks;
+    type ShellStream = Pin<Box<dyn Stream<Item = Result<v1::ShellDown, Status>> + Send>>;
+
+    async fn shell(
+        &self,
+        _: Request<Streaming<v1::ShellUp>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
 
     async fn attach(
         &self,

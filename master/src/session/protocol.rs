@@ -131,6 +131,7 @@ impl Protocol {
                 vec![Output::Report(Report::Volumes(mounted))]
             }
             (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
+            (true, Body::CopyProgress(_)) => Vec::new(),
             (true, Body::Spool(data)) => match data.run_id.parse() {
                 Ok(run) => vec![Output::Report(Report::Spool { run, data })],
                 Err(_) => vec![Output::Close(Closed::Protocol("it sent output of no run"))],

@@ -325,7 +325,7 @@ fn write_changes(connection: &Connection, changes: &Changes) -> rusqlite::Result
     for run in &changes.runs {
         let kind = match run.what {
             crate::model::job::RunKind::Stage { .. } => "stage",
-            crate::model::job::RunKind::Exec(_) => "exec",
+            crate::model::job::RunKind::Task(_) => "task",
         };
         connection
             .prepare_cached(

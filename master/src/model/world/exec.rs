@@ -7,7 +7,7 @@ use aot_proto::v1;
 use super::World;
 use super::input::{Answer, Effect, ExecAsk, ExecTarget, OpError};
 use crate::model::cluster::Key;
-use crate::model::job::{Exec, Job, JobKind, Outcome, Run, RunKind, RunState, Verdict};
+use crate::model::job::{Job, Outcome, Run, RunKind, RunState, Task, Verdict};
 
 impl World {
     pub(super) fn exec(&mut self, ask: ExecAsk) -> Answer {
@@ -22,23 +22,19 @@ impl World {
             return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
         }
         let id = self.new_job();
-        self.jobs.insert(
-            id,
-            Job {
+        let targets = ask.instances.iter().map(|name| (name.clone(), None));
+        let job = Job {
+            targets: targets.collect(),
+            ..Job::new(
                 id,
-                kind: JobKind::Exec,
-                cluster: ask.cluster.clone(),
-                what: ask.what,
-                operator: ask.operator,
-                started_ms: self.now,
-                ended_ms: None,
-                targets: ask
-                    .instances
-                    .iter()
-                    .map(|name| (name.clone(), None))
-                    .collect(),
-            },
-        );
+                ask.kind,
+                ask.cluster.clone(),
+                ask.what,
+                ask.operator,
+                self.now,
+            )
+        };
+        self.jobs.insert(id, job);
         self.dirty.jobs.insert(id);
         let targets = ask
             .instances
@@ -48,7 +44,7 @@ impl World {
                     cluster: ask.cluster.clone(),
                     instance: name,
                 };
-                let run = self.ask_exec(id, &at, &ask.exec);
+                let run = self.ask_exec(id, &at, &ask.task);
                 ExecTarget {
                     instance: at.instance,
                     run,
@@ -59,7 +55,7 @@ impl World {
     }
 
     /// One target: a run when there is a session for it (or may be, just after a restart), else its end.
-    fn ask_exec(&mut self, job: JobId, at: &Key, exec: &Exec) -> Result<RunId, Verdict> {
+    fn ask_exec(&mut self, job: JobId, at: &Key, task: &Task) -> Result<RunId, Verdict> {
         let absent = match self.instance(at) {
             None => Some("there is no such instance any more".to_owned()),
             Some(i) if i.session.is_some() => None,
@@ -75,7 +71,7 @@ impl World {
             self.end_target(job, &at.instance, verdict.clone());
             return Err(verdict);
         }
-        let id = self.add_run(job, at, RunKind::Exec(exec.clone()));
+        let id = self.add_run(job, at, RunKind::Task(task.clone()));
         Ok(id)
     }
 
@@ -106,7 +102,7 @@ impl World {
         };
         let at = run.at.clone();
         let message = match &run.what {
-            RunKind::Exec(exec) => exec_message(run, exec),
+            RunKind::Task(task) => task_message(run, task),
             RunKind::Stage { index, attempt } => match self.stage_message(run, *index, *attempt) {
                 Some(message) => message,
                 None => return,
@@ -135,7 +131,7 @@ impl World {
             return Answer::None;
         };
         match run.what {
-            RunKind::Exec(_) => {
+            RunKind::Task(_) => {
                 self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None)
             }
             RunKind::Stage { .. } => {
@@ -177,7 +173,7 @@ impl World {
             );
         }
         match (what, ended) {
-            (RunKind::Exec(_), _) => self.end_target(job, &at.instance, verdict),
+            (RunKind::Task(_), _) => self.end_target(job, &at.instance, verdict),
             (RunKind::Stage { index, .. }, Some(ended)) => {
                 self.stage_ended(&at, index, id, ended, &verdict)
             }
@@ -225,7 +221,7 @@ impl World {
             .jobs
             .get(&run.job)
             .and_then(|job| job.targets.get(&run.at.instance)?.as_ref());
-        matches!(run.what, RunKind::Exec(_))
+        matches!(run.what, RunKind::Task(_))
             && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
     }
 
@@ -234,7 +230,7 @@ impl World {
         let lost: Vec<(RunId, JobId, InstanceName)> = self
             .runs
             .values()
-            .filter(|run| matches!(run.what, RunKind::Exec(_)) && self.run_is_lost(run))
+            .filter(|run| matches!(run.what, RunKind::Task(_)) && self.run_is_lost(run))
             .map(|run| (run.id, run.job, run.at.instance.clone()))
             .collect();
         for (_, job, instance) in lost {
@@ -271,19 +267,48 @@ fn or_dash(text: &str) -> &str {
     if text.is_empty() { "no machine" } else { text }
 }
 
-fn exec_message(run: &Run, exec: &Exec) -> v1::StartRun {
-    v1::StartRun {
+/// Archives go whole: what a spool may hold is bounded by the disk.
+const NO_CAP: u64 = u64::MAX;
+
+fn task_message(run: &Run, task: &Task) -> v1::StartRun {
+    use v1::start_run::What;
+    let bare = v1::StartRun {
         run_id: run.id.to_string(),
         job_id: run.job.to_string(),
-        timeout_ms: exec.timeout_ms,
-        silence_timeout_ms: 0,
         output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
-        env: exec.env.clone().into_iter().collect(),
-        what: Some(v1::start_run::What::Exec(v1::ExecSpec {
-            argv: exec.argv.clone(),
-            cwd: exec.cwd.clone(),
-            user: exec.user.clone(),
-            stdin: exec.stdin.clone(),
-        })),
+        ..v1::StartRun::default()
+    };
+    match task {
+        Task::Command(exec) => v1::StartRun {
+            timeout_ms: exec.timeout_ms,
+            output_cap_bytes: match exec.output_cap_bytes {
+                0 => DEFAULT_OUTPUT_CAP_BYTES,
+                cap => cap,
+            },
+            env: exec.env.clone().into_iter().collect(),
+            what: Some(What::Exec(v1::ExecSpec {
+                argv: exec.argv.clone(),
+                cwd: exec.cwd.clone(),
+                user: exec.user.clone(),
+                stdin: exec.stdin.clone(),
+            })),
+            ..bare
+        },
+        Task::CopyIn(copy) => v1::StartRun {
+            what: Some(What::CopyIn(v1::CopyInSpec {
+                sha256: copy.sha256.clone(),
+                bytes: copy.bytes,
+                path: copy.path.clone(),
+                into: copy.into,
+            })),
+            ..bare
+        },
+        Task::CopyOut(paths) => v1::StartRun {
+            output_cap_bytes: NO_CAP,
+            what: Some(What::CopyOut(v1::CopyOutSpec {
+                paths: paths.clone(),
+            })),
+            ..bare
+        },
     }
 }

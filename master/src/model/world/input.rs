@@ -12,8 +12,9 @@ use crate::model::cluster::{BootRecord, Cluster, Instance, Key, NodeFacts, Stage
 use crate::model::event::Event;
 use crate::model::file::ClusterSpec;
 use crate::model::ground::Ground;
-use crate::model::job::{Exec, Job, Run, Verdict};
+use crate::model::job::{Job, JobKind, Run, Task, Verdict};
 use crate::model::machine::{ElasticIp, ErrorKind, Leftovers, Machine};
+use crate::model::pace::Pace;
 
 /// One thing that happened, to decide on.
 #[derive(Debug)]
@@ -252,8 +253,14 @@ pub struct ExecAsk {
     pub cluster: ClusterName,
     /// Which instances; never empty.
     pub instances: Vec<InstanceName>,
+    /// Exec or copy.
+    pub kind: JobKind,
     /// What.
-    pub exec: Exec,
+    pub task: Task,
+    /// How it goes over its targets.
+    pub pace: Pace,
+    /// Milliseconds that it is kept for absent instances; 0 = not at all.
+    pub queue_ms: u64,
     /// As typed, for the record.
     pub what: String,
     /// Who asks.

@@ -183,14 +183,15 @@ impl World {
         targets: std::collections::BTreeMap<InstanceName, Option<crate::model::job::Verdict>>,
     ) {
         let job = Job {
-            id,
-            kind,
-            cluster: cluster.clone(),
-            what,
-            operator: operator.to_owned(),
-            started_ms: self.now,
-            ended_ms: None,
             targets,
+            ..Job::new(
+                id,
+                kind,
+                cluster.clone(),
+                what,
+                operator.to_owned(),
+                self.now,
+            )
         };
         self.jobs.insert(id, job);
         self.dirty.jobs.insert(id);

@@ -14,7 +14,8 @@ use tonic::Status;
 
 use super::{OperatorApi, refused, stopping};
 use crate::model::cluster::Key;
-use crate::model::job::{Exec, Job, JobKind, Outcome, Verdict};
+use crate::model::job::{Exec, Job, JobKind, Outcome, Task, Verdict};
+use crate::model::pace::Pace;
 use crate::model::world::{Answer, ExecAsk, Input};
 use crate::run::{TargetEnded, now_ms};
 use crate::session::registry::Command;
@@ -29,7 +30,7 @@ const EVENTS: usize = 64;
 /// Largest standard input.
 const MAX_STDIN_BYTES: usize = 1 << 20;
 
-type ExecEvents = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+pub(super) type ExecEvents = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
 type Sender = mpsc::Sender<Result<v1::ExecEvent, Status>>;
 
 fn event(body: exec_event::Body) -> Result<v1::ExecEvent, Status> {
@@ -73,12 +74,18 @@ impl OperatorApi {
             user: request.user,
             stdin: request.stdin,
             timeout_ms: request.timeout_ms,
+            output_cap_bytes: request.output_cap_bytes,
         };
+        let pace = Pace::resolve(&request.pace.unwrap_or_default(), names.len())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (ended, endings) = mpsc::channel(2 * names.len() + 1);
         let ask = ExecAsk {
             cluster,
             instances: names.clone(),
-            exec,
+            kind: JobKind::Exec,
+            task: Task::Command(exec),
+            pace,
+            queue_ms: request.queue_ms,
             what,
             operator,
         };
@@ -96,6 +103,7 @@ impl OperatorApi {
         let started = v1::ExecStarted {
             job_id: job.to_string(),
             instances: text(&names),
+            ..v1::ExecStarted::default()
         };
         let _ = sender.try_send(event(exec_event::Body::Started(started))); // the channel is empty
         if request.detach {
@@ -158,6 +166,7 @@ fn ended(instance: &InstanceName, verdict: &Verdict, seconds: f64, json: String)
         detail: verdict.detail.clone(),
         json,
         truncated: verdict.truncated,
+        cut_bytes: verdict.cut_bytes,
     }
 }
 
@@ -296,6 +305,7 @@ impl Builtin {
         let first = v1::ExecStarted {
             job_id: job.to_string(),
             instances: text(&names),
+            ..v1::ExecStarted::default()
         };
         if self
             .sender
@@ -312,14 +322,16 @@ impl Builtin {
             targets.insert(name, Some(verdict));
         }
         let record = Job {
-            id: job,
-            kind: JobKind::Exec,
-            cluster: self.cluster.clone(),
-            what: format!("exec {target:?} {}", self.name),
-            operator,
-            started_ms,
             ended_ms: Some(now_ms()),
             targets,
+            ..Job::new(
+                job,
+                JobKind::Exec,
+                self.cluster.clone(),
+                format!("exec {target:?} {}", self.name),
+                operator,
+                started_ms,
+            )
         };
         let last = summary(job, record.outcomes());
         let _ = self

@@ -21,7 +21,7 @@ use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::UdsConnectInfo;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::model::cluster::Cluster;
 use crate::model::phase::Phase;
@@ -33,6 +33,7 @@ use crate::run::{Engine, prepare};
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
+use exec::ExecEvents;
 
 /// Events that may wait for one operator.
 const EVENTS: usize = 256;
@@ -201,6 +202,11 @@ impl Operator for OperatorApi {
     type ApiCallsStream = ApiCalls;
     type DeleteOrphansStream = Events;
     type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+    type FollowStream = ExecEvents;
+    type CancelJobStream = ExecEvents;
+    type RetryJobStream = ExecEvents;
+    type CopyStream = ExecEvents;
+    type ShellStream = Pin<Box<dyn Stream<Item = Result<v1::ShellOutput, Status>> + Send>>;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
@@ -265,6 +271,49 @@ impl Operator for OperatorApi {
         self.do_exec(request.into_inner(), operator)
             .await
             .map(Response::new)
+    }
+
+    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<ExecEvents>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn cancel_job(
+        &self,
+        _: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<ExecEvents>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn retry_job(
+        &self,
+        _: Request<v1::RetryJobRequest>,
+    ) -> Result<Response<ExecEvents>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn upload(
+        &self,
+        _: Request<Streaming<v1::UploadChunk>>,
+    ) -> Result<Response<v1::UploadReply>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn copy(&self, _: Request<v1::CopyRequest>) -> Result<Response<ExecEvents>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn shell(
+        &self,
+        _: Request<Streaming<v1::ShellInput>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("on its way"))
+    }
+
+    async fn revoke(
+        &self,
+        _: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::AgentsReply>, Status> {
+        Err(Status::unimplemented("on its way"))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {

@@ -9,7 +9,6 @@ use tonic::Status;
 use super::{OperatorApi, matching, stopping};
 use crate::model::cluster::Key;
 use crate::model::facts;
-use crate::model::job::JobKind;
 use crate::model::view;
 use crate::model::world::Input;
 
@@ -168,12 +167,10 @@ impl OperatorApi {
                 .map(|(word, count)| (word.to_owned(), count))
                 .collect(),
             job_id: job.id.to_string(),
-            kind: match job.kind {
-                JobKind::Exec => "exec",
-                JobKind::Launch => "launch",
-                JobKind::Apply => "apply",
-            }
-            .to_owned(),
+            kind: job.kind.as_str().to_owned(),
+            targets: u32::try_from(job.targets.len()).unwrap_or(u32::MAX),
+            output_bytes: 0,
+            output_dropped: job.output_dropped,
             cluster: job.cluster.to_string(),
             what: job.what,
             started_unix_ms: job.started_ms,

@@ -1,0 +1,155 @@
+//! How a job goes over its targets: how many at a time, when to stop, whom to try first. Asked by `world` after every
+//! end of a target. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster::UnixMs;
+
+/// As the operator asked, with percentages resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// At most so many at a time; `None` = all at once.
+    pub concurrency: Option<usize>,
+    /// Once more than so many have not succeeded nothing more is started; `None` = never.
+    pub max_errors: Option<usize>,
+    /// The first so many go alone, and nothing more is started unless all of them succeed; 0 = none.
+    pub canary: usize,
+    /// Milliseconds between the end of one batch of `concurrency` and the start of the next.
+    pub batch_wait_ms: u64,
+}
+
+/// Why a text is no pace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {text:?} is neither a number{} nor a percentage like 25%", if *.zero { "" } else { " from 1 on" })]
+pub struct BadPace {
+    /// `concurrency` or `max-errors`.
+    pub what: &'static str,
+    /// As given.
+    pub text: String,
+    zero: bool,
+}
+
+impl Pace {
+    /// From the words of the wire, for so many targets. A percentage is rounded up for `concurrency` (never to none) and
+    /// down for `max_errors`.
+    ///
+    /// # Errors
+    /// When a word is neither a number nor a percentage, or `concurrency` is 0.
+    pub fn resolve(wire: &aot_proto::v1::Pace, targets: usize) -> Result<Self, BadPace> {
+        let concurrency = match number(&wire.concurrency) {
+            _ if wire.concurrency.is_empty() => None,
+            Some(Amount::Count(0) | Amount::Percent(0)) | None => {
+                return Err(bad("concurrency", &wire.concurrency, false));
+            }
+            Some(Amount::Count(count)) => Some(count),
+            Some(Amount::Percent(percent)) => Some((targets * percent).div_ceil(100).max(1)),
+        };
+        let max_errors = match number(&wire.max_errors) {
+            _ if wire.max_errors.is_empty() => None,
+            None => return Err(bad("max-errors", &wire.max_errors, true)),
+            Some(Amount::Count(count)) => Some(count),
+            Some(Amount::Percent(percent)) => Some(targets * percent / 100),
+        };
+        Ok(Self {
+            concurrency,
+            max_errors,
+            canary: wire.canary as usize,
+            batch_wait_ms: wire.batch_wait_ms,
+        })
+    }
+
+    /// What comes next.
+    pub fn next(&self, so_far: &SoFar, now: UnixMs) -> Step {
+        if so_far.waiting == 0 {
+            return Step::Wait;
+        }
+        let in_canary = so_far.started < self.canary;
+        let canaries_out = self.canary > 0 && so_far.started == self.canary;
+        if canaries_out || in_canary {
+            if so_far.failed > 0 {
+                return Step::Stop("a canary did not succeed".to_owned());
+            }
+            if canaries_out && so_far.running > 0 {
+                return Step::Wait;
+            }
+        }
+        if let Some(most) = self.max_errors
+            && so_far.failed > most
+        {
+            return Step::Stop(format!(
+                "{} did not succeed, more than --max-errors {most}",
+                so_far.failed
+            ));
+        }
+        let room = match self.concurrency {
+            _ if in_canary => (self.canary - so_far.started).min(
+                self.concurrency
+                    .unwrap_or(usize::MAX)
+                    .saturating_sub(so_far.running),
+            ),
+            None => so_far.waiting,
+            Some(most) if self.batch_wait_ms == 0 => most.saturating_sub(so_far.running),
+            Some(_) if so_far.running > 0 => 0, // batch by batch
+            Some(most) => most,
+        };
+        let begun = so_far.started > 0 && self.batch_wait_ms > 0 && so_far.running == 0;
+        let due = so_far.batch_ended_ms + self.batch_wait_ms;
+        if begun && now < due {
+            return Step::Wait;
+        }
+        match room.min(so_far.waiting) {
+            0 => Step::Wait,
+            count => Step::Start(count),
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SoFar {
+    /// Targets that have not been given it.
+    pub waiting: usize,
+    /// Given it, and not ended.
+    pub running: usize,
+    /// Given it, ended or not.
+    pub started: usize,
+    /// Ended in any way but well.
+    pub failed: usize,
+    /// When the last of a batch ended.
+    pub batch_ended_ms: UnixMs,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Give it to so many more; at least one.
+    Start(usize),
+    /// Nothing now.
+    Wait,
+    /// Nothing more, ever, and why.
+    Stop(String),
+}
+
+enum Amount {
+    Count(usize),
+    Percent(usize),
+}
+
+fn number(text: &str) -> Option<Amount> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent
+            .parse()
+            .ok()
+            .filter(|percent| *percent <= 100)
+            .map(Amount::Percent),
+        None => text.parse().ok().map(Amount::Count),
+    }
+}
+
+fn bad(what: &'static str, text: &str, zero: bool) -> BadPace {
+    BadPace {
+        what,
+        text: text.to_owned(),
+        zero,
+    }
+}
