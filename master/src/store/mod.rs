@@ -406,14 +406,15 @@ mod tests {
 
     fn job(id: u64, ended: bool) -> Job {
         Job {
-            id: JobId::from_parts(id, 0),
-            kind: JobKind::Exec,
-            cluster: "c".parse().expect("a name"),
-            what: "x".to_owned(),
-            operator: "root".to_owned(),
-            started_ms: 1,
             ended_ms: ended.then_some(2),
-            targets: std::collections::BTreeMap::new(),
+            ..Job::new(
+                JobId::from_parts(id, 0),
+                JobKind::Exec,
+                "c".parse().expect("a name"),
+                "x".to_owned(),
+                "root".to_owned(),
+                1,
+            )
         }
     }
 

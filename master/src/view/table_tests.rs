@@ -75,6 +75,7 @@ fn agents_and_jobs() {
                 ended_unix_ms: 1_767_225_785_500,
                 outcomes: [("succeeded".into(), 3), ("timed_out".into(), 1)].into(),
                 operator: "root".into(),
+                ..jobs_reply::Entry::default()
             },
             jobs_reply::Entry {
                 job_id: "job-02".into(),

@@ -24,6 +24,7 @@ pub fn exec_script() -> Vec<Body> {
         Body::Started(ExecStarted {
             job_id: "job-1".into(),
             instances: vec!["web1".into(), "web2".into()],
+            ..ExecStarted::default()
         }),
         output("web1", false, b"hel"),
         output("web2", true, b"no such file\n"),

@@ -16,10 +16,11 @@ use crate::model::file::{
 };
 use crate::model::ground::Ground;
 use crate::model::hash::sha256_hex;
-use crate::model::job::{Exec, Outcome, Verdict};
+use crate::model::job::{Exec, JobKind, Outcome, Task, Verdict};
 use crate::model::machine::{
     AttachedVolume, ClientToken, ElasticIp, ErrorKind, Leftovers, Machine, MachineState,
 };
+use crate::model::pace::Pace;
 use crate::model::phase::Phase;
 
 fn cluster() -> ClusterName {
@@ -857,7 +858,10 @@ fn exec(sim: &mut Sim, names: &[&str]) -> JobId {
     let answer = sim.input(Input::Exec(ExecAsk {
         cluster: cluster(),
         instances,
-        exec,
+        kind: JobKind::Exec,
+        task: Task::Command(exec),
+        pace: Pace::default(),
+        queue_ms: 0,
         what: String::new(),
         operator: String::new(),
     }));
