@@ -60,7 +60,7 @@ pub enum Target {
 
 /// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}, at column {column} of {text:?}")]
+#[error("{message}, at column {column} of {:?}", shortened(text))]
 pub struct TargetError {
     /// What is wrong.
     pub message: String,
@@ -68,6 +68,52 @@ pub struct TargetError {
     pub column: usize,
     /// The expression; of a group, when the fault lies there.
     pub text: String,
+}
+
+/// Most characters of an expression in an error.
+const SHOWN: usize = 100;
+
+/// What to write, in examples.
+const EXAMPLES: &str = "'web*', web1,web2, pool:web and not name:web3, state:failed, tag:env=prod, fact:os.name=debian, \
+     re:^web[0-9]+$, @group; what has blanks stands in double quotes";
+
+impl TargetError {
+    /// Whether the fault lies in this expression itself, not in a group that it names.
+    pub fn is_of(&self, text: &str) -> bool {
+        self.text == text
+    }
+
+    /// The expression, and under it a caret at the column; of a long one the part around it. Two lines, indented by two.
+    pub fn pointed(&self) -> String {
+        let at = self.column - 1;
+        let from = at.saturating_sub(SHOWN / 2);
+        let mut rest = self.text.chars().skip(from);
+        // A control character would move the caret, or more.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let part: String = rest.by_ref().take(SHOWN).map(plain).collect();
+        let head = if from > 0 { "..." } else { "" };
+        let tail = if rest.next().is_some() { "..." } else { "" };
+        let blanks = " ".repeat(at - from + head.len());
+        format!("  {head}{part}{tail}\n  {blanks}^")
+    }
+
+    /// The way out.
+    pub fn hint(&self, text: &str) -> String {
+        match self.is_of(text) {
+            true => format!("write for example {EXAMPLES}"),
+            false => {
+                "mend it under `groups` in the cluster's file, and launch that again".to_owned()
+            }
+        }
+    }
+}
+
+/// An expression short enough for an error in one line.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 /// Reads an expression. `groups` are the saved ones, by name.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::select::Selection;
 use super::{OperatorApi, refused, stopping};
 use crate::model::cluster::Key;
 use crate::model::job::{Exec, Job, JobKind, Outcome, Task, Verdict};
@@ -44,7 +45,7 @@ impl OperatorApi {
         operator: String,
     ) -> Result<ExecEvents, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let names = self.targets(&cluster, &request.target)?;
+        let names = self.targets(&cluster, &request)?;
         if !request.builtin.is_empty() {
             return self.builtin(cluster, names, request, operator).await;
         }
@@ -66,7 +67,11 @@ impl OperatorApi {
         request: v1::ExecRequest,
         operator: String,
     ) -> Result<ExecEvents, Status> {
-        let what = format!("exec {:?} -- {}", request.target, request.argv.join(" "));
+        let what = format!(
+            "exec {} -- {}",
+            Selection::from(&request),
+            request.argv.join(" ")
+        );
         let exec = Exec {
             argv: request.argv,
             env: request.env.into_iter().collect(),
@@ -139,6 +144,7 @@ impl OperatorApi {
         } else {
             BUILTIN
         };
+        let target = Selection::from(&request).to_string();
         let (sender, stream) = mpsc::channel(EVENTS);
         let call = Builtin {
             api: self.clone(),
@@ -147,7 +153,7 @@ impl OperatorApi {
             wait,
             sender,
         };
-        self.tasks.spawn(call.run(names, request.target, operator));
+        self.tasks.spawn(call.run(names, target, operator));
         Ok(ReceiverStream::new(stream).boxed())
     }
 }
@@ -328,7 +334,7 @@ impl Builtin {
                 job,
                 JobKind::Exec,
                 self.cluster.clone(),
-                format!("exec {target:?} {}", self.name),
+                format!("exec {target} {}", self.name),
                 operator,
                 started_ms,
             )
