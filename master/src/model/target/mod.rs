@@ -27,8 +27,10 @@ pub struct Subject<'a> {
     pub phase: &'a str,
     /// Its tags.
     pub tags: &'a BTreeMap<String, String>,
-    /// Its entry of the cluster facts.
-    pub facts: Option<&'a serde_json::Value>,
+    /// Facts that the provider shows and the file says.
+    pub attested: Option<&'a serde_json::Value>,
+    /// Facts that only its machine says, its own ones under `node`.
+    pub claimed: Option<&'a serde_json::Value>,
 }
 
 /// A parsed expression. `Display` gives a text that parses to the same expression.
@@ -44,7 +46,7 @@ pub enum Target {
     Phase(Glob),
     /// `tag:env=prod`; `tag:env` asks whether there is such a tag.
     Tag(String, Op),
-    /// `fact:os.name=debian`; a path that is not found is looked for under `node`, too.
+    /// `fact:os.name=debian`; what is attested comes first, and what is not found is looked for under `node`, too.
     Fact(String, Op),
     /// `re:^web[0-9]+$`, on the name.
     Regex(Pattern),
@@ -74,8 +76,8 @@ pub struct TargetError {
 const SHOWN: usize = 100;
 
 /// What to write, in examples.
-const EXAMPLES: &str = "'web*', web1,web2, pool:web and not name:web3, state:failed, tag:env=prod, fact:os.name=debian, \
-     re:^web[0-9]+$, @group; what has blanks stands in double quotes";
+const EXAMPLES: &str =
+    "'web*', a,b,c, 'pool:web and not name:web3', state:failed, tag:env=prod, fact:os.name=debian";
 
 impl TargetError {
     /// Whether the fault lies in this expression itself, not in a group that it names.
@@ -134,6 +136,21 @@ pub fn is_group_name(name: &str) -> bool {
 }
 
 impl Target {
+    /// Whether any part of it asks for facts.
+    pub fn asks_facts(&self) -> bool {
+        match self {
+            Self::Fact(..) => true,
+            Self::And(all) | Self::Or(all) => all.iter().any(Self::asks_facts),
+            Self::Not(target) | Self::Group(_, target) => target.asks_facts(),
+            Self::Name(_)
+            | Self::Pool(_)
+            | Self::State(_)
+            | Self::Phase(_)
+            | Self::Tag(..)
+            | Self::Regex(_) => false,
+        }
+    }
+
     /// Whether this instance is meant.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         match self {
@@ -143,7 +160,7 @@ impl Target {
             Self::Phase(glob) => glob.matches(subject.phase),
             Self::Tag(key, op) => op.matches_text(subject.tags.get(key).map(String::as_str)),
             Self::Fact(path, op) => {
-                op.matches_json(subject.facts.and_then(|facts| value::lookup(facts, path)))
+                op.matches_json(value::lookup(subject.attested, subject.claimed, path))
             }
             Self::Regex(pattern) => pattern.matches(subject.name),
             Self::Group(_, target) => target.matches(subject),

@@ -94,13 +94,13 @@ impl OperatorApi {
                 .clusters
                 .get(&cluster)
                 .ok_or_else(|| Status::not_found("the cluster is gone"))?;
-            let all: serde_json::Value =
-                serde_json::from_slice(&facts::of(found).json).unwrap_or_default();
             let entry = |name: &aot_proto::ids::InstanceName| v1::facts_reply::Entry {
                 instance: name.to_string(),
-                facts_json: all
-                    .get(name.as_str())
-                    .map_or_else(|| "null".to_owned(), ToString::to_string),
+                facts_json: found
+                    .instances
+                    .get(name)
+                    .and_then(|instance| facts::shown(found, instance))
+                    .map_or_else(|| "null".to_owned(), |facts| facts.to_string()),
             };
             Ok(v1::FactsReply {
                 entries: names.iter().map(entry).collect(),

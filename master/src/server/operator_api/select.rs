@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::OperatorApi;
 use crate::model::cluster::{Cluster, Instance};
+use crate::model::facts;
 use crate::model::phase::Phase;
 use crate::model::target::{self, Subject, Target, TargetError};
 
@@ -125,8 +126,16 @@ pub(super) fn matching(
         .instances
         .values()
         .filter(|it| it.wanted || it.has_machine() || it.phase != Phase::Gone)
-        .filter(|it| wanted.as_ref().is_none_or(|target| means(target, it)))
-        .filter(|it| !left_out.as_ref().is_some_and(|target| means(target, it)))
+        .filter(|it| {
+            wanted
+                .as_ref()
+                .is_none_or(|target| means(target, cluster, it))
+        })
+        .filter(|it| {
+            !left_out
+                .as_ref()
+                .is_some_and(|target| means(target, cluster, it))
+        })
         .map(|it| it.name.clone())
         .collect();
     names.sort_by_cached_key(|name| natural(name.as_str()));
@@ -187,8 +196,11 @@ fn shown(what: &str, text: &str, error: &TargetError) -> String {
     )
 }
 
-fn means(target: &Target, instance: &Instance) -> bool {
+fn means(target: &Target, cluster: &Cluster, instance: &Instance) -> bool {
     let none = BTreeMap::new();
+    let facts = target
+        .asks_facts()
+        .then(|| facts::for_targets(cluster, instance));
     target.matches(&Subject {
         name: instance.name.as_str(),
         pool: instance.pool.as_ref().map(|pool| pool.as_str()),
@@ -198,7 +210,8 @@ fn means(target: &Target, instance: &Instance) -> bool {
             .machine
             .as_ref()
             .map_or(&none, |machine| &machine.tags),
-        facts: instance.facts.as_ref().map(|facts| &facts.node),
+        attested: facts.as_ref().map(|(attested, _)| attested),
+        claimed: facts.as_ref().map(|(_, claimed)| claimed),
     })
 }
 
@@ -211,4 +224,112 @@ fn natural(name: &str) -> (String, u64, String) {
         number.parse().unwrap_or(0),
         name.to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::samples;
+
+    fn selection<'a>(target: &'a str, exclude: &'a str, limit: u32) -> Selection<'a> {
+        Selection {
+            target,
+            exclude,
+            limit,
+        }
+    }
+
+    fn names(cluster: &Cluster, selection: Selection<'_>) -> String {
+        let names = matching(cluster, selection).expect("a good selection");
+        let names: Vec<&str> = names.iter().map(InstanceName::as_str).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut names = ["web10", "web2", "db", "web1"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["db", "web1", "web2", "web10"]);
+    }
+
+    #[test]
+    fn an_exclusion_comes_before_the_limit() {
+        let cluster = samples::cluster();
+        for (target, exclude, limit, wanted) in [
+            ("", "", 0, "db1 web1 web2 web10"),
+            ("*", "", 2, "db1 web1"),
+            ("", "db*", 2, "web1 web2"),
+            ("@front", "web2", 0, "web1 web10"),
+            ("web*", "@front", 0, ""),
+            ("web*", "phase:planned", 9, "web1 web2"),
+            ("fact:cpus=2", "", 0, "db1 web1 web2"),
+            ("fact:phase=planned", "", 0, "web10"),
+            ("nobody", "", 0, ""),
+        ] {
+            assert_eq!(
+                names(&cluster, selection(target, exclude, limit)),
+                wanted,
+                "{target} {exclude} {limit}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_instance_that_is_gone_is_not_meant() {
+        let mut cluster = samples::cluster();
+        let gone = cluster
+            .instances
+            .get_mut(&"web10".parse().expect("a name"))
+            .expect("it is there");
+        gone.wanted = false;
+        gone.phase = Phase::Gone;
+        assert_eq!(names(&cluster, "web*".into()), "web1 web2");
+    }
+
+    #[test]
+    fn a_selection_of_nobody_names_what_was_left_out() {
+        let cluster = samples::cluster();
+        let told: Vec<String> = [
+            ("nobody", ""),
+            ("nobody", "web*"),
+            ("web*", "@front"),
+            ("", "*"),
+        ]
+        .map(|(target, exclude)| {
+            let status = none(&cluster, selection(target, exclude, 3));
+            assert_eq!(status.code(), tonic::Code::NotFound);
+            status.message().to_owned()
+        })
+        .into();
+        insta::assert_snapshot!("nobody", told.join("\n"));
+    }
+
+    #[test]
+    fn a_fault_is_pointed_at() {
+        let cluster = samples::cluster();
+        let long = format!("{},é[", ["web1"; 60].join(","));
+        let told: Vec<String> = [
+            ("web1 web2", ""),
+            ("*", "pool:"),
+            ("web1 and @bad", ""),
+            (&long, ""),
+            ("tab\tweb1", ""),
+        ]
+        .map(|(target, exclude)| {
+            let status = matching(&cluster, selection(target, exclude, 0)).expect_err(target);
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            status.message().to_owned()
+        })
+        .into();
+        insta::assert_snapshot!("faults", told.join("\n\n"));
+    }
+
+    #[test]
+    fn what_was_said_is_shown_as_it_is_typed() {
+        assert_eq!(selection("", "", 0).to_string(), r#""*""#);
+        assert_eq!(
+            selection("web*", "web1", 3).to_string(),
+            r#""web*" --exclude "web1" --limit 3"#
+        );
+    }
 }
