@@ -155,12 +155,20 @@ impl OperatorApi {
             },
         );
         let cluster = (!request.cluster.is_empty()).then_some(request.cluster);
-        let work = tokio::task::spawn_blocking(move || store.jobs(cluster.as_deref(), limit));
+        let spools = self.spools.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let jobs = store.jobs(cluster.as_deref(), limit)?;
+            let sizes = jobs
+                .iter()
+                .map(|job| store.output_of(job.id, |run| spools.size(run)));
+            let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
+            Ok::<_, crate::store::Error>(jobs.into_iter().zip(sizes).collect::<Vec<_>>())
+        });
         let jobs = work
             .await
             .map_err(|_| stopping())?
             .map_err(|error| Status::internal(error.to_string()))?;
-        let entry = |job: crate::model::job::Job| v1::jobs_reply::Entry {
+        let entry = |(job, output_bytes): (crate::model::job::Job, u64)| v1::jobs_reply::Entry {
             outcomes: job
                 .outcomes()
                 .into_iter()
@@ -169,7 +177,7 @@ impl OperatorApi {
             job_id: job.id.to_string(),
             kind: job.kind.as_str().to_owned(),
             targets: u32::try_from(job.targets.len()).unwrap_or(u32::MAX),
-            output_bytes: 0,
+            output_bytes,
             output_dropped: job.output_dropped,
             cluster: job.cluster.to_string(),
             what: job.what,
