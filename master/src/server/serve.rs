@@ -22,6 +22,7 @@ use super::boot_api::{self, Boot};
 use super::limits::RateLimit;
 use super::listener;
 use super::operator_api::OperatorApi;
+use super::shells::Shells;
 use crate::enrol::{self, ca};
 use crate::model::world::World;
 use crate::run::agents::{self, Agents};
@@ -153,12 +154,13 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         tasks: tasks.clone(),
     });
     let engine = Engine::start(world, parts, stop.clone());
-    let limit = Arc::new(RateLimit::default());
+    let (limit, shells) = (Arc::new(RateLimit::default()), Shells::default());
     let agent_api = AgentApi {
         engine: engine.clone(),
         ca: ca.clone(),
         registry: registry.clone(),
         spools: spools.clone(),
+        shells: shells.clone(),
         bundles: bundles.clone(),
         limit: limit.clone(),
         tasks: tasks.clone(),
@@ -179,6 +181,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         registry,
         store: store.clone(),
         spools,
+        shells,
         providers,
         agents,
         bundles,
