@@ -16,7 +16,7 @@ use super::{OperatorApi, stopping};
 use crate::model::cluster::Key;
 use crate::model::job::{Job, JobKind, Outcome, Verdict};
 use crate::model::world::Input;
-use crate::run::now_ms;
+use crate::run::{JobNews, news_of, now_ms};
 use crate::server::shells::{Link, Wait};
 use crate::session::registry::Command;
 
@@ -159,6 +159,10 @@ impl Shell {
     async fn run(mut self, open: v1::ShellOpen, shell_id: String) {
         self.record(None).await;
         tracing::info!(job = %self.job.id, instance = %self.at, operator = self.job.operator, "a terminal is asked for");
+        let (told, mut news) = mpsc::channel(news_of(1));
+        let job = self.job.id;
+        // No answer: the master is stopping.
+        let _ = self.api.engine.follow(Input::Follow { job }, told).await;
         let link = self.link(open, shell_id).await;
         let started = v1::ShellStarted {
             job_id: self.job.id.to_string(),
@@ -172,7 +176,10 @@ impl Shell {
         let verdict = match link {
             Ok(link) => {
                 let (input, sender, stop) = (&mut self.input, &self.sender, &self.api.stop);
-                splice(input, sender, link, stop).await
+                tokio::select! {
+                    verdict = splice(input, sender, link, stop) => verdict,
+                    verdict = cancelled(&mut news) => verdict,
+                }
             }
             Err(verdict) => verdict,
         };
@@ -195,7 +202,6 @@ impl Shell {
     }
 
     async fn record(&mut self, verdict: Option<Verdict>) {
-        self.job.ended_ms = verdict.as_ref().map(|_| now_ms());
         self.job.targets = [(self.at.instance.clone(), verdict)].into();
         let record = Input::Record(Box::new(self.job.clone()));
         // Asked, not told: it is on disk when this returns, unless the master is stopping.
@@ -246,6 +252,16 @@ impl Shell {
             () = self.api.stop.cancelled() => Err(without(Outcome::Cancelled, "the master was stopped")),
         }
     }
+}
+
+/// The end that somebody else gave this job: `jobs cancel`.
+async fn cancelled(news: &mut mpsc::Receiver<JobNews>) -> Verdict {
+    while let Some(news) = news.recv().await {
+        if let JobNews::Ended(_, verdict) = news {
+            return verdict;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Copies both ways until either end is gone; dropping the link hangs up.
