@@ -135,13 +135,17 @@ fn verdict(end: &v1::ShellEnd) -> Verdict {
             ..bare(Outcome::Failed, &end.detail)
         },
         (false, _, 0) => bare(Outcome::Rejected, &end.detail),
-        (false, _, signal) if end.detail.is_empty() => {
-            bare(Outcome::Failed, &format!("ended by signal {signal}"))
+        (false, _, signal) => {
+            let why = match end.detail.as_str() {
+                "" => format!("ended by signal {signal}"),
+                detail => format!("ended by signal {signal}: {detail}"),
+            };
+            Verdict {
+                // As shells say it.
+                exit_code: Some(128 + signal),
+                ..bare(Outcome::Failed, &why)
+            }
         }
-        (false, _, signal) => bare(
-            Outcome::Failed,
-            &format!("ended by signal {signal}: {}", end.detail),
-        ),
     }
 }
 
@@ -343,13 +347,13 @@ mod tests {
             (
                 end(false, 0, 9, ""),
                 Outcome::Failed,
-                None,
+                Some(137),
                 "ended by signal 9",
             ),
             (
                 end(false, 0, 1, "the agent was stopped"),
                 Outcome::Failed,
-                None,
+                Some(129),
                 "ended by signal 1: the agent was stopped",
             ),
             (
