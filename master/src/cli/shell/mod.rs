@@ -1,6 +1,7 @@
 //! `shell`: a terminal on an instance, shown in this one.
 
 mod escape;
+mod modes;
 mod session;
 mod signals;
 mod terminal;
@@ -59,6 +60,11 @@ pub async fn shell(ctx: &mut Ctx<'_>, args: ShellArgs) -> Result<Exit, Error> {
         return Err(lost("this instance", None));
     };
     let end = run(typed, shown, signals).await?;
+    let silent = matches!(&end, End::Remote(ended) if ended.detail.is_empty());
+    if !silent && io::stdin().is_terminal() {
+        // What is said now is not part of the program's last line.
+        ctx.say("")?;
+    }
     close(ctx, &started.instance, end)
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{self, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::escape::{Escapes, HELP, Step};
+use super::modes::Modes;
 use super::signals::{Signals, Told};
 use super::terminal::{self, Raw};
 
@@ -56,6 +57,7 @@ pub struct Session {
     /// `None` when standard input is no terminal; escapes are then only bytes.
     raw: Option<Raw>,
     escapes: Escapes,
+    modes: Modes,
     pending: VecDeque<shell_input::Body>,
     /// Standard input is at its end, and is no terminal.
     ended: bool,
@@ -75,6 +77,7 @@ impl Session {
             signals,
             raw,
             escapes: Escapes::default(),
+            modes: Modes::default(),
             pending: VecDeque::new(),
             ended: false,
         }
@@ -87,6 +90,11 @@ impl Session {
         let mut keys = read_stdin();
         let (screen, mut writer) = write_stdout();
         let end = self.copy(&mut keys, &screen).await;
+        let undo = self.modes.undo();
+        if self.raw.is_some() && cut_off(&end) && !undo.is_empty() {
+            // Without room nobody is looking.
+            let _ = screen.try_send(undo.into_bytes());
+        }
         drop(screen);
         // What it showed last is written before anything is said about it; a signal need not wait for that.
         let written = tokio::select! {
@@ -123,7 +131,7 @@ impl Session {
             };
             let end = match input {
                 Input::Typed(piece) => self.keys(piece, screen).await,
-                Input::Shown(message) => show(message, screen).await,
+                Input::Shown(message) => self.show(message, screen).await,
                 Input::Unwritable => Some(End::Output(io::ErrorKind::BrokenPipe.into())),
                 Input::Signal(told) => self.told(told),
                 Input::EndAgain => {
@@ -134,6 +142,27 @@ impl Session {
             if let Some(end) = end {
                 return end;
             }
+        }
+    }
+
+    async fn show(
+        &mut self,
+        message: Result<Option<ShellOutput>, Status>,
+        screen: &mpsc::Sender<Vec<u8>>,
+    ) -> Option<End> {
+        match message {
+            Ok(Some(ShellOutput { body })) => match body {
+                Some(shell_output::Body::Data(data)) => {
+                    self.modes.take(&data);
+                    // There was room; a screen that is gone is seen by the loop.
+                    let _ = screen.send(data).await;
+                    None
+                }
+                Some(shell_output::Body::Ended(ended)) => Some(End::Remote(ended)),
+                Some(shell_output::Body::Started(_)) | None => None,
+            },
+            Ok(None) => Some(End::Lost(None)),
+            Err(status) => Some(End::Lost(Some(Box::new(status)))),
         }
     }
 
@@ -190,22 +219,12 @@ async fn next(shown: &mut Streaming<ShellOutput>, screen: &mpsc::Sender<Vec<u8>>
     }
 }
 
-async fn show(
-    message: Result<Option<ShellOutput>, Status>,
-    screen: &mpsc::Sender<Vec<u8>>,
-) -> Option<End> {
-    match message {
-        Ok(Some(ShellOutput { body })) => match body {
-            Some(shell_output::Body::Data(data)) => {
-                // There was room; a screen that is gone is seen by the loop.
-                let _ = screen.send(data).await;
-                None
-            }
-            Some(shell_output::Body::Ended(ended)) => Some(End::Remote(ended)),
-            Some(shell_output::Body::Started(_)) | None => None,
-        },
-        Ok(None) => Some(End::Lost(None)),
-        Err(status) => Some(End::Lost(Some(Box::new(status)))),
+/// Whether the program had no time to tidy up.
+fn cut_off(end: &End) -> bool {
+    match end {
+        End::Remote(ended) => !ended.has_exit_code || ended.exit_code > 128,
+        End::Left | End::Signal(_) | End::Lost(_) => true,
+        End::Output(_) => false,
     }
 }
 
