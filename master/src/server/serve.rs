@@ -22,6 +22,7 @@ use super::boot_api::{self, Boot};
 use super::limits::RateLimit;
 use super::listener;
 use super::operator_api::OperatorApi;
+use super::shells::Shells;
 use crate::enrol::{self, ca};
 use crate::model::retention::Limits;
 use crate::model::world::World;
@@ -164,12 +165,13 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         limits: options.keep,
     };
     tasks.spawn(janitor.run(stop.clone()));
-    let limit = Arc::new(RateLimit::default());
+    let (limit, shells) = (Arc::new(RateLimit::default()), Shells::default());
     let agent_api = AgentApi {
         engine: engine.clone(),
         ca: ca.clone(),
         registry: registry.clone(),
         spools: spools.clone(),
+        shells: shells.clone(),
         bundles: bundles.clone(),
         limit: limit.clone(),
         tasks: tasks.clone(),
@@ -190,6 +192,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         registry,
         store: store.clone(),
         spools,
+        shells,
         providers,
         agents,
         bundles,

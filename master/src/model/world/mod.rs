@@ -161,7 +161,7 @@ impl World {
             .iter()
             .map(|cluster| cluster.spec.name.clone())
             .collect();
-        Self {
+        let mut world = Self {
             clusters: clusters
                 .into_iter()
                 .map(|c| (c.spec.name.clone(), c))
@@ -183,7 +183,9 @@ impl World {
             explaining: BTreeMap::new(),
             sweeping: BTreeSet::new(),
             named: BTreeSet::new(),
-        }
+        };
+        world.end_old_shells();
+        world
     }
 
     /// Takes one input. What it changed is in `take_changes`, to be stored before any effect is done.

@@ -12,6 +12,7 @@ mod orphans;
 mod plan;
 mod read;
 mod select;
+mod shell;
 mod watch;
 
 use std::path::Path;
@@ -31,6 +32,7 @@ use crate::model::world::OpError;
 use crate::run::agents::Agents;
 use crate::run::providers::Providers;
 use crate::run::{Engine, prepare};
+use crate::server::shells::Shells;
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
@@ -50,6 +52,8 @@ pub struct OperatorApi {
     pub store: Arc<Store>,
     /// Outputs.
     pub spools: Arc<Spools>,
+    /// Terminals that wait for their agents.
+    pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Who makes machines.
     pub providers: Arc<Providers>,
     /// What is handed out.
@@ -149,7 +153,7 @@ impl Operator for OperatorApi {
     type CancelJobStream = ExecEvents;
     type RetryJobStream = ExecEvents;
     type CopyStream = ExecEvents;
-    type ShellStream = Pin<Box<dyn Stream<Item = Result<v1::ShellOutput, Status>> + Send>>;
+    type ShellStream = shell::ShellEvents;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
@@ -258,9 +262,12 @@ impl Operator for OperatorApi {
 
     async fn shell(
         &self,
-        _: Request<Streaming<v1::ShellInput>>,
+        request: Request<Streaming<v1::ShellInput>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_shell(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn revoke(
