@@ -216,7 +216,7 @@ fn means(target: &Target, cluster: &Cluster, instance: &Instance) -> bool {
 }
 
 /// Orders web2 before web10.
-fn natural(name: &str) -> (String, u64, String) {
+pub(super) fn natural(name: &str) -> (String, u64, String) {
     let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (stem, number) = name.split_at(name.len() - digits);
     (
