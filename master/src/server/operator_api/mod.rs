@@ -1,5 +1,6 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
+mod agents;
 mod api_calls;
 mod builtin;
 mod exec;
@@ -272,9 +273,12 @@ impl Operator for OperatorApi {
 
     async fn revoke(
         &self,
-        _: Request<v1::TargetRequest>,
+        request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_revoke(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {

@@ -1,4 +1,4 @@
-//! Status, facts, agents, jobs: what there is, as it is.
+//! Status, facts, jobs: what there is, as it is.
 
 use std::time::Duration;
 
@@ -106,43 +106,6 @@ impl OperatorApi {
                 entries: names.iter().map(entry).collect(),
             })
         })
-    }
-
-    pub(super) fn do_agents(&self, request: &v1::AgentsRequest) -> Result<v1::AgentsReply, Status> {
-        let only = if request.cluster.is_empty() {
-            None
-        } else {
-            Some(self.cluster(&request.cluster)?)
-        };
-        let agents = self.engine.look(|world| {
-            let clusters = world
-                .clusters
-                .values()
-                .filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
-            clusters
-                .flat_map(|cluster| {
-                    cluster.instances.values().filter_map(|instance| {
-                        let identity = instance.identity.as_ref()?;
-                        let machine = instance.machine_id()?;
-                        Some(v1::agents_reply::Entry {
-                            cluster: cluster.spec.name.to_string(),
-                            instance: instance.name.to_string(),
-                            machine_id: machine.to_string(),
-                            serial: identity.serial.clone(),
-                            expires_unix: identity.expires_unix,
-                            last_seen_unix_ms: if instance.connected() {
-                                crate::run::now_ms()
-                            } else {
-                                instance.last_seen_ms
-                            },
-                            connected: instance.connected(),
-                            spiffe_id: String::new(),
-                        })
-                    })
-                })
-                .collect()
-        });
-        Ok(v1::AgentsReply { agents })
     }
 
     pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
