@@ -76,6 +76,7 @@ fn refused(error: &OpError) -> Status {
             Status::not_found(error.to_string())
         }
         OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
+        OpError::Invalid(_) => Status::invalid_argument(error.to_string()),
     }
 }
 
