@@ -12,6 +12,8 @@ pub mod needs;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+#[cfg(test)]
+pub mod samples;
 pub mod stage;
 pub mod target;
 pub mod view;
