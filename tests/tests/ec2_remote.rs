@@ -159,7 +159,7 @@ until test -e /var/tmp/go; do sleep 0.1; done; seq 2001 4000; exit 6";
             .is_some_and(|word| word == "failed")
     });
     let end = shown.of("web1");
-    story.same(&end["exit_code"], json!(6), "its exit code is known");
+    story.same(end["exit_code"].clone(), json!(6), "its exit code is known");
     let text = end["stdout"].as_str().unwrap_or_default();
     let (cgroup, rest) = text.split_once('\n').unwrap_or_default();
     story.check(
@@ -297,7 +297,7 @@ fn inventories(story: &mut Story, master: &Master) {
     output.expect(0);
     let seen: Value = serde_json::from_slice(&output.stdout).expect("an inventory is JSON");
     story.same(
-        &seen["web"]["hosts"],
+        seen["web"]["hosts"].clone(),
         json!(["web1", "web2"]),
         "pools are groups",
     );
@@ -397,5 +397,9 @@ fn queues(story: &mut Story, master: &Master) {
             .count()
             == 2
     });
-    story.same(&shown.of("web2")["stdout"], json!("web2\n"), "it ran there");
+    story.same(
+        shown.of("web2")["stdout"].clone(),
+        json!("web2\n"),
+        "it ran there",
+    );
 }
