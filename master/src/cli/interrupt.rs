@@ -226,9 +226,10 @@ mod tests {
             .open(name.to_str().expect("UTF-8"))
             .expect("opened");
         let mut lines = lines_of(Receiver::from_file_unchecked(tty).expect("registered"));
-        rustix::io::write(&controller, b"first\nsecond\n").expect("typed");
-        assert_eq!(lines.next().await.as_deref(), Some("first\n"));
-        assert_eq!(lines.next().await.as_deref(), Some("second\n"));
+        for line in ["first\n", "second\n"] {
+            rustix::io::write(&controller, line.as_bytes()).expect("typed");
+            assert_eq!(lines.next().await.as_deref(), Some(line));
+        }
         drop(controller);
         assert_eq!(lines.next().await, None);
     }
