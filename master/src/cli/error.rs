@@ -121,9 +121,9 @@ pub enum Error {
         source: Option<Box<Status>>,
     },
     /// The master named no instance.
-    #[error("no instance matches {target:?}")]
+    #[error("no instance matches {target}")]
     NoMatch {
-        /// The target.
+        /// The target and what narrows it, quoted.
         target: String,
     },
     /// No job has this id, or an id that begins so.

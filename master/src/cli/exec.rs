@@ -54,6 +54,8 @@ fn request(ctx: &Ctx<'_>, args: ExecArgs, what: What, stdin: Vec<u8>) -> ExecReq
     ExecRequest {
         cluster: ctx.cluster.clone(),
         target: args.target,
+        exclude: args.narrow.exclude(),
+        limit: args.narrow.limit(),
         builtin,
         builtin_args,
         argv,

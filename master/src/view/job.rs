@@ -75,7 +75,10 @@ fn outcome_cells(ended: &ExecEnded) -> [Cell; 4] {
     [
         Cell::new(&ended.instance),
         Cell::new(word).fg(colour),
-        Cell::new(seconds(ended.seconds)),
+        Cell::new(match ended.seconds > 0.0 {
+            true => seconds(ended.seconds),
+            false => "-".to_owned(),
+        }),
         Cell::new(why.join(", ")),
     ]
 }

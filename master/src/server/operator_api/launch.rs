@@ -60,8 +60,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Launch(Box::new(ask)))
             .await
-            .ok_or_else(stopping)?
-            .answer;
+            .ok_or_else(stopping)?;
         let mut first: Vec<v1::Event> = notices.into_iter().map(|text| note(&name, text)).collect();
         first.extend(self.snapshot(&name));
         self.answered(name, answer, told, first, request.detach)
@@ -73,7 +72,7 @@ impl OperatorApi {
         operator: String,
     ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         let spec = self
             .engine
             .look(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
@@ -105,8 +104,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Apply(ask))
             .await
-            .ok_or_else(stopping)?
-            .answer;
+            .ok_or_else(stopping)?;
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, told, first, false)
     }
@@ -140,13 +138,13 @@ impl OperatorApi {
         request: &v1::TerminateRequest,
     ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, request)?;
         let told = self.engine.watch();
         let input = Input::Terminate {
             cluster: cluster.clone(),
             instances: instances.clone(),
         };
-        if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)?.answer {
+        if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)? {
             return Err(refused(&error));
         }
         let with_machine = self.engine.look(|world| {
@@ -172,7 +170,7 @@ impl OperatorApi {
         let input = Input::Cleanup {
             cluster: cluster.clone(),
         };
-        match self.engine.ask(input).await.ok_or_else(stopping)?.answer {
+        match self.engine.ask(input).await.ok_or_else(stopping)? {
             Answer::Error(error) => Err(refused(&error)),
             _ => Ok(self.follow(cluster, Until::Cleanup, told, Vec::new())),
         }
@@ -180,7 +178,7 @@ impl OperatorApi {
 
     pub(super) fn do_wait(&self, request: v1::WaitRequest) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         if !is_state(&request.state) {
             return Err(Status::invalid_argument(format!(
                 "{:?} is neither a state nor a phase",

@@ -1,20 +1,24 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
 mod api_calls;
+mod builtin;
 mod exec;
+mod follow;
+mod jobs;
 mod launch;
 mod logs;
 mod moves;
 mod orphans;
 mod plan;
 mod read;
+mod select;
 mod watch;
 
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use aot_proto::v1::operator_server::Operator;
 use futures::Stream;
@@ -23,9 +27,6 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::model::cluster::Cluster;
-use crate::model::phase::Phase;
-use crate::model::target::{self, Subject};
 use crate::model::world::OpError;
 use crate::run::agents::Agents;
 use crate::run::providers::Providers;
@@ -33,7 +34,7 @@ use crate::run::{Engine, prepare};
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
-use exec::ExecEvents;
+use follow::ExecEvents;
 
 /// Events that may wait for one operator.
 const EVENTS: usize = 256;
@@ -69,7 +70,9 @@ type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
 /// Exhaustive: every refusal of a wish has its code.
 fn refused(error: &OpError) -> Status {
     match error {
-        OpError::NoCluster(_) | OpError::NoInstance(_) => Status::not_found(error.to_string()),
+        OpError::NoCluster(_) | OpError::NoInstance(_) | OpError::NoJob(_) => {
+            Status::not_found(error.to_string())
+        }
         OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
     }
 }
@@ -128,66 +131,6 @@ impl OperatorApi {
             },
         }
     }
-
-    /// The instances that a target names, in order; never none.
-    fn targets(&self, cluster: &ClusterName, text: &str) -> Result<Vec<InstanceName>, Status> {
-        let names = self.engine.look(|world| {
-            let cluster = world
-                .clusters
-                .get(cluster)
-                .ok_or_else(|| Status::not_found("the cluster is gone"))?;
-            matching(cluster, text)
-        })?;
-        if names.is_empty() {
-            return Err(Status::not_found(format!(
-                "no instance of cluster {cluster} matches {text:?}"
-            )));
-        }
-        Ok(names)
-    }
-}
-
-/// Names of the instances that a target means; empty text means all.
-fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> {
-    let text = if text.is_empty() { "*" } else { text };
-    let target = target::parse(text, &cluster.spec.groups)
-        .map_err(|error| Status::invalid_argument(format!("target {text:?}: {error}")))?;
-    let none = std::collections::BTreeMap::new();
-    let means = |instance: &&crate::model::cluster::Instance| {
-        target.matches(&Subject {
-            name: instance.name.as_str(),
-            pool: instance.pool.as_ref().map(|pool| pool.as_str()),
-            state: instance.state(),
-            phase: instance.phase.as_str(),
-            tags: instance
-                .machine
-                .as_ref()
-                .map_or(&none, |machine| &machine.tags),
-            facts: instance.facts.as_ref().map(|facts| &facts.node),
-        })
-    };
-    let mut names: Vec<InstanceName> = cluster
-        .instances
-        .values()
-        .filter(|instance| {
-            instance.wanted || instance.has_machine() || instance.phase != Phase::Gone
-        })
-        .filter(means)
-        .map(|i| i.name.clone())
-        .collect();
-    names.sort_by_key(|name| natural(name.as_str()));
-    Ok(names)
-}
-
-/// Orders web2 before web10.
-fn natural(name: &str) -> (String, u64, String) {
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    let (stem, number) = name.split_at(name.len() - digits);
-    (
-        stem.to_owned(),
-        number.parse().unwrap_or(0),
-        name.to_owned(),
-    )
 }
 
 #[tonic::async_trait]
@@ -201,7 +144,7 @@ impl Operator for OperatorApi {
     type LifecycleStream = Events;
     type ApiCallsStream = ApiCalls;
     type DeleteOrphansStream = Events;
-    type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+    type ExecStream = ExecEvents;
     type FollowStream = ExecEvents;
     type CancelJobStream = ExecEvents;
     type RetryJobStream = ExecEvents;
@@ -273,22 +216,33 @@ impl Operator for OperatorApi {
             .map(Response::new)
     }
 
-    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+    async fn follow(
+        &self,
+        request: Request<v1::FollowRequest>,
+    ) -> Result<Response<ExecEvents>, Status> {
+        self.do_follow(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn cancel_job(
         &self,
-        _: Request<v1::CancelJobRequest>,
+        request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_cancel(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn retry_job(
         &self,
-        _: Request<v1::RetryJobRequest>,
+        request: Request<v1::RetryJobRequest>,
     ) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_retry(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn upload(
@@ -386,11 +340,18 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let v1::TargetRequest { cluster, target } = request.into_inner();
+        let v1::TargetRequest {
+            cluster,
+            target,
+            exclude,
+            limit,
+        } = request.into_inner();
         self.do_status(v1::StatusRequest {
             cluster,
             target,
             live: true,
+            exclude,
+            limit,
         })
         .await
         .map(Response::new)
@@ -426,17 +387,5 @@ impl Operator for OperatorApi {
         tracing::info!("an operator asked for a shutdown");
         self.stop.cancel();
         Ok(Response::new(v1::ShutdownReply { pid: self.info.pid }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_ordered_as_people_count() {
-        let mut names = ["web10", "web2", "db", "web1"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["db", "web1", "web2", "web10"]);
     }
 }

@@ -104,8 +104,11 @@ impl ExecFold {
             let whole = side.shown.strip_suffix(b"\n").unwrap_or(&side.shown);
             if !side.shown.is_empty() {
                 for line in whole.split(|byte| *byte == b'\n') {
-                    let mut text = format!("{gutter} ").into_bytes();
-                    text.extend(self.look.line(line));
+                    let mut text = gutter.clone().into_bytes();
+                    if !line.is_empty() {
+                        text.push(b' ');
+                        text.extend(self.look.line(line));
+                    }
                     text.push(b'\n');
                     io.stdout.write_all(&text)?;
                 }
@@ -151,7 +154,8 @@ impl ExecFold {
             true => self.look.style.good(&outcome),
             false => self.look.style.bad(&outcome),
         };
-        let nothing = group.stdout.bytes + group.stderr.bytes == 0;
+        let ran = !matches!(group.end.outcome.as_str(), "absent" | "rejected");
+        let nothing = ran && group.stdout.bytes + group.stderr.bytes == 0;
         let silent = if nothing { ", no output" } else { "" };
         format!("{}: {outcome}{silent}", self.look.style.bold(&names))
     }

@@ -37,7 +37,9 @@ impl ExecLines {
 
     /// Makes room for a name, so that lines stand under one another from now on.
     pub fn make_room(&mut self, name: &str) {
-        self.width = self.width.max(name.len().min(MAX_NAME_CHARS));
+        if name.len() <= MAX_NAME_CHARS {
+            self.width = self.width.max(name.len());
+        }
     }
 
     fn write(&self, name: &str, stderr: bool, line: &[u8], io: &mut Streams) -> io::Result<()> {
