@@ -182,7 +182,9 @@ fn ask(rig: &Rig, plan: &Plan, dice: &mut Dice) -> Seen {
         .json()
         .iter()
         .find_map(|line| line["job"].as_str().map(str::to_owned));
-    if !matches!(output.code, Some(0 | 1 | 4 | 130)) {
+    // A signal that comes while it still connects ends it as any program: no code.
+    let interrupted = plan.how == How::Interrupted && matches!(output.code, None | Some(130));
+    if !interrupted && !matches!(output.code, Some(0 | 1 | 4)) {
         seen.wrong.push(output.shown());
     }
     seen.wrong.extend(told_twice(&output.json()));
@@ -547,7 +549,10 @@ fn verdict(
         if ids.len() > 1 {
             wrong.push(format!("{}: {} jobs: {ids:?}", plan.tag, ids.len()));
         }
-        let known = |id: &String| listed.iter().any(|job| job["job"] == id.as_str());
+        // What agents answer by themselves is put on record when it is over: a master that is killed takes it along.
+        let known = |id: &String| {
+            plan.builtin.is_some() || listed.iter().any(|job| job["job"] == id.as_str())
+        };
         if let Some(id) = seen[at].job.as_ref().filter(|id| !known(id)) {
             wrong.push(format!("{}: {id} was begun and is not on record", plan.tag));
         }
