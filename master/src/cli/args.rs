@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::following::OutputArgs;
 use super::{exec_args, help};
 
 /// One cluster.yml in, one bootstrapped cluster out.
@@ -476,12 +477,18 @@ pub enum JobsCommand {
         /// Without what was printed
         #[arg(long)]
         no_output: bool,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Follow a job from its start to its end
     Follow {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
         id: String,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// End what runs, and start nothing more
     Cancel {
@@ -503,6 +510,9 @@ pub enum JobsCommand {
         /// Print the new job's id and return
         #[arg(short, long)]
         detach: bool,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 

@@ -14,7 +14,9 @@ mod exec;
 mod exec_args;
 mod facts;
 mod follow;
+mod following;
 mod help;
+mod interrupt;
 mod inventory;
 mod jobs;
 mod launch;
@@ -22,6 +24,7 @@ mod lifecycle;
 mod live;
 mod logs;
 mod orphans;
+mod out_dir;
 mod shell;
 mod shutdown;
 mod ssh_config;
@@ -42,7 +45,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches};
 use time::UtcOffset;
 
-use crate::view::{Aside, Streams, Style};
+use crate::view::{Aside, Look, Streams, Style};
 use api_calls::Verbose;
 use args::{Cli, Command};
 
@@ -61,6 +64,10 @@ pub struct CliEnv {
     pub background: Option<BackgroundDaemon>,
     /// Someone looks and can answer: standard input and standard error are terminals.
     pub interactive: bool,
+    /// Standard output is a terminal.
+    pub stdout_terminal: bool,
+    /// Standard error is a terminal on which a line can be redrawn.
+    pub stderr_terminal: bool,
     /// Colours are wanted.
     pub colour: bool,
     /// How far the clock of printed times is from UTC.
@@ -86,6 +93,8 @@ impl CliEnv {
             state_dir,
             background,
             interactive: stdin && stderr && !dumb,
+            stdout_terminal: stdout,
+            stderr_terminal: stderr && !dumb,
             colour: stdout && stderr && !dumb && !no_colour,
             offset: UtcOffset::UTC,
         }
@@ -108,6 +117,14 @@ impl Ctx<'_> {
     fn style(&self) -> Style {
         Style {
             colour: self.env.colour && !self.json,
+        }
+    }
+
+    /// How output of other machines is shown.
+    fn look(&self) -> Look {
+        Look {
+            style: self.style(),
+            terminal: self.env.stdout_terminal && !self.json,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Exec, and Ctrl-C.
 
 use super::*;
+use crate::cli::following::{Shape, follow};
+use crate::cli::interrupt::Interrupt;
 
 pub fn exec_script() -> Vec<Body> {
     let output = |instance: &str, stderr, data: &[u8]| {
@@ -193,7 +195,9 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         .into_iter()
         .map(|body| aot_proto::v1::ExecEvent { body: Some(body) })
         .collect();
-    let error = crate::cli::exec::follow(&mut ctx, silent(&bodies[..2]), later(), "", false)
+    let interrupt = Interrupt::scripted(&[5000], None);
+    let shape = Shape::default();
+    let error = follow(&mut ctx, None, silent(&bodies[..2]), interrupt, shape)
         .await
         .expect_err("interrupted");
     assert_eq!(
@@ -202,7 +206,7 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
     );
     assert_eq!(
         error.report().as_deref(),
-        Some("interrupted; job-1 goes on; see aot-master jobs")
+        Some("interrupted; job-1 goes on; see aot-master jobs follow job-1")
     );
 
     let all = samples::launch();

@@ -58,6 +58,8 @@ fn env_in(dir: &Path) -> CliEnv {
         state_dir: dir.join("state"),
         background: None,
         interactive: false,
+        stdout_terminal: false,
+        stderr_terminal: false,
         colour: false,
         offset: UtcOffset::UTC,
     }
