@@ -14,9 +14,10 @@ use super::args::{JobsArgs, JobsCommand};
 use super::connect::{Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use super::follow::now_ms;
-use super::following::{Followed, OutputArgs, Shape, close, follow};
+use super::following::{Followed, close, follow};
 use super::interrupt::Interrupt;
 use super::launch::millis;
+use super::shape::{OutputArgs, Shape};
 use crate::view::{exec_summary, job_heading, job_json, jobs_table, outcomes_table};
 
 /// How many jobs are looked through for the beginning of an id.

@@ -24,6 +24,7 @@ mod lifecycle;
 mod logs;
 mod orphans;
 mod out_dir;
+mod shape;
 mod shell;
 mod shutdown;
 mod ssh_config;
