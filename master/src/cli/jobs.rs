@@ -97,7 +97,7 @@ async fn list(ctx: &mut Ctx<'_>, client: &mut Client, limit: u32) -> Result<Exit
     } else if reply.jobs.is_empty() {
         ctx.say("no jobs yet")?;
     } else {
-        let table = jobs_table(&reply, ctx.env.offset, ctx.style());
+        let table = jobs_table(&reply, ctx.env.offset, ctx.style(), ctx.columns());
         ctx.print(&table)?;
     }
     Ok(Exit::Well)

@@ -128,6 +128,13 @@ impl Ctx<'_> {
         }
     }
 
+    /// Width of the terminal that shows results; `None` where there is none.
+    fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let size = size.filter(|size| self.env.stdout_terminal && size.ws_col > 0);
+        size.map(|size| usize::from(size.ws_col))
+    }
+
     /// Prints a line of the result, without an empty line for an empty text.
     fn print(&mut self, text: &str) -> Result<(), Error> {
         if !text.is_empty() {
