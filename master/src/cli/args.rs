@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::following::OutputArgs;
+use super::shape::OutputArgs;
 use super::{exec_args, help};
 
 /// One cluster.yml in, one bootstrapped cluster out.
@@ -470,6 +470,7 @@ pub struct JobsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum JobsCommand {
     /// Show a job: every target, its outcome and what it printed
+    #[command(after_help = help::JOBS_SHOW)]
     Show {
         /// As `jobs` lists it; a beginning that fits only one is enough
         #[arg(value_name = "ID")]
@@ -482,6 +483,7 @@ pub enum JobsCommand {
         output: OutputArgs,
     },
     /// Follow a job from its start to its end
+    #[command(after_help = help::JOBS_FOLLOW)]
     Follow {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -491,6 +493,7 @@ pub enum JobsCommand {
         output: OutputArgs,
     },
     /// End what runs, and start nothing more
+    #[command(after_help = help::JOBS_CANCEL)]
     Cancel {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -500,6 +503,7 @@ pub enum JobsCommand {
         grace: Option<Duration>,
     },
     /// Run a job again, as a new one
+    #[command(after_help = help::JOBS_RETRY)]
     Retry {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
