@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{runner, service};
+use aot_agent::{copy, runner, service};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
@@ -44,6 +44,24 @@ enum Command {
         #[arg(last = true, required = true)]
         argv: Vec<std::ffi::OsString>,
     },
+    /// Pack files of a copy to standard output (started by the shim itself)
+    #[command(hide = true)]
+    Pack {
+        /// What to pack
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Unpack files of a copy, and remove the archive (started by the shim itself)
+    #[command(hide = true)]
+    Unpack {
+        /// The path is a folder, made when it is missing
+        #[arg(long)]
+        into: bool,
+        /// What was fetched
+        archive: PathBuf,
+        /// Where it goes
+        path: PathBuf,
+    },
     /// Read the settings, enrol when there is no certificate yet, and say as whom
     EnrolCheck {
         /// Settings
@@ -60,7 +78,14 @@ fn main() -> ExitCode {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
     let args = Args::parse();
-    if !matches!(args.command, Command::Shim { .. } | Command::Become { .. }) {
+    let under_a_shim = matches!(
+        args.command,
+        Command::Shim { .. }
+            | Command::Become { .. }
+            | Command::Pack { .. }
+            | Command::Unpack { .. }
+    );
+    if !under_a_shim {
         let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -83,6 +108,12 @@ fn main() -> ExitCode {
             groups,
             argv,
         } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Pack { paths } => copy::pack(&paths),
+        Command::Unpack {
+            into,
+            archive,
+            path,
+        } => copy::unpack(&archive, &path, into),
         Command::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::files::private_dir;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
+use crate::runner::fetched::Fetched;
 use crate::runner::launch::Launch;
 use crate::runner::{Runner, spool};
 use crate::session::protocol::Closed;
@@ -114,6 +115,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         link: link.clone(),
         identity: seen,
         bulk: Mutex::new(()),
+        fetched: Fetched::default(),
     };
     let runner = Runner::open(launch)?;
     tracing::info!(

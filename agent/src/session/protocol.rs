@@ -9,9 +9,9 @@ use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTE
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
-    Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData, StartRun,
-    Volumes, VolumesMounted, Welcome,
+    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, CopyProgress, FactsReport,
+    GoingAway, Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData,
+    StartRun, Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -42,6 +42,8 @@ pub enum Input {
     Csr(Option<Vec<u8>>),
     /// A renewed certificate is in place; the next one is wanted then.
     Installed(Instant),
+    /// So much of a copy's files is here.
+    Fetched(CopyProgress),
     /// Time has passed.
     Tick,
     /// The agent is to stop.
@@ -186,6 +188,10 @@ impl Protocol {
                 };
                 vec![Output::Send(Up::RunAnswer(answer))]
             }
+            Input::Fetched(progress) if self.is_welcome() => {
+                vec![Output::Send(Up::CopyProgress(progress))]
+            }
+            Input::Fetched(_) => Vec::new(),
             Input::Csr(Some(csr_der)) => vec![Output::Send(Up::Renew(RenewRequest { csr_der }))],
             Input::Csr(None) => Vec::new(),
             Input::Installed(renew_at) => {

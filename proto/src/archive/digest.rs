@@ -1,7 +1,8 @@
 //! SHA-256 of what passes by.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -19,6 +20,36 @@ impl Digest {
     /// Takes the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// Takes a file, from where it stands to its end; says how many bytes that was.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn take_file(&mut self, file: &mut File) -> io::Result<u64> {
+        let mut buffer = vec![0; 256 << 10];
+        let mut bytes = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(bytes),
+                Ok(len) => {
+                    self.update(&buffer[..len]);
+                    bytes += len as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Of a file, from where it stands to its end.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn of_file(file: &mut File) -> io::Result<String> {
+        let mut digest = Self::default();
+        digest.take_file(file)?;
+        Ok(digest.hex())
     }
 
     /// Of all pieces, as 64 lower-case hex digits.
