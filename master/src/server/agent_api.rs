@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::limits::RateLimit;
 use super::listener::Peer;
+use super::transfers::{Copied, Transfers};
 use crate::enrol::{attest, ca};
 use crate::model::cluster::{Key, NodeFacts};
 use crate::model::world::{Answer, Input, Refused};
@@ -35,8 +36,8 @@ const OUTBOUND: usize = 16;
 /// Reports of one session that may wait for a decision. When full, the session stops reading.
 const REPORTS: usize = 256;
 
-/// Bytes of a bundle in one message.
-const FETCH_BYTES: usize = 64 << 10;
+/// Bytes of a bundle or copy in one message.
+const FETCH_BYTES: usize = 256 << 10;
 
 /// What the agents' services need.
 #[derive(Clone)]
@@ -51,6 +52,8 @@ pub struct AgentApi {
     pub spools: Arc<Spools>,
     /// Where bundles lie, by content.
     pub bundles: Arc<std::path::Path>,
+    /// Archives of copies.
+    pub transfers: Arc<Transfers>,
     /// How often one may try to enrol.
     pub limit: Arc<RateLimit>,
     /// Owner of sessions.
@@ -218,22 +221,23 @@ impl AgentLink for AgentApi {
         let peer = peer(&request)?;
         self.known(&peer)?;
         let request = request.into_inner();
-        if request.sha256.len() != 64 || !request.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Status::invalid_argument(
-                "a bundle is named by its SHA-256 in hex",
-            ));
-        }
-        let unreadable = |error: std::io::Error| {
-            Status::not_found(format!("the bundle cannot be read: {error}"))
+        let transfer = self.transfers.path(&request.sha256).ok_or_else(|| {
+            Status::invalid_argument("a bundle or copy is named by its SHA-256 in hex")
+        })?;
+        let unreadable =
+            |error: std::io::Error| Status::not_found(format!("it cannot be read: {error}"));
+        let bundle = self.bundles.join(&request.sha256);
+        let mut file = match tokio::fs::File::open(bundle).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                tokio::fs::File::open(transfer).await.map_err(|_| {
+                    Status::not_found("it is not on the master any more: copy the files again")
+                })?
+            }
+            other => other.map_err(unreadable)?,
         };
-        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256))
-            .await
-            .map_err(unreadable)?;
         let total = file.metadata().await.map_err(unreadable)?.len();
         if request.offset > total {
-            return Err(Status::out_of_range(format!(
-                "the bundle has {total} bytes"
-            )));
+            return Err(Status::out_of_range(format!("there are {total} bytes")));
         }
         file.seek(std::io::SeekFrom::Start(request.offset))
             .await
@@ -307,6 +311,7 @@ impl Pump {
                 }
                 Report::RunAnswer(answer) => self.run_answer(answer).await,
                 Report::Spool { run, data } => self.spool(run, data).await,
+                Report::Copied { run, progress } => self.copied(run, &progress),
                 Report::Renew(csr) => self.renew(&csr).await,
             }
         }
@@ -462,6 +467,22 @@ impl Pump {
             ..v1::Ended::default()
         });
         self.api.engine.run_ended(run, ended, whole).await;
+    }
+
+    /// Of a run of this very instance alone.
+    fn copied(&self, run: RunId, progress: &v1::CopyProgress) {
+        let job = self.api.engine.look(|world| {
+            let run = world.runs.get(&run).filter(|run| run.at == self.at)?;
+            Some(run.job)
+        });
+        if let Some(job) = job {
+            self.api.transfers.tell(Copied {
+                job,
+                instance: self.at.instance.clone(),
+                bytes: progress.bytes,
+                total: progress.total_bytes,
+            });
+        }
     }
 
     async fn renew(&self, csr_der: &[u8]) {
