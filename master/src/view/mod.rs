@@ -6,6 +6,7 @@
 mod api_call;
 mod aside;
 mod board;
+mod copy;
 mod exec;
 mod json;
 mod live;
@@ -26,6 +27,7 @@ use aot_proto::v1::Event;
 pub use api_call::api_call_line;
 pub use aside::Aside;
 pub use board::{Board, Row};
+pub use copy::{CopyView, copy_json};
 pub use exec::{ExecJson, ExecLines, ExecView, builtin_table, exec_summary};
 pub use json::{
     Json, event_json, event_summary, instance_json, log_json, rfc3339, stages_json, text_or_base64,

@@ -35,6 +35,24 @@ impl Folder {
         Ok(Self(fs::open(path, OPEN, Mode::empty())?))
     }
 
+    /// A folder in it, made with mode 0755 when nothing has that name.
+    ///
+    /// # Errors
+    /// When a file or a link has it; as mkdir(2).
+    pub fn inner(&self, name: &OsStr) -> io::Result<Self> {
+        let taken = || {
+            io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "a file or link is in its place",
+            )
+        };
+        let (folder, made) = self.enter_or_make(name)?.ok_or_else(taken)?;
+        if made {
+            folder.dress(0o755, None)?;
+        }
+        Ok(folder)
+    }
+
     /// The same folder once more.
     pub(super) fn clone_of(folder: &Self) -> io::Result<Self> {
         Ok(Self(folder.0.try_clone()?))

@@ -27,7 +27,7 @@ impl OperatorApi {
         operator: String,
     ) -> Result<ExecEvents, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         let task = match request.way {
             Some(Way::In(copy)) => self.copy_in(copy).await?,
             Some(Way::Out(copy)) => copy_out(copy)?,
