@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{copy, runner, service};
+use aot_agent::{copy, runner, service, shell};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
@@ -62,6 +62,18 @@ enum Command {
         /// Where it goes
         path: PathBuf,
     },
+    /// Own what runs in one terminal (started by the agent itself)
+    #[command(hide = true)]
+    Terminal {
+        /// What to run, JSON
+        login: String,
+    },
+    /// Own the terminal on standard input, then run a command (started by `terminal` itself)
+    #[command(hide = true)]
+    PtyExec {
+        /// What to run, JSON
+        login: String,
+    },
     /// Read the settings, enrol when there is no certificate yet, and say as whom
     EnrolCheck {
         /// Settings
@@ -78,14 +90,10 @@ fn main() -> ExitCode {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
     let args = Args::parse();
-    let under_a_shim = matches!(
+    if matches!(
         args.command,
-        Command::Shim { .. }
-            | Command::Become { .. }
-            | Command::Pack { .. }
-            | Command::Unpack { .. }
-    );
-    if !under_a_shim {
+        Command::Run { .. } | Command::EnrolCheck { .. }
+    ) {
         let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -114,6 +122,8 @@ fn main() -> ExitCode {
             archive,
             path,
         } => copy::unpack(&archive, &path, into),
+        Command::Terminal { login } => shell::keeper::main(&login),
+        Command::PtyExec { login } => shell::keeper::become_program(&login),
         Command::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS

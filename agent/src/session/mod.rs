@@ -34,6 +34,7 @@ use crate::keys::{self, Places};
 use crate::link::Link;
 use crate::runner::Runner;
 use crate::service::Chain;
+use crate::shell::Shells;
 use crate::volumes;
 use protocol::{Closed, Input, Output, Protocol};
 
@@ -60,6 +61,8 @@ pub struct Agent {
     pub identity: watch::Sender<Option<Arc<Identity>>>,
     /// Every run.
     pub runner: Runner,
+    /// Terminals that operators have open.
+    pub shells: Shells,
     /// Tasks of the agent.
     pub tracker: TaskTracker,
     /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
@@ -274,6 +277,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             }
             Output::Forget(run) => {
                 self.agent.runner.forget(run);
+                None
+            }
+            Output::OpenShell(open) => {
+                self.agent.shells.open(*open);
                 None
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+pub mod retention;
 #[cfg(test)]
 pub mod samples;
 pub mod stage;

@@ -6,4 +6,5 @@ pub mod limits;
 pub mod listener;
 pub mod operator_api;
 pub mod serve;
+mod shells;
 mod transfers;

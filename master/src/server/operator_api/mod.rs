@@ -1,5 +1,6 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
+mod agents;
 mod api_calls;
 mod builtin;
 mod copy;
@@ -13,6 +14,7 @@ mod orphans;
 mod plan;
 mod read;
 mod select;
+mod shell;
 mod watch;
 
 use std::path::Path;
@@ -32,6 +34,7 @@ use crate::model::world::OpError;
 use crate::run::agents::Agents;
 use crate::run::providers::Providers;
 use crate::run::{Engine, prepare};
+use crate::server::shells::Shells;
 use crate::server::transfers::Transfers;
 use crate::session::registry::Registry;
 use crate::store::Store;
@@ -52,6 +55,8 @@ pub struct OperatorApi {
     pub store: Arc<Store>,
     /// Outputs.
     pub spools: Arc<Spools>,
+    /// Terminals that wait for their agents.
+    pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Who makes machines.
     pub providers: Arc<Providers>,
     /// What is handed out.
@@ -153,7 +158,7 @@ impl Operator for OperatorApi {
     type CancelJobStream = ExecEvents;
     type RetryJobStream = ExecEvents;
     type CopyStream = ExecEvents;
-    type ShellStream = Pin<Box<dyn Stream<Item = Result<v1::ShellOutput, Status>> + Send>>;
+    type ShellStream = shell::ShellEvents;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
@@ -270,16 +275,22 @@ impl Operator for OperatorApi {
 
     async fn shell(
         &self,
-        _: Request<Streaming<v1::ShellInput>>,
+        request: Request<Streaming<v1::ShellInput>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_shell(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn revoke(
         &self,
-        _: Request<v1::TargetRequest>,
+        request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_revoke(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
