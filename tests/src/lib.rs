@@ -1,9 +1,10 @@
 //! What the end-to-end tests share: real binaries, real TLS, real machines. Called by the tests in `tests/` only.
 //!
 //! [`rig`] runs one `aot-master` of its own, [`bundle`] writes what it is given, [`machine`] looks into local clones
-//! from outside, [`lab`] runs EC2 in a box, [`wait`] waits for conditions. Nothing here knows the insides of the programs
-//! under test.
+//! from outside, [`lab`] runs EC2 in a box, [`wait`] waits for conditions, [`bench`] is what the benches share. Nothing
+//! here knows the insides of the programs under test.
 
+pub mod bench;
 pub mod bundle;
 pub mod lab;
 pub mod machine;
