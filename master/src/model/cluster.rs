@@ -97,6 +97,9 @@ pub struct Launch {
     pub error: String,
     /// Instances that it asked machines for: what a rollback terminates.
     pub made: Vec<InstanceName>,
+    /// An operator cancelled it: no stage of it starts any more.
+    #[serde(default)]
+    pub cancelled: bool,
     /// What it made is terminated, or will be when it shows up late.
     #[serde(default)]
     pub rolled_back: bool,

@@ -1,6 +1,7 @@
 //! Jobs and runs: one asked-for thing over many instances, and its start on each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::limits::EXIT_REBOOT;
@@ -8,7 +9,7 @@ use aot_proto::v1::{EndKind, Ended};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{Key, UnixMs};
-use super::pace::Pace;
+use super::pace::{Pace, SoFar};
 
 /// Exactly one of these ends every target of every job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -192,9 +193,10 @@ pub struct Job {
     pub ended_ms: Option<UnixMs>,
     /// Each target's end; `None` while it has none.
     pub targets: BTreeMap<InstanceName, Option<Verdict>>,
-    /// What each target does; `None` for launches, applies, shells and what agents answer by themselves.
-    #[serde(default)]
-    pub task: Option<Task>,
+    /// What each target does; `None` for launches, applies, shells and what agents answer by themselves. Written once,
+    /// beside the record: an input of 1 MiB is not written again with every end of a target.
+    #[serde(skip)]
+    pub task: Option<Arc<Task>>,
     /// How it goes over its targets.
     #[serde(default)]
     pub pace: Pace,
@@ -252,6 +254,20 @@ impl Job {
             .count()
     }
 
+    /// How far it is, for its pace.
+    pub fn so_far(&self) -> SoFar {
+        let open = self.open();
+        let ended = self.targets.len() - open;
+        let well = |verdict: &&Verdict| verdict.outcome == Outcome::Succeeded;
+        SoFar {
+            waiting: self.waiting.len(),
+            running: open.saturating_sub(self.waiting.len()),
+            started: self.targets.len() - self.waiting.len(),
+            failed: ended - self.targets.values().flatten().filter(well).count(),
+            batch_ended_ms: self.batch_ended_ms,
+        }
+    }
+
     /// How many ended how.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u32> {
         let mut counts = BTreeMap::new();
@@ -279,6 +295,9 @@ pub struct Run {
     pub asked_ms: UnixMs,
     /// How it ended.
     pub verdict: Option<Verdict>,
+    /// Someone asked for its end, with so many milliseconds between TERM and KILL (0 = the agent's default).
+    #[serde(default)]
+    pub cancel: Option<u64>,
 }
 
 /// What a run runs.
@@ -292,8 +311,8 @@ pub enum RunKind {
         /// Attempt.
         attempt: u32,
     },
-    /// What an operator asked for.
-    Task(Task),
+    /// The task of its job.
+    Task,
 }
 
 /// What a job does on each of its targets.

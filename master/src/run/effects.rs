@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
-use super::{Loop, TargetEnded};
+use super::{JobNews, Loop};
 use crate::model::cluster::{Batch, BatchState, BootRecord, UnixMs};
 use crate::model::file::{ClusterSpec, ProviderKind};
 use crate::model::ground::Ground;
@@ -32,20 +32,23 @@ impl Loop {
             Effect::CallName { cluster, names } => self.call_name(cluster, names),
             Effect::CallCleanup { cluster } => self.call_cleanup(cluster),
             Effect::Event(event) => self.publish(&event, now),
+            Effect::RunBegan { job, instance, run } => {
+                let spools = self.parts.spools.clone();
+                self.tell_followers(job, || {
+                    JobNews::Began(instance.clone(), spools.read(run, None, true))
+                });
+            }
+            Effect::JobNote {
+                job,
+                instance,
+                text,
+            } => self.tell_followers(job, || JobNews::Note(instance.clone(), text.clone())),
             Effect::TargetEnded {
                 job,
                 instance,
                 verdict,
-            } => {
-                let Some(watcher) = self.watchers.get(&job) else {
-                    return;
-                };
-                if watcher.try_send(TargetEnded { instance, verdict }).is_err() {
-                    self.watchers.remove(&job); // nobody follows any more; the job's record has it
-                }
-            }
+            } => self.tell_followers(job, || JobNews::Ended(instance.clone(), verdict.clone())),
         }
-        self.watchers.retain(|_, watcher| !watcher.is_closed());
     }
 
     /// The provider of a cluster and how it knows it.

@@ -23,7 +23,7 @@ use crate::model::cluster::UnixMs;
 use crate::model::event::Event;
 use crate::model::hash::JoinKey;
 use crate::model::job::Verdict;
-use crate::model::world::{Answer, Changes, Input, World};
+use crate::model::world::{Answer, Changes, Input, TargetState, World};
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::{Reader, Spools};
@@ -57,28 +57,26 @@ pub struct Told {
     pub ends: Option<JobId>,
 }
 
-/// The end of one target.
-#[derive(Debug, Clone)]
-pub struct TargetEnded {
-    /// Which.
-    pub instance: InstanceName,
-    /// How.
-    pub verdict: Verdict,
+/// What whoever follows a job is told.
+pub enum JobNews {
+    /// A run began; this reads its output from its start.
+    Began(InstanceName, Reader),
+    /// A target has ended; once more when `lost_contact` turns into what it really came to.
+    Ended(InstanceName, Verdict),
+    /// Neither.
+    Note(Option<InstanceName>, String),
 }
 
-/// What a decision came to, for whoever asked.
-pub struct Decided {
-    /// The answer.
-    pub answer: Answer,
-    /// For a command: a reader of each run's output, from its start.
-    pub readers: Vec<(InstanceName, RunId, Reader)>,
+/// News that a follower of a job with so many targets may be behind.
+pub fn news_of(targets: usize) -> usize {
+    4 * targets + 16
 }
 
 struct Message {
     input: Input,
     spool: Option<(RunId, Bytes)>,
-    targets: Option<mpsc::Sender<TargetEnded>>,
-    reply: Option<oneshot::Sender<Decided>>,
+    news: Option<mpsc::Sender<JobNews>>,
+    reply: Option<oneshot::Sender<Answer>>,
 }
 
 /// Everything that effects are done with.
@@ -122,32 +120,33 @@ impl Engine {
         let owner = Loop {
             engine: engine.clone(),
             parts: parts.clone(),
-            watchers: HashMap::new(),
+            followers: HashMap::new(),
         };
         parts.tasks.spawn(owner.run(queue, stop));
         engine
     }
 
     /// Brings an input and waits until it is decided and on disk. `None` when the master is stopping.
-    pub async fn ask(&self, input: Input) -> Option<Decided> {
+    pub async fn ask(&self, input: Input) -> Option<Answer> {
         let (reply, decided) = oneshot::channel();
         self.send(Message {
             input,
             spool: None,
-            targets: None,
+            news: None,
             reply: Some(reply),
         })
         .await;
         decided.await.ok()
     }
 
-    /// Brings a command; how each target ends comes through `targets`, which must hold two words a target.
-    pub async fn exec(&self, input: Input, targets: mpsc::Sender<TargetEnded>) -> Option<Decided> {
+    /// Brings an input about a job; what happens to it from then on comes through `news`, see [`news_of`]. A follower that
+    /// is too far behind is let go.
+    pub async fn follow(&self, input: Input, news: mpsc::Sender<JobNews>) -> Option<Answer> {
         let (reply, decided) = oneshot::channel();
         self.send(Message {
             input,
             spool: None,
-            targets: Some(targets),
+            news: Some(news),
             reply: Some(reply),
         })
         .await;
@@ -159,7 +158,7 @@ impl Engine {
         self.send(Message {
             input,
             spool: None,
-            targets: None,
+            news: None,
             reply: None,
         })
         .await;
@@ -174,7 +173,7 @@ impl Engine {
         self.send(Message {
             input,
             spool: spool.map(|bytes| (run, bytes)),
-            targets: None,
+            news: None,
             reply: None,
         })
         .await;
@@ -198,14 +197,14 @@ impl Engine {
 struct Loop {
     engine: Engine,
     parts: Arc<Parts>,
-    watchers: HashMap<JobId, mpsc::Sender<TargetEnded>>,
+    followers: HashMap<JobId, Vec<mpsc::Sender<JobNews>>>,
 }
 
 struct Step {
     answer: Answer,
     effects: Vec<crate::model::world::Effect>,
-    targets: Option<mpsc::Sender<TargetEnded>>,
-    reply: Option<oneshot::Sender<Decided>>,
+    news: Option<mpsc::Sender<JobNews>>,
+    reply: Option<oneshot::Sender<Answer>>,
 }
 
 impl Loop {
@@ -216,7 +215,7 @@ impl Loop {
         loop {
             let first = tokio::select! {
                 Some(message) = queue.recv() => message,
-                _ = tick.tick() => Message { input: Input::Tick, spool: None, targets: None, reply: None },
+                _ = tick.tick() => Message { input: Input::Tick, spool: None, news: None, reply: None },
                 () = stop.cancelled() => return,
             };
             let mut batch = vec![first];
@@ -247,7 +246,7 @@ impl Loop {
                     ended: Box::new(ended),
                 },
                 spool: None,
-                targets: None,
+                news: None,
                 reply: None,
             })
             .collect();
@@ -259,6 +258,9 @@ impl Loop {
     /// Decides on a batch, writes once, then does all effects in order. `false` when the disk refused.
     async fn decide(&mut self, batch: Vec<Message>) -> bool {
         let now = now_ms();
+        let ticked = batch
+            .iter()
+            .any(|message| matches!(message.input, Input::Tick));
         let mut spools = Vec::new();
         let mut steps = Vec::new();
         let changes = {
@@ -269,7 +271,7 @@ impl Loop {
                 steps.push(Step {
                     answer,
                     effects,
-                    targets: message.targets,
+                    news: message.news,
                     reply: message.reply,
                 });
             }
@@ -288,33 +290,44 @@ impl Loop {
         for run in settled {
             self.parts.spools.settle(run);
         }
+        if ticked {
+            self.let_go();
+        }
         true
     }
 
     fn finish(&mut self, step: Step, now: UnixMs) {
-        let mut readers = Vec::new();
-        if let Answer::Exec { job, targets } = &step.answer {
-            for target in targets {
-                if let Ok(run) = target.run {
-                    readers.push((
-                        target.instance.clone(),
-                        run,
-                        self.parts.spools.read(run, None, true),
-                    ));
+        if let (Answer::Exec { job, targets }, Some(news)) = (&step.answer, step.news) {
+            for (instance, state) in targets {
+                if let TargetState::Running(runs) = state {
+                    for run in runs {
+                        let reader = self.parts.spools.read(*run, None, true);
+                        let _ = news.try_send(JobNews::Began(instance.clone(), reader)); // it holds so many
+                    }
                 }
             }
-            if let Some(watcher) = step.targets {
-                self.watchers.insert(*job, watcher);
-            }
+            self.followers.entry(*job).or_default().push(news);
         }
         if let Some(reply) = step.reply {
-            let _ = reply.send(Decided {
-                answer: step.answer,
-                readers,
-            }); // whoever asked may be gone
+            let _ = reply.send(step.answer); // whoever asked may be gone
         }
         for effect in step.effects {
             self.perform(effect, now);
+        }
+    }
+
+    /// Followers that have left.
+    fn let_go(&mut self) {
+        self.followers.retain(|_, all| {
+            all.retain(|news| !news.is_closed());
+            !all.is_empty()
+        });
+    }
+
+    /// Tells those who follow a job; one that does not keep up is let go, and the job's record has it all.
+    fn tell_followers(&mut self, job: JobId, news: impl Fn() -> JobNews) {
+        if let Some(followers) = self.followers.get_mut(&job) {
+            followers.retain(|follower| follower.try_send(news()).is_ok());
         }
     }
 

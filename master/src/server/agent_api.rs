@@ -89,12 +89,7 @@ impl Enrolment for AgentApi {
         let csr = ca::read_request(&request.csr_der).map_err(|error| refuse(&error))?;
         let ask =
             attest::examine(&request, csr.key_sha256.clone()).map_err(|error| refuse(&error))?;
-        let granted = match self
-            .engine
-            .ask(Input::Enrol(ask))
-            .await
-            .map(|decided| decided.answer)
-        {
+        let granted = match self.engine.ask(Input::Enrol(ask)).await {
             Some(Answer::Granted(granted)) => granted,
             Some(Answer::Refused(why)) => {
                 let status = refuse(&why);

@@ -90,7 +90,7 @@ async fn report(
         step,
         detail,
     };
-    match boot.engine.ask(input).await.map(|decided| decided.answer) {
+    match boot.engine.ask(input).await {
         Some(Answer::Refused(refused)) => {
             tracing::info!(address = %peer.address, error = %refused, "refused a boot report");
             StatusCode::FORBIDDEN

@@ -7,7 +7,7 @@ mod schema;
 pub mod spool;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use aot_proto::ids::{JobId, RunId};
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::files;
 use crate::model::cluster::{Cluster, Instance, Key, NodeFacts};
-use crate::model::job::{Job, Run};
+use crate::model::job::{Job, Run, Task};
 use crate::model::world::Changes;
 
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
@@ -188,7 +188,32 @@ impl Store {
             .collect()
     }
 
-    /// A job with its runs.
+    /// A job with its task.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
+        let reader = self.reader.lock().expect("no reader panics");
+        let text = |sql: &str| -> Result<Option<String>, Error> {
+            reader
+                .query_row(sql, [id.to_string()], |row| row.get(0))
+                .optional()
+                .map_err(|source| self.sql(source))
+        };
+        let Some(found) = text("SELECT record FROM jobs WHERE id = ?1")? else {
+            return Ok(None);
+        };
+        let task = match text("SELECT record FROM tasks WHERE job = ?1")? {
+            Some(task) => Some(Arc::new(record("tasks", &task)?)),
+            None => None,
+        };
+        Ok(Some(Job {
+            task,
+            ..record("jobs", &found)?
+        }))
+    }
+
+    /// The runs of a job.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -322,10 +347,15 @@ fn write_changes(connection: &Connection, changes: &Changes) -> rusqlite::Result
                 text(job)
             ])?;
     }
+    for (job, task) in &changes.tasks {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO tasks (job, record) VALUES (?1, ?2)")?
+            .execute(params![job.to_string(), text(task.as_ref())])?;
+    }
     for run in &changes.runs {
         let kind = match run.what {
             crate::model::job::RunKind::Stage { .. } => "stage",
-            crate::model::job::RunKind::Task(_) => "task",
+            crate::model::job::RunKind::Task => "task",
         };
         connection
             .prepare_cached(
@@ -388,10 +418,19 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
             instance.facts = Some(facts.into());
         }
     }
-    for (_, text) in
-        rows("SELECT id, record FROM jobs WHERE open OR id IN (SELECT job FROM runs WHERE open)")?
-    {
-        loaded.jobs.push(record("jobs", &text)?);
+    let open = "open OR id IN (SELECT job FROM runs WHERE open)";
+    let mut tasks: std::collections::HashMap<String, Arc<Task>> = std::collections::HashMap::new();
+    for (job, text) in rows(&format!(
+        "SELECT job, record FROM tasks WHERE job IN (SELECT id FROM jobs WHERE {open})"
+    ))? {
+        tasks.insert(job, Arc::new(record("tasks", &text)?));
+    }
+    for (id, text) in rows(&format!("SELECT id, record FROM jobs WHERE {open}"))? {
+        let task = tasks.remove(&id);
+        loaded.jobs.push(Job {
+            task,
+            ..record("jobs", &text)?
+        });
     }
     for (_, text) in rows("SELECT id, record FROM runs WHERE open")? {
         loaded.runs.push(record("runs", &text)?);
@@ -422,6 +461,7 @@ mod tests {
         Run {
             id: RunId::from_parts(id, 0),
             job: JobId::from_parts(job, 0),
+            cancel: None,
             at: Key {
                 cluster: "c".parse().expect("a name"),
                 instance: "a".parse().expect("a name"),

@@ -19,6 +19,8 @@ CREATE INDEX jobs_open ON jobs (open) WHERE open;
 CREATE INDEX runs_open ON runs (open) WHERE open;
 CREATE INDEX runs_job ON runs (job);
 CREATE INDEX runs_instance ON runs (instance, kind);
+", "
+CREATE TABLE tasks (job TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 "];
 
 /// Brings the store to the newest version.

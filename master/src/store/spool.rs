@@ -159,12 +159,16 @@ impl Spools {
         self.take(run, offset, data, end).await?.await
     }
 
-    /// A run that has ended and is in the store: nobody new will follow it.
+    /// A run that has ended and is in the store: nobody new will follow it, and those who do get no more.
     pub fn settle(&self, run: RunId) {
-        self.feeds
+        let feed = self
+            .feeds
             .lock()
             .expect("nobody panics with it")
             .remove(&run);
+        if let Some(feed) = feed {
+            feed.progress.send_modify(|progress| progress.ended = true);
+        }
     }
 
     /// The end record of a spool that is whole in a file. Reads little of it, however long it is.

@@ -197,6 +197,7 @@ impl World {
         );
         self.after_reboot(at, &hello.boot_id);
         self.reconcile_runs(at, session, hello);
+        self.give_queued(at);
         self.advance(&at.cluster);
         Answer::None
     }
@@ -254,8 +255,15 @@ impl World {
             .map(|run| (run.id, run.state))
             .collect();
         for (id, state) in open {
-            match (known.contains_key(&id), state) {
-                (true, _) => self.mark_accepted(id),
+            let known = known.contains_key(&id);
+            if known {
+                self.mark_accepted(id);
+            }
+            if self.cancel_again(id, session, known) {
+                continue;
+            }
+            match (known, state) {
+                (true, _) => {}
                 (false, RunState::Asked) if self.was_given_up(id) => {
                     let detail = "the agent never got it before contact was lost";
                     self.end_run(id, Verdict::without_run(Outcome::Rejected, detail), None);

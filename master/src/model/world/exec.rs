@@ -1,80 +1,15 @@
-//! Commands over many instances: given, answered, ended, lost.
+//! Runs: given, answered, ended, lost.
 
 use aot_proto::ids::{InstanceName, JobId, RunId};
 use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
 use aot_proto::v1;
 
 use super::World;
-use super::input::{Answer, Effect, ExecAsk, ExecTarget, OpError};
+use super::input::{Answer, Effect};
 use crate::model::cluster::Key;
 use crate::model::job::{Job, Outcome, Run, RunKind, RunState, Task, Verdict};
 
 impl World {
-    pub(super) fn exec(&mut self, ask: ExecAsk) -> Answer {
-        let Some(cluster) = self.clusters.get(&ask.cluster) else {
-            return Answer::Error(OpError::NoCluster(ask.cluster.to_string()));
-        };
-        if !ask
-            .instances
-            .iter()
-            .any(|name| cluster.instances.contains_key(name))
-        {
-            return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
-        }
-        let id = self.new_job();
-        let targets = ask.instances.iter().map(|name| (name.clone(), None));
-        let job = Job {
-            targets: targets.collect(),
-            ..Job::new(
-                id,
-                ask.kind,
-                ask.cluster.clone(),
-                ask.what,
-                ask.operator,
-                self.now,
-            )
-        };
-        self.jobs.insert(id, job);
-        self.dirty.jobs.insert(id);
-        let targets = ask
-            .instances
-            .into_iter()
-            .map(|name| {
-                let at = Key {
-                    cluster: ask.cluster.clone(),
-                    instance: name,
-                };
-                let run = self.ask_exec(id, &at, &ask.task);
-                ExecTarget {
-                    instance: at.instance,
-                    run,
-                }
-            })
-            .collect();
-        Answer::Exec { job: id, targets }
-    }
-
-    /// One target: a run when there is a session for it (or may be, just after a restart), else its end.
-    fn ask_exec(&mut self, job: JobId, at: &Key, task: &Task) -> Result<RunId, Verdict> {
-        let absent = match self.instance(at) {
-            None => Some("there is no such instance any more".to_owned()),
-            Some(i) if i.session.is_some() => None,
-            Some(i) if self.is_coming_back(i) => None,
-            Some(i) => Some(format!(
-                "its agent is not connected ({}, {})",
-                i.phase,
-                or_dash(i.state())
-            )),
-        };
-        if let Some(detail) = absent {
-            let verdict = Verdict::without_run(Outcome::Absent, detail);
-            self.end_target(job, &at.instance, verdict.clone());
-            return Err(verdict);
-        }
-        let id = self.add_run(job, at, RunKind::Task(task.clone()));
-        Ok(id)
-    }
-
     /// Records a run and gives it to the session that is open, if one is.
     pub(super) fn add_run(&mut self, job: JobId, at: &Key, what: RunKind) -> RunId {
         let id = self.new_run();
@@ -86,9 +21,15 @@ impl World {
             state: RunState::Asked,
             asked_ms: self.now,
             verdict: None,
+            cancel: None,
         };
         self.runs.insert(id, run);
         self.dirty.runs.insert(id);
+        self.do_later(Effect::RunBegan {
+            job,
+            instance: at.instance.clone(),
+            run: id,
+        });
         if let Some(session) = self.instance(at).and_then(|i| i.session) {
             self.give(id, session);
         }
@@ -102,7 +43,10 @@ impl World {
         };
         let at = run.at.clone();
         let message = match &run.what {
-            RunKind::Task(task) => task_message(run, task),
+            RunKind::Task => match self.jobs.get(&run.job).and_then(|job| job.task.as_ref()) {
+                Some(task) => task_message(run, task),
+                None => return,
+            },
             RunKind::Stage { index, attempt } => match self.stage_message(run, *index, *attempt) {
                 Some(message) => message,
                 None => return,
@@ -131,8 +75,8 @@ impl World {
             return Answer::None;
         };
         match run.what {
-            RunKind::Task(_) => {
-                self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None)
+            RunKind::Task => {
+                self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None);
             }
             RunKind::Stage { .. } => {
                 let ended = v1::Ended {
@@ -173,7 +117,7 @@ impl World {
             );
         }
         match (what, ended) {
-            (RunKind::Task(_), _) => self.end_target(job, &at.instance, verdict),
+            (RunKind::Task, _) => self.end_target(job, &at.instance, verdict),
             (RunKind::Stage { index, .. }, Some(ended)) => {
                 self.stage_ended(&at, index, id, ended, &verdict)
             }
@@ -187,8 +131,14 @@ impl World {
         }
     }
 
-    /// Gives a target its end; a later word replaces `lost_contact` and nothing else.
+    /// Gives a target its end; a later word replaces `lost_contact` and nothing else. Others may have their turn now.
     pub(super) fn end_target(&mut self, id: JobId, instance: &InstanceName, verdict: Verdict) {
+        self.note_end(id, instance, verdict);
+        self.advance_job(id);
+    }
+
+    /// [`World::end_target`], without a turn for others.
+    pub(super) fn note_end(&mut self, id: JobId, instance: &InstanceName, verdict: Verdict) {
         let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -201,8 +151,12 @@ impl World {
             return;
         }
         *slot = Some(verdict.clone());
-        if job.open() == 0 && job.ended_ms.is_none() {
+        let open = job.open();
+        if open == 0 && job.ended_ms.is_none() {
             job.ended_ms = Some(now);
+        }
+        if open == job.waiting.len() {
+            job.batch_ended_ms = now;
         }
         self.dirty.jobs.insert(id);
         self.do_later(Effect::TargetEnded {
@@ -221,7 +175,7 @@ impl World {
             .jobs
             .get(&run.job)
             .and_then(|job| job.targets.get(&run.at.instance)?.as_ref());
-        matches!(run.what, RunKind::Task(_))
+        matches!(run.what, RunKind::Task)
             && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
     }
 
@@ -230,7 +184,7 @@ impl World {
         let lost: Vec<(RunId, JobId, InstanceName)> = self
             .runs
             .values()
-            .filter(|run| matches!(run.what, RunKind::Task(_)) && self.run_is_lost(run))
+            .filter(|run| matches!(run.what, RunKind::Task) && self.run_is_lost(run))
             .map(|run| (run.id, run.job, run.at.instance.clone()))
             .collect();
         for (_, job, instance) in lost {
@@ -261,10 +215,6 @@ impl World {
         self.dirty.jobs.insert(id);
         Answer::Started(id)
     }
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "no machine" } else { text }
 }
 
 /// Archives go whole: what a spool may hold is bounded by the disk.

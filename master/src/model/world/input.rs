@@ -25,6 +25,20 @@ pub enum Input {
     Apply(ApplyAsk),
     /// An operator wants a command run.
     Exec(ExecAsk),
+    /// An operator wants to know how far a job is, and to be told what comes.
+    Follow {
+        /// Which.
+        job: JobId,
+    },
+    /// An operator wants a job ended.
+    Cancel {
+        /// Which.
+        job: JobId,
+        /// Between TERM and KILL; 0 = the agent's default.
+        grace_ms: u64,
+        /// Who.
+        operator: String,
+    },
     /// A job that is already over (built-ins), for the record.
     Record(Box<Job>),
     /// An operator wants machines terminated.
@@ -325,12 +339,12 @@ pub enum Answer {
     Started(JobId),
     /// There was nothing to do.
     Nothing(JobId),
-    /// A command's targets.
+    /// A job's targets, as they were when this was asked; what comes after is told as effects.
     Exec {
         /// Its job.
         job: JobId,
-        /// Each target.
-        targets: Vec<ExecTarget>,
+        /// Each target, in the order of names.
+        targets: Vec<(InstanceName, TargetState)>,
     },
     /// The certificate may be made.
     Granted(Granted),
@@ -340,13 +354,15 @@ pub enum Answer {
     Error(OpError),
 }
 
-/// One target of a command.
+/// How far one target of a job is.
 #[derive(Debug, Clone)]
-pub struct ExecTarget {
-    /// Which.
-    pub instance: InstanceName,
-    /// Its run, or how it ended at once.
-    pub run: Result<RunId, Verdict>,
+pub enum TargetState {
+    /// It has not been given it.
+    Waiting,
+    /// These runs are open: one, or none between the stages of a launch.
+    Running(Vec<RunId>),
+    /// It has ended, and so.
+    Ended(Verdict),
 }
 
 /// Why an operator's wish can't be fulfilled.
@@ -355,6 +371,9 @@ pub enum OpError {
     /// No such cluster.
     #[error("there is no cluster {0:?}")]
     NoCluster(String),
+    /// No such job, or one that was over long ago.
+    #[error("there is no job {0:?}")]
+    NoJob(String),
     /// No such instances.
     #[error("no instance of cluster {0:?} is meant")]
     NoInstance(String),
@@ -434,6 +453,24 @@ pub enum Effect {
     },
     /// Tell whoever watches.
     Event(Box<Event>),
+    /// A run of a job was asked for: whoever follows the job reads its output.
+    RunBegan {
+        /// Job.
+        job: JobId,
+        /// Where.
+        instance: InstanceName,
+        /// Which.
+        run: RunId,
+    },
+    /// Something about a job that is no end and no output.
+    JobNote {
+        /// Job.
+        job: JobId,
+        /// Which target; `None` = all of it.
+        instance: Option<InstanceName>,
+        /// For a person.
+        text: String,
+    },
     /// A target of a job ended.
     TargetEnded {
         /// Job.
@@ -456,6 +493,8 @@ pub struct Changes {
     pub facts: Vec<(Key, Arc<NodeFacts>)>,
     /// Jobs.
     pub jobs: Vec<Job>,
+    /// What new jobs do.
+    pub tasks: Vec<(JobId, Arc<Task>)>,
     /// Runs.
     pub runs: Vec<Run>,
     /// Clusters that are cleaned up.

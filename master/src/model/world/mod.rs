@@ -11,6 +11,7 @@ mod exec;
 mod facts;
 mod ground;
 mod input;
+mod jobs;
 mod launch;
 mod look;
 mod machines;
@@ -25,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aot_proto::ids::{ClusterName, InstanceName, JobId, MachineId, RunId};
 
 pub use input::{
-    Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, ExecTarget, Failure, Granted, Input,
-    LaunchAsk, OpError, Refused,
+    Answer, ApplyAsk, Changes, Effect, EnrolAsk, ExecAsk, Failure, Granted, Input, LaunchAsk,
+    OpError, Refused, TargetState,
 };
 
 use super::cluster::{Cluster, Instance, Key, UnixMs};
@@ -122,6 +123,7 @@ struct Dirty {
     instances: BTreeSet<Key>,
     facts: BTreeSet<Key>,
     jobs: BTreeSet<JobId>,
+    tasks: BTreeSet<JobId>,
     runs: BTreeSet<RunId>,
     ended_runs: Vec<Run>,
     removed: Vec<Cluster>,
@@ -191,6 +193,12 @@ impl World {
             Input::Launch(ask) => self.launch(*ask),
             Input::Apply(ask) => self.apply(ask),
             Input::Exec(ask) => self.exec(ask),
+            Input::Follow { job } => self.follow_job(job),
+            Input::Cancel {
+                job,
+                grace_ms,
+                operator,
+            } => self.cancel_job(job, grace_ms, &operator),
             Input::Record(job) => self.record(*job),
             Input::Terminate { cluster, instances } => self.terminate(&cluster, &instances),
             Input::Cleanup { cluster } => self.cleanup(&cluster),
@@ -270,6 +278,11 @@ impl World {
                 .jobs
                 .iter()
                 .filter_map(|id| self.jobs.get(id).cloned())
+                .collect(),
+            tasks: dirty
+                .tasks
+                .iter()
+                .filter_map(|id| Some((*id, self.jobs.get(id)?.task.clone()?)))
                 .collect(),
             runs: dirty
                 .runs
@@ -378,6 +391,8 @@ impl World {
             self.advance(&name);
         }
         self.settle_lost_runs();
+        self.advance_jobs();
+        self.forget_old_jobs();
         Answer::None
     }
 

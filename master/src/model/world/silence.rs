@@ -51,7 +51,7 @@ impl World {
     }
 
     /// Calls that have brought nothing by the deadline are not made any more. One that is under way is waited for.
-    fn stop_asking(&mut self, name: &ClusterName) {
+    pub(super) fn stop_asking(&mut self, name: &ClusterName) {
         let Some(cluster) = self.clusters.get(name) else {
             return;
         };

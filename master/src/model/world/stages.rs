@@ -19,9 +19,10 @@ impl World {
         let Some(cluster) = self.clusters.get(name) else {
             return;
         };
-        let Some(job) = cluster.launch.as_ref().map(|launch| launch.job) else {
+        let Some(launch) = cluster.launch.as_ref().filter(|launch| !launch.cancelled) else {
             return;
         };
+        let job = launch.job;
         let open = self.barrier_open(cluster);
         let (mut due, mut done) = (Vec::new(), Vec::new());
         for instance in cluster.instances.values() {

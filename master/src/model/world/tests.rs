@@ -333,7 +333,7 @@ impl Sim {
                 });
             }
             Effect::Event(event) => self.ended.extend(event.ends),
-            Effect::TargetEnded { .. } => {}
+            Effect::TargetEnded { .. } | Effect::RunBegan { .. } | Effect::JobNote { .. } => {}
             Effect::Send { at, session, body } => self.receive(&at, session, *body),
         }
     }

@@ -60,8 +60,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Launch(Box::new(ask)))
             .await
-            .ok_or_else(stopping)?
-            .answer;
+            .ok_or_else(stopping)?;
         let mut first: Vec<v1::Event> = notices.into_iter().map(|text| note(&name, text)).collect();
         first.extend(self.snapshot(&name));
         self.answered(name, answer, told, first, request.detach)
@@ -105,8 +104,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Apply(ask))
             .await
-            .ok_or_else(stopping)?
-            .answer;
+            .ok_or_else(stopping)?;
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, told, first, false)
     }
@@ -146,7 +144,7 @@ impl OperatorApi {
             cluster: cluster.clone(),
             instances: instances.clone(),
         };
-        if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)?.answer {
+        if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)? {
             return Err(refused(&error));
         }
         let with_machine = self.engine.look(|world| {
@@ -172,7 +170,7 @@ impl OperatorApi {
         let input = Input::Cleanup {
             cluster: cluster.clone(),
         };
-        match self.engine.ask(input).await.ok_or_else(stopping)?.answer {
+        match self.engine.ask(input).await.ok_or_else(stopping)? {
             Answer::Error(error) => Err(refused(&error)),
             _ => Ok(self.follow(cluster, Until::Cleanup, told, Vec::new())),
         }

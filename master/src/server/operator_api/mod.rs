@@ -1,7 +1,10 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
 mod api_calls;
+mod builtin;
 mod exec;
+mod follow;
+mod jobs;
 mod launch;
 mod logs;
 mod moves;
@@ -33,7 +36,7 @@ use crate::run::{Engine, prepare};
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
-use exec::ExecEvents;
+use follow::ExecEvents;
 
 /// Events that may wait for one operator.
 const EVENTS: usize = 256;
@@ -69,7 +72,9 @@ type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
 /// Exhaustive: every refusal of a wish has its code.
 fn refused(error: &OpError) -> Status {
     match error {
-        OpError::NoCluster(_) | OpError::NoInstance(_) => Status::not_found(error.to_string()),
+        OpError::NoCluster(_) | OpError::NoInstance(_) | OpError::NoJob(_) => {
+            Status::not_found(error.to_string())
+        }
         OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
     }
 }
@@ -201,7 +206,7 @@ impl Operator for OperatorApi {
     type LifecycleStream = Events;
     type ApiCallsStream = ApiCalls;
     type DeleteOrphansStream = Events;
-    type ExecStream = Pin<Box<dyn Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+    type ExecStream = ExecEvents;
     type FollowStream = ExecEvents;
     type CancelJobStream = ExecEvents;
     type RetryJobStream = ExecEvents;
@@ -273,22 +278,33 @@ impl Operator for OperatorApi {
             .map(Response::new)
     }
 
-    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+    async fn follow(
+        &self,
+        request: Request<v1::FollowRequest>,
+    ) -> Result<Response<ExecEvents>, Status> {
+        self.do_follow(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn cancel_job(
         &self,
-        _: Request<v1::CancelJobRequest>,
+        request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_cancel(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn retry_job(
         &self,
-        _: Request<v1::RetryJobRequest>,
+        request: Request<v1::RetryJobRequest>,
     ) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_retry(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn upload(

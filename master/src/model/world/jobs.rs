@@ -1,0 +1,309 @@
+//! Jobs over many instances: begun at their pace, kept for the absent, followed, cancelled, forgotten.
+
+use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
+use aot_proto::v1;
+
+use super::World;
+use super::input::{Answer, Effect, ExecAsk, OpError, TargetState};
+use crate::model::cluster::{Key, UnixMs};
+use crate::model::job::{Job, JobKind, Outcome, RunKind, RunState, Verdict};
+use crate::model::pace::Step;
+
+/// How long a job that is over stays in memory: for those who follow it.
+const REMEMBERED_MS: UnixMs = 60_000;
+
+/// Whether a target can be given a job now.
+enum Reach {
+    /// There is a session, or one may be about to come back after a restart of the master.
+    Here,
+    /// There is none; it may come while the job is kept for it.
+    Later,
+    /// There is none, and why that is all.
+    Never(String),
+}
+
+impl World {
+    /// Begins a job with a task. Its targets are told to whoever asks as they were before the first was given it; all
+    /// that follows comes as effects.
+    pub(super) fn exec(&mut self, ask: ExecAsk) -> Answer {
+        let Some(cluster) = self.clusters.get(&ask.cluster) else {
+            return Answer::Error(OpError::NoCluster(ask.cluster.to_string()));
+        };
+        let known = |name: &InstanceName| cluster.instances.contains_key(name);
+        if !ask.instances.iter().any(known) {
+            return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
+        }
+        let id = self.new_job();
+        let targets = ask.instances.iter().map(|name| (name.clone(), None));
+        let queued_until_ms = match ask.queue_ms {
+            0 => 0,
+            ms => self.now.saturating_add(ms),
+        };
+        let job = Job {
+            targets: targets.collect(),
+            task: Some(ask.task.into()),
+            pace: ask.pace,
+            waiting: ask.instances,
+            queued_until_ms,
+            ..Job::new(id, ask.kind, ask.cluster, ask.what, ask.operator, self.now)
+        };
+        self.jobs.insert(id, job);
+        self.dirty.jobs.insert(id);
+        self.dirty.tasks.insert(id);
+        let answer = self.job_as_it_is(id);
+        self.advance_job(id);
+        answer
+    }
+
+    /// Gives a job to as many more targets as its pace allows now.
+    pub(super) fn advance_job(&mut self, id: JobId) {
+        while let Some(job) = self.jobs.get(&id) {
+            if job.waiting.is_empty() {
+                return;
+            }
+            let here: Vec<(InstanceName, Reach)> = job
+                .waiting
+                .iter()
+                .map(|name| (name.clone(), self.reach(job, name)))
+                .filter(|(_, reach)| !matches!(reach, Reach::Later))
+                .collect();
+            let mut so_far = job.so_far();
+            so_far.waiting = here.len();
+            match job.pace.next(&so_far, self.now) {
+                Step::Wait => return,
+                Step::Stop(why) => return self.stop_job(id, &why),
+                Step::Start(count) => self.give_to(id, here.into_iter().take(count).collect()),
+            }
+        }
+    }
+
+    fn reach(&self, job: &Job, name: &InstanceName) -> Reach {
+        let at = Key {
+            cluster: job.cluster.clone(),
+            instance: name.clone(),
+        };
+        let Some(instance) = self.instance(&at) else {
+            return Reach::Never("there is no such instance any more".to_owned());
+        };
+        if instance.session.is_some() || self.is_coming_back(instance) {
+            return Reach::Here;
+        }
+        if self.now < job.queued_until_ms {
+            return Reach::Later;
+        }
+        let state = match instance.state() {
+            "" => "no machine",
+            state => state,
+        };
+        let kept = match job.queued_until_ms {
+            0 => "",
+            _ => ", also when the time to keep the command for it was up",
+        };
+        Reach::Never(format!(
+            "its agent is not connected ({}, {state}){kept}",
+            instance.phase
+        ))
+    }
+
+    /// Takes these from the waiting: a run for each that is there, an end for the others.
+    fn give_to(&mut self, id: JobId, chosen: Vec<(InstanceName, Reach)>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let cluster = job.cluster.clone();
+        let names: std::collections::BTreeSet<&InstanceName> =
+            chosen.iter().map(|(name, _)| name).collect();
+        job.waiting.retain(|name| !names.contains(name));
+        self.dirty.jobs.insert(id);
+        for (instance, reach) in chosen {
+            match reach {
+                Reach::Never(why) => {
+                    self.note_end(id, &instance, Verdict::without_run(Outcome::Absent, why));
+                }
+                Reach::Here | Reach::Later => {
+                    let cluster = cluster.clone();
+                    self.add_run(id, &Key { cluster, instance }, RunKind::Task);
+                }
+            }
+        }
+    }
+
+    /// Nothing more is started; what has not been started ends as cancelled.
+    fn stop_job(&mut self, id: JobId, why: &str) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.stopped = Some(why.to_owned());
+        let left = std::mem::take(&mut job.waiting);
+        self.dirty.jobs.insert(id);
+        if !left.is_empty() {
+            let text = format!("{why}: nothing more is started");
+            self.do_later(Effect::JobNote {
+                job: id,
+                instance: None,
+                text,
+            });
+        }
+        for instance in left {
+            let verdict = Verdict::without_run(Outcome::Cancelled, format!("not started: {why}"));
+            self.note_end(id, &instance, verdict);
+        }
+    }
+
+    /// Jobs that wait: for a pause to be over, or for a time to keep them to be up.
+    pub(super) fn advance_jobs(&mut self) {
+        let open = |job: &&Job| !job.waiting.is_empty();
+        let ids: Vec<JobId> = self.jobs.values().filter(open).map(|job| job.id).collect();
+        for id in ids {
+            self.advance_job(id);
+        }
+    }
+
+    /// Jobs that were kept for an instance that has just come.
+    pub(super) fn give_queued(&mut self, at: &Key) {
+        let waits = |job: &&Job| job.cluster == at.cluster && job.waiting.contains(&at.instance);
+        let ids: Vec<JobId> = self.jobs.values().filter(waits).map(|job| job.id).collect();
+        for id in ids {
+            self.advance_job(id);
+        }
+    }
+
+    /// How far a job is; the same step tells nothing else, so nothing is missed or told twice.
+    pub(super) fn follow_job(&self, id: JobId) -> Answer {
+        match self.jobs.contains_key(&id) {
+            true => self.job_as_it_is(id),
+            false => Answer::Error(OpError::NoJob(id.to_string())),
+        }
+    }
+
+    fn job_as_it_is(&self, id: JobId) -> Answer {
+        let Some(job) = self.jobs.get(&id) else {
+            return Answer::Error(OpError::NoJob(id.to_string()));
+        };
+        let mut runs: std::collections::BTreeMap<&InstanceName, Vec<RunId>> =
+            std::collections::BTreeMap::new();
+        for run in self.runs.values().filter(|run| run.job == id) {
+            runs.entry(&run.at.instance).or_default().push(run.id);
+        }
+        let waiting: std::collections::BTreeSet<&InstanceName> = job.waiting.iter().collect();
+        let state = |name: &InstanceName, verdict: &Option<Verdict>| match verdict {
+            Some(verdict) => TargetState::Ended(verdict.clone()),
+            None if waiting.contains(name) => TargetState::Waiting,
+            None => TargetState::Running(runs.get(name).cloned().unwrap_or_default()),
+        };
+        let targets = job.targets.iter();
+        Answer::Exec {
+            job: id,
+            targets: targets
+                .map(|(name, verdict)| (name.clone(), state(name, verdict)))
+                .collect(),
+        }
+    }
+
+    /// Asks for the end of all that runs, and starts nothing more. Told as it was before.
+    pub(super) fn cancel_job(&mut self, id: JobId, grace_ms: u64, operator: &str) -> Answer {
+        let Some(job) = self.jobs.get(&id) else {
+            return Answer::Error(OpError::NoJob(id.to_string()));
+        };
+        if job.open() == 0 && !self.runs.values().any(|run| run.job == id) {
+            return Answer::Error(OpError::Conflict(format!(
+                "{id} is over; see it with `aot-master jobs show {id}`"
+            )));
+        }
+        let (kind, cluster) = (job.kind, job.cluster.clone());
+        let answer = self.job_as_it_is(id);
+        let why = format!("cancelled by {operator}");
+        self.stop_job(id, &why);
+        let runs: Vec<RunId> = self
+            .runs
+            .values()
+            .filter(|run| run.job == id)
+            .map(|run| run.id)
+            .collect();
+        for run in runs {
+            self.cancel_run(run, grace_ms);
+        }
+        if matches!(kind, JobKind::Launch | JobKind::Apply) {
+            self.cancel_launch(&cluster, id, &why);
+        }
+        answer
+    }
+
+    /// The launch of this job goes no further: no call, no stage.
+    fn cancel_launch(&mut self, cluster: &ClusterName, id: JobId, why: &str) {
+        let Some(found) = self.clusters.get(cluster) else {
+            return;
+        };
+        let is_it = found.launch.as_ref().is_some_and(|launch| launch.job == id);
+        if !is_it || !found.launching() {
+            return;
+        }
+        self.stop_asking(cluster);
+        if let Some(launch) = self.cluster_mut(cluster).and_then(|c| c.launch.as_mut()) {
+            launch.cancelled = true;
+        }
+        self.finish_launch(cluster, why.to_owned());
+    }
+
+    fn cancel_run(&mut self, id: RunId, grace_ms: u64) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        run.cancel = Some(grace_ms);
+        let at = run.at.clone();
+        self.dirty.runs.insert(id);
+        if let Some(session) = self.instance(&at).and_then(|instance| instance.session) {
+            self.send_cancel(&at, session, id, grace_ms);
+        }
+    }
+
+    /// A cancelled run whose agent has come: it is told again, or has nothing to end. Says whether the run is cancelled.
+    pub(super) fn cancel_again(&mut self, id: RunId, session: u64, known: bool) -> bool {
+        let Some(run) = self.runs.get(&id) else {
+            return false;
+        };
+        let Some(grace_ms) = run.cancel else {
+            return false;
+        };
+        let (at, state) = (run.at.clone(), run.state);
+        if known {
+            self.send_cancel(&at, session, id, grace_ms);
+        } else if state == RunState::Asked {
+            let ended = v1::Ended {
+                kind: v1::EndKind::Cancelled as i32,
+                detail: "cancelled before the agent got it".to_owned(),
+                ..v1::Ended::default()
+            };
+            self.end_run(id, Verdict::of(&ended), Some(&ended));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn send_cancel(&mut self, at: &Key, session: u64, id: RunId, grace_ms: u64) {
+        let cancel = v1::CancelRun {
+            run_id: id.to_string(),
+            grace_ms,
+        };
+        self.send(at, session, v1::master_message::Body::CancelRun(cancel));
+    }
+
+    /// Jobs that have been over for a while, without a word that may still come: the store has them.
+    pub(super) fn forget_old_jobs(&mut self) {
+        let now = self.now;
+        let open: std::collections::BTreeSet<JobId> =
+            self.runs.values().map(|run| run.job).collect();
+        let launches: std::collections::BTreeSet<JobId> = self
+            .clusters
+            .values()
+            .filter_map(|cluster| cluster.launch.as_ref().map(|launch| launch.job))
+            .collect();
+        self.jobs.retain(|id, job| {
+            let over = job
+                .ended_ms
+                .is_some_and(|ended| now >= ended + REMEMBERED_MS);
+            !over || open.contains(id) || launches.contains(id)
+        });
+    }
+}
