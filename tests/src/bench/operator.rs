@@ -33,7 +33,10 @@ impl Operator {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let endpoint = Endpoint::from_static("http://master");
+        let endpoint = Endpoint::from_static("http://master")
+            .initial_stream_window_size(1 << 20) // as the commands have it
+            .initial_connection_window_size(2 << 20)
+            .max_frame_size(64 << 10);
         let channel = runtime
             .block_on(endpoint.connect_with_connector(connector))
             .expect("a master answers");
