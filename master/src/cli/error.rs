@@ -113,9 +113,9 @@ pub enum Error {
         source: Option<Box<Status>>,
     },
     /// The master named no instance.
-    #[error("no instance matches {target:?}")]
+    #[error("no instance matches {target}")]
     NoMatch {
-        /// The target.
+        /// The target and what narrows it, quoted.
         target: String,
     },
     /// Ctrl-C.

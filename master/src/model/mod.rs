@@ -11,6 +11,8 @@ pub mod machine;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+#[cfg(test)]
+pub mod samples;
 pub mod stage;
 pub mod target;
 pub mod view;

@@ -6,7 +6,8 @@ use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use tonic::Status;
 
-use super::{OperatorApi, matching, stopping};
+use super::select::{Selection, matching, none};
+use super::{OperatorApi, stopping};
 use crate::model::cluster::Key;
 use crate::model::facts;
 use crate::model::view;
@@ -20,7 +21,8 @@ impl OperatorApi {
         &self,
         request: v1::StatusRequest,
     ) -> Result<v1::StatusReply, Status> {
-        let names: Vec<ClusterName> = if request.cluster.is_empty() && request.target.is_empty() {
+        let selection = Selection::from(&request);
+        let names: Vec<ClusterName> = if request.cluster.is_empty() && selection.is_all() {
             self.engine
                 .look(|world| world.clusters.keys().cloned().collect())
         } else {
@@ -38,7 +40,11 @@ impl OperatorApi {
                     return Ok(());
                 };
                 reply.clusters.push(view::cluster(cluster));
-                for instance in matching(cluster, &request.target)? {
+                let instances = matching(cluster, selection)?;
+                if instances.is_empty() && !selection.is_all() {
+                    return Err(none(cluster, selection));
+                }
+                for instance in instances {
                     reply.instances.extend(world.view(&Key {
                         cluster: name.clone(),
                         instance,
@@ -46,12 +52,6 @@ impl OperatorApi {
                 }
                 Ok(())
             })?;
-        }
-        if reply.instances.is_empty() && !request.target.is_empty() {
-            return Err(Status::not_found(format!(
-                "no instance matches {:?}",
-                request.target
-            )));
         }
         Ok(reply)
     }
@@ -88,19 +88,19 @@ impl OperatorApi {
 
     pub(super) fn do_facts(&self, request: &v1::TargetRequest) -> Result<v1::FactsReply, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let names = self.targets(&cluster, &request.target)?;
+        let names = self.targets(&cluster, request)?;
         self.engine.look(|world| {
             let found = world
                 .clusters
                 .get(&cluster)
                 .ok_or_else(|| Status::not_found("the cluster is gone"))?;
-            let all: serde_json::Value =
-                serde_json::from_slice(&facts::of(found).json).unwrap_or_default();
             let entry = |name: &aot_proto::ids::InstanceName| v1::facts_reply::Entry {
                 instance: name.to_string(),
-                facts_json: all
-                    .get(name.as_str())
-                    .map_or_else(|| "null".to_owned(), ToString::to_string),
+                facts_json: found
+                    .instances
+                    .get(name)
+                    .and_then(|instance| facts::shown(found, instance))
+                    .map_or_else(|| "null".to_owned(), |facts| facts.to_string()),
             };
             Ok(v1::FactsReply {
                 entries: names.iter().map(entry).collect(),
