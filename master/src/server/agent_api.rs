@@ -186,7 +186,7 @@ impl AgentLink for AgentApi {
         let peer = peer(&request)?;
         let (at, id) = self.known(&peer)?;
         let (session, commands) = self.registry.register(&at);
-        let (outbound, stream) = mpsc::channel(OUTBOUND);
+        let (outbound, stream) = mpsc::channel::<Box<v1::MasterMessage>>(OUTBOUND);
         let (reports, inbox) = mpsc::channel(REPORTS);
         tracing::info!(instance = %at, session, address = %peer.address, "session begins");
         let owner = Session {
@@ -215,7 +215,8 @@ impl AgentLink for AgentApi {
                 })
                 .await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let stream = ReceiverStream::new(stream).map(|message| Ok(*message));
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Chunks>, Status> {
