@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -53,16 +52,14 @@ fn main() {
         quiet * 1e3
     );
 
-    let file = rig.dir().join("lines");
-    let sum = lines(&file, megabytes);
     let master = rig.master_pid().expect("it runs");
     let before = (memory_kib(master).1, cpu_seconds(master));
     let watcher = Watcher::start(&rig, master);
     let started = Instant::now();
-    let sums = print(&mut operator, &file);
+    let sums = print(&mut operator, megabytes);
     let time = started.elapsed().as_secs_f64();
     let (most_kib, mut pings) = watcher.stop();
-    check(&sums, (sum, megabytes * 1_000_000), targets);
+    check(&sums, &expected(megabytes), targets);
     println!(
         "{targets} x {megabytes} MB: {time:.2} s, {:.0} MB/s, whole and in order",
         rate(time)
@@ -88,22 +85,34 @@ fn main() {
     at_most("a ping of all meanwhile, p99", late * 1e3, 50.0, "ms");
 }
 
-/// Writes what every target prints: numbered lines of 100 bytes, so that order shows. Gives the digest.
-fn lines(path: &Path, megabytes: usize) -> Vec<u8> {
+/// First number of what a target prints: all lines are equally long, and order shows.
+const FIRST: usize = 10_000_000;
+
+/// Lines of a target's output, 9 bytes each.
+fn lines(megabytes: usize) -> usize {
+    megabytes * 1_000_000 / 9
+}
+
+/// Digest and length of what a target prints.
+fn expected(megabytes: usize) -> (Vec<u8>, usize) {
     let mut text = String::with_capacity(megabytes * 1_000_000);
-    for n in 0..megabytes * 10_000 {
-        writeln!(text, "{n:099}").expect("a String grows");
+    for n in FIRST..FIRST + lines(megabytes) {
+        writeln!(text, "{n:08}").expect("a String grows");
     }
-    std::fs::write(path, &text).expect("space");
-    digest(&SHA256, text.as_bytes()).as_ref().to_vec()
+    let sum = digest(&SHA256, text.as_bytes());
+    (sum.as_ref().to_vec(), text.len())
 }
 
 /// Runs the job; the digest of each target's output and its length.
-fn print(operator: &mut Operator, file: &Path) -> BTreeMap<String, (Vec<u8>, usize)> {
+fn print(operator: &mut Operator, megabytes: usize) -> BTreeMap<String, (Vec<u8>, usize)> {
     let mut sums: BTreeMap<String, (Context, usize)> = BTreeMap::new();
     let request = ExecRequest {
         target: "*".to_owned(),
-        argv: vec!["cat".to_owned(), file.display().to_string()],
+        argv: vec![
+            "seq".to_owned(),
+            FIRST.to_string(),
+            (FIRST + lines(megabytes) - 1).to_string(),
+        ],
         ..ExecRequest::default()
     };
     let summary = operator.exec(request, |event| {
@@ -121,10 +130,10 @@ fn print(operator: &mut Operator, file: &Path) -> BTreeMap<String, (Vec<u8>, usi
         .collect()
 }
 
-fn check(sums: &BTreeMap<String, (Vec<u8>, usize)>, wanted: (Vec<u8>, usize), targets: usize) {
+fn check(sums: &BTreeMap<String, (Vec<u8>, usize)>, wanted: &(Vec<u8>, usize), targets: usize) {
     assert_eq!(sums.len(), targets, "targets that printed something");
     for (name, sum) in sums {
-        assert_eq!(sum, &wanted, "digest and length of the output of {name}");
+        assert_eq!(sum, wanted, "digest and length of the output of {name}");
     }
 }
 

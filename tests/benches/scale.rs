@@ -138,7 +138,6 @@ struct Master {
 impl Master {
     fn start(folder: &Path, state: &Path) -> Self {
         let socket = folder.join("master.sock");
-        let log = std::fs::File::create(folder.join("master.log")).expect("a file");
         let child = Command::new(master_program())
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env("AOT_STATE_DIR", state)
@@ -150,7 +149,6 @@ impl Master {
             )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
             .spawn()
             .expect("it starts");
         let port = wait::some(

@@ -116,7 +116,7 @@ impl Agent {
         let number = self.number;
         if let Err(error) = self.attend().await {
             eprintln!("simulated agent {number}: {error}");
-            std::process::exit(1);
+            std::process::exit(1); // what is measured would not be what is said
         }
     }
 

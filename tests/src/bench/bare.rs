@@ -27,8 +27,8 @@ use super::tls;
 
 /// Both processes; they end when this is dropped.
 pub struct Bare {
+    _agents: Agents, // first: they end before what they are attached to
     master: Program,
-    _agents: Agents,
     empty_kib: (f64, f64),
     count: usize,
 }
