@@ -220,6 +220,22 @@ pub struct ListenArgs {
         hide_env_values = true
     )]
     pub agent_dir: Option<PathBuf>,
+    /// Drop jobs that ended longer ago [default: 30d]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "AOT_KEEP_JOBS",
+        hide_env_values = true
+    )]
+    pub keep_jobs: Option<String>,
+    /// Drop the oldest jobs' output when all of it takes more [default: 10GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "AOT_KEEP_OUTPUT",
+        hide_env_values = true
+    )]
+    pub keep_output: Option<String>,
 }
 
 /// Arguments of `serve`.

@@ -21,6 +21,7 @@ mod inventory;
 mod jobs;
 mod launch;
 mod lifecycle;
+mod live;
 mod logs;
 mod orphans;
 mod out_dir;
