@@ -154,12 +154,12 @@ Examples:
   aot-master exec 'db*' --stdin -- psql < fix.sql
   aot-master exec web1 -- ping -c1 web2
 
-ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after -- is
-run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, so are several words.
-
+ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after --
+is run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, several words too.
 Every target ends in exactly one of succeeded, failed, timed_out, cancelled, rejected, absent and lost_contact.
-Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it everywhere
-and shows how, exit 1 when any target was cancelled. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
+
+Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it
+everywhere and shows how, exit 1. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
 
 /// Of `apply`.
 pub const APPLY: &str = "\
@@ -203,8 +203,8 @@ Examples:
 
 /// Of `jobs cancel`.
 pub const JOBS_CANCEL: &str = "\
-Every process that the job started on a target gets TERM, and KILL after the grace time. Ends when all targets have
-ended; exit 1 when the end of one is not known.
+Every process that the job started on a target gets TERM, and KILL after the grace time.
+Ends when all targets have ended; exit 1 when the end of one is not known.
 
 Examples:
   aot-master jobs cancel 01K9
