@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aot_proto::ids::RunId;
@@ -99,6 +99,11 @@ impl Runner {
             );
             runner.look(id);
             runner.measure(id);
+            let open = runner.runs.get(&id).filter(|run| !run.ended);
+            if let Some(run) = open.filter(|run| run.dir.join(shim::CANCEL).exists()) {
+                // The agent before this one may have come no further than the file.
+                wake_shim(&run.dir);
+            }
         }
         Ok(runner)
     }
@@ -183,15 +188,7 @@ impl Runner {
         if let Some(launching) = &run.launching {
             launching.cancel();
         }
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        // No fifo or no reader: the shim has not come up yet, and looks for the file when it does.
-        if let Ok(mut control) = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(run.dir.join(shim::CONTROL))
-        {
-            let _ = control.write_all(b"c");
-        }
+        wake_shim(&run.dir);
     }
 
     /// Drops a run that the master has whole. One that has not ended stays.
@@ -289,13 +286,9 @@ impl Runner {
         let (id, end) = match outcome {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
-            Outcome::Cancelled(id) => (
-                id,
-                Some((
-                    EndKind::Cancelled,
-                    "cancelled before it was started".to_owned(),
-                )),
-            ),
+            Outcome::Cancelled(id) => {
+                (id, Some((EndKind::Cancelled, shim::NOT_STARTED.to_owned())))
+            }
         };
         let Some(run) = self.runs.get_mut(&id) else {
             return Vec::new();
@@ -341,5 +334,19 @@ impl Runner {
             self.follower.remove(id);
         }
         grown.then_some(Grown { run: id, bytes })
+    }
+}
+
+/// Tells a shim that a cancellation is to be read. No fifo or no reader: it has not come up yet, and looks for the file
+/// when it does.
+fn wake_shim(dir: &Path) {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let control = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(dir.join(shim::CONTROL));
+    if let Ok(mut control) = control {
+        // A full fifo has enough in it to wake whoever reads it.
+        let _ = control.write_all(b"c");
     }
 }
