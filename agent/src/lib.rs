@@ -21,6 +21,7 @@ pub mod power;
 pub mod runner;
 pub mod service;
 pub mod session;
+pub mod shell;
 pub mod sshkeys;
 pub mod stop;
 pub mod tls;

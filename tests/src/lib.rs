@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: real binaries, real TLS, real machines. Called by the tests in `tests/` only.
 //!
 //! [`rig`] runs one `aot-master` of its own, [`bundle`] writes what it is given, [`machine`] looks into local clones
-//! from outside, [`lab`] runs EC2 in a box, [`wait`] waits for conditions. Nothing here knows the insides of the programs
+//! from outside, [`lab`] runs EC2 in a box, [`screen`] gives a command a terminal, [`wait`] waits for conditions. Nothing here knows the insides of the programs
 //! under test.
 
 pub mod bundle;
@@ -9,4 +9,5 @@ pub mod lab;
 pub mod machine;
 pub mod process;
 pub mod rig;
+pub mod screen;
 pub mod wait;

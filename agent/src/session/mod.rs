@@ -36,6 +36,7 @@ use crate::link::Link;
 use crate::look::Looks;
 use crate::runner::Runner;
 use crate::service::Chain;
+use crate::shell::Shells;
 use crate::volumes;
 use protocol::{Closed, Input, Output, Protocol};
 
@@ -62,6 +63,8 @@ pub struct Agent {
     pub identity: watch::Sender<Option<Arc<Identity>>>,
     /// Every run.
     pub runner: Runner,
+    /// Terminals that operators have open.
+    pub shells: Shells,
     /// Tasks of the agent.
     pub tracker: TaskTracker,
     /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
@@ -281,6 +284,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             }
             Output::Look(id, what) => {
                 self.look(id, what);
+                None
+            }
+            Output::OpenShell(open) => {
+                self.agent.shells.open(*open);
                 None
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),

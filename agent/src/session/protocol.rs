@@ -11,8 +11,8 @@ use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
     BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
-    Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData, StartRun,
-    Volumes, VolumesMounted, Welcome,
+    Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData,
+    StartRun, Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -72,6 +72,8 @@ pub enum Output {
     Mount(Volumes),
     /// Look at a file for the call of this id.
     Look(u64, Builtin),
+    /// Open a terminal, on a connection of its own.
+    OpenShell(Box<OpenShell>),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).
@@ -224,7 +226,7 @@ impl Protocol {
                 Output::Forget(run)
             }),
             Down::Volumes(volumes) => self.mount(volumes),
-            Down::OpenShell(_) => Vec::new(),
+            Down::OpenShell(open) => vec![Output::OpenShell(Box::new(open))],
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![Output::Install(reply.certificate_pem)]

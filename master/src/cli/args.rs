@@ -219,6 +219,22 @@ pub struct ListenArgs {
         hide_env_values = true
     )]
     pub agent_dir: Option<PathBuf>,
+    /// Drop jobs that ended longer ago [default: 30d]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "AOT_KEEP_JOBS",
+        hide_env_values = true
+    )]
+    pub keep_jobs: Option<String>,
+    /// Drop the oldest jobs' output when all of it takes more [default: 10GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "AOT_KEEP_OUTPUT",
+        hide_env_values = true
+    )]
+    pub keep_output: Option<String>,
 }
 
 /// Arguments of `serve`.
@@ -426,13 +442,13 @@ pub struct ApplyArgs {
     /// Which instances.
     #[command(flatten)]
     pub which: MaybeTarget,
-    /// Run stage N and all after it, even when nothing changed
+    /// Run stage N and all after it, even when nothing changed; what is not done before it runs first
     #[arg(long, value_name = "N")]
     pub from: Option<u32>,
     /// Run every stage, even when nothing changed
     #[arg(long)]
     pub force: bool,
-    /// Only instances whose stages failed
+    /// Only instances whose stages failed, and those that wait for them
     #[arg(long)]
     pub failed: bool,
 }

@@ -19,6 +19,7 @@ mod inventory;
 mod jobs;
 mod launch;
 mod lifecycle;
+mod live;
 mod logs;
 mod orphans;
 mod shell;

@@ -12,6 +12,7 @@ pub mod needs;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+pub mod retention;
 #[cfg(test)]
 pub mod samples;
 pub mod stage;

@@ -126,7 +126,7 @@ impl Builtin {
         };
         let (answer, reply) = oneshot::channel();
         let deadline = begun + self.wait;
-        self.wait_for_return(&at, deadline).await;
+        self.api.wait_for_return(&at, deadline).await;
         let command = Command::Builtin {
             name: self.name.clone(),
             args: self.args.clone(),
@@ -166,13 +166,13 @@ impl Builtin {
     }
 }
 
-impl Builtin {
+impl OperatorApi {
     /// Just after a start of the master, agents that are on their way back are waited for.
-    async fn wait_for_return(&self, at: &Key, deadline: Instant) {
-        let registry = &self.api.registry;
+    pub(super) async fn wait_for_return(&self, at: &Key, deadline: Instant) {
+        let registry = &self.registry;
         let mut arrivals = registry.arrivals();
         let coming = || {
-            self.api.engine.look(|world| {
+            self.engine.look(|world| {
                 let instance = world.instance(at);
                 instance.is_some_and(|instance| world.is_coming_back(instance))
             })
