@@ -170,14 +170,20 @@ pub const APPLY: &str = "\
 Examples:
   aot-master apply
   aot-master apply 'web*' --from 1
-  aot-master apply web1 --force";
+  aot-master apply web1 --force
+  aot-master apply --failed
+
+What succeeded is left alone unless --from or --force says otherwise. --failed takes the instances of TARGET on which a
+stage failed, and those that wait for one of them; none is exit 0. An apply is judged by its own instances alone.";
 
 /// Of `logs`.
 pub const LOGS: &str = "\
 Examples:
   aot-master logs web1
   aot-master logs 'web*' --stage 0
-  aot-master logs '*' -f";
+  aot-master logs '*' -f
+
+-f goes on over new attempts and over instances that join, until Ctrl-C (exit 130).";
 
 /// Of `jobs`.
 pub const JOBS: &str = "\
