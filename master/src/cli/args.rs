@@ -219,6 +219,22 @@ pub struct ListenArgs {
         hide_env_values = true
     )]
     pub agent_dir: Option<PathBuf>,
+    /// Drop jobs that ended longer ago [default: 30d]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "AOT_KEEP_JOBS",
+        hide_env_values = true
+    )]
+    pub keep_jobs: Option<String>,
+    /// Drop the oldest jobs' output when all of it takes more [default: 10GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "AOT_KEEP_OUTPUT",
+        hide_env_values = true
+    )]
+    pub keep_output: Option<String>,
 }
 
 /// Arguments of `serve`.
@@ -257,28 +273,86 @@ pub struct LaunchArgs {
     pub listen: ListenArgs,
 }
 
+/// What narrows a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Narrow {
+    /// Leave these out
+    #[arg(long, value_name = "TARGET")]
+    pub exclude: Option<String>,
+    /// Only the first N of them, as list shows them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
 /// A target that must be given.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
     /// Which instances: '*', 'web*', web1,web2, 'pool:web and not name:web3', state:failed
     #[arg(value_name = "TARGET")]
     pub target: String,
+    /// Less than that.
+    #[command(flatten)]
+    pub narrow: Narrow,
 }
 
 /// A target that may be left out.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct MaybeTarget {
     /// Which instances [default: all]
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
+    /// Less than that.
+    #[command(flatten)]
+    pub narrow: Narrow,
+}
+
+impl Narrow {
+    /// The exclusion, as a request has it.
+    pub fn exclude(&self) -> String {
+        self.exclude.clone().unwrap_or_default()
+    }
+
+    /// The limit, as a request has it.
+    pub fn limit(&self) -> u32 {
+        self.limit.unwrap_or_default()
+    }
+}
+
+impl From<Target> for MaybeTarget {
+    fn from(Target { target, narrow }: Target) -> Self {
+        Self {
+            target: Some(target),
+            narrow,
+        }
+    }
+}
+
+impl MaybeTarget {
+    /// Whether nothing was said: all instances.
+    pub fn is_all(&self) -> bool {
+        self.target.is_none() && self.narrow == Narrow::default()
+    }
+}
+
+impl std::fmt::Display for MaybeTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.target.as_deref().unwrap_or("*"))?;
+        if let Some(exclude) = &self.narrow.exclude {
+            write!(f, " --exclude {exclude:?}")?;
+        }
+        if let Some(limit) = self.narrow.limit {
+            write!(f, " --limit {limit}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Arguments of `list`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ListArgs {
-    /// Which instances [default: all]
-    #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
+    /// Which instances.
+    #[command(flatten)]
+    pub which: MaybeTarget,
     /// Show the cloud properties
     #[arg(short = 'o', long)]
     pub properties: bool,
@@ -365,9 +439,9 @@ pub struct OrphansArgs {
 /// Arguments of `apply`.
 #[derive(Debug, Clone, Args)]
 pub struct ApplyArgs {
-    /// Which instances [default: all]
-    #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
+    /// Which instances.
+    #[command(flatten)]
+    pub which: MaybeTarget,
     /// Run stage N and all after it, even when nothing changed
     #[arg(long, value_name = "N")]
     pub from: Option<u32>,
@@ -461,6 +535,9 @@ pub struct CpArgs {
     /// What to copy, then where to: paths here, or TARGET:/path on one of the two sides
     #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
     pub paths: Vec<String>,
+    /// Of the instances.
+    #[command(flatten)]
+    pub narrow: Narrow,
 }
 
 /// Arguments of `shell`.
@@ -494,9 +571,9 @@ pub struct InventoryArgs {
 /// Arguments of `ssh-config`.
 #[derive(Debug, Clone, Args)]
 pub struct SshConfigArgs {
-    /// Which instances [default: all]
-    #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
+    /// Which instances.
+    #[command(flatten)]
+    pub which: MaybeTarget,
     /// Known hosts file to write and to name in the blocks [default: in the state dir]
     #[arg(long, value_name = "FILE")]
     pub known_hosts: Option<PathBuf>,

@@ -90,6 +90,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file that the command makes can't be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Nobody answers on the socket.
     #[error("no master answers on {}", socket.display())]
     NoMaster {
@@ -127,9 +135,9 @@ pub enum Error {
         source: Option<Box<Status>>,
     },
     /// The master named no instance.
-    #[error("no instance matches {target:?}")]
+    #[error("no instance matches {target}")]
     NoMatch {
-        /// The target.
+        /// The target and what narrows it, quoted.
         target: String,
     },
     /// Ctrl-C.
@@ -168,7 +176,7 @@ impl Error {
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
             Self::Problems(problems) => exit_of(problems),
-            Self::Output(_) | Self::Declined => Exit::Failed,
+            Self::Output(_) | Self::Declined | Self::Write { .. } => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,

@@ -38,6 +38,8 @@ pub async fn exec(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Error> {
     let request = ExecRequest {
         cluster: ctx.cluster.clone(),
         target: args.target,
+        exclude: args.narrow.exclude(),
+        limit: args.narrow.limit(),
         builtin: builtin.clone(),
         argv,
         env: args.env.into_iter().collect(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::args::Narrow;
 use super::error::Error;
 
 /// Arguments of `exec`.
@@ -13,6 +14,9 @@ pub struct ExecArgs {
     /// Which instances: '*', 'web*', web1,web2, 'pool:web and not name:web3', state:failed
     #[arg(value_name = "TARGET")]
     pub target: String,
+    /// Less than that.
+    #[command(flatten)]
+    pub narrow: Narrow,
     /// A built-in (ping, facts, version), or what to run: one word or one quoted shell line
     #[arg(value_name = "COMMAND")]
     pub words: Vec<String>,

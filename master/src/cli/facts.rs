@@ -4,6 +4,7 @@ use aot_proto::v1::TargetRequest;
 use serde_json::{Map, Value, json};
 
 use super::Ctx;
+use super::args::Target;
 use super::connect::{LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 
@@ -11,11 +12,13 @@ use super::error::{Error, Exit};
 ///
 /// # Errors
 /// When the master can't be asked, or nothing matches.
-pub async fn facts(ctx: &mut Ctx<'_>, target: String) -> Result<Exit, Error> {
+pub async fn facts(ctx: &mut Ctx<'_>, target: Target) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = TargetRequest {
         cluster: ctx.cluster.clone(),
-        target,
+        exclude: target.narrow.exclude(),
+        limit: target.narrow.limit(),
+        target: target.target,
     };
     let reply = client.facts(within(LOOK_UP, request)).await?.into_inner();
     let mut all = Map::new();

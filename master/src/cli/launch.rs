@@ -216,7 +216,9 @@ pub async fn apply(ctx: &mut Ctx<'_>, args: ApplyArgs) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = ApplyRequest {
         cluster: ctx.cluster.clone(),
-        target: args.target.unwrap_or_default(),
+        exclude: args.which.narrow.exclude(),
+        limit: args.which.narrow.limit(),
+        target: args.which.target.unwrap_or_default(),
         has_from: args.from.is_some(),
         from: args.from.unwrap_or_default(),
         force: args.force,

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use tonic::Status;
 
 use super::Ctx;
-use super::args::{AskedLifecycleArgs, LifecycleArgs};
+use super::args::{AskedLifecycleArgs, LifecycleArgs, MaybeTarget, Target};
 use super::confirm::{confirm, instances, named};
 use super::connect::{Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
@@ -34,7 +34,7 @@ pub async fn asked(
     args: AskedLifecycleArgs,
 ) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
-    let target = &args.lifecycle.target.target;
+    let target = &args.lifecycle.target;
     ask_first(ctx, &mut client, action, target, args.yes).await?;
     change(ctx, &mut client, action, args.lifecycle).await
 }
@@ -48,6 +48,8 @@ async fn change(
 ) -> Result<Exit, Error> {
     let request = LifecycleRequest {
         cluster: ctx.cluster.clone(),
+        exclude: args.target.narrow.exclude(),
+        limit: args.target.narrow.limit(),
         target: args.target.target,
         action: action.to_owned(),
         timeout_ms: args.timeout.map_or(0, millis),
@@ -62,12 +64,14 @@ async fn change(
 ///
 /// # Errors
 /// When nobody says yes, nothing matches, or the master can't be asked or followed.
-pub async fn terminate(ctx: &mut Ctx<'_>, target: String, yes: bool) -> Result<Exit, Error> {
+pub async fn terminate(ctx: &mut Ctx<'_>, target: Target, yes: bool) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     ask_first(ctx, &mut client, "terminate", &target, yes).await?;
     let request = TerminateRequest {
         cluster: ctx.cluster.clone(),
-        target,
+        exclude: target.narrow.exclude(),
+        limit: target.narrow.limit(),
+        target: target.target,
     };
     let events = client.terminate(request).await?.into_inner();
     let goes_on = "the instances go on being terminated; look at them with aot-master status";
@@ -75,11 +79,11 @@ pub async fn terminate(ctx: &mut Ctx<'_>, target: String, yes: bool) -> Result<E
 }
 
 /// Asks whether to do `action` to the instances of the target, by their names.
-async fn ask_first(
+pub(super) async fn ask_first(
     ctx: &mut Ctx<'_>,
     client: &mut Client,
     action: &str,
-    target: &str,
+    target: &Target,
     yes: bool,
 ) -> Result<(), Error> {
     if yes {
@@ -87,14 +91,16 @@ async fn ask_first(
     }
     let request = StatusRequest {
         cluster: ctx.cluster.clone(),
-        target: target.to_owned(),
+        target: target.target.clone(),
+        exclude: target.narrow.exclude(),
+        limit: target.narrow.limit(),
         live: false,
     };
     let reply = client.status(within(LOOK_UP, request)).await?;
     let found = reply.into_inner().instances;
     let Some(cluster) = found.first().map(|view| view.cluster.clone()) else {
         return Err(Error::NoMatch {
-            target: target.to_owned(),
+            target: MaybeTarget::from(target.clone()).to_string(),
         });
     };
     let names: Vec<&str> = found.iter().map(|view| view.name.as_str()).collect();

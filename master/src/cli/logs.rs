@@ -21,6 +21,8 @@ pub async fn logs(ctx: &mut Ctx<'_>, args: LogsArgs) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = LogsRequest {
         cluster: ctx.cluster.clone(),
+        exclude: args.target.narrow.exclude(),
+        limit: args.target.narrow.limit(),
         target: args.target.target,
         has_stage: args.stage.is_some(),
         stage: args.stage.unwrap_or_default(),

@@ -19,6 +19,7 @@ mod inventory;
 mod jobs;
 mod launch;
 mod lifecycle;
+mod live;
 mod logs;
 mod orphans;
 mod shell;
@@ -198,10 +199,10 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Launch(args) => launch::launch(ctx, &args).await,
         Command::Status => status::status(ctx).await,
         Command::List(args) => status::list(ctx, &args).await,
-        Command::Dns(args) => status::dns(ctx, args.target).await,
-        Command::Ip(args) => status::ip(ctx, args.target).await,
-        Command::Update(args) => status::update(ctx, args.target).await,
-        Command::Facts(args) => facts::facts(ctx, args.target).await,
+        Command::Dns(args) => status::dns(ctx, args).await,
+        Command::Ip(args) => status::ip(ctx, args).await,
+        Command::Update(args) => status::update(ctx, args).await,
+        Command::Facts(args) => facts::facts(ctx, args).await,
         Command::Wait(args) => wait::wait(ctx, args).await,
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Apply(args) => launch::apply(ctx, args).await,
@@ -216,7 +217,7 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Stop(args) => lifecycle::asked(ctx, "stop", args).await,
         Command::Reboot(args) => lifecycle::asked(ctx, "reboot", args).await,
         Command::Orphans(args) => orphans::orphans(ctx, args).await,
-        Command::Terminate { target, yes } => lifecycle::terminate(ctx, target.target, yes).await,
+        Command::Terminate { target, yes } => lifecycle::terminate(ctx, target, yes).await,
         Command::Cleanup { name, yes } => lifecycle::cleanup(ctx, name, yes).await,
         Command::Shutdown => shutdown::shutdown(ctx).await,
         Command::Serve(_)

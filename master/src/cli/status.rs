@@ -4,28 +4,28 @@ use aot_proto::v1::{ClusterView, InstanceView, StatusReply, StatusRequest, Targe
 use serde_json::{Value, json};
 
 use super::Ctx;
-use super::args::ListArgs;
+use super::args::{ListArgs, MaybeTarget};
 use super::connect::{ASK_PROVIDER, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use crate::view::{Columns, explanations, instance_json, instances_table, places, stages_json};
 
 /// Asks for the state of instances; `live` makes the master ask its provider first.
-pub async fn ask(
-    ctx: &mut Ctx<'_>,
-    target: Option<String>,
-    live: bool,
-) -> Result<StatusReply, Error> {
+pub async fn ask(ctx: &mut Ctx<'_>, which: &MaybeTarget, live: bool) -> Result<StatusReply, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = StatusRequest {
         cluster: ctx.cluster.clone(),
-        target: target.clone().unwrap_or_default(),
+        target: which.target.clone().unwrap_or_default(),
+        exclude: which.narrow.exclude(),
+        limit: which.narrow.limit(),
         live,
     };
     let limit = if live { ASK_PROVIDER } else { LOOK_UP };
     let reply = client.status(within(limit, request)).await?.into_inner();
-    match target {
-        Some(target) if reply.instances.is_empty() => Err(Error::NoMatch { target }),
-        _ => Ok(reply),
+    match reply.instances.is_empty() && !which.is_all() {
+        true => Err(Error::NoMatch {
+            target: which.to_string(),
+        }),
+        false => Ok(reply),
     }
 }
 
@@ -34,7 +34,7 @@ pub async fn ask(
 /// # Errors
 /// When the master can't be asked.
 pub async fn status(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
-    let reply = ask(ctx, None, false).await?;
+    let reply = ask(ctx, &MaybeTarget::default(), false).await?;
     if ctx.json {
         return print_json(ctx, &reply.instances, ListArgs::default());
     }
@@ -97,7 +97,7 @@ fn cluster_line(cluster: &ClusterView) -> String {
 /// # Errors
 /// When the master can't be asked, or nothing matches.
 pub async fn list(ctx: &mut Ctx<'_>, args: &ListArgs) -> Result<Exit, Error> {
-    let reply = ask(ctx, args.target.clone(), args.query).await?;
+    let reply = ask(ctx, &args.which, args.query).await?;
     if ctx.json {
         return print_json(ctx, &reply.instances, args.clone());
     }
@@ -140,8 +140,8 @@ fn print_json(ctx: &mut Ctx<'_>, views: &[InstanceView], args: ListArgs) -> Resu
 ///
 /// # Errors
 /// When the master can't be asked, or nothing matches.
-pub async fn dns(ctx: &mut Ctx<'_>, target: Option<String>) -> Result<Exit, Error> {
-    values(ctx, target, "dns", |view| {
+pub async fn dns(ctx: &mut Ctx<'_>, which: MaybeTarget) -> Result<Exit, Error> {
+    values(ctx, &which, "dns", |view| {
         places(&view.public_dns, &view.private_dns)
     })
     .await
@@ -151,8 +151,8 @@ pub async fn dns(ctx: &mut Ctx<'_>, target: Option<String>) -> Result<Exit, Erro
 ///
 /// # Errors
 /// When the master can't be asked, or nothing matches.
-pub async fn ip(ctx: &mut Ctx<'_>, target: Option<String>) -> Result<Exit, Error> {
-    values(ctx, target, "ip", |view| {
+pub async fn ip(ctx: &mut Ctx<'_>, which: MaybeTarget) -> Result<Exit, Error> {
+    values(ctx, &which, "ip", |view| {
         places(&view.public_ip, &view.private_ip)
     })
     .await
@@ -162,11 +162,11 @@ pub async fn ip(ctx: &mut Ctx<'_>, target: Option<String>) -> Result<Exit, Error
 /// stops a script instead of being empty.
 async fn values(
     ctx: &mut Ctx<'_>,
-    target: Option<String>,
+    which: &MaybeTarget,
     what: &str,
     value: impl Fn(&InstanceView) -> Option<&str>,
 ) -> Result<Exit, Error> {
-    let reply = ask(ctx, target, false).await?;
+    let reply = ask(ctx, which, false).await?;
     let mut missing = 0;
     for view in &reply.instances {
         match (value(view), ctx.json) {
@@ -198,11 +198,13 @@ fn no_value(view: &InstanceView, what: &str) -> String {
 ///
 /// # Errors
 /// When the master or its provider can't be asked, or nothing matches.
-pub async fn update(ctx: &mut Ctx<'_>, target: Option<String>) -> Result<Exit, Error> {
+pub async fn update(ctx: &mut Ctx<'_>, which: MaybeTarget) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = TargetRequest {
         cluster: ctx.cluster.clone(),
-        target: target.unwrap_or_default(),
+        exclude: which.narrow.exclude(),
+        limit: which.narrow.limit(),
+        target: which.target.unwrap_or_default(),
     };
     let reply = client
         .update(within(ASK_PROVIDER, request))

@@ -17,6 +17,8 @@ pub async fn wait(ctx: &mut Ctx<'_>, args: WaitArgs) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
     let request = WaitRequest {
         cluster: ctx.cluster.clone(),
+        exclude: args.target.narrow.exclude(),
+        limit: args.target.narrow.limit(),
         target: args.target.target,
         state: args.state,
         timeout_ms: millis(args.timeout),

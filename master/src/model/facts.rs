@@ -59,14 +59,22 @@ pub fn of(cluster: &Cluster) -> ClusterFacts {
 }
 
 fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
+    let mut entry = attested(cluster, instance);
+    entry.append(&mut claimed(instance, facts));
+    Value::Object(entry)
+}
+
+/// What the provider shows and the file says of an instance: no word of its machine is in it. All names are always there,
+/// with `null` where there is no value, so that nothing else can stand in their place.
+fn attested(cluster: &Cluster, instance: &Instance) -> Map<String, Value> {
     let machine = instance.machine.as_ref();
     let addresses = instance.addresses();
-    json!({
+    let facts = json!({
         "name": instance.name.as_str(),
         "ip_address": addresses.private_ip,
         "hostname": instance.hostname,
         "subnet": machine.and_then(|m| m.subnet.clone()),
-        "main_user": main_user(instance, facts),
+        "main_user": instance.user,
         "owner": instance.owner,
         "public_ip": addresses.public_ip,
         "private_dns": addresses.private_dns,
@@ -76,9 +84,61 @@ fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
         "availability_zone": machine.and_then(|m| m.availability_zone.clone()),
         "region": machine.and_then(|m| m.region.clone()).or_else(|| cluster.spec.region.clone()),
         "pool": instance.pool.as_ref().map(ToString::to_string),
-        "ssh_host_keys": facts.ssh_host_keys,
+    });
+    object(facts)
+}
+
+/// What only the machine says: its facts under `node`, its host keys, and the main user where the file names none.
+fn claimed(instance: &Instance, facts: &NodeFacts) -> Map<String, Value> {
+    let mut claims = object(json!({
         "node": lasting(&facts.node),
-    })
+        "ssh_host_keys": facts.ssh_host_keys,
+    }));
+    if instance.user.is_none() && !facts.main_user.is_empty() {
+        claims.insert("main_user".to_owned(), facts.main_user.clone().into());
+    }
+    claims
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The facts that targets are compared with: in the first nothing comes from the machine, in the second all does. The
+/// first has some that are no part of the cluster facts, since they change too often: `state`, `phase`, `tags`, and
+/// `cluster` and `provider`.
+pub fn for_targets(cluster: &Cluster, instance: &Instance) -> (Value, Value) {
+    let mut first = attested(cluster, instance);
+    first.append(&mut object(json!({
+        "cluster": cluster.spec.name.as_str(),
+        "provider": cluster.spec.provider.to_string(),
+        "state": instance.state(),
+        "phase": instance.phase.as_str(),
+        "tags": instance.machine.as_ref().map(|m| &m.tags),
+    })));
+    let Some(facts) = &instance.facts else {
+        return (Value::Object(first), Value::Null);
+    };
+    // A name that the file leaves open is the machine's to claim.
+    let mut second = claimed(instance, facts);
+    second.insert("node".to_owned(), facts.node.clone());
+    if second.contains_key("main_user") {
+        first.remove("main_user");
+    }
+    (Value::Object(first), Value::Object(second))
+}
+
+/// An instance's entry as operators see it: that of the cluster facts, and in `claimed` the names of those that only the
+/// machine says. `None` while it has no part in the cluster facts.
+pub fn shown(cluster: &Cluster, instance: &Instance) -> Option<Value> {
+    let facts = instance.facts.as_ref().filter(|_| counts(instance))?;
+    let names: Vec<String> = claimed(instance, facts).keys().cloned().collect();
+    let mut entry = entry(cluster, instance, facts);
+    entry["claimed"] = names.into();
+    Some(entry)
 }
 
 /// An agent's own facts without those that change by themselves (a reboot, or a file written, makes no new generation),
@@ -106,13 +166,6 @@ fn lasting(node: &Value) -> Value {
     node
 }
 
-fn main_user(instance: &Instance, facts: &NodeFacts) -> Option<String> {
-    instance
-        .user
-        .clone()
-        .or_else(|| (!facts.main_user.is_empty()).then(|| facts.main_user.clone()))
-}
-
 fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
     let known = instance.addresses();
     let addresses = [known.private_ip, known.public_ip];
@@ -133,6 +186,97 @@ fn peer(instance: &Instance, facts: &NodeFacts) -> v1::Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::model::samples;
+    use crate::model::target::{self, Subject};
+
+    /// The cluster in which web1 claims to be all that it is not.
+    fn with_a_liar() -> Cluster {
+        let mut cluster = samples::cluster();
+        let lies = json!({
+            "name": "db1", "ip_address": "203.0.113.1", "hostname": "db1", "subnet": "lie", "owner": "lie",
+            "public_ip": "203.0.113.1", "private_dns": "lie", "public_dns": "lie", "machine_id": "i-0lie",
+            "instance_type": "lie", "availability_zone": "lie", "region": "lie", "pool": "db", "main_user": "lie",
+            "state": "stopped", "phase": "failed", "tags": {"env": "lie"}, "cluster": "lie", "provider": "lie",
+            "os": {"name": "debian"},
+        });
+        let web1 = cluster.instances.get_mut(&"web1".parse().expect("a name"));
+        web1.expect("it is there").facts = Some(
+            NodeFacts {
+                node: lies,
+                main_user: "lie".to_owned(),
+                ..samples::node_facts()
+            }
+            .into(),
+        );
+        cluster
+    }
+
+    #[test]
+    fn a_claim_never_stands_for_an_attested_fact() {
+        let cluster = with_a_liar();
+        let web1 = &cluster.instances[&"web1".parse().expect("a name")];
+        let (attested, claimed) = for_targets(&cluster, web1);
+        let is = |text: &str| {
+            let none = Default::default();
+            let target = target::parse(text, &none).expect(text);
+            target.matches(&Subject {
+                name: "web1",
+                pool: Some("web"),
+                state: "running",
+                phase: "ready",
+                tags: &Default::default(),
+                attested: Some(&attested),
+                claimed: Some(&claimed),
+            })
+        };
+        let lies = web1.facts.as_ref().expect("it has").node.as_object();
+        let lies = lies.expect("an object").keys().filter(|key| *key != "os");
+        for name in lies {
+            for lie in [
+                "lie",
+                "i-0lie",
+                "203.0.113.1",
+                "db",
+                "db1",
+                "stopped",
+                "failed",
+            ] {
+                assert!(!is(&format!("fact:{name}={lie}")), "{name}={lie}");
+            }
+            assert!(is(&format!("fact:node.{name}")), "{name}");
+        }
+        assert!(!is("fact:tags.env=lie") && is("fact:tags.env=prod"));
+        assert!(is("fact:os.name=debian") && is("fact:ip_address=10.0.0.1"));
+        assert!(!is("fact:subnet"), "unknown, whatever it claims");
+    }
+
+    #[test]
+    fn what_only_a_machine_says_is_named() {
+        let mut cluster = with_a_liar();
+        let name = "web1".parse().expect("a name");
+        let entry = shown(&cluster, &cluster.instances[&name]).expect("it has facts");
+        assert_eq!(entry["claimed"], json!(["node", "ssh_host_keys"]));
+        assert_eq!(
+            (&entry["name"], &entry["main_user"]),
+            (&json!("web1"), &json!("admin"))
+        );
+        cluster.instances.get_mut(&name).expect("it is there").user = None;
+        let entry = shown(&cluster, &cluster.instances[&name]).expect("it has facts");
+        assert_eq!(
+            entry["claimed"],
+            json!(["node", "ssh_host_keys", "main_user"])
+        );
+        assert_eq!(entry["main_user"], json!("lie"));
+        let planned = &cluster.instances[&"web10".parse().expect("a name")];
+        assert_eq!(shown(&cluster, planned), None);
+        let all: Value = serde_json::from_slice(&of(&cluster).json).expect("JSON");
+        assert_eq!(
+            all["web1"].get("claimed"),
+            None,
+            "machines are told as before"
+        );
+    }
 
     #[test]
     fn what_changes_by_itself_is_no_content() {

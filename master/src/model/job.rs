@@ -254,16 +254,23 @@ impl Job {
             .count()
     }
 
-    /// How far it is, for its pace.
+    /// How far it is, for its pace. Absent targets were never given it: they count as neither started nor failed.
     pub fn so_far(&self) -> SoFar {
-        let open = self.open();
-        let ended = self.targets.len() - open;
-        let well = |verdict: &&Verdict| verdict.outcome == Outcome::Succeeded;
+        let (mut open, mut absent, mut well) = (0, 0, 0);
+        for verdict in self.targets.values() {
+            match verdict.as_ref().map(|verdict| verdict.outcome) {
+                None => open += 1,
+                Some(Outcome::Absent) => absent += 1,
+                Some(Outcome::Succeeded) => well += 1,
+                Some(_) => {}
+            }
+        }
+        let (all, waiting) = (self.targets.len(), self.waiting.len());
         SoFar {
-            waiting: self.waiting.len(),
-            running: open.saturating_sub(self.waiting.len()),
-            started: self.targets.len() - self.waiting.len(),
-            failed: ended - self.targets.values().flatten().filter(well).count(),
+            waiting,
+            running: open - waiting.min(open),
+            started: all - waiting.min(all) - absent,
+            failed: all - open - absent - well,
             batch_ended_ms: self.batch_ended_ms,
         }
     }

@@ -11,6 +11,9 @@ pub mod machine;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+pub mod retention;
+#[cfg(test)]
+pub mod samples;
 pub mod stage;
 pub mod target;
 pub mod view;

@@ -153,3 +153,114 @@ fn bad(what: &'static str, text: &str, zero: bool) -> BadPace {
         zero,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aot_proto::v1;
+    use proptest::prelude::*;
+
+    fn wire(concurrency: &str, max_errors: &str) -> v1::Pace {
+        v1::Pace {
+            concurrency: concurrency.to_owned(),
+            max_errors: max_errors.to_owned(),
+            ..v1::Pace::default()
+        }
+    }
+
+    #[test]
+    fn percentages_are_of_the_targets_and_never_none_at_a_time() {
+        let table = [
+            ("", "", None, None),
+            ("3", "0", Some(3), Some(0)),
+            ("25%", "25%", Some(3), Some(2)),
+            ("1%", "1%", Some(1), Some(0)),
+            ("100%", "100%", Some(10), Some(10)),
+        ];
+        for (concurrency, max_errors, most, errors) in table {
+            let pace = Pace::resolve(&wire(concurrency, max_errors), 10).expect("is a pace");
+            assert_eq!(
+                (pace.concurrency, pace.max_errors),
+                (most, errors),
+                "{concurrency} {max_errors}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused_by_name() {
+        for bad in ["0", "0%", "-1", "x", "101%", "5 %", "%"] {
+            let error = Pace::resolve(&wire(bad, ""), 10)
+                .expect_err(bad)
+                .to_string();
+            assert!(
+                error.starts_with("concurrency") && error.contains(bad),
+                "{error}"
+            );
+        }
+        assert!(Pace::resolve(&wire("", "many"), 10).is_err());
+    }
+
+    /// A job whose targets end in random order, some of them badly; what was started and how many at most at a time.
+    fn play(pace: &Pace, size: usize, ends: &[(usize, bool)]) -> (usize, usize, SoFar, Step) {
+        let mut so_far = SoFar {
+            waiting: size,
+            ..SoFar::default()
+        };
+        let (mut most, mut first_failure_at, mut now) = (0, usize::MAX, 0);
+        let mut ends = ends.iter();
+        loop {
+            let step = pace.next(&so_far, now);
+            match step {
+                Step::Start(count) => {
+                    so_far.waiting -= count;
+                    so_far.started += count;
+                    so_far.running += count;
+                    most = most.max(so_far.running);
+                }
+                Step::Stop(_) => return (most, first_failure_at, so_far, step),
+                Step::Wait if so_far.running > 0 => {
+                    let well = ends.next().is_none_or(|(_, well)| *well);
+                    so_far.running -= 1;
+                    if !well {
+                        so_far.failed += 1;
+                        first_failure_at = first_failure_at.min(so_far.started);
+                    }
+                    if so_far.running == 0 {
+                        so_far.batch_ended_ms = now;
+                    }
+                }
+                Step::Wait if so_far.waiting == 0 => return (most, first_failure_at, so_far, step),
+                Step::Wait => now += 1,
+            }
+        }
+    }
+
+    proptest! {
+        /// Never more at a time than asked for; after a canary's failure nothing but canaries; never many more errors
+        /// than allowed; and it always comes to an end.
+        #[test]
+        fn a_pace_is_kept(
+            size in 1usize..40,
+            concurrency in prop::option::of(1usize..10),
+            max_errors in prop::option::of(0usize..10),
+            canary in 0usize..10,
+            batch_wait_ms in 0u64..5,
+            ends in prop::collection::vec((0usize..4, prop::bool::weighted(0.7)), 0..60),
+        ) {
+            let pace = Pace { concurrency, max_errors, canary, batch_wait_ms };
+            let (most, first_failure_at, so_far, last) = play(&pace, size, &ends);
+            prop_assert!(most <= concurrency.unwrap_or(usize::MAX));
+            if first_failure_at < canary {
+                prop_assert!(so_far.started <= canary);
+            }
+            if let Some(allowed) = max_errors {
+                prop_assert!(so_far.failed <= allowed + concurrency.unwrap_or(size).max(1));
+            }
+            match last {
+                Step::Stop(_) => prop_assert!(so_far.failed > 0 && so_far.waiting > 0),
+                _ => prop_assert_eq!(so_far.started, size),
+            }
+        }
+    }
+}

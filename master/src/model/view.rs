@@ -73,6 +73,7 @@ pub fn cluster(cluster: &Cluster) -> v1::ClusterView {
             .map(|launch| launch.error.clone())
             .unwrap_or_default(),
         file: cluster.file.display().to_string(),
+        groups: cluster.spec.groups.clone().into_iter().collect(),
     }
 }
 

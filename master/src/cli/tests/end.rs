@@ -144,7 +144,7 @@ async fn start_asks_nobody_and_stop_and_reboot_do() {
     assert_eq!(
         asked,
         [("start", 90_000), ("stop", 0), ("reboot", 0)].map(|(action, ms)| format!(
-            "LifecycleRequest {{ cluster: \"\", target: \"web1\", action: {action:?}, timeout_ms: {ms} }}"
+            "LifecycleRequest {{ cluster: \"\", target: \"web1\", action: {action:?}, timeout_ms: {ms}, exclude: \"\", limit: 0 }}"
         ))
     );
 }

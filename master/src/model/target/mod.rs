@@ -27,8 +27,10 @@ pub struct Subject<'a> {
     pub phase: &'a str,
     /// Its tags.
     pub tags: &'a BTreeMap<String, String>,
-    /// Its entry of the cluster facts.
-    pub facts: Option<&'a serde_json::Value>,
+    /// Facts that the provider shows and the file says.
+    pub attested: Option<&'a serde_json::Value>,
+    /// Facts that only its machine says, its own ones under `node`.
+    pub claimed: Option<&'a serde_json::Value>,
 }
 
 /// A parsed expression. `Display` gives a text that parses to the same expression.
@@ -44,7 +46,7 @@ pub enum Target {
     Phase(Glob),
     /// `tag:env=prod`; `tag:env` asks whether there is such a tag.
     Tag(String, Op),
-    /// `fact:os.name=debian`; a path that is not found is looked for under `node`, too.
+    /// `fact:os.name=debian`; what is attested comes first, and what is not found is looked for under `node`, too.
     Fact(String, Op),
     /// `re:^web[0-9]+$`, on the name.
     Regex(Pattern),
@@ -60,7 +62,7 @@ pub enum Target {
 
 /// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}, at column {column} of {text:?}")]
+#[error("{message}, at column {column} of {:?}", shortened(text))]
 pub struct TargetError {
     /// What is wrong.
     pub message: String,
@@ -68,6 +70,52 @@ pub struct TargetError {
     pub column: usize,
     /// The expression; of a group, when the fault lies there.
     pub text: String,
+}
+
+/// Most characters of an expression in an error.
+const SHOWN: usize = 100;
+
+/// What to write, in examples.
+const EXAMPLES: &str =
+    "'web*', a,b,c, 'pool:web and not name:web3', state:failed, tag:env=prod, fact:os.name=debian";
+
+impl TargetError {
+    /// Whether the fault lies in this expression itself, not in a group that it names.
+    pub fn is_of(&self, text: &str) -> bool {
+        self.text == text
+    }
+
+    /// The expression, and under it a caret at the column; of a long one the part around it. Two lines, indented by two.
+    pub fn pointed(&self) -> String {
+        let at = self.column - 1;
+        let from = at.saturating_sub(SHOWN / 2);
+        let mut rest = self.text.chars().skip(from);
+        // A control character would move the caret, or more.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let part: String = rest.by_ref().take(SHOWN).map(plain).collect();
+        let head = if from > 0 { "..." } else { "" };
+        let tail = if rest.next().is_some() { "..." } else { "" };
+        let blanks = " ".repeat(at - from + head.len());
+        format!("  {head}{part}{tail}\n  {blanks}^")
+    }
+
+    /// The way out.
+    pub fn hint(&self, text: &str) -> String {
+        match self.is_of(text) {
+            true => format!("write for example {EXAMPLES}"),
+            false => {
+                "mend it under `groups` in the cluster's file, and launch that again".to_owned()
+            }
+        }
+    }
+}
+
+/// An expression short enough for an error in one line.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 /// Reads an expression. `groups` are the saved ones, by name.
@@ -88,6 +136,21 @@ pub fn is_group_name(name: &str) -> bool {
 }
 
 impl Target {
+    /// Whether any part of it asks for facts.
+    pub fn asks_facts(&self) -> bool {
+        match self {
+            Self::Fact(..) => true,
+            Self::And(all) | Self::Or(all) => all.iter().any(Self::asks_facts),
+            Self::Not(target) | Self::Group(_, target) => target.asks_facts(),
+            Self::Name(_)
+            | Self::Pool(_)
+            | Self::State(_)
+            | Self::Phase(_)
+            | Self::Tag(..)
+            | Self::Regex(_) => false,
+        }
+    }
+
     /// Whether this instance is meant.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         match self {
@@ -97,7 +160,7 @@ impl Target {
             Self::Phase(glob) => glob.matches(subject.phase),
             Self::Tag(key, op) => op.matches_text(subject.tags.get(key).map(String::as_str)),
             Self::Fact(path, op) => {
-                op.matches_json(subject.facts.and_then(|facts| value::lookup(facts, path)))
+                op.matches_json(value::lookup(subject.attested, subject.claimed, path))
             }
             Self::Regex(pattern) => pattern.matches(subject.name),
             Self::Group(_, target) => target.matches(subject),

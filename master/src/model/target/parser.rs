@@ -47,7 +47,7 @@ impl Parser<'_> {
         let error = |(message, at): Fault| TargetError {
             message,
             column: at + 1,
-            text: shortened(text),
+            text: text.to_owned(),
         };
         if text.len() > MAX_BYTES {
             return Err(error(("the target has more than 1 MiB".to_owned(), 0)));
@@ -253,13 +253,5 @@ impl Parser<'_> {
         })?;
         self.inside.pop();
         Ok(Target::Group(name, Box::new(target)))
-    }
-}
-
-/// An expression short enough for an error.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(200) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
     }
 }

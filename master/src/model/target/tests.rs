@@ -18,10 +18,17 @@ fn groups() -> BTreeMap<String, String> {
     .collect()
 }
 
-fn facts() -> Value {
+fn attested() -> Value {
+    json!({"region": "us-west-2", "public_ip": null, "tags": {"env": "prod"}, "state": "running"})
+}
+
+/// With names of attested facts among them.
+fn claimed() -> Value {
     json!({
-        "region": "us-west-2",
-        "node": {"os": {"name": "debian", "pretty": "Debian GNU/Linux 12"}, "cpus": 4, "arm": false,
+        "ssh_host_keys": ["ssh-ed25519 AAAA"],
+        "region": "claimed", "public_ip": "claimed",
+        "node": {"region": "claimed", "public_ip": "claimed", "state": {"a": "claimed"}, "tags": {"role": "claimed"},
+                 "os": {"name": "debian", "pretty": "Debian GNU/Linux 12"}, "cpus": 4, "arm": false,
                  "disks": [{"name": "sda"}], "roles": ["db", "cache"], "none": null}
     })
 }
@@ -34,14 +41,15 @@ fn matches(text: &str) -> bool {
         ("a b".to_owned(), String::new()),
     ]
     .into();
-    let facts = facts();
+    let (attested, claimed) = (attested(), claimed());
     target.matches(&Subject {
         name: "web3",
         pool: Some("web"),
         state: "running",
         phase: "failed",
         tags: &tags,
-        facts: Some(&facts),
+        attested: Some(&attested),
+        claimed: Some(&claimed),
     })
 }
 
@@ -70,6 +78,11 @@ fn every_form_means_what_it_says() {
         "fact:os.name=debian",
         "fact:node.os.name=debian",
         "fact:region=us-*",
+        "fact:region!=claimed",
+        "fact:tags.env=prod",
+        "fact:node.region=claimed",
+        "fact:ssh_host_keys~^ssh-ed25519",
+        "not fact:public_ip",
         "fact:os.pretty=\"Debian GNU*\"",
         "fact:os.pretty~^Debian",
         "fact:cpus=4",
@@ -116,6 +129,11 @@ fn every_form_means_what_it_says() {
         "fact:cpus<4",
         "fact:os.name<5",
         "fact:none",
+        "fact:region=claimed",
+        "fact:public_ip",
+        "fact:public_ip=claimed",
+        "fact:state.a",
+        "fact:tags.role",
         "fact:roles!=db",
         "re:^eb",
         "a,b",
@@ -144,7 +162,8 @@ fn no_facts_and_no_pool_match_nothing_but_their_absence() {
         state: "pending",
         phase: "booting",
         tags: &tags,
-        facts: None,
+        attested: None,
+        claimed: None,
     };
     for (text, wanted) in [
         ("pool:*", false),

@@ -119,9 +119,21 @@ fn order(left: &str, right: &str) -> Option<Ordering> {
         .partial_cmp(&right.trim().parse::<f64>().ok()?)
 }
 
-/// The fact at a dotted path; the agent's own facts lie under `node`.
-pub(super) fn lookup<'a>(facts: &'a Value, path: &str) -> Option<&'a Value> {
-    walk(facts, path).or_else(|| walk(facts.get("node")?, path))
+/// The fact at a dotted path. A name that is attested is answered from there alone, also when it has no value: what a
+/// machine claims can't stand in its place. Its own facts lie under `node`, which may be left out.
+pub(super) fn lookup<'a>(
+    attested: Option<&'a Value>,
+    claimed: Option<&'a Value>,
+    path: &str,
+) -> Option<&'a Value> {
+    let first = path.split('.').next().unwrap_or(path);
+    if let Some(attested) = attested
+        && attested.get(first).is_some()
+    {
+        return walk(attested, path);
+    }
+    let claimed = claimed?;
+    walk(claimed, path).or_else(|| walk(claimed.get("node")?, path))
 }
 
 fn walk<'a>(facts: &'a Value, path: &str) -> Option<&'a Value> {

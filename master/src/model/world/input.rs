@@ -60,6 +60,15 @@ pub enum Input {
     },
     /// An agent wants a certificate.
     Enrol(EnrolAsk),
+    /// An operator wants the identities of machines taken away.
+    Revoke {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Whose; those without a machine are passed over.
+        instances: Vec<InstanceName>,
+        /// Who asks.
+        operator: String,
+    },
     /// A certificate was made.
     Issued {
         /// For whom.
@@ -328,6 +337,9 @@ pub enum Refused {
     /// The machine is no longer wanted.
     #[error("{0} is being terminated")]
     Ending(MachineId),
+    /// An operator has shut it out.
+    #[error("the identity of {0} was revoked")]
+    Revoked(MachineId),
 }
 
 /// What a step answers to whoever asked.
@@ -393,6 +405,13 @@ pub enum Effect {
         session: u64,
         /// What.
         body: Box<v1::master_message::Body>,
+    },
+    /// End a session at once: its machine is shut out.
+    Close {
+        /// Whose.
+        at: Key,
+        /// Session number.
+        session: u64,
     },
     /// Ask the provider for a batch.
     CallLaunch {

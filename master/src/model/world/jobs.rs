@@ -1,11 +1,13 @@
 //! Jobs over many instances: begun at their pace, kept for the absent, followed, cancelled, forgotten.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1;
 
 use super::World;
 use super::input::{Answer, Effect, ExecAsk, OpError, TargetState};
-use crate::model::cluster::{Key, UnixMs};
+use crate::model::cluster::{Instance, Key, UnixMs};
 use crate::model::job::{Job, JobKind, Outcome, RunKind, RunState, Verdict};
 use crate::model::pace::Step;
 
@@ -18,8 +20,8 @@ enum Reach {
     Here,
     /// There is none; it may come while the job is kept for it.
     Later,
-    /// There is none, and why that is all.
-    Never(String),
+    /// There is none, and it is not waited for.
+    Never,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
         self.dirty.jobs.insert(id);
         self.dirty.tasks.insert(id);
         let answer = self.job_as_it_is(id);
+        self.settle_absent(id);
         self.advance_job(id);
         answer
     }
@@ -61,70 +64,93 @@ impl World {
             if job.waiting.is_empty() {
                 return;
             }
-            let here: Vec<(InstanceName, Reach)> = job
-                .waiting
-                .iter()
-                .map(|name| (name.clone(), self.reach(job, name)))
-                .filter(|(_, reach)| !matches!(reach, Reach::Later))
-                .collect();
-            let mut so_far = job.so_far();
-            so_far.waiting = here.len();
-            match job.pace.next(&so_far, self.now) {
+            match job.pace.next(&job.so_far(), self.now) {
                 Step::Wait => return,
                 Step::Stop(why) => return self.stop_job(id, &why),
-                Step::Start(count) => self.give_to(id, here.into_iter().take(count).collect()),
+                Step::Start(count) => {
+                    let here = |name: &&InstanceName| matches!(self.reach(job, name), Reach::Here);
+                    let chosen: Vec<_> = job
+                        .waiting
+                        .iter()
+                        .filter(here)
+                        .take(count)
+                        .cloned()
+                        .collect();
+                    if chosen.is_empty() {
+                        return;
+                    }
+                    self.give_to(id, chosen);
+                }
             }
         }
     }
 
+    /// Waiting targets that are absent and not waited for: told at once. They count neither as canaries nor as errors.
+    fn settle_absent(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let mut absent = Vec::new();
+        for name in &job.waiting {
+            if let Reach::Never = self.reach(job, name) {
+                absent.push((name.clone(), self.why_absent(job, name)));
+            }
+        }
+        if absent.is_empty() {
+            return;
+        }
+        let names: BTreeSet<&InstanceName> = absent.iter().map(|(name, _)| name).collect();
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.waiting.retain(|name| !names.contains(name));
+        }
+        for (instance, why) in absent {
+            self.note_end(id, &instance, Verdict::without_run(Outcome::Absent, why));
+        }
+    }
+
     fn reach(&self, job: &Job, name: &InstanceName) -> Reach {
-        let at = Key {
-            cluster: job.cluster.clone(),
-            instance: name.clone(),
-        };
-        let Some(instance) = self.instance(&at) else {
-            return Reach::Never("there is no such instance any more".to_owned());
-        };
-        if instance.session.is_some() || self.is_coming_back(instance) {
-            return Reach::Here;
+        match self.target_of(job, name) {
+            Some(instance) if instance.session.is_some() => Reach::Here,
+            Some(instance) if self.is_coming_back(instance) => Reach::Here,
+            Some(_) if self.now < job.queued_until_ms => Reach::Later,
+            _ => Reach::Never,
         }
-        if self.now < job.queued_until_ms {
-            return Reach::Later;
-        }
+    }
+
+    fn target_of(&self, job: &Job, name: &InstanceName) -> Option<&Instance> {
+        self.clusters.get(&job.cluster)?.instances.get(name)
+    }
+
+    fn why_absent(&self, job: &Job, name: &InstanceName) -> String {
+        let Some(instance) = self.target_of(job, name) else {
+            return "there is no such instance any more".to_owned();
+        };
         let state = match instance.state() {
             "" => "no machine",
             state => state,
         };
         let kept = match job.queued_until_ms {
             0 => "",
-            _ => ", also when the time to keep the command for it was up",
+            _ => "; the time to keep the command for it is up",
         };
-        Reach::Never(format!(
+        format!(
             "its agent is not connected ({}, {state}){kept}",
             instance.phase
-        ))
+        )
     }
 
-    /// Takes these from the waiting: a run for each that is there, an end for the others.
-    fn give_to(&mut self, id: JobId, chosen: Vec<(InstanceName, Reach)>) {
+    /// Takes these from the waiting, with a run for each.
+    fn give_to(&mut self, id: JobId, chosen: Vec<InstanceName>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
         let cluster = job.cluster.clone();
-        let names: std::collections::BTreeSet<&InstanceName> =
-            chosen.iter().map(|(name, _)| name).collect();
+        let names: BTreeSet<&InstanceName> = chosen.iter().collect();
         job.waiting.retain(|name| !names.contains(name));
         self.dirty.jobs.insert(id);
-        for (instance, reach) in chosen {
-            match reach {
-                Reach::Never(why) => {
-                    self.note_end(id, &instance, Verdict::without_run(Outcome::Absent, why));
-                }
-                Reach::Here | Reach::Later => {
-                    let cluster = cluster.clone();
-                    self.add_run(id, &Key { cluster, instance }, RunKind::Task);
-                }
-            }
+        for instance in chosen {
+            let cluster = cluster.clone();
+            self.add_run(id, &Key { cluster, instance }, RunKind::Task);
         }
     }
 
@@ -155,6 +181,7 @@ impl World {
         let open = |job: &&Job| !job.waiting.is_empty();
         let ids: Vec<JobId> = self.jobs.values().filter(open).map(|job| job.id).collect();
         for id in ids {
+            self.settle_absent(id);
             self.advance_job(id);
         }
     }
@@ -180,12 +207,11 @@ impl World {
         let Some(job) = self.jobs.get(&id) else {
             return Answer::Error(OpError::NoJob(id.to_string()));
         };
-        let mut runs: std::collections::BTreeMap<&InstanceName, Vec<RunId>> =
-            std::collections::BTreeMap::new();
+        let mut runs: BTreeMap<&InstanceName, Vec<RunId>> = BTreeMap::new();
         for run in self.runs.values().filter(|run| run.job == id) {
             runs.entry(&run.at.instance).or_default().push(run.id);
         }
-        let waiting: std::collections::BTreeSet<&InstanceName> = job.waiting.iter().collect();
+        let waiting: BTreeSet<&InstanceName> = job.waiting.iter().collect();
         let state = |name: &InstanceName, verdict: &Option<Verdict>| match verdict {
             Some(verdict) => TargetState::Ended(verdict.clone()),
             None if waiting.contains(name) => TargetState::Waiting,
@@ -319,9 +345,8 @@ impl World {
     /// Jobs that have been over for a while, without a word that may still come: the store has them.
     pub(super) fn forget_old_jobs(&mut self) {
         let now = self.now;
-        let open: std::collections::BTreeSet<JobId> =
-            self.runs.values().map(|run| run.job).collect();
-        let launches: std::collections::BTreeSet<JobId> = self
+        let open: BTreeSet<JobId> = self.runs.values().map(|run| run.job).collect();
+        let launches: BTreeSet<JobId> = self
             .clusters
             .values()
             .filter_map(|cluster| cluster.launch.as_ref().map(|launch| launch.job))

@@ -203,7 +203,10 @@ impl World {
         let mut count = 0;
         for at in self.keys(name) {
             let instance = self.instance_mut(&at).expect("listed");
-            let runs = instance.next_stage().is_some() && instance.has_machine() && instance.wanted;
+            let runs = instance.next_stage().is_some()
+                && instance.has_machine()
+                && instance.wanted
+                && !instance.is_revoked();
             if runs && instance.phase.is_settled() {
                 // A machine whose agent never enrolled goes on booting; one that did goes on with its stages.
                 let taken = if instance.identity.is_some() {

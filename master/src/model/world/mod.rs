@@ -15,6 +15,7 @@ mod jobs;
 mod launch;
 mod look;
 mod machines;
+mod revoke;
 mod silence;
 mod stages;
 #[cfg(test)]
@@ -206,6 +207,11 @@ impl World {
             Input::Cleanup { cluster } => self.cleanup(&cluster),
             Input::Poll { cluster } => self.poll_now(&cluster),
             Input::Enrol(ask) => self.enrol(ask),
+            Input::Revoke {
+                cluster,
+                instances,
+                operator,
+            } => self.revoke(&cluster, &instances, &operator),
             Input::Issued {
                 at,
                 key_sha256,
@@ -415,6 +421,7 @@ impl World {
     fn is_lost(&self, instance: &Instance) -> bool {
         instance.session.is_none()
             && match instance.lost_ms {
+                _ if instance.is_revoked() => true,
                 Some(since) => self.now >= since + LOST_AFTER_MS,
                 None => self.settled_in(),
             }

@@ -7,6 +7,8 @@ use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
+mod jobs;
+mod revoke;
 mod whole;
 
 use super::*;
@@ -110,6 +112,7 @@ struct Disk {
     instances: BTreeMap<Key, Instance>,
     facts: BTreeMap<Key, std::sync::Arc<NodeFacts>>,
     jobs: BTreeMap<JobId, Job>,
+    tasks: BTreeMap<JobId, String>,
     runs: BTreeMap<RunId, Run>,
 }
 
@@ -125,12 +128,27 @@ impl Disk {
         self.facts.extend(changes.facts);
         self.jobs
             .extend(changes.jobs.into_iter().map(|job| (job.id, job)));
+        self.tasks
+            .extend(changes.tasks.into_iter().map(|(id, task)| {
+                let text = serde_json::to_string(task.as_ref()).expect("writes");
+                (id, text)
+            }));
         self.runs
             .extend(changes.runs.into_iter().map(|run| (run.id, run)));
         for cluster in changes.removed {
             self.clusters.remove(&cluster.spec.name);
             self.instances
                 .retain(|key, _| key.cluster != cluster.spec.name);
+        }
+    }
+
+    /// As the store keeps it: the task beside the record.
+    fn job(&self, job: &Job) -> Job {
+        let text = serde_json::to_string(job).expect("writes");
+        let task = self.tasks.get(&job.id);
+        Job {
+            task: task.map(|text| std::sync::Arc::new(serde_json::from_str(text).expect("reads"))),
+            ..serde_json::from_str(&text).expect("reads")
         }
     }
 
@@ -161,7 +179,7 @@ impl Disk {
             .collect();
         World::new(
             self.clusters.values().map(copy).collect(),
-            self.jobs.values().cloned().collect(),
+            self.jobs.values().map(|job| self.job(job)).collect(),
             runs,
             JoinKey::new(b"key"),
             seed,
@@ -335,6 +353,12 @@ impl Sim {
             Effect::Event(event) => self.ended.extend(event.ends),
             Effect::TargetEnded { .. } | Effect::RunBegan { .. } | Effect::JobNote { .. } => {}
             Effect::Send { at, session, body } => self.receive(&at, session, *body),
+            Effect::Close { at, session } => {
+                let agent = self.agents.entry(at.clone()).or_default();
+                agent.session.take_if(|open| *open == session);
+                let why = "revoked".to_owned();
+                self.input(Input::Closed { at, session, why });
+            }
         }
     }
 
@@ -428,6 +452,11 @@ impl Sim {
 
     /// Every agent without a session comes (back), and every run ends.
     fn agents_move(&mut self) {
+        self.agents_come();
+        self.runs_end();
+    }
+
+    fn agents_come(&mut self) {
         let machines: Vec<(Key, Machine)> = self
             .world
             .clusters
@@ -441,6 +470,9 @@ impl Sim {
                 self.agent_comes(&at, &machine);
             }
         }
+    }
+
+    fn runs_end(&mut self) {
         let open: Vec<RunId> = self.world.runs.keys().copied().collect();
         for run in open {
             let at = self.world.runs[&run].at.clone();

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::OperatorApi;
 use super::follow::{EVENTS, ExecEvents, Sender, ended, event, started, summary};
+use super::select::Selection;
 use crate::model::cluster::Key;
 use crate::model::job::{Job, JobKind, Outcome, Verdict};
 use crate::model::world::Input;
@@ -43,6 +44,7 @@ impl OperatorApi {
         } else {
             BUILTIN
         };
+        let target = Selection::from(&request).to_string();
         let (sender, stream) = mpsc::channel(EVENTS);
         let call = Builtin {
             api: self.clone(),
@@ -52,7 +54,7 @@ impl OperatorApi {
             wait,
             sender,
         };
-        self.tasks.spawn(call.run(names, request.target, operator));
+        self.tasks.spawn(call.run(names, target, operator));
         Ok(ReceiverStream::new(stream).boxed())
     }
 }
@@ -120,7 +122,7 @@ impl Builtin {
             .into_iter()
             .chain(self.args.iter().map(String::as_str))
             .collect();
-        format!("exec {target:?} {}", words.join(" "))
+        format!("exec {target} {}", words.join(" "))
     }
 
     async fn ask(&self, name: &InstanceName, begun: Instant) -> (InstanceName, Verdict, String) {

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::follow::{EVENTS, ExecEvents, Follow, event, started};
+use super::select::Selection;
 use super::{OperatorApi, refused, stopping};
 use crate::model::job::{Exec, Job, JobKind, Task};
 use crate::model::pace::Pace;
@@ -25,7 +26,7 @@ impl OperatorApi {
         operator: String,
     ) -> Result<ExecEvents, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let names = self.targets(&cluster, &request.target)?;
+        let names = self.targets(&cluster, &request)?;
         if !request.builtin.is_empty() {
             return self.builtin(cluster, names, request, operator).await;
         }
@@ -37,9 +38,10 @@ impl OperatorApi {
                 "standard input of more than 1 MiB; use `cp` for files",
             ));
         }
+        let target = Selection::from(&request).to_string();
         let pace = Pace::resolve(&request.pace.unwrap_or_default(), names.len())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let what = format!("exec {:?} -- {}", request.target, request.argv.join(" "));
+        let what = format!("exec {target} -- {}", request.argv.join(" "));
         let exec = Exec {
             argv: request.argv,
             env: request.env.into_iter().collect(),

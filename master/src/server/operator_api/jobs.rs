@@ -10,7 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::follow::{EVENTS, ExecEvents, Follow, Sender, ended, event, pass_on, started, summary};
-use super::{OperatorApi, natural, refused, stopping};
+use super::select::natural;
+use super::{OperatorApi, refused, stopping};
 use crate::model::job::{Job, JobKind, Outcome, Run, Verdict};
 use crate::model::world::{Answer, ExecAsk, Input, OpError, TargetState};
 use crate::run::{JobNews, news_of};

@@ -72,7 +72,7 @@ impl OperatorApi {
         operator: String,
     ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         let spec = self
             .engine
             .look(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
@@ -138,7 +138,7 @@ impl OperatorApi {
         request: &v1::TerminateRequest,
     ) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, request)?;
         let told = self.engine.watch();
         let input = Input::Terminate {
             cluster: cluster.clone(),
@@ -178,7 +178,7 @@ impl OperatorApi {
 
     pub(super) fn do_wait(&self, request: v1::WaitRequest) -> Result<Events, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         if !is_state(&request.state) {
             return Err(Status::invalid_argument(format!(
                 "{:?} is neither a state nor a phase",

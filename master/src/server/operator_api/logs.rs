@@ -21,7 +21,7 @@ type Sender = mpsc::Sender<Result<v1::LogLine, Status>>;
 impl OperatorApi {
     pub(super) fn do_logs(&self, request: &v1::LogsRequest) -> Result<Lines, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let names = self.targets(&cluster, &request.target)?;
+        let names = self.targets(&cluster, request)?;
         let stage = request.has_stage.then_some(request.stage as usize);
         let (sender, stream) = mpsc::channel(LINES);
         if request.follow {

@@ -1,5 +1,6 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
+mod agents;
 mod api_calls;
 mod builtin;
 mod exec;
@@ -11,6 +12,7 @@ mod moves;
 mod orphans;
 mod plan;
 mod read;
+mod select;
 mod shell;
 mod watch;
 
@@ -18,7 +20,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use aot_proto::v1::operator_server::Operator;
 use futures::Stream;
@@ -27,9 +29,6 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::model::cluster::Cluster;
-use crate::model::phase::Phase;
-use crate::model::target::{self, Subject};
 use crate::model::world::OpError;
 use crate::run::agents::Agents;
 use crate::run::providers::Providers;
@@ -137,66 +136,6 @@ impl OperatorApi {
             },
         }
     }
-
-    /// The instances that a target names, in order; never none.
-    fn targets(&self, cluster: &ClusterName, text: &str) -> Result<Vec<InstanceName>, Status> {
-        let names = self.engine.look(|world| {
-            let cluster = world
-                .clusters
-                .get(cluster)
-                .ok_or_else(|| Status::not_found("the cluster is gone"))?;
-            matching(cluster, text)
-        })?;
-        if names.is_empty() {
-            return Err(Status::not_found(format!(
-                "no instance of cluster {cluster} matches {text:?}"
-            )));
-        }
-        Ok(names)
-    }
-}
-
-/// Names of the instances that a target means; empty text means all.
-fn matching(cluster: &Cluster, text: &str) -> Result<Vec<InstanceName>, Status> {
-    let text = if text.is_empty() { "*" } else { text };
-    let target = target::parse(text, &cluster.spec.groups)
-        .map_err(|error| Status::invalid_argument(format!("target {text:?}: {error}")))?;
-    let none = std::collections::BTreeMap::new();
-    let means = |instance: &&crate::model::cluster::Instance| {
-        target.matches(&Subject {
-            name: instance.name.as_str(),
-            pool: instance.pool.as_ref().map(|pool| pool.as_str()),
-            state: instance.state(),
-            phase: instance.phase.as_str(),
-            tags: instance
-                .machine
-                .as_ref()
-                .map_or(&none, |machine| &machine.tags),
-            facts: instance.facts.as_ref().map(|facts| &facts.node),
-        })
-    };
-    let mut names: Vec<InstanceName> = cluster
-        .instances
-        .values()
-        .filter(|instance| {
-            instance.wanted || instance.has_machine() || instance.phase != Phase::Gone
-        })
-        .filter(means)
-        .map(|i| i.name.clone())
-        .collect();
-    names.sort_by_key(|name| natural(name.as_str()));
-    Ok(names)
-}
-
-/// Orders web2 before web10.
-fn natural(name: &str) -> (String, u64, String) {
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    let (stem, number) = name.split_at(name.len() - digits);
-    (
-        stem.to_owned(),
-        number.parse().unwrap_or(0),
-        name.to_owned(),
-    )
 }
 
 #[tonic::async_trait]
@@ -334,9 +273,12 @@ impl Operator for OperatorApi {
 
     async fn revoke(
         &self,
-        _: Request<v1::TargetRequest>,
+        request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_revoke(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
@@ -409,11 +351,18 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let v1::TargetRequest { cluster, target } = request.into_inner();
+        let v1::TargetRequest {
+            cluster,
+            target,
+            exclude,
+            limit,
+        } = request.into_inner();
         self.do_status(v1::StatusRequest {
             cluster,
             target,
             live: true,
+            exclude,
+            limit,
         })
         .await
         .map(Response::new)
@@ -449,17 +398,5 @@ impl Operator for OperatorApi {
         tracing::info!("an operator asked for a shutdown");
         self.stop.cancel();
         Ok(Response::new(v1::ShutdownReply { pid: self.info.pid }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_ordered_as_people_count() {
-        let mut names = ["web10", "web2", "db", "web1"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["db", "web1", "web2", "web10"]);
     }
 }

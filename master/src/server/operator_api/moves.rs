@@ -40,7 +40,7 @@ impl OperatorApi {
             }
         };
         let cluster = self.cluster(&request.cluster)?;
-        let instances = self.targets(&cluster, &request.target)?;
+        let instances = self.targets(&cluster, &request)?;
         let (kind, reference, movers) = self.movers(&cluster, &instances)?;
         refuse_impossible(action, &movers)?;
         let goal = match goal {
