@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 mod jobs;
 mod revoke;
+mod shells;
 mod whole;
 
 use super::*;
