@@ -31,14 +31,8 @@ impl OperatorApi {
         request: v1::ExecRequest,
         operator: String,
     ) -> Result<ExecEvents, Status> {
-        let known = ["ping", "facts", "version", "stat", "tail"];
-        if !known.contains(&request.builtin.as_str()) {
-            return Err(Status::invalid_argument(format!(
-                "no built-in {:?}; there are: {}",
-                request.builtin,
-                known.join(", ")
-            )));
-        }
+        aot_proto::builtin::Builtin::parse(&request.builtin, &request.builtin_args)
+            .map_err(|error| Status::invalid_argument(format!("{}: {error}", request.builtin)))?;
         let wait = if request.timeout_ms > 0 {
             Duration::from_millis(request.timeout_ms)
         } else {
