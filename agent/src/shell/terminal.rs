@@ -217,3 +217,64 @@ impl Word {
         Ok(ShellEnd::decode(word.as_slice())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Terminal, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        rustix::io::ioctl_fionbio(&master, true).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (Terminal::new(master).unwrap(), slave)
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_arrives_and_what_is_shown_is_read_to_its_end() {
+        let (terminal, slave) = pair();
+        terminal.write_all(b"ls\n").await.unwrap();
+        let mut line = [0; 16];
+        assert_eq!(rustix::io::read(&slave, &mut line).unwrap(), 3);
+        rustix::io::write(&slave, b"last words").unwrap();
+        drop(slave);
+        let (mut shown, mut buffer) = (Vec::new(), [0; 4]);
+        loop {
+            match terminal.read(&mut buffer).await.unwrap() {
+                0 => break,
+                len => shown.extend_from_slice(&buffer[..len]),
+            }
+        }
+        assert_eq!(String::from_utf8(shown).unwrap(), "ls\r\nlast words");
+    }
+
+    #[tokio::test]
+    async fn typing_waits_for_whoever_does_not_read_and_goes_on_after() {
+        let (terminal, slave) = pair();
+        let text = "a line\n".repeat(10_000);
+        let reader = tokio::task::spawn_blocking(move || {
+            let (mut read, mut buffer) = (0, [0; 4096]);
+            while read < 70_000 {
+                read += rustix::io::read(&slave, &mut buffer).unwrap();
+            }
+            read
+        });
+        let mut echo = [0; 4096];
+        let typing = terminal.write_all(text.as_bytes());
+        let showing = async { while terminal.read(&mut echo).await.unwrap() > 0 {} };
+        let both = async { tokio::join!(typing, showing) };
+        let (typed, ()) = timeout(Duration::from_secs(60), both).await.unwrap();
+        typed.unwrap();
+        assert_eq!(reader.await.unwrap(), text.len());
+    }
+
+    #[tokio::test]
+    async fn sizes_that_no_terminal_has_are_cut() {
+        let (terminal, slave) = pair();
+        terminal.resize((132, 1_000_000));
+        let size = rustix::termios::tcgetwinsize(&slave).unwrap();
+        assert_eq!((size.ws_col, size.ws_row), (132, u16::MAX));
+    }
+}

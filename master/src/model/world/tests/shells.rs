@@ -23,11 +23,7 @@ fn verdict(sim: &Sim, id: JobId) -> Option<Verdict> {
 
 fn end(sim: &mut Sim, id: JobId, outcome: Outcome) {
     let mut job = sim.world.jobs[&id].clone();
-    job.targets = [(
-        key("a1").instance,
-        Some(Verdict::without_run(outcome, "")),
-    )]
-    .into();
+    job.targets = [(key("a1").instance, Some(Verdict::without_run(outcome, "")))].into();
     sim.input(Input::Record(Box::new(job)));
 }
 
@@ -38,7 +34,10 @@ fn a_terminal_is_open_until_its_end_is_recorded() {
     assert_eq!(sim.world.jobs[&id].open(), 1);
     sim.now += 5_000;
     end(&mut sim, id, Outcome::Succeeded);
-    assert_eq!(verdict(&sim, id).expect("ended").outcome, Outcome::Succeeded);
+    assert_eq!(
+        verdict(&sim, id).expect("ended").outcome,
+        Outcome::Succeeded
+    );
     assert_eq!(sim.world.jobs[&id].ended_ms, Some(sim.now));
 }
 
