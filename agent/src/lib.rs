@@ -17,6 +17,7 @@ pub mod imds;
 pub mod journal;
 pub mod keys;
 pub mod link;
+pub mod look;
 pub mod power;
 pub mod runner;
 pub mod service;

@@ -4,6 +4,7 @@
 //! Used by every other crate of the workspace; depends on none of them. Only `archive` does I/O.
 
 pub mod archive;
+pub mod builtin;
 pub mod frame;
 pub mod ids;
 pub mod limits;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use aot_proto::builtin::Builtin;
 use aot_proto::frame::MAX_FRAME_BYTES;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTES};
@@ -42,6 +43,8 @@ pub enum Input {
     Csr(Option<Vec<u8>>),
     /// A renewed certificate is in place; the next one is wanted then.
     Installed(Instant),
+    /// What a look at a file showed.
+    Looked(BuiltinReply),
     /// So much of a copy's files is here.
     Fetched(CopyProgress),
     /// Time has passed.
@@ -71,6 +74,8 @@ pub enum Output {
     Mount(Volumes),
     /// Open a terminal, on a connection of its own.
     OpenShell(Box<OpenShell>),
+    /// Look at a file for the call of this id.
+    Look(u64, Builtin),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).
@@ -200,6 +205,7 @@ impl Protocol {
                 self.renew_at = renew_at;
                 Vec::new()
             }
+            Input::Looked(reply) => vec![Output::Send(Up::BuiltinReply(reply))],
             Input::Tick => self.tick(now),
             Input::Stop => vec![goodbye("the agent stops"), Output::Close(Closed::Stopping)],
         }
@@ -314,10 +320,10 @@ impl Protocol {
     }
 
     fn builtin(&mut self, call: &BuiltinCall) -> Vec<Output> {
-        let (json, error) = match call.name.as_str() {
-            "ping" => ("true".to_owned(), String::new()),
-            "version" => (format!("\"{VERSION}\""), String::new()),
-            "facts" => match &self.facts {
+        let (json, error) = match Builtin::parse(&call.name, &call.args) {
+            Ok(Builtin::Ping) => ("true".to_owned(), String::new()),
+            Ok(Builtin::Version) => (format!("\"{VERSION}\""), String::new()),
+            Ok(Builtin::Facts) => match &self.facts {
                 Some(facts) => (facts.node_json.clone(), String::new()),
                 None if self.waiting.len() < MOST_WAITING => {
                     self.waiting.push(call.id);
@@ -325,9 +331,12 @@ impl Protocol {
                 }
                 None => (String::new(), "the facts are not collected yet".to_owned()),
             },
-            other => (
+            Ok(look @ (Builtin::Stat { .. } | Builtin::Tail { .. })) => {
+                return vec![Output::Look(call.id, look)];
+            }
+            Err(error) => (
                 String::new(),
-                format!("this agent ({VERSION}) knows ping, facts and version, not {other:?}"),
+                format!("{}: {error} (agent {VERSION})", call.name),
             ),
         };
         vec![Output::Send(Up::BuiltinReply(BuiltinReply {

@@ -4,6 +4,7 @@ mod calls;
 mod cp;
 mod end;
 mod exec;
+mod jobs;
 mod launch;
 mod look;
 mod orphans;
@@ -59,6 +60,8 @@ fn env_in(dir: &Path) -> CliEnv {
         state_dir: dir.join("state"),
         background: None,
         interactive: false,
+        stdout_terminal: false,
+        stderr_terminal: false,
         colour: false,
         offset: UtcOffset::UTC,
     }

@@ -83,6 +83,7 @@ fn refused(error: &OpError) -> Status {
             Status::not_found(error.to_string())
         }
         OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
+        OpError::Invalid(_) => Status::invalid_argument(error.to_string()),
     }
 }
 
@@ -304,7 +305,7 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        self.do_logs(&request.into_inner()).map(Response::new)
+        self.do_logs(request.into_inner()).map(Response::new)
     }
 
     async fn terminate(
