@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{runner, service};
+use aot_agent::{runner, service, shell};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
@@ -44,6 +44,18 @@ enum Command {
         #[arg(last = true, required = true)]
         argv: Vec<std::ffi::OsString>,
     },
+    /// Own what runs in one terminal (started by the agent itself)
+    #[command(hide = true)]
+    Terminal {
+        /// What to run, JSON
+        login: String,
+    },
+    /// Own the terminal on standard input, then run a command (started by `terminal` itself)
+    #[command(hide = true)]
+    PtyExec {
+        /// What to run, JSON
+        login: String,
+    },
     /// Read the settings, enrol when there is no certificate yet, and say as whom
     EnrolCheck {
         /// Settings
@@ -60,7 +72,10 @@ fn main() -> ExitCode {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
     let args = Args::parse();
-    if !matches!(args.command, Command::Shim { .. } | Command::Become { .. }) {
+    if matches!(
+        args.command,
+        Command::Run { .. } | Command::EnrolCheck { .. }
+    ) {
         let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -83,6 +98,8 @@ fn main() -> ExitCode {
             groups,
             argv,
         } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Terminal { login } => shell::keeper::main(&login),
+        Command::PtyExec { login } => shell::keeper::become_program(&login),
         Command::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS

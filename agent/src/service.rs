@@ -17,10 +17,12 @@ use crate::config::Config;
 use crate::files::private_dir;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
+use crate::look::Looks;
 use crate::runner::launch::Launch;
 use crate::runner::{Runner, spool};
 use crate::session::protocol::Closed;
 use crate::session::{Agent, places};
+use crate::shell::{Places, Shells};
 use crate::{keys, power, stop, tls};
 
 /// Longest wait that a master may ask for before the next connection.
@@ -115,6 +117,12 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         identity: seen,
         bulk: Mutex::new(()),
     };
+    let shells = Shells::new(Places {
+        etc_dir: config.etc_dir.clone(),
+        root_home: config.root_home.clone(),
+        link: link.clone(),
+        identity: launch.identity.clone(),
+    });
     let runner = Runner::open(launch)?;
     tracing::info!(
         version = crate::VERSION,
@@ -128,11 +136,14 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         vault,
         identity,
         runner,
+        shells,
         tracker,
         volumes: Arc::default(),
+        looks: Looks::default(),
         started_unix_ms,
     };
     live(&mut agent, &token).await;
+    agent.shells.close().await;
     agent.tracker.close();
     Ok(())
 }

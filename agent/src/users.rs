@@ -47,6 +47,14 @@ pub fn find(name: &str, etc: &Path) -> Option<User> {
     })
 }
 
+/// The name that `file`, in the format of passwd(5) or group(5), has for an id; `None` for one that it does not know.
+pub fn name_of(id: u32, file: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let mut fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let line = fields.find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(id))?;
+    line.first().map(|name| (*name).to_owned())
+}
+
 fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output
@@ -86,23 +94,33 @@ fn parse(name: &str, passwd: &str, group: &str) -> Option<User> {
 /// Gives up root for good, then becomes `argv`. Returns only when that failed: 126, or 127 when there is no such program
 /// (the numbers of env(1)).
 pub fn become_and_exec(uid: u32, gid: u32, groups: &str, argv: &[OsString]) -> ExitCode {
-    let groups: Vec<Gid> = groups
-        .split(',')
-        .filter_map(|id| id.parse().ok())
-        .map(Gid::from_raw)
-        .collect();
-    let dropped = setgroups(&groups)
-        .and_then(|()| setgid(Gid::from_raw(gid)))
-        .and_then(|()| setuid(Uid::from_raw(uid)));
-    if let Err(error) = dropped {
+    let groups: Vec<u32> = groups.split(',').filter_map(|id| id.parse().ok()).collect();
+    if let Err(error) = become_user(uid, gid, &groups) {
         eprintln!("aot-agent: cannot become user {uid}: {error}");
         return ExitCode::from(126);
     }
-    let Some((program, args)) = argv.split_first() else {
-        return ExitCode::from(126);
-    };
-    let error = Command::new(program).args(args).exec();
-    eprintln!("aot-agent: cannot run {}: {error}", program.display());
+    match argv.split_first() {
+        Some((program, args)) => exec(Command::new(program).args(args)),
+        None => ExitCode::from(126),
+    }
+}
+
+/// Gives up root for good.
+///
+/// # Errors
+/// As setgroups(2), setgid(2) and setuid(2); some of it may be done then.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)
+        .and_then(|()| setgid(Gid::from_raw(gid)))
+        .and_then(|()| setuid(Uid::from_raw(uid)))
+}
+
+/// Becomes `command`. Returns only when that failed: 126, or 127 when there is no such program.
+pub fn exec(command: &mut Command) -> ExitCode {
+    let error = command.exec();
+    let program = command.get_program().display().to_string();
+    eprintln!("aot-agent: cannot run {program}: {error}");
     ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
         127
     } else {
@@ -126,5 +144,15 @@ mod tests {
         assert_eq!(user.home, Path::new("/home/admin"));
         assert_eq!(parse("broken", passwd, group), None);
         assert_eq!(parse("nobody", passwd, group), None);
+    }
+
+    #[test]
+    fn an_id_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("group");
+        assert_eq!(name_of(27, &file), None);
+        fs::write(&file, "broken\nroot:x:0:\nsudo:x:27:admin\n").unwrap();
+        assert_eq!(name_of(27, &file).as_deref(), Some("sudo"));
+        assert_eq!(name_of(2, &file), None);
     }
 }

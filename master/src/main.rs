@@ -93,6 +93,8 @@ fn load(cli: &Cli) -> Result<Settings, settings::SettingsError> {
         state_dir: cli.global.state_dir.clone(),
         socket: cli.global.socket.clone(),
         agent_dir: listen.agent_dir,
+        keep_jobs: listen.keep_jobs,
+        keep_output: listen.keep_output,
         log: None,
         cluster: cli.global.cluster.clone(),
     };
@@ -154,6 +156,7 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
             .or_else(beside)
             .unwrap_or_else(|| PathBuf::from(".")),
         background,
+        keep: settings.keep,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,6 +2,7 @@
 //!
 //! Used by every other crate of the workspace; depends on none of them and does no I/O.
 
+pub mod builtin;
 pub mod frame;
 pub mod ids;
 pub mod limits;

@@ -84,7 +84,7 @@ impl Launch {
             .map(|identity| identity.name.clone());
         let (argv, cwd, env, become_user) = match &spec.what {
             Work::Exec { argv, cwd, user } => {
-                let (env, become_user) = self.login(user)?;
+                let (env, become_user) = login(user, &self.etc_dir, &self.root_home)?;
                 let cwd = if cwd.is_empty() { "/" } else { cwd };
                 (argv.clone(), cwd.to_owned(), env, become_user)
             }
@@ -105,7 +105,7 @@ impl Launch {
                 (
                     argv.collect(),
                     folder.to_string_lossy().into_owned(),
-                    self.login("")?.0,
+                    login("", &self.etc_dir, &self.root_home)?.0,
                     None,
                 )
             }
@@ -127,52 +127,6 @@ impl Launch {
         })
     }
 
-    /// Environment of a login as `user` (empty = root), and whom to become for it.
-    fn login(&self, user: &str) -> Result<(BTreeMap<String, String>, Option<Become>), String> {
-        let found = users::find(if user.is_empty() { "root" } else { user }, &self.etc_dir);
-        let (home, shell, become_user) = match found {
-            Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
-                let to = Become {
-                    uid: found.uid,
-                    gid: found.gid,
-                    groups: found.groups,
-                };
-                (
-                    found.home.to_string_lossy().into_owned(),
-                    found.shell,
-                    Some(to),
-                )
-            }
-            Some(found) if !user.is_empty() && user != "root" => {
-                (found.home.to_string_lossy().into_owned(), found.shell, None)
-            }
-            None if !user.is_empty() && user != "root" => {
-                return Err(format!("there is no user {user} on this machine"));
-            }
-            _ => (
-                self.root_home.to_string_lossy().into_owned(),
-                "/bin/bash".to_owned(),
-                None,
-            ),
-        };
-        let name = if user.is_empty() { "root" } else { user };
-        let pairs = [
-            ("PATH", PATH),
-            ("HOME", &home),
-            ("SHELL", &shell),
-            ("USER", name),
-            ("LOGNAME", name),
-            ("LANG", "C.UTF-8"),
-        ];
-        Ok((
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-            become_user,
-        ))
-    }
-
     async fn stage_folder(&self, sha256: &str, bytes: u64, index: u32) -> Result<PathBuf, String> {
         let _one = self.bulk.lock().await;
         let identity = self.identity.borrow().clone();
@@ -192,6 +146,59 @@ impl Launch {
     }
 }
 
+/// Environment of a login as `user` (empty = root), and whom to become for it.
+///
+/// # Errors
+/// A line for a person, when there is no such user.
+pub(crate) fn login(
+    user: &str,
+    etc_dir: &Path,
+    root_home: &Path,
+) -> Result<(BTreeMap<String, String>, Option<Become>), String> {
+    let found = users::find(if user.is_empty() { "root" } else { user }, etc_dir);
+    let (home, shell, become_user) = match found {
+        Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
+            let to = Become {
+                uid: found.uid,
+                gid: found.gid,
+                groups: found.groups,
+            };
+            (
+                found.home.to_string_lossy().into_owned(),
+                found.shell,
+                Some(to),
+            )
+        }
+        Some(found) if !user.is_empty() && user != "root" => {
+            (found.home.to_string_lossy().into_owned(), found.shell, None)
+        }
+        None if !user.is_empty() && user != "root" => {
+            return Err(format!("there is no user {user} on this machine"));
+        }
+        _ => (
+            root_home.to_string_lossy().into_owned(),
+            "/bin/bash".to_owned(),
+            None,
+        ),
+    };
+    let name = if user.is_empty() { "root" } else { user };
+    let pairs = [
+        ("PATH", PATH),
+        ("HOME", &home),
+        ("SHELL", &shell),
+        ("USER", name),
+        ("LOGNAME", name),
+        ("LANG", "C.UTF-8"),
+    ];
+    Ok((
+        pairs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        become_user,
+    ))
+}
+
 /// What the run sees: a login's variables, aot's own, then those of the job.
 fn environment(
     mut env: BTreeMap<String, String>,
@@ -199,19 +206,10 @@ fn environment(
     name: Option<&SpiffeId>,
     etc: &Path,
 ) -> BTreeMap<String, String> {
+    own_variables(&mut env, name, etc);
     let mut set = |key: &str, value: String| {
         env.insert(key.to_owned(), value);
     };
-    if let Some(name) = name {
-        set("AOT_CLUSTER", name.cluster.to_string());
-        set("AOT_INSTANCE", name.instance.to_string());
-    }
-    set(
-        "AOT_CLUSTER_FACTS",
-        etc.join("cluster_facts.json")
-            .to_string_lossy()
-            .into_owned(),
-    );
     if let Work::Stage {
         index,
         attempt,
@@ -225,6 +223,27 @@ fn environment(
     }
     env.extend(spec.env.clone());
     env
+}
+
+/// aot's own variables, that runs and terminals see.
+pub(crate) fn own_variables(
+    env: &mut BTreeMap<String, String>,
+    name: Option<&SpiffeId>,
+    etc: &Path,
+) {
+    let mut set = |key: &str, value: String| {
+        env.insert(key.to_owned(), value);
+    };
+    if let Some(name) = name {
+        set("AOT_CLUSTER", name.cluster.to_string());
+        set("AOT_INSTANCE", name.instance.to_string());
+    }
+    set(
+        "AOT_CLUSTER_FACTS",
+        etc.join("cluster_facts.json")
+            .to_string_lossy()
+            .into_owned(),
+    );
 }
 
 /// Runs the shim to its end: in a systemd scope where there is systemd, else (or when that fails) in a plain session.

@@ -8,7 +8,7 @@ mod output;
 mod reap;
 pub mod recover;
 pub mod shim;
-mod spawn;
+pub(crate) mod spawn;
 pub mod spool;
 pub mod tree;
 pub mod watch;

@@ -91,6 +91,29 @@ pub fn kill_session(leader: i32) -> usize {
     left.len()
 }
 
+/// Sends `signal` to every process of the session `leader`, itself too. To be called only while its leader was not waited
+/// for: until then that number is nobody else's.
+pub fn signal_session(leader: i32, signal: Signal) {
+    signal_each(&members(leader, &all()), signal);
+}
+
+/// Whether a process of the session `leader` lives. As above.
+pub fn session_lives(leader: i32) -> bool {
+    !members(leader, &all()).is_empty()
+}
+
+/// Those of `processes` that live in the session `leader`; the leader also before it has made it one.
+fn members(leader: i32, processes: &[Stat]) -> Vec<i32> {
+    let lives = |stat: &&Stat| {
+        !matches!(stat.state, b'Z' | b'X') && (stat.session == leader || stat.pid == leader)
+    };
+    processes
+        .iter()
+        .filter(lives)
+        .map(|stat| stat.pid)
+        .collect()
+}
+
 fn signal_each(pids: &[i32], signal: Signal) {
     for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         // Gone meanwhile is as good.
@@ -139,6 +162,25 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [6, 7]);
         assert!(below(99, &processes).is_empty());
+    }
+
+    #[test]
+    fn a_session_has_those_who_live_and_its_leader_from_the_start() {
+        let process = |pid, state, session| Stat {
+            pid,
+            state,
+            ppid: 1,
+            session,
+            cpu_ms: 0,
+        };
+        let processes = [
+            process(5, b'S', 2),
+            process(6, b'R', 5),
+            process(7, b'Z', 5),
+            process(8, b'S', 8),
+        ];
+        assert_eq!(members(5, &processes), [5, 6]);
+        assert!(members(7, &processes).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aot_proto::builtin::Builtin;
 use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
@@ -32,8 +33,10 @@ use crate::identity::enrol::now as unix_now;
 use crate::identity::{self, Identity, Vault};
 use crate::keys::{self, Places};
 use crate::link::Link;
+use crate::look::Looks;
 use crate::runner::Runner;
 use crate::service::Chain;
+use crate::shell::Shells;
 use crate::volumes;
 use protocol::{Closed, Input, Output, Protocol};
 
@@ -60,10 +63,14 @@ pub struct Agent {
     pub identity: watch::Sender<Option<Arc<Identity>>>,
     /// Every run.
     pub runner: Runner,
+    /// Terminals that operators have open.
+    pub shells: Shells,
     /// Tasks of the agent.
     pub tracker: TaskTracker,
     /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
     pub volumes: Arc<Mutex<()>>,
+    /// Looks at files that are under way.
+    pub looks: Looks,
     /// When the agent was started, ms since 1970.
     pub started_unix_ms: u64,
 }
@@ -275,6 +282,14 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 self.agent.runner.forget(run);
                 None
             }
+            Output::OpenShell(open) => {
+                self.agent.shells.open(*open);
+                None
+            }
+            Output::Look(id, what) => {
+                self.look(id, what);
+                None
+            }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),
             Output::Install(pem) => self.install(&pem),
         }
@@ -365,6 +380,17 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             let _ = report
                 .send(Input::Mounted(VolumesMounted { id, error }))
                 .await;
+        });
+    }
+
+    /// A look at a file may take as long as its file system likes.
+    fn look(&self, id: u64, what: Builtin) {
+        let (looks, report) = (self.agent.looks.clone(), self.report.clone());
+        let etc = self.agent.config.etc_dir.clone();
+        self.agent.tracker.spawn(async move {
+            let reply = looks.answer(id, what, etc).await;
+            // The session may be over: whoever asked is told so by the master.
+            let _ = report.send(Input::Looked(reply)).await;
         });
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use aot_proto::builtin::Builtin;
 use aot_proto::frame::MAX_FRAME_BYTES;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTES};
@@ -10,8 +11,8 @@ use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
     BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
-    Heartbeat, MasterMessage, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData, StartRun,
-    Volumes, VolumesMounted, Welcome,
+    Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData,
+    StartRun, Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -42,6 +43,8 @@ pub enum Input {
     Csr(Option<Vec<u8>>),
     /// A renewed certificate is in place; the next one is wanted then.
     Installed(Instant),
+    /// What a look at a file showed.
+    Looked(BuiltinReply),
     /// Time has passed.
     Tick,
     /// The agent is to stop.
@@ -67,6 +70,10 @@ pub enum Output {
     Forget(RunId),
     /// Put volumes in place.
     Mount(Volumes),
+    /// Open a terminal, on a connection of its own.
+    OpenShell(Box<OpenShell>),
+    /// Look at a file for the call of this id.
+    Look(u64, Builtin),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).
@@ -192,6 +199,7 @@ impl Protocol {
                 self.renew_at = renew_at;
                 Vec::new()
             }
+            Input::Looked(reply) => vec![Output::Send(Up::BuiltinReply(reply))],
             Input::Tick => self.tick(now),
             Input::Stop => vec![goodbye("the agent stops"), Output::Close(Closed::Stopping)],
         }
@@ -218,7 +226,7 @@ impl Protocol {
                 Output::Forget(run)
             }),
             Down::Volumes(volumes) => self.mount(volumes),
-            Down::OpenShell(_) => Vec::new(),
+            Down::OpenShell(open) => vec![Output::OpenShell(Box::new(open))],
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![Output::Install(reply.certificate_pem)]
@@ -306,10 +314,10 @@ impl Protocol {
     }
 
     fn builtin(&mut self, call: &BuiltinCall) -> Vec<Output> {
-        let (json, error) = match call.name.as_str() {
-            "ping" => ("true".to_owned(), String::new()),
-            "version" => (format!("\"{VERSION}\""), String::new()),
-            "facts" => match &self.facts {
+        let (json, error) = match Builtin::parse(&call.name, &call.args) {
+            Ok(Builtin::Ping) => ("true".to_owned(), String::new()),
+            Ok(Builtin::Version) => (format!("\"{VERSION}\""), String::new()),
+            Ok(Builtin::Facts) => match &self.facts {
                 Some(facts) => (facts.node_json.clone(), String::new()),
                 None if self.waiting.len() < MOST_WAITING => {
                     self.waiting.push(call.id);
@@ -317,9 +325,12 @@ impl Protocol {
                 }
                 None => (String::new(), "the facts are not collected yet".to_owned()),
             },
-            other => (
+            Ok(look @ (Builtin::Stat { .. } | Builtin::Tail { .. })) => {
+                return vec![Output::Look(call.id, look)];
+            }
+            Err(error) => (
                 String::new(),
-                format!("this agent ({VERSION}) knows ping, facts and version, not {other:?}"),
+                format!("{}: {error} (agent {VERSION})", call.name),
             ),
         };
         vec![Output::Send(Up::BuiltinReply(BuiltinReply {

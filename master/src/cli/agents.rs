@@ -1,12 +1,13 @@
 //! `agents`: who holds a certificate.
 
-use aot_proto::v1::{AgentsReply, AgentsRequest, agents_reply};
+use aot_proto::v1::{AgentsReply, AgentsRequest, TargetRequest, agents_reply};
 use serde_json::{Value, json};
 
 use super::Ctx;
-use super::args::AgentsArgs;
+use super::args::{AgentsArgs, AgentsCommand, Target};
 use super::connect::{LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
+use super::lifecycle::ask_first;
 use crate::view::{agents_table, rfc3339};
 
 /// `aot-master agents ...`.
@@ -16,8 +17,38 @@ use crate::view::{agents_table, rfc3339};
 pub async fn run(ctx: &mut Ctx<'_>, args: AgentsArgs) -> Result<Exit, Error> {
     match args.command {
         None => agents(ctx).await,
-        Some(_) => Err(Error::usage("on its way", "on its way")),
+        Some(AgentsCommand::Revoke { target, yes }) => revoke(ctx, target, yes).await,
     }
+}
+
+/// Takes identities away, after asking.
+///
+/// # Errors
+/// When nobody says yes, nothing matches, or the master can't be asked.
+async fn revoke(ctx: &mut Ctx<'_>, target: Target, yes: bool) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::WithState).await?;
+    ask_first(ctx, &mut client, "revoke the identities of", &target, yes).await?;
+    let request = TargetRequest {
+        cluster: ctx.cluster.clone(),
+        exclude: target.narrow.exclude(),
+        limit: target.narrow.limit(),
+        target: target.target,
+    };
+    let reply = client.revoke(within(LOOK_UP, request)).await?.into_inner();
+    for agent in &reply.agents {
+        if ctx.json {
+            ctx.print(&agent_json(agent).to_string())?;
+        } else {
+            ctx.print(&format!(
+                "{}  {}  revoked",
+                agent.instance, agent.machine_id
+            ))?;
+        }
+    }
+    if !ctx.json {
+        ctx.say("their machines are shut out; terminate them, and launch again for others")?;
+    }
+    Ok(Exit::Well)
 }
 
 /// Every agent's identity.
@@ -53,5 +84,7 @@ fn agent_json(agent: &agents_reply::Entry) -> Value {
         "last_seen": rfc3339(agent.last_seen_unix_ms),
         "connected": agent.connected,
         "spiffe_id": agent.spiffe_id,
+        "revoked": rfc3339(agent.revoked_unix_ms),
+        "revoked_by": (!agent.revoked_by.is_empty()).then_some(&agent.revoked_by),
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::following::OutputArgs;
+use super::shape::OutputArgs;
 use super::{exec_args, help};
 
 /// One cluster.yml in, one bootstrapped cluster out.
@@ -220,6 +220,22 @@ pub struct ListenArgs {
         hide_env_values = true
     )]
     pub agent_dir: Option<PathBuf>,
+    /// Drop jobs that ended longer ago [default: 30d]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "AOT_KEEP_JOBS",
+        hide_env_values = true
+    )]
+    pub keep_jobs: Option<String>,
+    /// Drop the oldest jobs' output when all of it takes more [default: 10GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "AOT_KEEP_OUTPUT",
+        hide_env_values = true
+    )]
+    pub keep_output: Option<String>,
 }
 
 /// Arguments of `serve`.
@@ -454,6 +470,7 @@ pub struct JobsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum JobsCommand {
     /// Show a job: every target, its outcome and what it printed
+    #[command(after_help = help::JOBS_SHOW)]
     Show {
         /// As `jobs` lists it; a beginning that fits only one is enough
         #[arg(value_name = "ID")]
@@ -466,6 +483,7 @@ pub enum JobsCommand {
         output: OutputArgs,
     },
     /// Follow a job from its start to its end
+    #[command(after_help = help::JOBS_FOLLOW)]
     Follow {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -475,6 +493,7 @@ pub enum JobsCommand {
         output: OutputArgs,
     },
     /// End what runs, and start nothing more
+    #[command(after_help = help::JOBS_CANCEL)]
     Cancel {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -484,6 +503,7 @@ pub enum JobsCommand {
         grace: Option<Duration>,
     },
     /// Run a job again, as a new one
+    #[command(after_help = help::JOBS_RETRY)]
     Retry {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]

@@ -15,23 +15,37 @@ const HINT: &str = "  hint: ";
 
 /// What the process ends with; the table is in the program's help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// All well.
-    Well = 0,
+    Well,
     /// It ran, and something failed on some target.
-    Failed = 1,
+    Failed,
     /// Bad usage or bad file.
-    Usage = 2,
+    Usage,
     /// No instance matches.
-    NoMatch = 3,
+    NoMatch,
     /// The master or the provider cannot be reached.
-    Unreachable = 4,
+    Unreachable,
     /// Ctrl-C; the job goes on.
-    Interrupted = 130,
+    Interrupted,
+    /// What ran in a terminal says it: its exit status, or 128 and the signal that ended it or us.
+    Remote(u8),
 }
 
 impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Well => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NoMatch => 3,
+            Self::Unreachable => 4,
+            Self::Interrupted => 130,
+            Self::Remote(code) => code,
+        }
+    }
+
     /// From the number that a master sends; a number that is not in the table is a failure.
     pub fn from_wire(code: u32) -> Self {
         match code {
@@ -53,7 +67,7 @@ impl Exit {
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -76,7 +90,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file of `--out` can't be made or written.
+    /// A file that the command makes can't be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.

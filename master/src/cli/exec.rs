@@ -9,9 +9,10 @@ use super::Ctx;
 use super::connect::{Start, connect};
 use super::error::{Error, Exit};
 use super::exec_args::{ExecArgs, What};
-use super::following::{Shape, close, follow};
+use super::following::{close, follow};
 use super::interrupt::Interrupt;
 use super::launch::millis;
+use super::shape::Shape;
 
 /// Largest input of a command; it goes in one message to every target.
 const MAX_STDIN_BYTES: u64 = 1 << 20;

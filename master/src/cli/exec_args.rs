@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::Narrow;
 use super::error::Error;
-use super::following::OutputArgs;
+use super::shape::OutputArgs;
 
 /// Arguments of `exec`.
 #[derive(Debug, Clone, Default, Args)]

@@ -2,11 +2,9 @@
 //! `jobs retry`. What is seen is the views'; what Ctrl-C means is [`Interrupt`]'s.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use aot_proto::v1::exec_event::Body;
 use aot_proto::v1::{ExecEnded, ExecEvent, ExecNote, ExecStarted, ExecSummary};
-use clap::Args;
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use tonic::Status;
@@ -17,57 +15,8 @@ use super::error::{Error, Exit};
 use super::follow::broken;
 use super::interrupt::{Interrupt, Wish, cancel};
 use super::out_dir::OutDir;
-use crate::view::{
-    ExecFold, ExecJson, ExecLines, ExecQuiet, ExecView, Tally, builtin_table, exec_summary,
-};
-
-/// More targets than this are folded on a terminal.
-const FOLD_ABOVE: usize = 4;
-
-/// How the output of many is shown.
-#[derive(Debug, Clone, Default, Args)]
-pub struct OutputArgs {
-    /// Show equal outputs once, at the end, the odd ones first [default: on a terminal, for more than 4 targets]
-    #[arg(long, overrides_with = "no_fold")]
-    pub fold: bool,
-    /// Show every line as it comes
-    #[arg(long, overrides_with = "fold")]
-    pub no_fold: bool,
-    /// Write DIR/NAME.out, DIR/NAME.err and DIR/outcomes.jsonl instead of showing lines
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-}
-
-impl OutputArgs {
-    /// What was asked about folding.
-    pub fn folded(&self) -> Option<bool> {
-        match (self.fold, self.no_fold) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        }
-    }
-
-    /// Whether nothing was asked.
-    pub fn is_default(&self) -> bool {
-        self.folded().is_none() && self.out.is_none()
-    }
-}
-
-/// How a job is shown.
-#[derive(Debug, Clone, Default)]
-pub struct Shape {
-    /// As the operator asked.
-    pub output: OutputArgs,
-    /// Show no output at all.
-    pub quiet: bool,
-    /// Only until it has started.
-    pub detach: bool,
-    /// Say what the job is before all else.
-    pub heading: bool,
-    /// The stream may end before the job does.
-    pub so_far: bool,
-}
+use super::shape::Shape;
+use crate::view::{ExecView, Tally, builtin_table, exec_summary};
 
 /// What was seen of a job.
 #[derive(Debug, Default)]
@@ -117,7 +66,7 @@ impl<'f, 'c> Follower<'f, 'c> {
             Some(dir) => Some(OutDir::create(dir)?),
             None => None,
         };
-        let view = view_for(ctx, &shape, 0);
+        let view = shape.view(ctx, 0);
         Ok(Self {
             ctx,
             client,
@@ -207,7 +156,7 @@ impl<'f, 'c> Follower<'f, 'c> {
             super::jobs::heading(self.ctx, started)?;
         }
         let total = started.instances.len();
-        self.view = view_for(self.ctx, &self.shape, total);
+        self.view = self.shape.view(self.ctx, total);
         self.view.started(started, self.ctx.io)?;
         if self.counts(total) {
             let mut tally = Tally::new(total);
@@ -223,7 +172,7 @@ impl<'f, 'c> Follower<'f, 'c> {
     /// Whether someone looks who sees no lines come.
     fn counts(&self, total: usize) -> bool {
         let env = self.ctx.env;
-        let silent = self.shape.quiet || self.out.is_some() || folds(self.ctx, &self.shape, total);
+        let silent = self.shape.quiet || self.out.is_some() || self.shape.folds(self.ctx, total);
         env.stderr_terminal && !self.ctx.json && !self.shape.so_far && silent
     }
 
@@ -295,26 +244,6 @@ impl<'f, 'c> Follower<'f, 'c> {
         }
         self.view.close(self.ctx.io)?;
         Ok(())
-    }
-}
-
-fn folds(ctx: &Ctx<'_>, shape: &Shape, total: usize) -> bool {
-    let by_itself = ctx.env.stdout_terminal && total > FOLD_ABOVE && shape.output.out.is_none();
-    !shape.quiet && shape.output.folded().unwrap_or(by_itself)
-}
-
-fn view_for(ctx: &Ctx<'_>, shape: &Shape, total: usize) -> Box<dyn ExecView> {
-    let look = ctx.look();
-    if ctx.json {
-        Box::new(ExecJson::default())
-    } else if shape.quiet {
-        Box::new(ExecQuiet(look.style))
-    } else if folds(ctx, shape, total) {
-        Box::new(ExecFold::new(look))
-    } else if shape.output.out.is_some() && !shape.output.no_fold {
-        Box::new(ExecQuiet(look.style))
-    } else {
-        Box::new(ExecLines::new(look))
     }
 }
 

@@ -14,9 +14,10 @@ use super::args::{JobsArgs, JobsCommand};
 use super::connect::{Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
 use super::follow::now_ms;
-use super::following::{Followed, OutputArgs, Shape, close, follow};
+use super::following::{Followed, close, follow};
 use super::interrupt::Interrupt;
 use super::launch::millis;
+use super::shape::{OutputArgs, Shape};
 use crate::view::{exec_summary, job_heading, job_json, jobs_table, outcomes_table};
 
 /// How many jobs are looked through for the beginning of an id.
@@ -96,7 +97,7 @@ async fn list(ctx: &mut Ctx<'_>, client: &mut Client, limit: u32) -> Result<Exit
     } else if reply.jobs.is_empty() {
         ctx.say("no jobs yet")?;
     } else {
-        let table = jobs_table(&reply, ctx.env.offset, ctx.style());
+        let table = jobs_table(&reply, ctx.env.offset, ctx.style(), ctx.columns());
         ctx.print(&table)?;
     }
     Ok(Exit::Well)

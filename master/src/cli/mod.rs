@@ -21,9 +21,11 @@ mod inventory;
 mod jobs;
 mod launch;
 mod lifecycle;
+mod live;
 mod logs;
 mod orphans;
 mod out_dir;
+mod shape;
 mod shell;
 mod shutdown;
 mod ssh_config;
@@ -125,6 +127,13 @@ impl Ctx<'_> {
             style: self.style(),
             terminal: self.env.stdout_terminal && !self.json,
         }
+    }
+
+    /// Width of the terminal that shows results; `None` where there is none.
+    fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let size = size.filter(|size| self.env.stdout_terminal && size.ws_col > 0);
+        size.map(|size| usize::from(size.ws_col))
     }
 
     /// Prints a line of the result, without an empty line for an empty text.

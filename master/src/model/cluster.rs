@@ -97,6 +97,9 @@ pub struct Launch {
     pub error: String,
     /// Instances that it asked machines for: what a rollback terminates.
     pub made: Vec<InstanceName>,
+    /// Of an apply: the instances whose stages it runs, and by which it is judged. `None` = all, as a launch.
+    #[serde(default)]
+    pub only: Option<BTreeSet<InstanceName>>,
     /// An operator cancelled it: no stage of it starts any more.
     #[serde(default)]
     pub cancelled: bool,
@@ -251,6 +254,9 @@ pub struct Instance {
     /// Why its machine may have been silent, as the provider knows it; several lines.
     #[serde(default)]
     pub explanation: String,
+    /// The machine that lost its right to be this instance.
+    #[serde(default)]
+    pub revoked: Option<Revoked>,
     /// What its agent reported; kept in a table of its own.
     #[serde(skip)]
     pub facts: Option<Arc<NodeFacts>>,
@@ -322,6 +328,7 @@ impl Instance {
             address_error: String::new(),
             up: None,
             explanation: String::new(),
+            revoked: None,
             volumes_sent: None,
             volumes_mounted: None,
             facts: None,
@@ -363,6 +370,12 @@ impl Instance {
             .map_or("", |machine| machine.state.as_str())
     }
 
+    /// Its machine was shut out; another one may take its place.
+    pub fn is_revoked(&self) -> bool {
+        let machine = self.revoked.as_ref().map(|revoked| &revoked.machine);
+        machine.is_some() && machine == self.machine_id()
+    }
+
     /// An agent session is open.
     pub fn connected(&self) -> bool {
         self.session.is_some()
@@ -381,6 +394,7 @@ impl Instance {
     pub fn forget_machine(&mut self) {
         self.machine = None;
         self.identity = None;
+        self.revoked = None;
         self.facts = None;
         self.session = None;
         self.lost_ms = None;
@@ -448,6 +462,21 @@ impl Identity {
         self.key_sha256 == key_sha256
             || (!self.previous_key_sha256.is_empty() && self.previous_key_sha256 == key_sha256)
     }
+}
+
+/// A machine whose identity was taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Which machine: none with this id is let in again.
+    pub machine: MachineId,
+    /// Serial of its last certificate, hex; empty when it had none.
+    pub serial: String,
+    /// When that certificate ends, seconds since 1970.
+    pub expires_unix: u64,
+    /// When it was taken away.
+    pub revoked_ms: UnixMs,
+    /// By whom.
+    pub operator: String,
 }
 
 /// What an agent reported of its machine: claims, not proofs.

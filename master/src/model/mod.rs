@@ -8,9 +8,11 @@ pub mod ground;
 pub mod hash;
 pub mod job;
 pub mod machine;
+pub mod needs;
 pub mod pace;
 pub mod phase;
 pub mod plan;
+pub mod retention;
 #[cfg(test)]
 pub mod samples;
 pub mod stage;

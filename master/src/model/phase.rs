@@ -66,12 +66,14 @@ pub enum Happened {
     VolumesFailed,
     /// The launch's time is up and the agent never enrolled.
     Deadline,
+    /// Its identity was taken away.
+    Revoked,
     /// The provider says the machine is terminated.
     MachineGone,
 }
 
 /// All of them.
-pub const HAPPENINGS: [Happened; 12] = [
+pub const HAPPENINGS: [Happened; 13] = [
     Happened::Request,
     Happened::Launched,
     Happened::Refused,
@@ -83,6 +85,7 @@ pub const HAPPENINGS: [Happened; 12] = [
     Happened::StageFailed,
     Happened::VolumesFailed,
     Happened::Deadline,
+    Happened::Revoked,
     Happened::MachineGone,
 ];
 
@@ -95,9 +98,11 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     (Phase::Requested, Happened::MachineGone, Phase::Gone),
     (Phase::Booting, Happened::Enrolled, Phase::Enrolled),
     (Phase::Booting, Happened::Deadline, Phase::Failed),
+    (Phase::Booting, Happened::Revoked, Phase::Failed),
     (Phase::Booting, Happened::MachineGone, Phase::Gone),
     (Phase::Enrolled, Happened::FactsApplied, Phase::Configured),
     (Phase::Enrolled, Happened::VolumesFailed, Phase::Failed),
+    (Phase::Enrolled, Happened::Revoked, Phase::Failed),
     (Phase::Enrolled, Happened::MachineGone, Phase::Gone),
     (
         Phase::Configured,
@@ -106,13 +111,16 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     ),
     (Phase::Configured, Happened::StagesDone, Phase::Ready),
     (Phase::Configured, Happened::VolumesFailed, Phase::Failed),
+    (Phase::Configured, Happened::Revoked, Phase::Failed),
     (Phase::Configured, Happened::MachineGone, Phase::Gone),
     (Phase::Bootstrapping, Happened::StagesDone, Phase::Ready),
     (Phase::Bootstrapping, Happened::StageFailed, Phase::Failed),
     (Phase::Bootstrapping, Happened::VolumesFailed, Phase::Failed),
+    (Phase::Bootstrapping, Happened::Revoked, Phase::Failed),
     (Phase::Bootstrapping, Happened::MachineGone, Phase::Gone),
     (Phase::Ready, Happened::StagesWanted, Phase::Configured),
     (Phase::Ready, Happened::VolumesFailed, Phase::Failed),
+    (Phase::Ready, Happened::Revoked, Phase::Failed),
     (Phase::Ready, Happened::MachineGone, Phase::Gone),
     // A failed instance is taken up where it stands: without a machine, with one that is late, with a stage to repeat.
     (Phase::Failed, Happened::Request, Phase::Requested),

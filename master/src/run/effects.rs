@@ -12,6 +12,7 @@ use crate::model::ground::Ground;
 use crate::model::machine::{ClientToken, ClusterRef};
 use crate::model::world::{Effect, Failure, Input, World};
 use crate::provider::{Ask, BootSpec, LaunchSpec, Lifecycle, Provider, ProviderError};
+use crate::session::Closed;
 use crate::session::registry::Command;
 
 impl Loop {
@@ -20,6 +21,12 @@ impl Loop {
             Effect::Send { at, session, body } => {
                 if !self.parts.registry.send(&at, session, Command::Send(body)) {
                     tracing::debug!(instance = %at, session, "its session is gone or full: what it missed is given to the next");
+                }
+            }
+            Effect::Close { at, session } => {
+                let close = Command::Close(Closed::Revoked);
+                if !self.parts.registry.send(&at, session, close) {
+                    tracing::debug!(instance = %at, session, "its session is gone or full: it ends by itself");
                 }
             }
             Effect::CallLaunch { cluster, token } => self.call_launch(cluster, token),

@@ -4,6 +4,7 @@
 
 pub mod agents;
 mod effects;
+pub mod janitor;
 pub mod prepare;
 pub mod providers;
 pub mod stop;

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aot_proto::ids::{RunId, SpiffeId};
 use aot_proto::limits::{HEARTBEAT, MAX_FACTS_BYTES, SILENCE};
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::limits::RateLimit;
 use super::listener::Peer;
+use super::shells::{Link, Shells};
 use crate::enrol::{attest, ca};
 use crate::model::cluster::{Key, NodeFacts};
 use crate::model::world::{Answer, Input, Refused};
@@ -35,6 +36,9 @@ const OUTBOUND: usize = 16;
 /// Reports of one session that may wait for a decision. When full, the session stops reading.
 const REPORTS: usize = 256;
 
+/// How long an agent that opened a terminal's stream may take to say which.
+const SHELL_HELLO: Duration = Duration::from_secs(10);
+
 /// Bytes of a bundle in one message.
 const FETCH_BYTES: usize = 64 << 10;
 
@@ -49,6 +53,8 @@ pub struct AgentApi {
     pub registry: Arc<Registry>,
     /// Outputs.
     pub spools: Arc<Spools>,
+    /// Terminals that wait for their agents.
+    pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Where bundles lie, by content.
     pub bundles: Arc<std::path::Path>,
     /// How often one may try to enrol.
@@ -170,9 +176,22 @@ impl AgentLink for AgentApi {
 
     async fn shell(
         &self,
-        _: Request<Streaming<v1::ShellUp>>,
+        request: Request<Streaming<v1::ShellUp>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let (at, _) = self.known(&peer(&request)?)?;
+        let mut up = request.into_inner();
+        let hello = tokio::time::timeout(SHELL_HELLO, up.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello in 10 s"))??;
+        let Some(v1::shell_up::Body::Hello(v1::ShellHello { shell_id })) =
+            hello.and_then(|hello| hello.body)
+        else {
+            return Err(Status::invalid_argument("the first message is a hello"));
+        };
+        let (down, stream) = mpsc::channel(OUTBOUND);
+        let brought = self.shells.bring(&shell_id, &at, Link { up, down });
+        brought.map_err(|_| Status::not_found("nobody waits for this terminal"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn attach(

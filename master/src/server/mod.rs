@@ -6,3 +6,4 @@ pub mod limits;
 pub mod listener;
 pub mod operator_api;
 pub mod serve;
+mod shells;

@@ -22,9 +22,12 @@ use super::boot_api::{self, Boot};
 use super::limits::RateLimit;
 use super::listener;
 use super::operator_api::OperatorApi;
+use super::shells::Shells;
 use crate::enrol::{self, ca};
+use crate::model::retention::Limits;
 use crate::model::world::World;
 use crate::run::agents::{self, Agents};
+use crate::run::janitor::Janitor;
 use crate::run::providers::Providers;
 use crate::run::{Engine, Parts, now_ms, stop};
 use crate::session::registry::Registry;
@@ -46,6 +49,8 @@ pub struct ServeOptions {
     pub agent_dir: PathBuf,
     /// Started by a command, not by `serve`.
     pub background: bool,
+    /// How long jobs, and how much of what they printed, are kept.
+    pub keep: Limits,
 }
 
 /// Why a daemon can't run.
@@ -153,12 +158,20 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         tasks: tasks.clone(),
     });
     let engine = Engine::start(world, parts, stop.clone());
-    let limit = Arc::new(RateLimit::default());
+    let janitor = Janitor {
+        engine: engine.clone(),
+        store: store.clone(),
+        spools: spools.clone(),
+        limits: options.keep,
+    };
+    tasks.spawn(janitor.run(stop.clone()));
+    let (limit, shells) = (Arc::new(RateLimit::default()), Shells::default());
     let agent_api = AgentApi {
         engine: engine.clone(),
         ca: ca.clone(),
         registry: registry.clone(),
         spools: spools.clone(),
+        shells: shells.clone(),
         bundles: bundles.clone(),
         limit: limit.clone(),
         tasks: tasks.clone(),
@@ -179,6 +192,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         registry,
         store: store.clone(),
         spools,
+        shells,
         providers,
         agents,
         bundles,

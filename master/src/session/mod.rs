@@ -44,6 +44,9 @@ pub enum Closed {
     /// A newer session of the same instance.
     #[error("a newer session took over")]
     Replaced,
+    /// Its identity was taken away.
+    #[error("its identity was revoked")]
+    Revoked,
     /// The master stops.
     #[error("the master is stopping")]
     Stopping,

@@ -3,6 +3,7 @@
 //! One thread owns the writing connection and commits what waits in one transaction (WAL, synchronous=FULL), so a write
 //! that was acknowledged is on disk. Readers have connections of their own. Nothing outside learns that it is SQLite.
 
+mod keep;
 mod schema;
 pub mod spool;
 
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::files;
 use crate::model::cluster::{Cluster, Instance, Key, NodeFacts};
 use crate::model::job::{Job, Run, Task};
+use crate::model::retention::Sweep;
 use crate::model::world::Changes;
 
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
@@ -86,6 +88,7 @@ pub struct Loaded {
 struct Write {
     changes: Changes,
     spools: Vec<(RunId, Bytes)>,
+    sweep: Sweep,
     done: oneshot::Sender<Result<(), Error>>,
 }
 
@@ -144,11 +147,21 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub async fn commit(&self, changes: Changes, spools: Vec<(RunId, Bytes)>) -> Result<(), Error> {
+        self.write(changes, spools, Sweep::default()).await
+    }
+
+    async fn write(
+        &self,
+        changes: Changes,
+        spools: Vec<(RunId, Bytes)>,
+        sweep: Sweep,
+    ) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
         self.writes
             .send(Write {
                 changes,
                 spools,
+                sweep,
                 done,
             })
             .await
@@ -303,6 +316,7 @@ fn write_batch(connection: &mut Connection, batch: &[Write]) -> rusqlite::Result
                 .prepare_cached("INSERT OR REPLACE INTO spools (run, bytes) VALUES (?1, ?2)")?
                 .execute(params![run.to_string(), bytes.as_ref()])?;
         }
+        keep::drop_old(&transaction, &write.sweep)?;
     }
     transaction.commit()
 }
@@ -440,6 +454,8 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
     use super::*;
     use crate::model::job::{JobKind, Outcome, RunKind, RunState, Verdict};
 
@@ -512,6 +528,56 @@ mod tests {
             2
         );
         store.close();
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_gone_and_an_emptied_job_says_so() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (store, _) = Store::open(dir.path()).expect("opens");
+        let task = Arc::new(Task::CopyOut(vec!["/x".to_owned()]));
+        let changes = Changes {
+            jobs: vec![job(1, true), job(2, true), job(3, false)],
+            tasks: vec![(JobId::from_parts(1, 0), task.clone())],
+            runs: vec![run(1, 1, true), run(2, 2, true), run(3, 3, false)],
+            ..Changes::default()
+        };
+        let spools = [1, 2].map(|id| (RunId::from_parts(id, 0), Bytes::from_static(b"frames")));
+        store.commit(changes, spools.into()).await.expect("commits");
+        let (none, file) = (
+            HashSet::new(),
+            HashMap::from([(RunId::from_parts(2, 0), 100)]),
+        );
+        let kept = store.kept(&none, &file).expect("reads");
+        let shown: Vec<_> = kept
+            .iter()
+            .map(|job| (job.ended_ms, job.outputs[0].1))
+            .collect();
+        assert_eq!(shown, [(2, 6), (2, 106)], "the open one is not looked at");
+        assert_eq!(store.output_of(kept[1].id, |_| 100).expect("reads"), 106);
+        let needed = HashSet::from([kept[0].outputs[0].0]);
+        assert!(store.kept(&needed, &file).expect("reads")[0].needed);
+        let sweep = Sweep {
+            jobs: vec![kept[0].id],
+            emptied: vec![kept[1].id],
+            spools: kept.iter().map(|job| job.outputs[0].0).collect(),
+        };
+        assert_eq!(
+            store
+                .job(kept[0].id)
+                .expect("reads")
+                .expect("is there")
+                .task,
+            Some(task)
+        );
+        store.sweep(sweep).await.expect("sweeps");
+        assert_eq!(store.job(kept[0].id).expect("reads"), None);
+        let emptied = store.job(kept[1].id).expect("reads").expect("stays");
+        assert!(emptied.output_dropped);
+        assert_eq!(
+            store.small_spool(kept[1].outputs[0].0).expect("reads"),
+            None
+        );
+        assert_eq!(store.run_ids().expect("reads").len(), 2);
     }
 
     #[test]

@@ -169,6 +169,31 @@ impl Spools {
         }
     }
 
+    /// Bytes of every spool that is a file, by run.
+    pub fn sizes(&self) -> HashMap<RunId, u64> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let run = entry.file_name().to_str()?.parse().ok()?;
+                Some((run, entry.metadata().ok()?.len()))
+            })
+            .collect()
+    }
+
+    /// Bytes of a spool that is a file; 0 when it is none.
+    pub fn size(&self, run: RunId) -> u64 {
+        std::fs::metadata(self.path(run)).map_or(0, |meta| meta.len())
+    }
+
+    /// Removes a spool's file, if it is one.
+    pub fn remove(&self, run: RunId) {
+        if let Err(error) = std::fs::remove_file(self.path(run))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%run, %error, "cannot remove an output");
+        }
+    }
+
     /// The end record of a spool that is whole in a file: what a restart may find.
     pub fn end_of(&self, run: RunId) -> Option<Ended> {
         let bytes = std::fs::read(self.path(run)).ok()?;
@@ -217,6 +242,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Nothing will be added to what there is.
+    pub fn has_ended(&self) -> bool {
+        match &self.source {
+            Source::Live(feed) => feed.progress.borrow().ended,
+            Source::Whole(_) | Source::File => true,
+        }
+    }
+
     /// The next frames; `None` after the end record, or where a file stops.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Jobs looked at afterwards: the list, and one with its end on each instance. Pure; called by `cli` for `jobs`.
 
+use std::collections::BTreeSet;
+
 use aot_proto::v1::{ExecEnded, ExecStarted, JobsReply, jobs_reply};
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
@@ -12,28 +14,25 @@ use super::style::Style;
 use super::table::{or_dash, table, text};
 use super::words::{bytes, clock, count_words, outcome_words, seconds};
 
-/// Who, when, how long and what; the job's own words stand last.
+/// Who, what, when and how long.
 pub fn job_heading(started: &ExecStarted, now_ms: u64, offset: UtcOffset, style: Style) -> String {
-    let mut facts = vec![match started.cluster.as_str() {
-        "" => started.kind.clone(),
-        cluster => format!("{} in {cluster}", started.kind),
-    }];
-    if !started.operator.is_empty() {
-        facts.push(format!("by {}", started.operator));
+    let mut out = format!("{}  {}", style.bold(&started.job_id), started.kind);
+    if !started.cluster.is_empty() {
+        out.push_str(&format!(" in {}", started.cluster));
     }
-    facts.push(format!(
-        "started {}",
-        stamp(started.started_unix_ms, offset)
-    ));
-    let took = |end: u64| seconds(end.saturating_sub(started.started_unix_ms) as f64 / 1000.0);
-    facts.push(match started.ended_unix_ms {
-        0 => style.busy(&format!("running for {}", took(now_ms))),
-        end => format!("took {}", took(end)),
-    });
-    let mut out = format!("{}  {}", style.bold(&started.job_id), facts.join(", "));
+    if !started.operator.is_empty() {
+        out.push_str(&format!(", by {}", started.operator));
+    }
     for line in started.what.lines() {
         out.push_str(&format!("\n  {line}"));
     }
+    let since = |end: u64| seconds(end.saturating_sub(started.started_unix_ms) as f64 / 1000.0);
+    let how_long = match started.ended_unix_ms {
+        0 => style.busy(&format!("running for {}", since(now_ms))),
+        end => format!("took {}", since(end)),
+    };
+    let begun = stamp(started.started_unix_ms, offset);
+    out.push_str(&format!("\n  started {begun}, {how_long}"));
     if started.output_dropped {
         out.push_str("\n  what it printed is no longer kept: it was too old, or too much in all");
     }
@@ -83,11 +82,21 @@ fn outcome_cells(ended: &ExecEnded) -> [Cell; 4] {
     ]
 }
 
-/// What was run, as the master lists it.
-pub fn jobs_table(reply: &JobsReply, offset: UtcOffset, style: Style) -> String {
-    let heads = [
-        "job", "kind", "cluster", "started", "took", "outcome", "output", "by", "what",
+/// What was run, as the master lists it, in lines of at most so many `columns`. Where there is only one cluster it is not
+/// told.
+pub fn jobs_table(
+    reply: &JobsReply,
+    offset: UtcOffset,
+    style: Style,
+    columns: Option<usize>,
+) -> String {
+    let clusters: BTreeSet<&str> = reply.jobs.iter().map(|job| job.cluster.as_str()).collect();
+    let mut heads = vec![
+        "job", "cluster", "started", "took", "outcome", "output", "by", "what",
     ];
+    if clusters.len() < 2 {
+        heads.remove(1);
+    }
     let mut table = table(style, &heads);
     for job in &reply.jobs {
         let took = match job.ended_unix_ms.checked_sub(job.started_unix_ms) {
@@ -106,19 +115,42 @@ pub fn jobs_table(reply: &JobsReply, offset: UtcOffset, style: Style) -> String 
             (false, 0) => "-".to_owned(),
             (false, kept) => bytes(kept),
         };
-        table.add_row([
+        let what = match job.what.lines().next() {
+            None | Some("") => &job.kind,
+            Some(line) => line,
+        };
+        let started = stamp(job.started_unix_ms, offset);
+        let mut row = vec![
             job.job_id.as_str(),
-            &job.kind,
             or_dash(&job.cluster),
-            &stamp(job.started_unix_ms, offset),
+            &started,
             &took,
             or_dash(&outcomes),
             &output,
             or_dash(&job.operator),
-            job.what.lines().next().unwrap_or_default(),
-        ]);
+            what,
+        ];
+        if clusters.len() < 2 {
+            row.remove(1);
+        }
+        table.add_row(row);
     }
-    text(&table)
+    match columns {
+        Some(columns) => fitted(&text(&table), columns),
+        None => text(&table),
+    }
+}
+
+/// Every line in at most so many characters; what is cut is marked.
+fn fitted(text: &str, columns: usize) -> String {
+    let fit = |line: &str| match line.char_indices().nth(columns) {
+        None => line.to_owned(),
+        Some(_) => {
+            let kept: String = line.chars().take(columns.saturating_sub(1)).collect();
+            format!("{}…", kept.trim_end())
+        }
+    };
+    text.lines().map(fit).collect::<Vec<_>>().join("\n")
 }
 
 /// `2026-01-01 00:03:04Z`.

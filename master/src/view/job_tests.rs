@@ -57,14 +57,18 @@ fn started(ended_unix_ms: u64) -> ExecStarted {
 #[test]
 fn a_list_of_jobs() {
     let jobs = entries();
+    let one = JobsReply {
+        jobs: jobs.jobs[..1].to_vec(),
+    };
     let lines: Vec<String> = jobs
         .jobs
         .iter()
         .map(|job| job_json(job).to_string())
         .collect();
     insta::assert_snapshot!(format!(
-        "{}\n\n{}",
-        jobs_table(&jobs, UtcOffset::UTC, PLAIN),
+        "{}\n\n{}\n\n{}",
+        jobs_table(&jobs, UtcOffset::UTC, PLAIN, None),
+        jobs_table(&one, UtcOffset::UTC, PLAIN, Some(60)),
         lines.join("\n")
     ));
 }

@@ -1,6 +1,6 @@
 //! Tables for people. Pure: answers in, text out, each line without blanks at its end.
 
-use aot_proto::v1::{AgentsReply, Event, InstanceView, StageView};
+use aot_proto::v1::{AgentsReply, Event, InstanceView, StageView, agents_reply};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
 
@@ -218,13 +218,22 @@ pub fn agents_table(reply: &AgentsReply, style: Style) -> String {
             agent.instance.as_str(),
             &agent.cluster,
             or_dash(&agent.machine_id),
-            if agent.connected { "yes" } else { "no" },
+            standing(agent),
             &stamp(agent.last_seen_unix_ms),
             &stamp(agent.expires_unix.saturating_mul(1000)),
             or_dash(&agent.serial),
         ]);
     }
     text(&table)
+}
+
+/// Whether an agent is there, or may never be again.
+fn standing(agent: &agents_reply::Entry) -> &'static str {
+    match (agent.revoked_unix_ms, agent.connected) {
+        (0, true) => "yes",
+        (0, false) => "no",
+        _ => "revoked",
+    }
 }
 
 /// `2026-01-01 00:03:04Z`, `-` for never.

@@ -55,7 +55,16 @@ fn agents() {
                 expires_unix: 1_767_312_184,
                 last_seen_unix_ms: 1_767_225_784_123,
                 connected: true,
-                spiffe_id: String::new(),
+                ..agents_reply::Entry::default()
+            },
+            agents_reply::Entry {
+                cluster: "hadoop".into(),
+                instance: "web3".into(),
+                machine_id: "i-2".into(),
+                serial: "0a1c".into(),
+                revoked_unix_ms: 1_767_225_784_123,
+                revoked_by: "uid 0".into(),
+                ..agents_reply::Entry::default()
             },
             agents_reply::Entry {
                 cluster: "hadoop".into(),

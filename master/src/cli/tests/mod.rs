@@ -3,6 +3,7 @@
 mod calls;
 mod end;
 mod exec;
+mod jobs;
 mod launch;
 mod look;
 mod orphans;

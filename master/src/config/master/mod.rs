@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::config::record::nearest;
+use crate::model::retention::Limits;
 
 /// Agents' port when nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
@@ -18,12 +19,14 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
 const SYSTEM_FILE: &str = "/etc/aot/master.toml";
 /// Longest path of a unix socket (unix(7): sun_path has 108 bytes, the last is NUL).
 const MAX_SOCKET_PATH: usize = 107;
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 9] = [
     "listen",
     "advertise",
     "state_dir",
     "socket",
     "agent_dir",
+    "keep_jobs",
+    "keep_output",
     "log",
     "cluster",
 ];
@@ -41,6 +44,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Where the agents that are handed out lie; `None` = beside the executable.
     pub agent_dir: Option<PathBuf>,
+    /// How long jobs, and how much of what they printed, are kept.
+    pub keep: Limits,
     /// Log filter.
     pub log: Option<String>,
     /// Cluster that commands mean.
@@ -61,6 +66,10 @@ pub struct Partial {
     pub socket: Option<PathBuf>,
     /// See `Settings`.
     pub agent_dir: Option<PathBuf>,
+    /// `30d`: see `Settings::keep`.
+    pub keep_jobs: Option<String>,
+    /// `10GiB`: see `Settings::keep`.
+    pub keep_output: Option<String>,
     /// See `Settings`.
     pub log: Option<String>,
     /// See `Settings`.
@@ -233,11 +242,46 @@ pub fn merge(
             .unwrap_or_else(|| default_socket(env, uid, &state_dir)),
         state_dir,
         agent_dir: path(|from| &from.agent_dir, "AOT_AGENT_DIR"),
+        keep: keep(
+            text(|from| &from.keep_jobs, "AOT_KEEP_JOBS"),
+            text(|from| &from.keep_output, "AOT_KEEP_OUTPUT"),
+        )?,
         log: text(|from| &from.log, "AOT_LOG"),
         cluster: text(|from| &from.cluster, "AOT_CLUSTER"),
     };
     check(&settings)?;
     Ok(settings)
+}
+
+fn keep(age: Option<String>, output: Option<String>) -> Result<Limits, SettingsError> {
+    let mut limits = Limits::default();
+    let bad = |from: &str, value: String, why| SettingsError::Value {
+        from: from.to_owned(),
+        value,
+        why,
+    };
+    if let Some(text) = age {
+        limits.age = humantime::parse_duration(&text).map_err(|_| {
+            bad(
+                "AOT_KEEP_JOBS (--keep-jobs, keep_jobs)",
+                text,
+                "a time is wanted: 30d, 12h",
+            )
+        })?;
+    }
+    if let Some(text) = output {
+        let size = text.parse::<bytesize::ByteSize>();
+        limits.output_bytes = size
+            .map_err(|_| {
+                bad(
+                    "AOT_KEEP_OUTPUT (--keep-output, keep_output)",
+                    text,
+                    "a size is wanted: 10GiB, 500MiB",
+                )
+            })?
+            .as_u64();
+    }
+    Ok(limits)
 }
 
 /// A variable that is set to something.

@@ -71,6 +71,20 @@ fn a_users_defaults_are_the_users_folders() {
 }
 
 #[test]
+fn what_is_kept_is_a_time_and_a_size() {
+    let settings = merged(&Partial::default(), &[], &[], 0).expect("settings");
+    assert_eq!(settings.keep, crate::model::retention::Limits::default());
+    let env: Env<'_> = &[("AOT_KEEP_JOBS", "12h"), ("AOT_KEEP_OUTPUT", "2GiB")];
+    let settings = merged(&Partial::default(), env, &[], 0).expect("settings");
+    assert_eq!(settings.keep.age.as_secs(), 12 * 3600);
+    assert_eq!(settings.keep.output_bytes, 2 << 30);
+    for bad in [("AOT_KEEP_JOBS", "long"), ("AOT_KEEP_OUTPUT", "much")] {
+        let error = merged(&Partial::default(), &[bad], &[], 0).expect_err(bad.1);
+        assert!(error.to_string().contains(bad.0), "{error}");
+    }
+}
+
+#[test]
 fn flags_go_before_variables_before_files_before_defaults() {
     let user = file("listen = '0.0.0.0:3'");
     let system = file(

@@ -7,7 +7,7 @@ use aot_proto::v1;
 
 use super::input::{Answer, Effect, EnrolAsk, Granted, Refused};
 use super::{LOST_AFTER_MS, World};
-use crate::model::cluster::{Batch, BatchState, Identity, Key, StageState};
+use crate::model::cluster::{Batch, BatchState, Identity, Instance, Key, StageState};
 use crate::model::job::{Outcome, RunState, Verdict};
 use crate::model::phase::{Happened, Phase};
 
@@ -64,6 +64,9 @@ impl World {
                 _ => Refused::OtherMachine(ask.machine.clone()),
             });
         };
+        if instance.is_revoked() {
+            return Err(Refused::Revoked(ask.machine.clone()));
+        }
         if instance.batch.as_deref() != Some(&batch.token.0) {
             return Err(Refused::OtherMachine(ask.machine.clone()));
         }
@@ -173,6 +176,12 @@ impl World {
     /// A session began: what the agent knows is compared with what was asked of it.
     pub(super) fn attached(&mut self, at: &Key, session: u64, hello: &v1::Hello) -> Answer {
         let now = self.now;
+        let known = |instance: &Instance| instance.identity.is_some();
+        if !self.instance(at).is_some_and(known) {
+            // Let in, and shut out before it said hello.
+            self.close(at, session);
+            return Answer::None;
+        }
         let Some(instance) = self.instance_mut(at) else {
             return Answer::None;
         };

@@ -208,11 +208,19 @@ impl World {
             .is_none_or(|instance| self.is_lost(instance))
     }
 
-    /// A job that is over before it is told: for the record.
+    /// A job that is done elsewhere: when it begins, and again when targets have ended. The first end of a target counts.
     pub(super) fn record(&mut self, job: Job) -> Answer {
         let id = job.id;
-        self.jobs.insert(id, job);
-        self.dirty.jobs.insert(id);
+        if !self.jobs.contains_key(&id) {
+            self.jobs.insert(id, job);
+            self.dirty.jobs.insert(id);
+            return Answer::Started(id);
+        }
+        for (instance, verdict) in job.targets {
+            if let Some(verdict) = verdict {
+                self.note_end(id, &instance, verdict);
+            }
+        }
         Answer::Started(id)
     }
 }

@@ -60,6 +60,15 @@ pub enum Input {
     },
     /// An agent wants a certificate.
     Enrol(EnrolAsk),
+    /// An operator wants the identities of machines taken away.
+    Revoke {
+        /// Cluster.
+        cluster: ClusterName,
+        /// Whose; those without a machine are passed over.
+        instances: Vec<InstanceName>,
+        /// Who asks.
+        operator: String,
+    },
     /// A certificate was made.
     Issued {
         /// For whom.
@@ -252,10 +261,14 @@ pub struct ApplyAsk {
     pub instances: Vec<InstanceName>,
     /// Stages by pool label, packed anew.
     pub stages: BTreeMap<String, Vec<StagePlan>>,
-    /// Not before this stage.
-    pub from: usize,
-    /// Also what succeeded.
+    /// Run this stage and all after it, also what succeeded.
+    pub from: Option<usize>,
+    /// Run every stage, also what succeeded; from `from` on where that is given.
     pub force: bool,
+    /// Of these only the instances that failed, and those that wait for them.
+    pub failed: bool,
+    /// As typed, for the record.
+    pub what: String,
     /// Who asks.
     pub operator: String,
 }
@@ -328,6 +341,9 @@ pub enum Refused {
     /// The machine is no longer wanted.
     #[error("{0} is being terminated")]
     Ending(MachineId),
+    /// An operator has shut it out.
+    #[error("the identity of {0} was revoked")]
+    Revoked(MachineId),
 }
 
 /// What a step answers to whoever asked.
@@ -380,6 +396,9 @@ pub enum OpError {
     /// Something is in the way.
     #[error("{0}")]
     Conflict(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// What is to be done, once the changes are on disk.
@@ -393,6 +412,13 @@ pub enum Effect {
         session: u64,
         /// What.
         body: Box<v1::master_message::Body>,
+    },
+    /// End a session at once: its machine is shut out.
+    Close {
+        /// Whose.
+        at: Key,
+        /// Session number.
+        session: u64,
     },
     /// Ask the provider for a batch.
     CallLaunch {

@@ -249,10 +249,37 @@ impl World {
         for run in runs {
             self.cancel_run(run, grace_ms);
         }
-        if matches!(kind, JobKind::Launch | JobKind::Apply) {
-            self.cancel_launch(&cluster, id, &why);
+        match kind {
+            JobKind::Launch | JobKind::Apply => self.cancel_launch(&cluster, id, &why),
+            JobKind::Shell => self.end_shell(id, Outcome::Cancelled, &why),
+            JobKind::Exec | JobKind::Copy => {}
         }
         answer
+    }
+
+    /// A terminal has no run: its record ends here, and whoever serves it hangs up when it is told so.
+    fn end_shell(&mut self, id: JobId, outcome: Outcome, why: &str) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let verdict = Verdict {
+            ms: self.now.saturating_sub(job.started_ms),
+            ..Verdict::without_run(outcome, why)
+        };
+        let open = job.targets.iter().filter(|(_, verdict)| verdict.is_none());
+        let open: Vec<InstanceName> = open.map(|(name, _)| name.clone()).collect();
+        for instance in open {
+            self.note_end(id, &instance, verdict.clone());
+        }
+    }
+
+    /// Terminals that the last master served: their agents hung up when it was gone.
+    pub(super) fn end_old_shells(&mut self) {
+        let shells = self.jobs.values().filter(|job| job.kind == JobKind::Shell);
+        let ids: Vec<JobId> = shells.map(|job| job.id).collect();
+        for id in ids {
+            self.end_shell(id, Outcome::LostContact, "the master was restarted");
+        }
     }
 
     /// The launch of this job goes no further: no call, no stage.

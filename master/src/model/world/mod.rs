@@ -5,6 +5,7 @@
 
 mod addresses;
 mod agents;
+mod apply;
 mod cleanup;
 mod ending;
 mod exec;
@@ -15,6 +16,7 @@ mod jobs;
 mod launch;
 mod look;
 mod machines;
+mod revoke;
 mod silence;
 mod stages;
 #[cfg(test)]
@@ -161,7 +163,7 @@ impl World {
             .iter()
             .map(|cluster| cluster.spec.name.clone())
             .collect();
-        Self {
+        let mut world = Self {
             clusters: clusters
                 .into_iter()
                 .map(|c| (c.spec.name.clone(), c))
@@ -183,7 +185,9 @@ impl World {
             explaining: BTreeMap::new(),
             sweeping: BTreeSet::new(),
             named: BTreeSet::new(),
-        }
+        };
+        world.end_old_shells();
+        world
     }
 
     /// Takes one input. What it changed is in `take_changes`, to be stored before any effect is done.
@@ -204,6 +208,11 @@ impl World {
             Input::Cleanup { cluster } => self.cleanup(&cluster),
             Input::Poll { cluster } => self.poll_now(&cluster),
             Input::Enrol(ask) => self.enrol(ask),
+            Input::Revoke {
+                cluster,
+                instances,
+                operator,
+            } => self.revoke(&cluster, &instances, &operator),
             Input::Issued {
                 at,
                 key_sha256,
@@ -355,12 +364,7 @@ impl World {
     pub fn view(&self, at: &Key) -> Option<aot_proto::v1::InstanceView> {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
-        Some(view::instance(
-            &at.cluster,
-            &cluster.spec.provider.to_string(),
-            instance,
-            self.now,
-        ))
+        Some(view::instance(cluster, instance, self.now))
     }
 
     fn new_job(&mut self) -> JobId {
@@ -413,6 +417,7 @@ impl World {
     fn is_lost(&self, instance: &Instance) -> bool {
         instance.session.is_none()
             && match instance.lost_ms {
+                _ if instance.is_revoked() => true,
                 Some(since) => self.now >= since + LOST_AFTER_MS,
                 None => self.settled_in(),
             }

@@ -8,6 +8,8 @@ use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
 mod jobs;
+mod needs;
+mod revoke;
 mod whole;
 
 use super::*;
@@ -352,6 +354,12 @@ impl Sim {
             Effect::Event(event) => self.ended.extend(event.ends),
             Effect::TargetEnded { .. } | Effect::RunBegan { .. } | Effect::JobNote { .. } => {}
             Effect::Send { at, session, body } => self.receive(&at, session, *body),
+            Effect::Close { at, session } => {
+                let agent = self.agents.entry(at.clone()).or_default();
+                agent.session.take_if(|open| *open == session);
+                let why = "revoked".to_owned();
+                self.input(Input::Closed { at, session, why });
+            }
         }
     }
 

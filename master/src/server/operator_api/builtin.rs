@@ -31,14 +31,8 @@ impl OperatorApi {
         request: v1::ExecRequest,
         operator: String,
     ) -> Result<ExecEvents, Status> {
-        let known = ["ping", "facts", "version", "stat", "tail"];
-        if !known.contains(&request.builtin.as_str()) {
-            return Err(Status::invalid_argument(format!(
-                "no built-in {:?}; there are: {}",
-                request.builtin,
-                known.join(", ")
-            )));
-        }
+        aot_proto::builtin::Builtin::parse(&request.builtin, &request.builtin_args)
+            .map_err(|error| Status::invalid_argument(format!("{}: {error}", request.builtin)))?;
         let wait = if request.timeout_ms > 0 {
             Duration::from_millis(request.timeout_ms)
         } else {
@@ -109,11 +103,11 @@ impl Builtin {
                 .flatten()
                 .map(|verdict| verdict.outcome),
         );
+        self.api.engine.tell(Input::Record(Box::new(record))).await;
         let _ = self
             .sender
             .send(event(exec_event::Body::Summary(last)))
             .await;
-        self.api.engine.tell(Input::Record(Box::new(record))).await;
     }
 
     /// As typed, for the record.
@@ -132,7 +126,7 @@ impl Builtin {
         };
         let (answer, reply) = oneshot::channel();
         let deadline = begun + self.wait;
-        self.wait_for_return(&at, deadline).await;
+        self.api.wait_for_return(&at, deadline).await;
         let command = Command::Builtin {
             name: self.name.clone(),
             args: self.args.clone(),
@@ -172,13 +166,13 @@ impl Builtin {
     }
 }
 
-impl Builtin {
+impl OperatorApi {
     /// Just after a start of the master, agents that are on their way back are waited for.
-    async fn wait_for_return(&self, at: &Key, deadline: Instant) {
-        let registry = &self.api.registry;
+    pub(super) async fn wait_for_return(&self, at: &Key, deadline: Instant) {
+        let registry = &self.registry;
         let mut arrivals = registry.arrivals();
         let coming = || {
-            self.api.engine.look(|world| {
+            self.engine.look(|world| {
                 let instance = world.instance(at);
                 instance.is_some_and(|instance| world.is_coming_back(instance))
             })

@@ -38,13 +38,10 @@ impl OperatorApi {
                 "standard input of more than 1 MiB; use `cp` for files",
             ));
         }
-        let pace = Pace::resolve(&request.pace.clone().unwrap_or_default(), names.len())
+        let target = Selection::from(&request).to_string();
+        let pace = Pace::resolve(&request.pace.unwrap_or_default(), names.len())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let what = format!(
-            "exec {} -- {}",
-            Selection::from(&request),
-            request.argv.join(" ")
-        );
+        let what = format!("exec {target} -- {}", request.argv.join(" "));
         let exec = Exec {
             argv: request.argv,
             env: request.env.into_iter().collect(),

@@ -1,5 +1,6 @@
 //! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
 
+mod agents;
 mod api_calls;
 mod builtin;
 mod exec;
@@ -12,6 +13,7 @@ mod orphans;
 mod plan;
 mod read;
 mod select;
+mod shell;
 mod watch;
 
 use std::path::Path;
@@ -31,6 +33,7 @@ use crate::model::world::OpError;
 use crate::run::agents::Agents;
 use crate::run::providers::Providers;
 use crate::run::{Engine, prepare};
+use crate::server::shells::Shells;
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
@@ -50,6 +53,8 @@ pub struct OperatorApi {
     pub store: Arc<Store>,
     /// Outputs.
     pub spools: Arc<Spools>,
+    /// Terminals that wait for their agents.
+    pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Who makes machines.
     pub providers: Arc<Providers>,
     /// What is handed out.
@@ -74,6 +79,7 @@ fn refused(error: &OpError) -> Status {
             Status::not_found(error.to_string())
         }
         OpError::Conflict(_) => Status::failed_precondition(error.to_string()),
+        OpError::Invalid(_) => Status::invalid_argument(error.to_string()),
     }
 }
 
@@ -149,7 +155,7 @@ impl Operator for OperatorApi {
     type CancelJobStream = ExecEvents;
     type RetryJobStream = ExecEvents;
     type CopyStream = ExecEvents;
-    type ShellStream = Pin<Box<dyn Stream<Item = Result<v1::ShellOutput, Status>> + Send>>;
+    type ShellStream = shell::ShellEvents;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
@@ -258,16 +264,22 @@ impl Operator for OperatorApi {
 
     async fn shell(
         &self,
-        _: Request<Streaming<v1::ShellInput>>,
+        request: Request<Streaming<v1::ShellInput>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_shell(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn revoke(
         &self,
-        _: Request<v1::TargetRequest>,
+        request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        Err(Status::unimplemented("on its way"))
+        let operator = operator(&request);
+        self.do_revoke(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
@@ -281,7 +293,7 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        self.do_logs(&request.into_inner()).map(Response::new)
+        self.do_logs(request.into_inner()).map(Response::new)
     }
 
     async fn terminate(

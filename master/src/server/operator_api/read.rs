@@ -1,4 +1,4 @@
-//! Status, facts, agents, jobs: what there is, as it is.
+//! Status, facts, jobs: what there is, as it is.
 
 use std::time::Duration;
 
@@ -108,43 +108,6 @@ impl OperatorApi {
         })
     }
 
-    pub(super) fn do_agents(&self, request: &v1::AgentsRequest) -> Result<v1::AgentsReply, Status> {
-        let only = if request.cluster.is_empty() {
-            None
-        } else {
-            Some(self.cluster(&request.cluster)?)
-        };
-        let agents = self.engine.look(|world| {
-            let clusters = world
-                .clusters
-                .values()
-                .filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
-            clusters
-                .flat_map(|cluster| {
-                    cluster.instances.values().filter_map(|instance| {
-                        let identity = instance.identity.as_ref()?;
-                        let machine = instance.machine_id()?;
-                        Some(v1::agents_reply::Entry {
-                            cluster: cluster.spec.name.to_string(),
-                            instance: instance.name.to_string(),
-                            machine_id: machine.to_string(),
-                            serial: identity.serial.clone(),
-                            expires_unix: identity.expires_unix,
-                            last_seen_unix_ms: if instance.connected() {
-                                crate::run::now_ms()
-                            } else {
-                                instance.last_seen_ms
-                            },
-                            connected: instance.connected(),
-                            spiffe_id: String::new(),
-                        })
-                    })
-                })
-                .collect()
-        });
-        Ok(v1::AgentsReply { agents })
-    }
-
     pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
         let (store, limit) = (
             self.store.clone(),
@@ -155,12 +118,20 @@ impl OperatorApi {
             },
         );
         let cluster = (!request.cluster.is_empty()).then_some(request.cluster);
-        let work = tokio::task::spawn_blocking(move || store.jobs(cluster.as_deref(), limit));
+        let spools = self.spools.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let jobs = store.jobs(cluster.as_deref(), limit)?;
+            let sizes = jobs
+                .iter()
+                .map(|job| store.output_of(job.id, |run| spools.size(run)));
+            let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
+            Ok::<_, crate::store::Error>(jobs.into_iter().zip(sizes).collect::<Vec<_>>())
+        });
         let jobs = work
             .await
             .map_err(|_| stopping())?
             .map_err(|error| Status::internal(error.to_string()))?;
-        let entry = |job: crate::model::job::Job| v1::jobs_reply::Entry {
+        let entry = |(job, output_bytes): (crate::model::job::Job, u64)| v1::jobs_reply::Entry {
             outcomes: job
                 .outcomes()
                 .into_iter()
@@ -169,7 +140,7 @@ impl OperatorApi {
             job_id: job.id.to_string(),
             kind: job.kind.as_str().to_owned(),
             targets: u32::try_from(job.targets.len()).unwrap_or(u32::MAX),
-            output_bytes: 0,
+            output_bytes,
             output_dropped: job.output_dropped,
             cluster: job.cluster.to_string(),
             what: job.what,

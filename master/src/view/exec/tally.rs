@@ -43,7 +43,8 @@ impl Tally {
     /// Shows it, also after [`Tally::hide`].
     pub fn draw(&mut self) {
         let line = self.line.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{wide_msg}")
+            // Not as wide as the terminal: where Ctrl-C is echoed as ^C, that stays on this line and goes with it.
+            let style = ProgressStyle::with_template("{msg} ")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             self.bars.add(ProgressBar::new(0).with_style(style))
         });

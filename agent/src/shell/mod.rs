@@ -1,0 +1,187 @@
+//! Terminals that operators open on this machine: each on a connection of its own, so that no control message waits behind
+//! it. Opened by the session; outlive it when only the session breaks, never the connection or the agent.
+
+pub mod keeper;
+mod login;
+mod splice;
+mod terminal;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_proto::limits::MAX_MESSAGE_BYTES;
+use aot_proto::v1::agent_link_client::AgentLinkClient;
+use aot_proto::v1::{OpenShell, ShellDown, ShellEnd, ShellHello, ShellUp, shell_up};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Status, Streaming};
+
+use crate::identity::Identity;
+use crate::link::{self, Link};
+use crate::service::Chain;
+use login::Login;
+use splice::{Ended, Splice};
+
+/// Terminals at once; one more is refused.
+const MOST: usize = 64;
+/// How long the master may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Messages to the master that may wait, past HTTP/2's own window. When full, the terminal is not read.
+const UP: usize = 4;
+/// How long the last word may take to leave, and what was hung up may take to end when the agent stops.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// Why there was no terminal.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// No master was reached.
+    #[error("no master was reached")]
+    Link(#[from] link::Error),
+    /// It does not want it any more, or never did.
+    #[error("the master refused it: {}", .0.message())]
+    Refused(Box<Status>),
+    /// It says nothing.
+    #[error("the master did not answer in 10 s")]
+    Silent,
+}
+
+/// What terminals need of their agent.
+#[derive(Clone)]
+pub struct Places {
+    /// `/etc`.
+    pub etc_dir: PathBuf,
+    /// Root's home.
+    pub root_home: PathBuf,
+    /// To the master.
+    pub link: Link,
+    /// The certificate of the day; `None` until enrolled.
+    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+}
+
+/// Every terminal of this agent.
+pub struct Shells {
+    places: Places,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Shells {
+    /// None yet.
+    pub fn new(places: Places) -> Self {
+        Self {
+            places,
+            slots: Arc::new(Semaphore::new(MOST)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Opens one in the background. Whatever goes wrong is told to the master, or seen by it as an end.
+    pub fn open(&self, open: OpenShell) {
+        let shell = Shell {
+            places: self.places.clone(),
+            stop: self.stop.clone(),
+            open,
+        };
+        let slot = self.slots.clone().try_acquire_owned().ok();
+        self.tasks.spawn(async move {
+            let job = shell.open.job_id.clone();
+            tracing::info!(job, user = shell.open.user, "a terminal is asked for");
+            match shell.run(slot.is_some()).await {
+                Ok(()) => tracing::info!(job, "a terminal is over"),
+                Err(error) => tracing::warn!(job, error = %Chain(&error), "no terminal"),
+            }
+        });
+    }
+
+    /// Hangs up all of them; waits a short while for their last words to leave.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout(2 * LAST_WORD, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some terminals did not end in time; what runs there is killed soon");
+        }
+    }
+}
+
+struct Shell {
+    places: Places,
+    stop: CancellationToken,
+    open: OpenShell,
+}
+
+impl Shell {
+    async fn run(self, has_slot: bool) -> Result<(), Error> {
+        let (up, rest) = mpsc::channel(UP);
+        let hello = ShellHello {
+            shell_id: self.open.shell_id.clone(),
+        };
+        let _ = up.try_send(message(shell_up::Body::Hello(hello))); // the channel is empty
+        let identity = self.places.identity.borrow().clone();
+        let channel = self.places.link.connect(identity.as_deref()).await?;
+        let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let answer = timeout(ANSWER, client.shell(ReceiverStream::new(rest))).await;
+        let mut down = answer
+            .map_err(|_| Error::Silent)?
+            .map_err(|status| Error::Refused(Box::new(status)))?
+            .into_inner();
+        // Nothing is started before the master has taken the terminal: one that nobody waits for is never opened.
+        let ended = if has_slot {
+            self.serve(&up, &mut down, identity.as_deref()).await
+        } else {
+            Ended::Over(not_opened(format!("this agent has {MOST} terminals open")))
+        };
+        if let Ended::Over(end) = ended {
+            let last = async {
+                let _ = up.send(message(shell_up::Body::End(end))).await;
+                drop(up);
+                // The master ends its half when it has read ours.
+                while let Ok(Some(_)) = down.message().await {}
+            };
+            let _ = timeout(LAST_WORD, last).await; // it had the time to read
+        }
+        Ok(())
+    }
+
+    async fn serve(
+        &self,
+        up: &mpsc::Sender<ShellUp>,
+        down: &mut Streaming<ShellDown>,
+        identity: Option<&Identity>,
+    ) -> Ended {
+        let (open, places) = (self.open.clone(), self.places.clone());
+        let name = identity.map(|identity| identity.name.clone());
+        let login = tokio::task::spawn_blocking(move || {
+            Login::of(&open, name.as_ref(), &places.etc_dir, &places.root_home)
+        });
+        let login = match login.await {
+            Ok(Ok(login)) => login,
+            Ok(Err(detail)) => return Ended::Over(not_opened(detail)),
+            Err(_) => return Ended::Over(not_opened("looking up the user broke off".to_owned())),
+        };
+        let (id, size) = (&self.open.shell_id, (self.open.columns, self.open.rows));
+        match terminal::open(&login, id, size).await {
+            Ok((terminal, keeper)) => {
+                let splice = Splice { terminal, up };
+                splice.run(down, keeper, &self.stop).await
+            }
+            Err(detail) => Ended::Over(not_opened(detail)),
+        }
+    }
+}
+
+fn not_opened(detail: String) -> ShellEnd {
+    ShellEnd {
+        detail,
+        ..ShellEnd::default()
+    }
+}
+
+fn message(body: shell_up::Body) -> ShellUp {
+    ShellUp { body: Some(body) }
+}

@@ -1,0 +1,224 @@
+//! Identities that are taken away: from then on, over restarts, until there is another machine.
+
+use super::*;
+use crate::model::cluster::Instance;
+
+fn revoke(sim: &mut Sim, names: &[&str]) -> Answer {
+    sim.input(Input::Revoke {
+        cluster: cluster(),
+        instances: names.iter().map(|name| key(name).instance).collect(),
+        operator: "uid 0".to_owned(),
+    })
+}
+
+fn instance<'a>(sim: &'a Sim, name: &str) -> &'a Instance {
+    sim.world.instance(&key(name)).expect("is there")
+}
+
+/// Two instances of one pool, ready.
+fn ready() -> Sim {
+    let mut sim = Sim::new();
+    sim.input(ask(&spec(&[2], &[]), &["one"]));
+    sim.settle();
+    assert_eq!(sim.phases(), BTreeSet::from([Phase::Ready]));
+    sim
+}
+
+/// What an agent of this machine is answered when it enrols with the token of its launch and this key.
+fn enrols(sim: &mut Sim, name: &str, its_key: &str) -> Answer {
+    let machine = instance(sim, name).machine.clone().expect("it has one");
+    let token = machine.client_token.as_ref().expect("the sim sets it");
+    let secret = JoinKey::new(b"key").token(&token.0);
+    sim.input(Input::Enrol(EnrolAsk {
+        token_sha256: sha256_hex(secret.as_bytes()),
+        machine: machine.id,
+        key_sha256: its_key.to_owned(),
+        document: String::new(),
+        signature: String::new(),
+    }))
+}
+
+fn attaches(sim: &mut Sim, name: &str, session: u64) {
+    sim.input(Input::Attached {
+        at: key(name),
+        session,
+        hello: Box::default(),
+    });
+}
+
+fn closes(sim: &Sim) -> Vec<(String, u64)> {
+    let close = |effect: &Effect| match effect {
+        Effect::Close { at, session } => Some((at.instance.to_string(), *session)),
+        _ => None,
+    };
+    sim.pending.iter().filter_map(close).collect()
+}
+
+#[test]
+fn its_session_ends_at_once_and_its_facts_are_told_no_more() {
+    let mut sim = ready();
+    let (session, generation) = (
+        instance(&sim, "a1").session.expect("connected"),
+        sim.world.clusters[&cluster()].generation,
+    );
+
+    assert!(matches!(revoke(&mut sim, &["a1"]), Answer::None));
+
+    assert_eq!(closes(&sim), [("a1".to_owned(), session)]);
+    let a1 = instance(&sim, "a1");
+    assert!(a1.is_revoked() && !a1.connected() && a1.identity.is_none());
+    assert_eq!(a1.phase, Phase::Failed);
+    assert!(a1.note.contains("revoked"), "{}", a1.note);
+    let found = &sim.world.clusters[&cluster()];
+    assert_eq!(found.generation, generation + 1);
+    let facts = crate::model::facts::of(found);
+    let peers: Vec<&str> = facts.peers.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(peers, ["a2"], "its keys open no door any more");
+    assert_eq!(instance(&sim, "a2").phase, Phase::Ready);
+}
+
+#[test]
+fn its_machine_is_let_in_never_again() {
+    let mut sim = ready();
+    let old_key = format!("key of {}", instance(&sim, "a1").machine_id().expect("has"));
+    revoke(&mut sim, &["a1"]);
+    for start in 0..2 {
+        for its_key in [&old_key, "another"] {
+            let answer = enrols(&mut sim, "a1", its_key);
+            assert!(
+                matches!(answer, Answer::Refused(Refused::Revoked(_))),
+                "start {start}, {its_key}: {answer:?}"
+            );
+        }
+        sim.pending.clear();
+        attaches(&mut sim, "a1", 70 + start);
+        assert_eq!(closes(&sim), [("a1".to_owned(), 70 + start)]);
+        assert!(!instance(&sim, "a1").connected());
+        sim.crash();
+    }
+    assert!(instance(&sim, "a1").is_revoked(), "kept over restarts");
+    let coming_back = instance(&sim, "a1").clone();
+    assert!(!sim.world.is_coming_back(&coming_back));
+}
+
+#[test]
+fn a_certificate_that_was_on_its_way_brings_nothing_back() {
+    let mut sim = ready();
+    revoke(&mut sim, &["a1"]);
+    sim.input(Input::Issued {
+        at: key("a1"),
+        key_sha256: "new".to_owned(),
+        serial: "07".to_owned(),
+        expires_unix: 9,
+    });
+    assert!(instance(&sim, "a1").identity.is_none());
+}
+
+#[test]
+fn launch_leaves_it_alone_until_it_has_another_machine() {
+    let mut sim = ready();
+    revoke(&mut sim, &["a1"]);
+    let old = instance(&sim, "a1").machine_id().cloned();
+
+    sim.input(ask(&spec(&[2], &[]), &["one", "two"]));
+    sim.settle();
+    assert!(instance(&sim, "a1").is_revoked());
+    assert_eq!(instance(&sim, "a1").phase, Phase::Failed);
+    assert!(instance(&sim, "a1").note.contains("revoked"));
+    assert_eq!(instance(&sim, "a2").phase, Phase::Ready);
+
+    sim.input(Input::Terminate {
+        cluster: cluster(),
+        instances: vec![key("a1").instance],
+    });
+    for _ in 0..10 {
+        while !sim.pending.is_empty() {
+            sim.perform(0);
+        }
+        sim.now += 10_000;
+        sim.input(Input::Tick);
+    }
+    assert_eq!(instance(&sim, "a1").phase, Phase::Gone);
+    sim.agents.remove(&key("a1"));
+    sim.input(ask(&spec(&[2], &[]), &["one", "two"]));
+    sim.settle();
+    let a1 = instance(&sim, "a1");
+    assert_ne!(a1.machine_id().cloned(), old);
+    assert_eq!((a1.phase, a1.revoked.is_none()), (Phase::Ready, true));
+}
+
+#[test]
+fn a_machine_that_has_not_called_home_is_shut_out_too() {
+    let mut sim = Sim::new();
+    sim.silent.insert("a1".to_owned());
+    sim.input(ask(&spec(&[2], &[]), &[]));
+    for _ in 0..5 {
+        while !sim.pending.is_empty() {
+            sim.perform(0);
+        }
+        sim.agents_move();
+    }
+    assert_eq!(instance(&sim, "a1").phase, Phase::Booting);
+    revoke(&mut sim, &["a1"]);
+    assert!(matches!(
+        enrols(&mut sim, "a1", "first"),
+        Answer::Refused(Refused::Revoked(_))
+    ));
+    sim.settle();
+    assert_eq!(instance(&sim, "a1").phase, Phase::Failed, "the launch ends");
+}
+
+#[test]
+fn what_it_ran_has_lost_contact_at_once() {
+    let mut sim = ready();
+    let task = Exec {
+        argv: vec!["sleep".to_owned()],
+        ..Exec::default()
+    };
+    let answer = sim.input(Input::Exec(ExecAsk {
+        cluster: cluster(),
+        instances: vec![key("a1").instance, key("a2").instance],
+        kind: JobKind::Exec,
+        task: Task::Command(task),
+        pace: Pace::default(),
+        queue_ms: 0,
+        what: String::new(),
+        operator: String::new(),
+    }));
+    let Answer::Exec { job, .. } = answer else {
+        panic!("{answer:?}");
+    };
+    revoke(&mut sim, &["a1"]);
+    sim.now += 1_000;
+    sim.input(Input::Tick);
+    let outcome = |name: &str| {
+        let verdict = sim.world.jobs[&job].targets[&key(name).instance].as_ref();
+        verdict.map(|verdict| verdict.outcome)
+    };
+    assert_eq!(
+        (outcome("a1"), outcome("a2")),
+        (Some(Outcome::LostContact), None)
+    );
+}
+
+#[test]
+fn there_must_be_something_to_take() {
+    let mut sim = ready();
+    let nobody = sim.input(Input::Revoke {
+        cluster: "other".parse().expect("a name"),
+        instances: Vec::new(),
+        operator: String::new(),
+    });
+    assert!(matches!(nobody, Answer::Error(OpError::NoCluster(_))));
+    assert!(matches!(
+        revoke(&mut sim, &["b9"]),
+        Answer::Error(OpError::Conflict(_))
+    ));
+    revoke(&mut sim, &["a1"]);
+    let first = instance(&sim, "a1").revoked.clone();
+    sim.now += 5_000;
+    sim.pending.clear();
+    assert!(matches!(revoke(&mut sim, &["a1"]), Answer::None));
+    assert_eq!(instance(&sim, "a1").revoked, first, "twice is as once");
+    assert!(closes(&sim).is_empty());
+}
