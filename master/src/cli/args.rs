@@ -549,6 +549,9 @@ pub struct CpArgs {
     /// What to copy, then where to: paths here, or TARGET:/path on one of the two sides
     #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
     pub paths: Vec<String>,
+    /// Copy to or from so many at a time: a number or a percentage [default: all; 32 at a time from many]
+    #[arg(long, value_name = "N|P%")]
+    pub concurrency: Option<String>,
     /// Of the instances.
     #[command(flatten)]
     pub narrow: Narrow,

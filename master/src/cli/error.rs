@@ -90,6 +90,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// What is to be copied can't be read, or changed meanwhile.
+    #[error("{0}")]
+    Pack(#[from] aot_proto::archive::PackError),
+    /// Nothing can be copied to there.
+    #[error("{0}")]
+    Place(#[from] aot_proto::archive::PlaceError),
     /// A file that the command makes can't be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -172,7 +178,7 @@ impl Error {
     /// The exit code: the one table.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Usage { .. } | Self::Read { .. } | Self::Pack(_) | Self::Place(_) => Exit::Usage,
             Self::NoMaster { .. }
             | Self::NotStarted { .. }
             | Self::NotAMaster { .. }
@@ -182,7 +188,7 @@ impl Error {
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
             Self::Problems(problems) => exit_of(problems),
-            Self::Output(_) | Self::Declined | Self::Write { .. } => Exit::Failed,
+            Self::Output(_) | Self::Write { .. } | Self::Declined => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,

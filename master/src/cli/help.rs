@@ -296,9 +296,17 @@ pub fn template(command: &clap::Command) -> String {
 
 /// Of `cp`.
 pub const CP: &str = "\
+One side is TARGET:/path, with an absolute path. Folders are copied with all that is in
+them, with modes and times, links as links; nothing is ever written through a link.
+A path that ends in / is a folder, made when it is missing; FOLDER/. is what is in it.
+From a target that is the plain name of one instance, files go straight to DST; from
+any other, to DST/INSTANCE/.
+
 Examples:
   aot-master cp nginx.conf 'pool:web:/etc/nginx/'
-  aot-master cp -- 'web*:/var/log/app' logs/";
+  aot-master cp -- 'web*:/var/log/app' logs/
+  aot-master cp site/. web1,web2:/srv/www --concurrency 1
+  aot-master cp web1:/etc/hosts hosts.web1";
 
 /// Of `shell`.
 pub const SHELL: &str = "\

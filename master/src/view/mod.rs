@@ -6,6 +6,7 @@
 mod api_call;
 mod aside;
 mod board;
+mod copy;
 mod exec;
 mod job;
 mod json;
@@ -29,6 +30,7 @@ use aot_proto::v1::Event;
 pub use api_call::api_call_line;
 pub use aside::Aside;
 pub use board::{Board, Row};
+pub use copy::{CopyView, copy_json};
 pub use exec::{
     ExecFold, ExecJson, ExecLines, ExecQuiet, ExecView, Tally, builtin_table, exec_summary,
     outcome_json,

@@ -1,6 +1,7 @@
 //! The commands against a scripted master: what they print, and what they exit with.
 
 mod calls;
+mod cp;
 mod end;
 mod exec;
 mod jobs;
