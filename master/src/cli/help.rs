@@ -43,8 +43,9 @@ Examples:
   aot-master cleanup hadoop
 
 A TARGET is a glob on instance names ('*', 'web*', 'web{1,2}'), a list (web1,web2), or an
-expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$
-with and, or, not.
+expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$,
+@group (of the file's groups:) with and, or, not, ( ). --exclude TARGET and --limit N narrow it;
+aot-master list TARGET shows what it means.
 
 Exit codes:
   0    all well
@@ -124,6 +125,9 @@ Examples:
 
 /// Of `facts`.
 pub const FACTS: &str = "\
+In the shape of /etc/cluster_facts.json: what the provider and the file say, the machine's own facts under node.
+`claimed` names what only the machine says; nothing it says can take the place of the rest.
+
 Examples:
   aot-master facts web1
   aot-master facts '*' --json | jq -r '[.instance, .facts.ip_address] | @tsv'";
@@ -166,14 +170,20 @@ pub const APPLY: &str = "\
 Examples:
   aot-master apply
   aot-master apply 'web*' --from 1
-  aot-master apply web1 --force";
+  aot-master apply web1 --force
+  aot-master apply --failed
+
+What succeeded is left alone unless --from or --force says otherwise. --failed takes the instances of TARGET on which a
+stage failed, and those that wait for one of them; none is exit 0. An apply is judged by its own instances alone.";
 
 /// Of `logs`.
 pub const LOGS: &str = "\
 Examples:
   aot-master logs web1
   aot-master logs 'web*' --stage 0
-  aot-master logs '*' -f";
+  aot-master logs '*' -f
+
+-f goes on over new attempts and over instances that join, until Ctrl-C (exit 130).";
 
 /// Of `jobs`.
 pub const JOBS: &str = "\
@@ -220,7 +230,11 @@ Examples:
 pub const AGENTS: &str = "\
 Examples:
   aot-master agents
-  aot-master agents --json | jq -r 'select(.connected | not) | .instance'";
+  aot-master agents --json | jq -r 'select(.connected | not) | .instance'
+  aot-master agents revoke web3
+
+A revoked machine is shut out at once and for good, whatever token or certificate it shows. Its instance waits for
+another machine: terminate it, and launch again.";
 
 /// Of `start`.
 pub const START: &str = "\
@@ -316,10 +330,22 @@ Examples:
 
 /// Of `inventory`.
 pub const INVENTORY: &str = "\
+Hosts are the instances that have a machine; groups are the pools, and the saved groups of the cluster's file.
+aot_claimed names the variables that only the machine says; what Ansible would evaluate in them is left out.
+
 Examples:
-  aot-master inventory --ansible > inventory.json";
+  aot-master inventory --ansible > inventory.json
+  aot-master inventory --ansible --host web1
+
+As an inventory script of Ansible, an executable file with:
+  #!/bin/sh
+  exec aot-master inventory --ansible \"$@\"";
 
 /// Of `ssh-config`.
 pub const SSH_CONFIG: &str = "\
+Writes the host keys that the machines have told their agents to the known hosts file, for the whole cluster, and
+prints a block for each instance of the target. ssh then knows them by name, whatever their addresses.
+
 Examples:
-  aot-master ssh-config > ~/.ssh/config.d/hadoop";
+  aot-master ssh-config > ~/.ssh/hadoop.conf     # and in ~/.ssh/config: Include hadoop.conf
+  aot-master ssh-config 'pool:web' --known-hosts ~/.ssh/known_hosts.hadoop";
