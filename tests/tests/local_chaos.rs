@@ -561,7 +561,11 @@ fn verdict(
     });
     let mut wrong: Vec<String> = judged.into_iter().flatten().collect();
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
-    for (word, count) in listed.iter().filter_map(|job| job["summary"].as_object()).flatten() {
+    for (word, count) in listed
+        .iter()
+        .filter_map(|job| job["summary"].as_object())
+        .flatten()
+    {
         *outcomes.entry(word).or_default() += count.as_u64().unwrap_or_default();
     }
     eprintln!("outcomes: {outcomes:?}");
