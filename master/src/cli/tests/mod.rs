@@ -9,6 +9,7 @@ mod launch;
 mod look;
 mod orphans;
 mod start;
+mod targets;
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;
