@@ -71,6 +71,22 @@ pub enum Work {
         /// How often it asked for a reboot.
         reboots: u32,
     },
+    /// Files to this machine.
+    CopyIn {
+        /// Of the archive, hex.
+        sha256: String,
+        /// Of the archive.
+        bytes: u64,
+        /// Where they go, absolute.
+        path: String,
+        /// `path` is a folder, made when missing.
+        into: bool,
+    },
+    /// Files from this machine.
+    CopyOut {
+        /// Absolute.
+        paths: Vec<String>,
+    },
 }
 
 /// A run that can't be journalled.
@@ -101,14 +117,30 @@ impl Spec {
                 cwd: exec.cwd.clone(),
                 user: exec.user.clone(),
             },
-            Some(What::CopyIn(_) | What::CopyOut(_)) => return Err(bad("copies are on their way")),
+            Some(What::CopyIn(copy)) if !is_sha256(&copy.sha256) => {
+                return Err(bad("the archive's SHA-256 is not 64 lower-case hex digits"));
+            }
+            Some(What::CopyIn(copy)) if !copy.path.starts_with('/') => {
+                return Err(bad("the path to copy to is not absolute"));
+            }
+            Some(What::CopyIn(copy)) => Work::CopyIn {
+                sha256: copy.sha256.clone(),
+                bytes: copy.bytes,
+                path: copy.path.clone(),
+                into: copy.into,
+            },
+            Some(What::CopyOut(copy))
+                if copy.paths.is_empty()
+                    || !copy.paths.iter().all(|path| path.starts_with('/')) =>
+            {
+                return Err(bad("a path to copy from is not absolute"));
+            }
+            Some(What::CopyOut(copy)) => Work::CopyOut {
+                paths: copy.paths.clone(),
+            },
             Some(What::Stage(stage)) => {
                 let sha = &stage.bundle_sha256;
-                if sha.len() != 64
-                    || !sha
-                        .bytes()
-                        .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
-                {
+                if !is_sha256(sha) {
                     return Err(bad("the bundle's SHA-256 is not 64 lower-case hex digits"));
                 }
                 Work::Stage {
@@ -147,6 +179,13 @@ impl Spec {
             what,
         })
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
 /// The journal of one agent.
@@ -285,7 +324,7 @@ pub fn lock_if_free(dir: &Path) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aot_proto::v1::{ExecSpec, StageSpec};
+    use aot_proto::v1::{CopyInSpec, CopyOutSpec, ExecSpec, StageSpec};
 
     fn id(n: u128) -> RunId {
         RunId::from_parts(1_700_000_000_000 + n as u64, n)
@@ -376,6 +415,34 @@ mod tests {
                 "no digest",
                 StartRun {
                     what: stage("../x"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy without a digest",
+                StartRun {
+                    what: Some(What::CopyIn(CopyInSpec {
+                        path: "/opt".into(),
+                        ..CopyInSpec::default()
+                    })),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy to nowhere",
+                StartRun {
+                    what: Some(What::CopyIn(CopyInSpec {
+                        sha256: "a".repeat(64),
+                        path: "opt".into(),
+                        ..CopyInSpec::default()
+                    })),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy of nothing",
+                StartRun {
+                    what: Some(What::CopyOut(CopyOutSpec::default())),
                     ..good.clone()
                 },
             ),

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{runner, service, shell};
+use aot_agent::{copy, runner, service, shell};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
@@ -43,6 +43,24 @@ enum Command {
         /// Program and arguments
         #[arg(last = true, required = true)]
         argv: Vec<std::ffi::OsString>,
+    },
+    /// Pack files of a copy to standard output (started by the shim itself)
+    #[command(hide = true)]
+    Pack {
+        /// What to pack
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Unpack files of a copy, and remove the archive (started by the shim itself)
+    #[command(hide = true)]
+    Unpack {
+        /// The path is a folder, made when it is missing
+        #[arg(long)]
+        into: bool,
+        /// What was fetched
+        archive: PathBuf,
+        /// Where it goes
+        path: PathBuf,
     },
     /// Own what runs in one terminal (started by the agent itself)
     #[command(hide = true)]
@@ -98,6 +116,12 @@ fn main() -> ExitCode {
             groups,
             argv,
         } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Pack { paths } => copy::pack(&paths),
+        Command::Unpack {
+            into,
+            archive,
+            path,
+        } => copy::unpack(&archive, &path, into),
         Command::Terminal { login } => shell::keeper::main(&login),
         Command::PtyExec { login } => shell::keeper::become_program(&login),
         Command::Version => {

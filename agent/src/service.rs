@@ -17,6 +17,8 @@ use crate::config::Config;
 use crate::files::private_dir;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
+use crate::look::Looks;
+use crate::runner::fetched::Fetched;
 use crate::runner::launch::Launch;
 use crate::runner::{Runner, spool};
 use crate::session::protocol::Closed;
@@ -115,6 +117,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         link: link.clone(),
         identity: seen,
         bulk: Mutex::new(()),
+        fetched: Fetched::default(),
     };
     let shells = Shells::new(Places {
         etc_dir: config.etc_dir.clone(),
@@ -138,6 +141,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         shells,
         tracker,
         volumes: Arc::default(),
+        looks: Looks::default(),
         started_unix_ms,
     };
     live(&mut agent, &token).await;

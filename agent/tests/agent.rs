@@ -65,6 +65,17 @@ async fn builtins_facts_and_commands() {
     );
     let facts = rig.master.builtin(3, "facts").await.json;
     assert!(facts.contains("\"agent_version\""), "{facts}");
+    std::fs::write(rig.path("log"), "one\ntwo\nthree\n").unwrap();
+    let log = rig.path("log").display().to_string();
+    let tail = rig.master.ask(4, "tail", &[&log, "2"]).await;
+    assert!(tail.json.contains(r#""lines":["two","three"]"#), "{tail:?}");
+    let stat = rig.master.ask(5, "stat", &[&log]).await;
+    assert!(stat.json.contains(r#""kind":"file","size":14"#), "{stat:?}");
+    let refused = rig.master.ask(6, "stat", &["/no/such/file"]).await;
+    assert_eq!(
+        refused.error,
+        "cannot look at /no/such/file: No such file or directory (os error 2)"
+    );
     let report = rig.master.until("facts", |state| {
         state.said.iter().find_map(|up| {
             if let Up::Facts(facts) = up {

@@ -2,6 +2,7 @@
 //! session; outlives sessions. Never holds a child's pipes itself.
 
 pub mod command;
+pub mod fetched;
 pub mod follow;
 pub mod launch;
 mod output;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use aot_proto::ids::RunId;
 use aot_proto::limits::MAX_RUNS;
 use aot_proto::v1::start_run::What;
-use aot_proto::v1::{EndKind, RunState, StartRun};
+use aot_proto::v1::{CopyProgress, EndKind, Ended, RunState, StartRun};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,6 +77,7 @@ impl Runner {
     pub fn open(launch: Launch) -> io::Result<Self> {
         let (journal, ids) = Journal::open(&launch.state_dir)?;
         let (report, outcomes) = mpsc::channel(OUTCOMES);
+        let boot_id = launch.boot_id.clone();
         let mut runner = Self {
             journal,
             runs: BTreeMap::new(),
@@ -97,7 +99,12 @@ impl Runner {
                     launching: None,
                 },
             );
-            runner.look(id);
+            match runner.journal.spec(id) {
+                Ok(spec) if launch::can_go_on(&spec, &runner.journal.dir(id), &boot_id) => {
+                    runner.launch(spec);
+                }
+                _ => runner.look(id),
+            }
             runner.measure(id);
         }
         Ok(runner)
@@ -139,16 +146,26 @@ impl Runner {
             .journal
             .begin(&spec, stdin)
             .map_err(|error| format!("cannot write the journal: {error}"))?;
-        let cancel = CancellationToken::new();
         self.runs.insert(
             spec.run_id,
             Run {
-                dir: dir.clone(),
+                dir,
                 ended: false,
                 bytes: 0,
-                launching: Some(cancel.clone()),
+                launching: None,
             },
         );
+        self.launch(spec);
+        Ok(())
+    }
+
+    /// Prepares and starts a run of the journal in the background.
+    fn launch(&mut self, spec: Spec) {
+        let Some(run) = self.runs.get_mut(&spec.run_id) else {
+            return;
+        };
+        let (dir, cancel) = (run.dir.clone(), CancellationToken::new());
+        run.launching = Some(cancel.clone());
         // The spool is made at once, so that it can be followed from its first byte.
         if let Err(error) = OpenOptions::new()
             .create(true)
@@ -165,7 +182,11 @@ impl Runner {
             // The receiver is gone only when the agent is.
             let _ = report.send(outcome).await;
         });
-        Ok(())
+    }
+
+    /// How far copies to this machine are, where that has changed.
+    pub fn fetched(&self) -> Vec<CopyProgress> {
+        self.launch.fetched.news()
     }
 
     /// Asks for the end of a run: TERM, and KILL after `grace_ms` (0 = the default).
@@ -289,6 +310,7 @@ impl Runner {
         let (id, end) = match outcome {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
+            Outcome::Failed(id, detail) => (id, Some((EndKind::Exited, detail))),
             Outcome::Cancelled(id) => (
                 id,
                 Some((
@@ -303,8 +325,12 @@ impl Runner {
         run.launching = None;
         if let Some((kind, detail)) = end {
             tracing::warn!(run = %id, detail, "a run did not start");
-            let wrote = Writer::open(&run.dir)
-                .and_then(|(mut writer, _)| writer.end(&run.dir, ended(kind, detail)));
+            let end = Ended {
+                exit_code: i32::from(kind == EndKind::Exited),
+                ..ended(kind, detail)
+            };
+            let wrote =
+                Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(&run.dir, end));
             if let Err(error) = wrote {
                 tracing::error!(run = %id, %error, "cannot write the end of a run");
             }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aot_proto::builtin::Builtin;
 use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
@@ -32,6 +33,7 @@ use crate::identity::enrol::now as unix_now;
 use crate::identity::{self, Identity, Vault};
 use crate::keys::{self, Places};
 use crate::link::Link;
+use crate::look::Looks;
 use crate::runner::Runner;
 use crate::service::Chain;
 use crate::shell::Shells;
@@ -67,6 +69,8 @@ pub struct Agent {
     pub tracker: TaskTracker,
     /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
     pub volumes: Arc<Mutex<()>>,
+    /// Looks at files that are under way.
+    pub looks: Looks,
     /// When the agent was started, ms since 1970.
     pub started_unix_ms: u64,
 }
@@ -191,7 +195,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 Some(news) = self.news.recv() => vec![news],
                 _ = tick.tick() => {
                     let grown = self.agent.runner.check();
-                    grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).chain([Input::Tick]).collect()
+                    let fetched = self.agent.runner.fetched().into_iter().map(Input::Fetched);
+                    grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).chain(fetched).chain([Input::Tick]).collect()
                 }
             };
             let mut inputs: VecDeque<Input> = inputs.into();
@@ -280,6 +285,10 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             }
             Output::OpenShell(open) => {
                 self.agent.shells.open(*open);
+                None
+            }
+            Output::Look(id, what) => {
+                self.look(id, what);
                 None
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),
@@ -372,6 +381,17 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
             let _ = report
                 .send(Input::Mounted(VolumesMounted { id, error }))
                 .await;
+        });
+    }
+
+    /// A look at a file may take as long as its file system likes.
+    fn look(&self, id: u64, what: Builtin) {
+        let (looks, report) = (self.agent.looks.clone(), self.report.clone());
+        let etc = self.agent.config.etc_dir.clone();
+        self.agent.tracker.spawn(async move {
+            let reply = looks.answer(id, what, etc).await;
+            // The session may be over: whoever asked is told so by the master.
+            let _ = report.send(Input::Looked(reply)).await;
         });
     }
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use aot_proto::builtin::Builtin;
 use aot_proto::frame::MAX_FRAME_BYTES;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTES};
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
-    Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData,
-    StartRun, Volumes, VolumesMounted, Welcome,
+    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, CopyProgress, FactsReport,
+    GoingAway, Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck,
+    SpoolData, StartRun, Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -42,6 +43,10 @@ pub enum Input {
     Csr(Option<Vec<u8>>),
     /// A renewed certificate is in place; the next one is wanted then.
     Installed(Instant),
+    /// What a look at a file showed.
+    Looked(BuiltinReply),
+    /// So much of a copy's files is here.
+    Fetched(CopyProgress),
     /// Time has passed.
     Tick,
     /// The agent is to stop.
@@ -69,6 +74,8 @@ pub enum Output {
     Mount(Volumes),
     /// Open a terminal, on a connection of its own.
     OpenShell(Box<OpenShell>),
+    /// Look at a file for the call of this id.
+    Look(u64, Builtin),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).
@@ -188,12 +195,17 @@ impl Protocol {
                 };
                 vec![Output::Send(Up::RunAnswer(answer))]
             }
+            Input::Fetched(progress) if self.is_welcome() => {
+                vec![Output::Send(Up::CopyProgress(progress))]
+            }
+            Input::Fetched(_) => Vec::new(),
             Input::Csr(Some(csr_der)) => vec![Output::Send(Up::Renew(RenewRequest { csr_der }))],
             Input::Csr(None) => Vec::new(),
             Input::Installed(renew_at) => {
                 self.renew_at = renew_at;
                 Vec::new()
             }
+            Input::Looked(reply) => vec![Output::Send(Up::BuiltinReply(reply))],
             Input::Tick => self.tick(now),
             Input::Stop => vec![goodbye("the agent stops"), Output::Close(Closed::Stopping)],
         }
@@ -308,10 +320,10 @@ impl Protocol {
     }
 
     fn builtin(&mut self, call: &BuiltinCall) -> Vec<Output> {
-        let (json, error) = match call.name.as_str() {
-            "ping" => ("true".to_owned(), String::new()),
-            "version" => (format!("\"{VERSION}\""), String::new()),
-            "facts" => match &self.facts {
+        let (json, error) = match Builtin::parse(&call.name, &call.args) {
+            Ok(Builtin::Ping) => ("true".to_owned(), String::new()),
+            Ok(Builtin::Version) => (format!("\"{VERSION}\""), String::new()),
+            Ok(Builtin::Facts) => match &self.facts {
                 Some(facts) => (facts.node_json.clone(), String::new()),
                 None if self.waiting.len() < MOST_WAITING => {
                     self.waiting.push(call.id);
@@ -319,9 +331,12 @@ impl Protocol {
                 }
                 None => (String::new(), "the facts are not collected yet".to_owned()),
             },
-            other => (
+            Ok(look @ (Builtin::Stat { .. } | Builtin::Tail { .. })) => {
+                return vec![Output::Look(call.id, look)];
+            }
+            Err(error) => (
                 String::new(),
-                format!("this agent ({VERSION}) knows ping, facts and version, not {other:?}"),
+                format!("{}: {error} (agent {VERSION})", call.name),
             ),
         };
         vec![Output::Send(Up::BuiltinReply(BuiltinReply {

@@ -160,10 +160,14 @@ impl Master {
     }
 
     pub async fn builtin(&self, id: u64, name: &str) -> BuiltinReply {
+        self.ask(id, name, &[]).await
+    }
+
+    pub async fn ask(&self, id: u64, name: &str, args: &[&str]) -> BuiltinReply {
         self.tell(Down::Builtin(aot_proto::v1::BuiltinCall {
             id,
             name: name.into(),
-            args: vec![],
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         }))
         .await;
         self.until("a builtin's answer", |state| {

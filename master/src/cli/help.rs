@@ -148,14 +148,22 @@ Examples:
 pub const EXEC: &str = "\
 Examples:
   aot-master exec '*' ping
-  aot-master exec web1 facts
+  aot-master exec web1 tail /var/log/syslog 50
   aot-master exec 'web*' uptime
   aot-master exec '*' 'df -h / | tail -1'
   aot-master exec pool:web --timeout 5m -- apt-get install -y nginx
+  aot-master exec pool:web --canary 1 --concurrency 25% --max-errors 0 -- systemctl restart nginx
+  aot-master exec '*' --queue 1h -- update-ca-certificates
+  aot-master exec '*' --out logs/ -- journalctl -u nginx
+  aot-master exec 'db*' --stdin -- psql < fix.sql
   aot-master exec web1 -- ping -c1 web2
 
-ping, facts and version alone are answered by the agent itself. All after -- is run on the host, without a shell.
-Without --, one quoted line is run by /bin/sh. Ctrl-C leaves the job running.";
+ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after -- is
+run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, so are several words.
+
+Every target ends in exactly one of succeeded, failed, timed_out, cancelled, rejected, absent and lost_contact.
+Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it everywhere
+and shows how, exit 1 when any target was cancelled. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
 
 /// Of `apply`.
 pub const APPLY: &str = "\
@@ -169,13 +177,48 @@ pub const LOGS: &str = "\
 Examples:
   aot-master logs web1
   aot-master logs 'web*' --stage 0
-  aot-master logs web1 -f";
+  aot-master logs '*' -f";
 
 /// Of `jobs`.
 pub const JOBS: &str = "\
 Examples:
   aot-master jobs
-  aot-master jobs -n 5 --json";
+  aot-master jobs -n 5 --json
+  aot-master jobs show 01K9
+  aot-master jobs retry 01K9 --failed
+
+The beginning of an id is enough, with or without job-, when it fits only one.";
+
+/// Of `jobs show`.
+pub const JOBS_SHOW: &str = "\
+Exit 0 also when the job failed; --json prints what exec --json printed.
+
+Examples:
+  aot-master jobs show 01K9
+  aot-master jobs show 01K9 --no-output
+  aot-master jobs show 01K9 --out logs/";
+
+/// Of `jobs follow`.
+pub const JOBS_FOLLOW: &str = "\
+Shows what was printed so far, then what comes. Exit code and Ctrl-C are those of exec.
+
+Examples:
+  aot-master jobs follow 01K9";
+
+/// Of `jobs cancel`.
+pub const JOBS_CANCEL: &str = "\
+Every process that the job started on a target gets TERM, and KILL after the grace time. Ends when all targets have
+ended; exit 1 when the end of one is not known.
+
+Examples:
+  aot-master jobs cancel 01K9
+  aot-master jobs cancel 01K9 --grace 1m";
+
+/// Of `jobs retry`.
+pub const JOBS_RETRY: &str = "\
+Examples:
+  aot-master jobs retry 01K9
+  aot-master jobs retry 01K9 --failed --detach";
 
 /// Of `agents`.
 pub const AGENTS: &str = "\
@@ -261,9 +304,17 @@ pub fn template(command: &clap::Command) -> String {
 
 /// Of `cp`.
 pub const CP: &str = "\
+One side is TARGET:/path, with an absolute path. Folders are copied with all that is in
+them, with modes and times, links as links; nothing is ever written through a link.
+A path that ends in / is a folder, made when it is missing; FOLDER/. is what is in it.
+From a target that is the plain name of one instance, files go straight to DST; from
+any other, to DST/INSTANCE/.
+
 Examples:
   aot-master cp nginx.conf 'pool:web:/etc/nginx/'
-  aot-master cp -- 'web*:/var/log/app' logs/";
+  aot-master cp -- 'web*:/var/log/app' logs/
+  aot-master cp site/. web1,web2:/srv/www --concurrency 1
+  aot-master cp web1:/etc/hosts hosts.web1";
 
 /// Of `shell`.
 pub const SHELL: &str = "\

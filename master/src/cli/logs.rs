@@ -29,7 +29,7 @@ pub async fn logs(ctx: &mut Ctx<'_>, args: LogsArgs) -> Result<Exit, Error> {
         follow: args.follow,
     };
     let lines = client.logs(request).await?.into_inner();
-    let mut view = ExecLines::default();
+    let mut view = ExecLines::new(ctx.look());
     let shown = show(ctx, &mut view, lines, ctrl_c()).await;
     view.close(ctx.io)?;
     shown
@@ -60,6 +60,7 @@ fn one(ctx: &mut Ctx<'_>, view: &mut ExecLines, line: LogLine) -> Result<(), Err
         return ctx.print(&log_json(&line).to_string());
     }
     let name = format!("{}/{}", line.instance, line.stage);
+    view.make_room(&name);
     if !line.note.is_empty() {
         view.close(ctx.io)?;
         let text = ctx.style().dim(&format!("{name} -- {}", line.note));

@@ -176,7 +176,7 @@ record! {
         timeout: Span => "timeout";
         /// Longest time without output, as in 5m.
         silence_timeout: Span => "silence_timeout";
-        /// Stages that must have succeeded first: INSTANCE/STAGE or pool:POOL/STAGE.
+        /// Stages that must have succeeded first: INSTANCE/STAGE or pool:POOL/STAGE (all members). A stage is a number from 0 or a name; without it all are meant.
         needs: OneOrMany<Located<Text>> => "needs";
     }
 }

@@ -308,7 +308,7 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
         "manager/1",
         "manager/2",
     ),
-    ("a need without stage", "manager/1", "manager"),
+    ("a need of a stage without name", "manager/1", "manager/"),
     (
         "needs in a circle",
         "[{dir: ./bundles/db, name: database}]",

@@ -97,6 +97,9 @@ pub struct Launch {
     pub error: String,
     /// Instances that it asked machines for: what a rollback terminates.
     pub made: Vec<InstanceName>,
+    /// Of an apply: the instances whose stages it runs, and by which it is judged. `None` = all, as a launch.
+    #[serde(default)]
+    pub only: Option<BTreeSet<InstanceName>>,
     /// An operator cancelled it: no stage of it starts any more.
     #[serde(default)]
     pub cancelled: bool,

@@ -8,6 +8,7 @@ pub mod ground;
 pub mod hash;
 pub mod job;
 pub mod machine;
+pub mod needs;
 pub mod pace;
 pub mod phase;
 pub mod plan;

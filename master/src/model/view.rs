@@ -1,29 +1,25 @@
 //! An instance as operators see it.
 
-use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Instance, Stage, UnixMs};
 use super::machine::MachineState;
+use super::needs::Needs;
 
 /// The instance of a cluster, for the operator's socket.
 ///
 /// An open session has been heard within its silence limit: its instance was seen `now`.
-pub fn instance(
-    cluster: &ClusterName,
-    provider: &str,
-    instance: &Instance,
-    now: UnixMs,
-) -> v1::InstanceView {
+pub fn instance(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::InstanceView {
     // What is gone has no address, whatever it had last.
     let machine = instance
         .machine
         .as_ref()
         .filter(|machine| machine.state != MachineState::Terminated);
     let text = |field: Option<&String>| field.cloned().unwrap_or_default();
+    let waits = Needs::of(cluster).in_words(instance);
     v1::InstanceView {
-        cluster: cluster.to_string(),
+        cluster: cluster.spec.name.to_string(),
         name: instance.name.to_string(),
         pool: instance
             .pool
@@ -49,10 +45,13 @@ pub fn instance(
             instance.last_seen_ms
         },
         agent_version: instance.agent_version.clone(),
-        note: instance.note.clone(),
+        note: match instance.note.is_empty() {
+            true => waits.clone().unwrap_or_default(),
+            false => instance.note.clone(),
+        },
         properties_json: properties(instance).to_string(),
-        stage_views: instance.stages.iter().enumerate().map(stage).collect(),
-        provider: provider.to_owned(),
+        stage_views: stages(instance, waits),
+        provider: cluster.spec.provider.to_string(),
         generation: instance.applied_generation,
         explanation: instance.explanation.clone(),
     }
@@ -88,6 +87,19 @@ fn current_stage(instance: &Instance) -> u32 {
         .iter()
         .position(|stage| stage.state != super::cluster::StageState::Succeeded);
     count(open.unwrap_or(instance.stages.len().saturating_sub(1)))
+}
+
+/// The stages; of the next one also what it waits for.
+fn stages(instance: &Instance, waits: Option<String>) -> Vec<v1::StageView> {
+    let mut views: Vec<v1::StageView> = instance.stages.iter().enumerate().map(stage).collect();
+    let next = instance.next_stage().and_then(|next| views.get_mut(next));
+    if let (Some(view), Some(waits)) = (next, waits) {
+        view.detail = match view.detail.is_empty() {
+            true => waits,
+            false => format!("{}; {waits}", view.detail),
+        };
+    }
+    views
 }
 
 fn stage((index, stage): (usize, &Stage)) -> v1::StageView {

@@ -1,5 +1,9 @@
 //! Enrolment and the agents' services. Attach starts a session and carries its reports to whoever decides.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +15,6 @@ use aot_proto::v1::enrolment_server::Enrolment;
 use aot_proto::v1::{self, master_message};
 use futures::Stream;
 use prost::bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::limits::RateLimit;
 use super::listener::Peer;
 use super::shells::{Link, Shells};
+use super::transfers::{Copied, Transfers};
 use crate::enrol::{attest, ca};
 use crate::model::cluster::{Key, NodeFacts};
 use crate::model::world::{Answer, Input, Refused};
@@ -36,11 +40,14 @@ const OUTBOUND: usize = 16;
 /// Reports of one session that may wait for a decision. When full, the session stops reading.
 const REPORTS: usize = 256;
 
+/// Bytes of a bundle or copy in one message.
+const FETCH_BYTES: usize = 256 << 10;
+
+/// Such messages that wait to be sent to one agent. When there are more, the disk is not read.
+const CHUNKS: usize = 4;
+
 /// How long an agent that opened a terminal's stream may take to say which.
 const SHELL_HELLO: Duration = Duration::from_secs(10);
-
-/// Bytes of a bundle in one message.
-const FETCH_BYTES: usize = 64 << 10;
 
 /// What the agents' services need.
 #[derive(Clone)]
@@ -57,6 +64,8 @@ pub struct AgentApi {
     pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Where bundles lie, by content.
     pub bundles: Arc<std::path::Path>,
+    /// Archives of copies.
+    pub transfers: Arc<Transfers>,
     /// How often one may try to enrol.
     pub limit: Arc<RateLimit>,
     /// Owner of sessions.
@@ -237,55 +246,74 @@ impl AgentLink for AgentApi {
         let peer = peer(&request)?;
         self.known(&peer)?;
         let request = request.into_inner();
-        if request.sha256.len() != 64 || !request.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Status::invalid_argument(
-                "a bundle is named by its SHA-256 in hex",
-            ));
-        }
-        let unreadable = |error: std::io::Error| {
-            Status::not_found(format!("the bundle cannot be read: {error}"))
-        };
-        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256))
-            .await
-            .map_err(unreadable)?;
-        let total = file.metadata().await.map_err(unreadable)?.len();
+        let transfer = self
+            .transfers
+            .path(&request.sha256)
+            .ok_or_else(|| Status::invalid_argument("it is named by its SHA-256 in hex"))?;
+        let bundle = self.bundles.join(&request.sha256);
+        let opened = tokio::task::spawn_blocking(move || open_either(&bundle, &transfer)).await;
+        let (file, total) = opened
+            .map_err(|_| Status::internal("opening it broke off"))?
+            .map_err(|error| Status::not_found(format!("it cannot be read: {error}")))?;
         if request.offset > total {
-            return Err(Status::out_of_range(format!(
-                "the bundle has {total} bytes"
-            )));
+            return Err(Status::out_of_range(format!("there are {total} bytes")));
         }
-        file.seek(std::io::SeekFrom::Start(request.offset))
-            .await
-            .map_err(unreadable)?;
-        let (sender, stream) = mpsc::channel(4);
-        self.tasks.spawn(send_file(file, total, sender));
+        let (sender, stream) = mpsc::channel(CHUNKS);
+        self.tasks
+            .spawn(send_file(Arc::new(file), request.offset, total, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
+/// A bundle, or else a transfer, and its length.
+fn open_either(bundle: &Path, transfer: &Path) -> io::Result<(File, u64)> {
+    let file = match File::open(bundle) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(transfer),
+        other => other,
+    };
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            "it is not on the master any more: copy the files again",
+        ),
+        _ => error,
+    })?;
+    let total = file.metadata()?.len();
+    Ok((file, total))
+}
+
+/// The file from `at` on, piece by piece. It waits for the agent after a few of them.
 async fn send_file(
-    mut file: tokio::fs::File,
+    file: Arc<File>,
+    mut at: u64,
     total: u64,
     sender: mpsc::Sender<Result<v1::FetchChunk, Status>>,
 ) {
-    loop {
-        let mut data = vec![0; FETCH_BYTES];
-        let chunk = match file.read(&mut data).await {
-            Ok(0) => return,
-            Ok(len) => {
-                data.truncate(len);
-                Ok(v1::FetchChunk {
-                    data: Bytes::from(data),
-                    total_bytes: total,
-                })
-            }
-            Err(error) => Err(Status::data_loss(error.to_string())),
-        };
+    while at < total {
+        let from = file.clone();
+        let read = tokio::task::spawn_blocking(move || read_piece(&from, at)).await;
+        let piece = read.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        let chunk = piece.map(|data| v1::FetchChunk {
+            data: Bytes::from(data),
+            total_bytes: total,
+        });
+        at += chunk.as_ref().map_or(0, |chunk| chunk.data.len() as u64);
         let failed = chunk.is_err();
+        let chunk = chunk.map_err(|error| Status::data_loss(error.to_string()));
         if sender.send(chunk).await.is_err() || failed {
             return;
         }
     }
+}
+
+fn read_piece(file: &File, at: u64) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; FETCH_BYTES];
+    let len = file.read_at(&mut data, at)?;
+    if len == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    data.truncate(len);
+    Ok(data)
 }
 
 /// Carries one session's reports on, in order.
@@ -326,6 +354,7 @@ impl Pump {
                 }
                 Report::RunAnswer(answer) => self.run_answer(answer).await,
                 Report::Spool { run, data } => self.spool(run, data).await,
+                Report::Copied { run, progress } => self.copied(run, &progress),
                 Report::Renew(csr) => self.renew(&csr).await,
             }
         }
@@ -481,6 +510,22 @@ impl Pump {
             ..v1::Ended::default()
         });
         self.api.engine.run_ended(run, ended, whole).await;
+    }
+
+    /// Of a run of this very instance alone.
+    fn copied(&self, run: RunId, progress: &v1::CopyProgress) {
+        let job = self.api.engine.look(|world| {
+            let run = world.runs.get(&run).filter(|run| run.at == self.at)?;
+            Some(run.job)
+        });
+        if let Some(job) = job {
+            self.api.transfers.tell(Copied {
+                job,
+                instance: self.at.instance.clone(),
+                bytes: progress.bytes,
+                total: progress.total_bytes,
+            });
+        }
     }
 
     async fn renew(&self, csr_der: &[u8]) {

@@ -54,6 +54,13 @@ pub enum Report {
         /// The piece.
         data: v1::SpoolData,
     },
+    /// So much of a copy's files is there.
+    Copied {
+        /// The run that copies.
+        run: RunId,
+        /// How much.
+        progress: v1::CopyProgress,
+    },
     /// A certificate is to be renewed.
     Renew(Vec<u8>),
 }
@@ -131,7 +138,10 @@ impl Protocol {
                 vec![Output::Report(Report::Volumes(mounted))]
             }
             (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
-            (true, Body::CopyProgress(_)) => Vec::new(),
+            (true, Body::CopyProgress(progress)) => match progress.run_id.parse() {
+                Ok(run) => vec![Output::Report(Report::Copied { run, progress })],
+                Err(_) => vec![Output::Close(Closed::Protocol("it copies for no run"))],
+            },
             (true, Body::Spool(data)) => match data.run_id.parse() {
                 Ok(run) => vec![Output::Report(Report::Spool { run, data })],
                 Err(_) => vec![Output::Close(Closed::Protocol("it sent output of no run"))],

@@ -242,6 +242,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Nothing will be added to what there is.
+    pub fn has_ended(&self) -> bool {
+        match &self.source {
+            Source::Live(feed) => feed.progress.borrow().ended,
+            Source::Whole(_) | Source::File => true,
+        }
+    }
+
     /// The next frames; `None` after the end record, or where a file stops.
     ///
     /// # Errors

@@ -90,6 +90,40 @@ fn heartbeats_go_out_and_echo_and_silence_ends_the_session() {
 }
 
 #[test]
+fn a_look_at_a_file_is_answered_when_it_has_been_made() {
+    let (mut protocol, now, _) = welcomed(vec![], vec![]);
+    let call = |id, name: &str, args: &[&str]| {
+        Down::Builtin(BuiltinCall {
+            id,
+            name: name.into(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        })
+    };
+    let out = tell(
+        &mut protocol,
+        call(4, "tail", &["/var/log/syslog", "3"]),
+        now,
+    );
+    let look = Builtin::Tail {
+        path: "/var/log/syslog".into(),
+        lines: 3,
+    };
+    assert_eq!(out, [Output::Look(4, look)]);
+    let out = tell(&mut protocol, call(5, "stat", &["relative"]), now);
+    assert!(
+        matches!(sends(&out[0]), Up::BuiltinReply(reply) if reply.id == 5 && reply.error.contains("absolute")),
+        "{out:?}"
+    );
+    let reply = BuiltinReply {
+        id: 4,
+        json: "{}".into(),
+        error: String::new(),
+    };
+    let out = protocol.step(Input::Looked(reply.clone()), now);
+    assert_eq!(out, [Output::Send(Up::BuiltinReply(reply))]);
+}
+
+#[test]
 fn builtins_are_answered_at_once() {
     let (mut protocol, now, _) = welcomed(vec![], vec![]);
     let call = |id, name: &str| {

@@ -1,5 +1,9 @@
 //! `needs` of stages: names into instances, and no circles.
 
+mod circle;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use aot_proto::ids::InstanceName;
@@ -11,22 +15,29 @@ use crate::model::file::{Need, PoolSpec};
 
 use super::Build;
 use super::extend::Entry;
-
-/// A stage of all members of a pool. Members are alike, so a circle between stages of single instances is one between
-/// stages of their pools.
-type Step = (usize, usize);
-
-/// What a stage waits for, and the place that says so.
-type Edges = BTreeMap<Step, Vec<(Step, Problem)>>;
+use circle::{Edge, Edges, Step, circles};
 
 /// Whose stages can be waited for.
 struct Known {
     instances: BTreeMap<String, usize>,
     pools: BTreeMap<String, usize>,
-    stages: Vec<usize>,
+    /// Names of the stages of each pool.
+    stages: Vec<Vec<String>>,
     /// Pools whose stages could not all be read: more may have been meant.
     vague: Vec<bool>,
     members: Vec<Vec<InstanceName>>,
+}
+
+/// What a need looks like.
+const FORM: &str = "INSTANCE/STAGE or pool:POOL/STAGE; a stage is a number from 0 or a name, and without it all are meant";
+
+/// Stages that there are: `its stages are 0 (prerequisites), 1 (node)`.
+fn listed(names: &[String]) -> String {
+    let all = names.iter().enumerate();
+    let all: Vec<String> = all
+        .map(|(index, name)| format!("{index} ({name})"))
+        .collect();
+    format!("its stages are {}", all.join(", "))
 }
 
 impl Build {
@@ -41,7 +52,7 @@ impl Build {
         known.vague = entries
             .iter()
             .zip(&known.stages)
-            .map(|(entry, built)| self.is_vague(entry, *built))
+            .map(|(entry, built)| self.is_vague(entry, built.len()))
             .collect();
         let complete = all_named && pools.iter().all(Option::is_some);
         let mut edges: Edges = BTreeMap::new();
@@ -59,10 +70,12 @@ impl Build {
                 for given in raw.value.needs.iter().flat_map(|list| &list.value.0) {
                     match known.resolve(given, complete) {
                         Ok(Some((on, need))) => {
-                            let circle = given
-                                .at
-                                .problem(format!("{:?} waits for itself", entry.label()));
-                            edges.entry((index, stage)).or_default().push((on, circle));
+                            let edge = Edge {
+                                on,
+                                of: need.of.clone(),
+                                at: given.at.clone(),
+                            };
+                            edges.entry((index, stage)).or_default().push(edge);
                             pool.stages[stage].needs.push(need);
                         }
                         Ok(None) => {}
@@ -71,7 +84,9 @@ impl Build {
                 }
             }
         }
-        self.problems.extend(circle(&edges, &known.stages));
+        let counts: Vec<usize> = known.stages.iter().map(Vec::len).collect();
+        self.problems
+            .extend(circles(edges, &counts, &known.members));
     }
 
     /// Whether an entry of which so many stages were built may have been meant to have more.
@@ -107,9 +122,12 @@ impl Known {
             known
                 .pools
                 .extend(name.map(|name| (name.to_string(), index)));
-            known
-                .stages
-                .push(pool.as_ref().map_or(0, |pool| pool.stages.len()));
+            known.stages.push(
+                pool.iter()
+                    .flat_map(|pool| &pool.stages)
+                    .map(|stage| stage.name.clone())
+                    .collect(),
+            );
             known.members.push(members);
         }
         known
@@ -122,33 +140,32 @@ impl Known {
         complete: bool,
     ) -> Result<Option<(Step, Need)>, Problem> {
         let text = &given.value.0;
-        let form = || {
-            let problem = given.at.problem(format!("{text:?} is not a need"));
-            problem.help("INSTANCE/STAGE or pool:POOL/STAGE, as in manager/1 (stages count from 0)")
+        let (whose, stage) = match text.split_once('/') {
+            Some((whose, stage)) => (whose, Some(stage)),
+            None => (text.as_str(), None),
         };
-        let (whose, stage) = text.rsplit_once('/').ok_or_else(form)?;
-        let stage: u32 = stage.parse().map_err(|_| form())?;
         let (names, name) = match whose.strip_prefix("pool:") {
             Some(pool) => (&self.pools, pool),
             None => (&self.instances, whose),
         };
+        if name.is_empty() || stage.is_some_and(str::is_empty) {
+            let problem = given.at.problem(format!("{text:?} is not a need"));
+            return Err(problem.help(FORM));
+        }
         let Some(&pool) = names.get(name) else {
             if !complete {
                 return Ok(None);
             }
             return Err(self.unknown(given, whose, name));
         };
-        let has = self.stages[pool];
-        if stage as usize >= has {
-            if self.vague[pool] {
-                return Ok(None);
+        let stage = match self.stage(pool, stage) {
+            Ok(stage) => stage,
+            Err(_) if self.vague[pool] => return Ok(None),
+            Err((message, help)) => {
+                let problem = given.at.problem(format!("{whose} {message}"));
+                return Err(problem.help(help));
             }
-            let problem = given.at.problem(format!("{whose} has no stage {stage}"));
-            return Err(problem.help(match has {
-                0 => "it has no stages at all".to_owned(),
-                _ => format!("its stages are 0 to {}", has - 1),
-            }));
-        }
+        };
         let of = match whose.strip_prefix("pool:") {
             Some(_) => self.members[pool].clone(),
             None => self.members[pool]
@@ -159,10 +176,42 @@ impl Known {
         };
         let need = Need {
             of,
-            stage,
+            stage: u32::try_from(stage).unwrap_or(u32::MAX),
             text: text.clone(),
         };
-        Ok(Some(((pool, stage as usize), need)))
+        Ok(Some(((pool, stage), need)))
+    }
+
+    /// The index of a stage that is given by its number or name; without either it is the last one, which runs when all
+    /// others have succeeded. The error is what the pool lacks, and a way out.
+    fn stage(&self, pool: usize, given: Option<&str>) -> Result<usize, (String, String)> {
+        let names = &self.stages[pool];
+        let Some(last) = names.len().checked_sub(1) else {
+            let help = "take the need out, or give it a bootstrap_sequence";
+            return Err(("has no stages".to_owned(), help.to_owned()));
+        };
+        let Some(given) = given else {
+            return Ok(last);
+        };
+        if let Ok(number) = given.parse::<usize>() {
+            let lacks = || (format!("has no stage {number}"), listed(names));
+            return (number <= last).then_some(number).ok_or_else(lacks);
+        }
+        let mut called = (0..=last).filter(|index| names[*index] == given);
+        match (called.next(), called.next()) {
+            (Some(stage), None) => Ok(stage),
+            (Some(first), Some(second)) => {
+                let help = format!("say which one by its number: {first} or {second}");
+                Err((format!("has more than one stage {given:?}"), help))
+            }
+            (None, _) => {
+                let help = match nearest(given, names.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => listed(names),
+                };
+                Err((format!("has no stage {given:?}"), help))
+            }
+        }
     }
 
     fn unknown(&self, given: &Located<Text>, whose: &str, name: &str) -> Problem {
@@ -184,64 +233,4 @@ impl Known {
             None => problem,
         }
     }
-}
-
-/// What a step waits for: the needs that the file gives it, and the stage before it.
-fn waits(edges: &Edges, step: Step) -> impl Iterator<Item = (Step, Option<&Problem>)> {
-    let given = edges.get(&step).into_iter().flatten();
-    let before = (step.1 > 0).then(|| ((step.0, step.1 - 1), None));
-    given
-        .map(|(on, problem)| (*on, Some(problem)))
-        .chain(before)
-}
-
-/// The problem of one circle. Takes away, again and again, every step that waits for nothing that is left; what stays
-/// waits for a circle or is on one.
-fn circle(edges: &Edges, stages: &[usize]) -> Option<Problem> {
-    let mut left: BTreeMap<Step, usize> = BTreeMap::new();
-    let mut waited_for: BTreeMap<Step, Vec<Step>> = BTreeMap::new();
-    let steps = stages
-        .iter()
-        .enumerate()
-        .flat_map(|(pool, count)| (0..*count).map(move |stage| (pool, stage)));
-    for step in steps {
-        left.insert(step, waits(edges, step).count());
-        for (on, _) in waits(edges, step) {
-            waited_for.entry(on).or_default().push(step);
-        }
-    }
-    let mut free: Vec<Step> = left
-        .iter()
-        .filter(|(_, count)| **count == 0)
-        .map(|(step, _)| *step)
-        .collect();
-    while let Some(step) = free.pop() {
-        left.remove(&step);
-        for waiting in waited_for.get(&step).into_iter().flatten() {
-            if let Some(count) = left.get_mut(waiting) {
-                *count -= 1;
-                if *count == 0 {
-                    free.push(*waiting);
-                }
-            }
-        }
-    }
-    blame(edges, &left)
-}
-
-/// The problem of one need on a circle: follows what is left until a step comes again.
-fn blame(edges: &Edges, left: &BTreeMap<Step, usize>) -> Option<Problem> {
-    let mut at = *left.keys().next()?;
-    let mut seen: BTreeMap<Step, usize> = BTreeMap::new();
-    let mut needs: Vec<Option<&Problem>> = Vec::new();
-    while !seen.contains_key(&at) {
-        seen.insert(at, needs.len());
-        let (next, need) = waits(edges, at).find(|(on, _)| left.contains_key(on))?;
-        needs.push(need);
-        at = next;
-    }
-    // A circle can't be made of "the stage before" alone, so one of its needs is in the file.
-    let need = needs[seen[&at]..].iter().flatten().next()?;
-    let problem = (*need).clone();
-    Some(problem.help("the stages need each other in a circle; take one of the needs out"))
 }

@@ -4,9 +4,10 @@ use aot_proto::ids::{ClusterName, InstanceName};
 
 use super::World;
 use super::input::Effect;
-use crate::model::cluster::{Cluster, Instance, Key, StageState};
+use crate::model::cluster::{Cluster, Instance, Key, Launch, StageState};
 use crate::model::event::Event;
 use crate::model::file::OnFailure;
+use crate::model::needs::Needs;
 use crate::model::phase::Phase;
 
 impl World {
@@ -16,36 +17,12 @@ impl World {
             return;
         };
         let launch = cluster.launch.as_ref().expect("launching says so");
-        let wanted = cluster.wanted().count();
-        let ready = cluster.wanted().filter(|i| i.phase == Phase::Ready).count();
-        let needed = cluster.spec.launch.min_ready.of(wanted);
-        let prepared = !super::ground::lacks_ground(cluster);
-        let late = self.now >= launch.deadline_ms;
-        let lacking = lacking(cluster);
-        let settled = prepared
-            && cluster.wanted().all(|i| i.phase.is_settled())
-            && !waits_for_gone(cluster)
-            && (late || lacking.iter().all(|(_, final_)| *final_));
-        let stuck = late && cluster.generation == 0 && !cluster.wanted().any(may_come);
-        let blocked = self.blocked_by_needs(cluster);
-        if !settled && !stuck && !blocked {
+        let Some(error) = self.verdict(cluster, launch) else {
             return;
-        }
-        let error = if ready >= needed && settled {
-            lacking
-                .into_iter()
-                .map(|(text, _)| text)
-                .collect::<Vec<_>>()
-                .join("; ")
-        } else if blocked {
-            format!(
-                "{ready} of {wanted} instances are ready; the others wait for stages that failed"
-            )
-        } else {
-            format!("{ready} of {wanted} instances are ready, {needed} are needed")
         };
-        let roll_back = !error.is_empty() && cluster.spec.launch.on_failure == OnFailure::Rollback;
         let made = launch.made.clone();
+        let rollback = cluster.spec.launch.on_failure == OnFailure::Rollback;
+        let roll_back = !error.is_empty() && rollback && launch.only.is_none();
         if roll_back && let Some(launch) = self.cluster_mut(name).and_then(|c| c.launch.as_mut()) {
             launch.rolled_back = true;
         }
@@ -60,28 +37,54 @@ impl World {
         }
     }
 
-    /// Every instance that is not settled waits for a stage of one that has failed or is gone.
-    fn blocked_by_needs(&self, cluster: &Cluster) -> bool {
-        let mut open = cluster
-            .wanted()
-            .filter(|i| !i.phase.is_settled())
-            .peekable();
-        open.peek().is_some()
-            && open.all(|i| {
-                let stage = i.next_stage().map(|index| &i.stages[index]);
-                stage.is_some_and(|stage| {
-                    stage.state == StageState::Waiting
-                        && stage
-                            .plan
-                            .needs
-                            .iter()
-                            .flat_map(|need| &need.of)
-                            .any(|name| {
-                                let other = cluster.instances.get(name);
-                                other.is_none_or(|o| matches!(o.phase, Phase::Failed | Phase::Gone))
-                            })
-                })
+    /// What is wrong at the end, empty when all is well; `None` while more can come.
+    fn verdict(&self, cluster: &Cluster, launch: &Launch) -> Option<String> {
+        let scope = scope(cluster, launch);
+        let ready = scope.iter().filter(|i| i.phase == Phase::Ready).count();
+        let whole = launch.only.is_none();
+        let needed = match whole {
+            true => cluster.spec.launch.min_ready.of(scope.len()),
+            false => scope.len(),
+        };
+        let late = self.now >= launch.deadline_ms;
+        let mut needs = Needs::of(cluster);
+        let lacking = if whole { lacking(cluster) } else { Vec::new() };
+        let settled = !super::ground::lacks_ground(cluster)
+            && scope.iter().all(|i| {
+                i.phase.is_settled() || needs.is_stuck(i) || (!whole && late && is_away(i))
             })
+            && !(whole && waits_for_gone(cluster))
+            && (late || lacking.iter().all(|(_, final_)| *final_));
+        let stuck = late && cluster.generation == 0 && !scope.iter().any(|i| may_come(i));
+        if !settled && !stuck {
+            return None;
+        }
+        if stuck && !settled {
+            return Some(format!(
+                "{ready} of {} instances are ready, {needed} are needed",
+                scope.len()
+            ));
+        }
+        if ready >= needed {
+            let lacking: Vec<String> = lacking.into_iter().map(|(text, _)| text).collect();
+            return Some(lacking.join("; "));
+        }
+        let all = scope.len();
+        let waiting = scope.iter().filter(|i| !i.phase.is_settled());
+        let waiting: Vec<String> = waiting
+            .map(|i| match needs.in_words(i) {
+                Some(text) => format!("{} {text}", i.name),
+                None => format!("{} is {} and its agent is away", i.name, i.phase),
+            })
+            .collect();
+        Some(match waiting.split_first() {
+            None => format!("{ready} of {all} instances are ready, {needed} are needed"),
+            Some((first, [])) => format!("{ready} of {all} instances are ready; {first}"),
+            Some((first, more)) => format!(
+                "{ready} of {all} instances are ready; {first}, and {} more wait",
+                more.len()
+            ),
+        })
     }
 
     pub(super) fn finish_launch(&mut self, name: &ClusterName, error: String) {
@@ -91,7 +94,8 @@ impl World {
             .expect("a launch that runs has a cluster");
         let mut counts: std::collections::BTreeMap<&'static str, u32> =
             std::collections::BTreeMap::new();
-        for instance in cluster.wanted() {
+        let launch = cluster.launch.as_ref().expect("a launch runs");
+        for instance in scope(cluster, launch) {
             *counts.entry(instance.phase.as_str()).or_default() += 1;
         }
         let ready = counts.get("ready").copied().unwrap_or(0);
@@ -133,13 +137,37 @@ impl World {
             let verdict = match self.instance(&at) {
                 Some(i) if i.phase == Phase::Ready => Verdict::without_run(Outcome::Succeeded, ""),
                 Some(i) => {
-                    Verdict::without_run(Outcome::Failed, format!("{}: {}", i.phase, i.note))
+                    let note = self
+                        .view(&at)
+                        .map_or_else(|| i.note.clone(), |view| view.note);
+                    Verdict::without_run(Outcome::Failed, format!("{}: {note}", i.phase))
                 }
                 None => Verdict::without_run(Outcome::Absent, "no longer wanted"),
             };
             self.end_target(job, &at.instance, verdict);
         }
     }
+}
+
+/// The instances by which a launch is judged.
+fn scope<'a>(cluster: &'a Cluster, launch: &Launch) -> Vec<&'a Instance> {
+    match &launch.only {
+        None => cluster.wanted().collect(),
+        Some(names) => names
+            .iter()
+            .filter_map(|name| cluster.instances.get(name))
+            .collect(),
+    }
+}
+
+/// Its next stage can't be given to it. An apply is for machines that are there, and waits for others no longer than a
+/// launch does.
+fn is_away(instance: &Instance) -> bool {
+    let next = instance
+        .next_stage()
+        .map(|next| instance.stages[next].state);
+    next == Some(StageState::Waiting)
+        && (instance.session.is_none() || instance.phase < Phase::Configured)
 }
 
 /// Machines that were asked to go and have not gone yet.

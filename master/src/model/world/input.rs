@@ -261,10 +261,14 @@ pub struct ApplyAsk {
     pub instances: Vec<InstanceName>,
     /// Stages by pool label, packed anew.
     pub stages: BTreeMap<String, Vec<StagePlan>>,
-    /// Not before this stage.
-    pub from: usize,
-    /// Also what succeeded.
+    /// Run this stage and all after it, also what succeeded.
+    pub from: Option<usize>,
+    /// Run every stage, also what succeeded; from `from` on where that is given.
     pub force: bool,
+    /// Of these only the instances that failed, and those that wait for them.
+    pub failed: bool,
+    /// As typed, for the record.
+    pub what: String,
     /// Who asks.
     pub operator: String,
 }
@@ -392,6 +396,9 @@ pub enum OpError {
     /// Something is in the way.
     #[error("{0}")]
     Conflict(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// What is to be done, once the changes are on disk.

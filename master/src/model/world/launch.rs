@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
 use super::World;
-use super::input::{Answer, ApplyAsk, Effect, LaunchAsk, OpError};
+use super::input::{Answer, Effect, LaunchAsk, OpError};
 use super::stages::take_plans;
-use crate::model::cluster::{
-    Batch, BatchState, Choice, Cluster, Instance, Key, Launch, StageState,
-};
+use crate::model::cluster::{Batch, BatchState, Choice, Cluster, Instance, Key, Launch};
 use crate::model::event::Event;
 use crate::model::file::{MemberSpec, PoolSpec};
 use crate::model::ground::Ground;
@@ -51,7 +49,12 @@ impl World {
         let cluster = self
             .clusters
             .get(&ask.spec.name)
-            .filter(|c| c.launching() && c.spec == ask.spec)?;
+            .filter(|c| c.launching() && c.spec == ask.spec)
+            .filter(|c| {
+                c.launch
+                    .as_ref()
+                    .is_some_and(|launch| launch.only.is_none())
+            })?;
         let same = cluster.wanted().all(|i| {
             let label = i
                 .pool
@@ -121,7 +124,8 @@ impl World {
         let starts = self.stopped(&name);
         self.look_at_addresses(&name);
         let pruned = if ask.prune { self.prune(&name) } else { 0 };
-        let (now, stages) = (self.now, self.stages_to_run(&name));
+        let (now, keys) = (self.now, self.keys(&name));
+        let stages = self.stages_to_run(&keys);
         let cluster = self.cluster_mut(&name).expect("take_spec made it");
         let unsettled = cluster.wanted().filter(|i| !i.phase.is_settled()).count();
         let orphans: Vec<String> = cluster
@@ -141,6 +145,7 @@ impl World {
             changed,
             error: String::new(),
             made,
+            only: None,
             cancelled: false,
             rolled_back: false,
             timeout_ms,
@@ -174,7 +179,7 @@ impl World {
         }
     }
 
-    fn add_launch_job(
+    pub(super) fn add_launch_job(
         &mut self,
         id: aot_proto::ids::JobId,
         kind: JobKind,
@@ -199,10 +204,10 @@ impl World {
     }
 
     /// Instances that have a stage to run and a machine to run it on are taken up again.
-    fn stages_to_run(&mut self, name: &ClusterName) -> usize {
+    pub(super) fn stages_to_run(&mut self, keys: &[Key]) -> usize {
         let mut count = 0;
-        for at in self.keys(name) {
-            let instance = self.instance_mut(&at).expect("listed");
+        for at in keys {
+            let instance = self.instance_mut(at).expect("listed");
             let runs = instance.next_stage().is_some()
                 && instance.has_machine()
                 && instance.wanted
@@ -399,81 +404,6 @@ impl World {
             self.terminate(name, &orphans);
         }
         orphans.len()
-    }
-
-    pub(super) fn apply(&mut self, ask: ApplyAsk) -> Answer {
-        let name = ask.cluster.clone();
-        let Some(cluster) = self.clusters.get(&name) else {
-            return Answer::Error(OpError::NoCluster(name.to_string()));
-        };
-        if cluster.launching() {
-            let text = format!(
-                "a launch of {name} is under way; wait for it (`aot-master launch` joins it)"
-            );
-            return Answer::Error(OpError::Conflict(text));
-        }
-        let chosen: BTreeSet<&InstanceName> = ask.instances.iter().collect();
-        let keys: Vec<Key> = self
-            .keys(&name)
-            .into_iter()
-            .filter(|at| chosen.contains(&at.instance))
-            .collect();
-        for at in &keys {
-            let instance = self.instance_mut(at).expect("listed");
-            let label = instance
-                .pool
-                .as_ref()
-                .map_or(instance.name.as_str(), |p| p.as_str())
-                .to_owned();
-            let plans = ask.stages.get(&label).map_or(&[][..], Vec::as_slice);
-            take_plans(instance, plans, true);
-            for stage in instance
-                .stages
-                .iter_mut()
-                .skip(ask.from)
-                .filter(|_| ask.force)
-            {
-                if stage.state != StageState::Running {
-                    stage.reset();
-                }
-            }
-        }
-        let job = self.new_job();
-        let now = self.now;
-        let changed = self.stages_to_run(&name) > 0;
-        let cluster = self.cluster_mut(&name).expect("found above");
-        let timeout_ms =
-            u64::try_from(cluster.spec.launch.timeout.as_millis()).unwrap_or(u64::MAX / 2);
-        cluster.launch = Some(Launch {
-            job,
-            started_ms: now,
-            deadline_ms: now + timeout_ms,
-            ended_ms: None,
-            changed,
-            error: String::new(),
-            made: Vec::new(),
-            cancelled: false,
-            rolled_back: false,
-            timeout_ms,
-            replaced: std::collections::BTreeMap::new(),
-            starts: BTreeSet::new(),
-        });
-        cluster.prepared_for = Some(job); // an apply makes nothing
-        let targets = keys.iter().map(|at| (at.instance.clone(), None)).collect();
-        self.add_launch_job(
-            job,
-            JobKind::Apply,
-            &name,
-            "apply".to_owned(),
-            &ask.operator,
-            targets,
-        );
-        self.advance(&name);
-        if changed {
-            Answer::Started(job)
-        } else {
-            Answer::Nothing(job)
-        }
     }
 }
 

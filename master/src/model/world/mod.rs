@@ -5,6 +5,7 @@
 
 mod addresses;
 mod agents;
+mod apply;
 mod cleanup;
 mod ending;
 mod exec;
@@ -363,12 +364,7 @@ impl World {
     pub fn view(&self, at: &Key) -> Option<aot_proto::v1::InstanceView> {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
-        Some(view::instance(
-            &at.cluster,
-            &cluster.spec.provider.to_string(),
-            instance,
-            self.now,
-        ))
+        Some(view::instance(cluster, instance, self.now))
     }
 
     fn new_job(&mut self) -> JobId {

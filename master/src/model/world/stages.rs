@@ -11,6 +11,7 @@ use super::volumes::are_mounted;
 use super::{MAX_INTERRUPTIONS, World};
 use crate::model::cluster::{Cluster, Instance, Key, Stage, StageState};
 use crate::model::job::{Run, RunKind, StageEnd, Verdict, stage_end};
+use crate::model::needs::Needs;
 use crate::model::phase::{Happened, Phase};
 
 impl World {
@@ -153,10 +154,39 @@ impl World {
         self.tell_stage(at, index, end, message, verdict);
         match (state, session) {
             (StageState::Rebooting, Some(session)) => self.send_reboot(at, session),
-            (StageState::Failed, _) => self.tell(at, "instance-failed", "failed"),
+            (StageState::Failed, _) => {
+                self.tell(at, "instance-failed", "failed");
+                self.tell_waiting(at);
+            }
             _ => {}
         }
         self.advance(&at.cluster);
+    }
+
+    /// Those who now wait in vain for a stage of this instance.
+    fn tell_waiting(&mut self, at: &Key) {
+        let Some(cluster) = self.clusters.get(&at.cluster) else {
+            return;
+        };
+        let mut needs = Needs::of(cluster);
+        let mut told = Vec::new();
+        for instance in cluster.wanted().filter(|i| !i.phase.is_settled()) {
+            let next = instance.next_stage().map(|next| &instance.stages[next]);
+            let asks = next.is_some_and(|stage| {
+                let mut of = stage.plan.needs.iter().flat_map(|need| &need.of);
+                of.any(|name| *name == at.instance)
+            });
+            if asks
+                && needs.is_stuck(instance)
+                && let Some(text) = needs.in_words(instance)
+            {
+                told.push((instance.name.clone(), text));
+            }
+        }
+        for (instance, text) in told {
+            let cluster = at.cluster.clone();
+            self.tell(&Key { cluster, instance }, "stage-waits", text);
+        }
     }
 
     fn tell_stage(
@@ -210,24 +240,12 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
         || instance.session.is_none()
         || !are_mounted(cluster, instance)
         || (index == 0 && !barrier_open)
-        || !needs_met(cluster, stage);
+        || !Needs::of(cluster).are_met(stage);
     if waits {
         Next::Wait
     } else {
         Next::Start(index)
     }
-}
-
-fn needs_met(cluster: &Cluster, stage: &Stage) -> bool {
-    stage.plan.needs.iter().all(|need| {
-        need.of.iter().all(|name| {
-            let other = cluster
-                .instances
-                .get(name)
-                .and_then(|i| i.stages.get(need.stage as usize));
-            other.is_some_and(|stage| stage.state == StageState::Succeeded)
-        })
-    })
 }
 
 /// Moves the stage by the end of its run; says which end it was, bounds applied.

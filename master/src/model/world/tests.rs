@@ -8,6 +8,7 @@ use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
 mod jobs;
+mod needs;
 mod revoke;
 mod whole;
 

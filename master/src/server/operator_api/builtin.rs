@@ -31,14 +31,8 @@ impl OperatorApi {
         request: v1::ExecRequest,
         operator: String,
     ) -> Result<ExecEvents, Status> {
-        let known = ["ping", "facts", "version", "stat", "tail"];
-        if !known.contains(&request.builtin.as_str()) {
-            return Err(Status::invalid_argument(format!(
-                "no built-in {:?}; there are: {}",
-                request.builtin,
-                known.join(", ")
-            )));
-        }
+        aot_proto::builtin::Builtin::parse(&request.builtin, &request.builtin_args)
+            .map_err(|error| Status::invalid_argument(format!("{}: {error}", request.builtin)))?;
         let wait = if request.timeout_ms > 0 {
             Duration::from_millis(request.timeout_ms)
         } else {
@@ -109,11 +103,11 @@ impl Builtin {
                 .flatten()
                 .map(|verdict| verdict.outcome),
         );
+        self.api.engine.tell(Input::Record(Box::new(record))).await;
         let _ = self
             .sender
             .send(event(exec_event::Body::Summary(last)))
             .await;
-        self.api.engine.tell(Input::Record(Box::new(record))).await;
     }
 
     /// As typed, for the record.

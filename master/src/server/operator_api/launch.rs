@@ -85,18 +85,14 @@ impl OperatorApi {
             .await
             .map_err(|_| stopping())?
             .map_err(|error| unprepared(&error))?;
-        let from = if request.has_from {
-            request.from as usize
-        } else {
-            0
-        };
-        let force = request.force || request.has_from;
         let ask = ApplyAsk {
             cluster: cluster.clone(),
             instances,
             stages,
-            from,
-            force,
+            from: request.has_from.then_some(request.from as usize),
+            force: request.force,
+            failed: request.failed,
+            what: apply_in_words(&request),
             operator,
         };
         let told = self.engine.watch();
@@ -105,6 +101,12 @@ impl OperatorApi {
             .ask(Input::Apply(ask))
             .await
             .ok_or_else(stopping)?;
+        if matches!(answer, Answer::None) {
+            let mut event = note(&cluster, "nothing to do: no stage has failed".to_owned());
+            event.event = "launch-ended".to_owned();
+            event.last = true;
+            return Ok(iter([Ok(event)]).boxed());
+        }
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, told, first, false)
     }
@@ -194,6 +196,16 @@ impl OperatorApi {
         };
         Ok(self.follow(cluster, until, self.engine.watch(), Vec::new()))
     }
+}
+
+/// As it was typed, for the record.
+fn apply_in_words(request: &v1::ApplyRequest) -> String {
+    let mut words = vec!["apply".to_owned()];
+    words.extend(Some(request.target.clone()).filter(|target| !target.is_empty()));
+    words.extend(request.has_from.then(|| format!("--from {}", request.from)));
+    words.extend(request.force.then(|| "--force".to_owned()));
+    words.extend(request.failed.then(|| "--failed".to_owned()));
+    words.join(" ")
 }
 
 fn is_state(word: &str) -> bool {

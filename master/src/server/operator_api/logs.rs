@@ -1,16 +1,21 @@
-//! Output of stages, live or recorded.
+//! Output of stages, live or recorded, of any number of instances in one stream.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::Arc;
 
+use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1::{self, frame::Body};
 use futures::{Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::OperatorApi;
 use crate::model::cluster::Key;
 use crate::model::job::{Run, RunKind, Verdict};
+use crate::run::Told;
+use crate::store::spool::Reader;
 
 /// Lines that may wait for one reader. When full, reading waits.
 const LINES: usize = 64;
@@ -19,38 +24,68 @@ type Lines = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 type Sender = mpsc::Sender<Result<v1::LogLine, Status>>;
 
 impl OperatorApi {
-    pub(super) fn do_logs(&self, request: &v1::LogsRequest) -> Result<Lines, Status> {
+    pub(super) fn do_logs(&self, request: v1::LogsRequest) -> Result<Lines, Status> {
         let cluster = self.cluster(&request.cluster)?;
-        let names = self.targets(&cluster, request)?;
+        let names = self.targets(&cluster, &request)?;
         let stage = request.has_stage.then_some(request.stage as usize);
+        if let Some(stage) = stage {
+            self.check_stage(&cluster, &names, stage)?;
+        }
         let (sender, stream) = mpsc::channel(LINES);
         if request.follow {
-            for name in names {
-                let at = Key {
-                    cluster: cluster.clone(),
-                    instance: name,
-                };
-                self.tasks
-                    .spawn(follow(self.clone(), at, stage, sender.clone()));
-            }
+            let many = Many {
+                api: self.clone(),
+                cluster,
+                request,
+                stage,
+                sender,
+                followed: BTreeMap::new(),
+            };
+            // Listens before it looks: what begins in between is told.
+            self.tasks.spawn(many.run(names, self.engine.watch()));
         } else {
-            let api = self.clone();
-            let all: Vec<Key> = names
-                .into_iter()
-                .map(|instance| Key {
-                    cluster: cluster.clone(),
-                    instance,
-                })
-                .collect();
-            self.tasks.spawn(async move {
-                for at in all {
-                    if !recorded(&api, &at, stage, &sender).await {
-                        return;
-                    }
-                }
-            });
+            self.tasks
+                .spawn(recorded(self.clone(), cluster, names, stage, sender));
         }
         Ok(ReceiverStream::new(stream).boxed())
+    }
+
+    /// A stage that none of them has, nor ever had, is a mistake.
+    fn check_stage(
+        &self,
+        cluster: &ClusterName,
+        names: &[InstanceName],
+        stage: usize,
+    ) -> Result<(), Status> {
+        let counts = |name: &InstanceName| {
+            self.engine.look(|world| {
+                let instance = world.clusters.get(cluster)?.instances.get(name)?;
+                Some(instance.stages.len())
+            })
+        };
+        let most = names.iter().filter_map(counts).max().unwrap_or(0);
+        let had = |name: &InstanceName| {
+            let at = Key {
+                cluster: cluster.clone(),
+                instance: name.clone(),
+            };
+            !runs(self, &at, Some(stage)).is_empty()
+        };
+        if stage < most || names.iter().any(had) {
+            return Ok(());
+        }
+        let whose = match names {
+            [one] => format!("{one} has"),
+            all => format!("none of {} instances has", all.len()),
+        };
+        let there = match most {
+            0 => "there are no stages".to_owned(),
+            1 => "there is only stage 0".to_owned(),
+            _ => format!("there are 0 to {}", most - 1),
+        };
+        Err(Status::invalid_argument(format!(
+            "{whose} no stage {stage}; {there}"
+        )))
     }
 }
 
@@ -63,37 +98,139 @@ fn runs(api: &OperatorApi, at: &Key, stage: Option<usize>) -> Vec<Run> {
     all.into_iter().filter(wanted).collect()
 }
 
-/// All that is on record, the newest attempt of each stage last. `false` when nobody reads any more.
-async fn recorded(api: &OperatorApi, at: &Key, stage: Option<usize>, sender: &Sender) -> bool {
-    for run in runs(api, at, stage) {
-        if !one(api, &run, false, sender).await {
-            return false;
-        }
-    }
-    true
-}
-
-/// What is on record, then what comes, until nobody reads any more or the master stops.
-async fn follow(api: OperatorApi, at: Key, stage: Option<usize>, sender: Sender) {
-    let mut told = api.engine.watch();
-    let mut seen = std::collections::BTreeSet::new();
-    loop {
-        for run in runs(&api, &at, stage) {
-            if seen.insert(run.id) && !one(&api, &run, true, &sender).await {
+/// All that is on record, one instance after the other, the newest attempt of each stage last.
+async fn recorded(
+    api: OperatorApi,
+    cluster: ClusterName,
+    names: Vec<InstanceName>,
+    stage: Option<usize>,
+    sender: Sender,
+) {
+    for instance in names {
+        let cluster = cluster.clone();
+        for run in runs(&api, &Key { cluster, instance }, stage) {
+            if !one(&api, &run, false, &sender).await {
                 return;
             }
         }
-        // A new run is told as an event of this instance; anything else is passed over.
+    }
+}
+
+/// Follows every instance that is meant, also those that join later; each by a task of its own, woken from here.
+struct Many {
+    api: OperatorApi,
+    cluster: ClusterName,
+    request: v1::LogsRequest,
+    stage: Option<usize>,
+    sender: Sender,
+    followed: BTreeMap<InstanceName, Arc<Notify>>,
+}
+
+impl Many {
+    async fn run(mut self, names: Vec<InstanceName>, mut told: broadcast::Receiver<Told>) {
+        self.add(names);
         loop {
             tokio::select! {
-                event = told.recv() => match event {
-                    Ok(told) if told.event.instance != at.instance.as_str() => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                    _ => break,
+                news = told.recv() => match news {
+                    Ok(told) => self.heard(&told.event),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                    // What was missed may have been anything.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.look_again();
+                        self.followed.values().for_each(|wake| wake.notify_one());
+                    }
                 },
+                () = self.sender.closed() => return,
+                () = self.api.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// An attempt that began is news of its instance; an instance that nobody follows may have joined.
+    fn heard(&mut self, event: &v1::Event) {
+        if event.cluster != self.cluster.as_str() || event.instance.is_empty() {
+            return;
+        }
+        match event.instance.parse::<InstanceName>() {
+            Ok(name) => match self.followed.get(&name) {
+                Some(wake) if event.event == "stage-started" => wake.notify_one(),
+                Some(_) => {}
+                None => self.look_again(),
+            },
+            Err(error) => tracing::debug!(%error, "an event of nobody"),
+        }
+    }
+
+    /// What the target means now. Of a limited number no more are taken than there were.
+    fn look_again(&mut self) {
+        if self.request.limit > 0 {
+            return;
+        }
+        // That it means nothing any more is no reason to stop: something may come.
+        if let Ok(names) = self.api.targets(&self.cluster, &self.request) {
+            self.add(names);
+        }
+    }
+
+    fn add(&mut self, names: Vec<InstanceName>) {
+        for instance in names {
+            if self.followed.contains_key(&instance) {
+                continue;
+            }
+            let wake = Arc::new(Notify::new());
+            self.followed.insert(instance.clone(), wake.clone());
+            let at = Key {
+                cluster: self.cluster.clone(),
+                instance,
+            };
+            let (api, sender) = (self.api.clone(), self.sender.clone());
+            self.api
+                .tasks
+                .spawn(follow(api, at, self.stage, wake, sender));
+        }
+    }
+}
+
+/// What is on record, then what comes, until nobody reads any more or the master stops.
+async fn follow(
+    api: OperatorApi,
+    at: Key,
+    stage: Option<usize>,
+    wake: Arc<Notify>,
+    sender: Sender,
+) {
+    let mut seen = BTreeSet::new();
+    loop {
+        for run in runs(&api, &at, stage) {
+            let shown = async { !seen.insert(run.id) || one(&api, &run, true, &sender).await };
+            tokio::select! {
+                more = shown => if !more { return },
                 () = sender.closed() => return,
                 () = api.stop.cancelled() => return,
             }
+        }
+        tokio::select! {
+            () = wake.notified() => {}
+            () = sender.closed() => return,
+            () = api.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Reads the output of a run. It may end while this looks, so the live source is taken first: it is asked for its end
+/// after the record was, and holds what the record does not have yet.
+fn reader(api: &OperatorApi, run: &Run, live: bool) -> Reader {
+    let source = api.spools.read(run.id, None, true);
+    let stored = api.store.small_spool(run.id).ok().flatten();
+    let open = api.engine.look(|world| world.runs.contains_key(&run.id));
+    match (stored, open) {
+        (None, true) if live => source,
+        (None, true) => api.spools.read(run.id, None, false),
+        (None, false) if source.has_ended() => source,
+        (stored, _) => {
+            // Nothing more will come of it: whoever waits for more is let go.
+            api.spools.settle(run.id);
+            api.spools.read(run.id, stored, false)
         }
     }
 }
@@ -109,9 +246,7 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &Sender) -> bool 
         attempt,
         ..v1::LogLine::default()
     };
-    let open = api.engine.look(|world| world.runs.contains_key(&run.id));
-    let stored = api.store.small_spool(run.id).ok().flatten();
-    let mut reader = api.spools.read(run.id, stored, open && live);
+    let mut reader = reader(api, run, live);
     loop {
         let frames = match reader.next().await {
             Ok(Some(frames)) => frames,
