@@ -12,7 +12,7 @@ use aot_proto::v1::StartRun;
 use aot_proto::v1::start_run::What;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{append_line, private_dir, sync_dir, write_atomic};
+use crate::files::{append_line, private_dir, sync_dir, write_atomic, write_private};
 use crate::runner::command::STDIN;
 
 /// Tombstones are compacted when there are more.
@@ -246,7 +246,8 @@ impl Journal {
         self.tombstones.contains(&id) || self.dir(id).exists()
     }
 
-    /// Writes the run down; it is on disk when this returns.
+    /// Writes the run down; that it is known is on disk when this returns, by one sync of the folder that holds all runs.
+    /// What it was to do may be lost by a power cut: nobody takes it up again after one, its end is all that is told.
     ///
     /// # Errors
     /// As write(2); then the run is not in the journal.
@@ -254,9 +255,9 @@ impl Journal {
         let dir = self.dir(spec.run_id);
         let fresh = self.runs_dir.join(format!("{}.new", spec.run_id));
         private_dir(&fresh)?;
-        write_atomic(&fresh.join(SPEC), &serde_json::to_vec(spec)?, 0o600)?;
+        write_private(&fresh.join(SPEC), &serde_json::to_vec(spec)?)?;
         if !stdin.is_empty() {
-            write_atomic(&fresh.join(STDIN), stdin, 0o600)?;
+            write_private(&fresh.join(STDIN), stdin)?;
         }
         fs::rename(&fresh, &dir)?;
         sync_dir(&self.runs_dir)?;

@@ -89,6 +89,9 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
+    if let Some(dir) = shim_dir() {
+        return runner::shim::main(&dir);
+    }
     let args = Args::parse();
     if matches!(
         args.command,
@@ -128,6 +131,15 @@ fn main() -> ExitCode {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The folder of `aot-agent shim DIR`. It is started for every run, so no parser is built for it.
+fn shim_dir() -> Option<PathBuf> {
+    let mut words = std::env::args_os().skip(1);
+    match (words.next()?.to_str()?, words.next(), words.next()) {
+        ("shim", Some(dir), None) if !dir.as_encoded_bytes().starts_with(b"-") => Some(dir.into()),
+        _ => None,
     }
 }
 

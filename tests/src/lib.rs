@@ -2,8 +2,10 @@
 //!
 //! [`rig`] runs one `aot-master` of its own, [`bundle`] writes what it is given, [`machine`] looks into local clones
 //! from outside, [`lab`] runs EC2 in a box, [`screen`] gives a command a terminal, [`jobs`] looks at jobs, [`proxy`] cuts
-//! links, [`wait`] waits for conditions. Nothing here knows the insides of the programs under test.
+//! links, [`wait`] waits for conditions, [`bench`] is what the benches share. Nothing here knows the insides of the programs
+//! under test.
 
+pub mod bench;
 pub mod bundle;
 pub mod jobs;
 pub mod lab;

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aot_proto::ids::RunId;
 use aot_proto::limits::MAX_RUNS;
@@ -34,6 +35,13 @@ use crate::journal::{Journal, Spec};
 use follow::Follower;
 use launch::{Launch, Outcome};
 use spool::{Chunk, SPOOL, Writer, ended};
+
+/// How long the first frames of a run wait for its end, so that a short one is told in one message: the master keeps
+/// that without a file of its own.
+const HOLD: Duration = Duration::from_millis(25);
+
+/// A spool of so many bytes waits no longer.
+const HOLD_BYTES: u64 = 32 << 10;
 
 /// Launches that ended and were not looked at yet. When full, their tasks wait.
 const OUTCOMES: usize = 64;
@@ -67,6 +75,8 @@ pub struct Runner {
     tracker: TaskTracker,
     /// Ended runs whose end belongs so much later than it lies here; see `spool::shift`.
     shifts: BTreeMap<RunId, u64>,
+    /// Runs whose first frames wait, until when.
+    held: BTreeMap<RunId, Instant>,
 }
 
 impl Runner {
@@ -87,6 +97,7 @@ impl Runner {
             report,
             tracker: TaskTracker::new(),
             shifts: BTreeMap::new(),
+            held: BTreeMap::new(),
         };
         for id in ids {
             let dir = runner.journal.dir(id);
@@ -106,6 +117,11 @@ impl Runner {
                 _ => runner.look(id),
             }
             runner.measure(id);
+            let open = runner.runs.get(&id).filter(|run| !run.ended);
+            if let Some(run) = open.filter(|run| run.dir.join(shim::CANCEL).exists()) {
+                // The agent before this one may have come no further than the file.
+                wake_shim(&run.dir);
+            }
         }
         Ok(runner)
     }
@@ -204,15 +220,7 @@ impl Runner {
         if let Some(launching) = &run.launching {
             launching.cancel();
         }
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        // No fifo or no reader: the shim has not come up yet, and looks for the file when it does.
-        if let Ok(mut control) = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(run.dir.join(shim::CONTROL))
-        {
-            let _ = control.write_all(b"c");
-        }
+        wake_shim(&run.dir);
     }
 
     /// Drops a run that the master has whole. One that has not ended stays.
@@ -228,6 +236,7 @@ impl Runner {
         self.follower.remove(id);
         self.runs.remove(&id);
         self.shifts.remove(&id);
+        self.held.remove(&id);
         if let Err(error) = self.journal.forget(id) {
             tracing::warn!(run = %id, %error, "cannot drop a run");
         }
@@ -261,12 +270,14 @@ impl Runner {
     /// Waits until some spool grew. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Grown> {
         loop {
+            let due = self.held.values().min().copied();
             let touched = tokio::select! {
                 outcome = self.outcomes.recv() => match outcome {
                     Some(outcome) => self.settle(outcome),
                     None => continue,
                 },
                 touched = self.follower.touched() => touched.into_iter().collect(),
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => self.held.keys().copied().collect(),
             };
             let grown: Vec<Grown> = touched
                 .into_iter()
@@ -311,13 +322,9 @@ impl Runner {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
             Outcome::Failed(id, detail) => (id, Some((EndKind::Exited, detail))),
-            Outcome::Cancelled(id) => (
-                id,
-                Some((
-                    EndKind::Cancelled,
-                    "cancelled before it was started".to_owned(),
-                )),
-            ),
+            Outcome::Cancelled(id) => {
+                (id, Some((EndKind::Cancelled, shim::NOT_STARTED.to_owned())))
+            }
         };
         let Some(run) = self.runs.get_mut(&id) else {
             return Vec::new();
@@ -362,10 +369,37 @@ impl Runner {
             run.ended = run.dir.join(spool::ENDED).exists();
         }
         let grown = bytes != run.bytes;
+        if grown && run.bytes == 0 && !run.ended && is_short(&run.dir, bytes) {
+            let now = Instant::now();
+            if now < *self.held.entry(id).or_insert(now + HOLD) {
+                return None;
+            }
+        }
+        self.held.remove(&id);
         run.bytes = bytes;
         if run.ended {
             self.follower.remove(id);
         }
         grown.then_some(Grown { run: id, bytes })
+    }
+}
+
+/// Whether a spool of so many bytes has so little in it that its end may come with it.
+fn is_short(dir: &Path, bytes: u64) -> bool {
+    let most = usize::try_from(HOLD_BYTES).unwrap_or(usize::MAX);
+    bytes < HOLD_BYTES && spool::read(&dir.join(SPOOL), 0, most).is_ok_and(|chunk| !chunk.end)
+}
+
+/// Tells a shim that a cancellation is to be read. No fifo or no reader: it has not come up yet, and looks for the file
+/// when it does.
+fn wake_shim(dir: &Path) {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let control = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(dir.join(shim::CONTROL));
+    if let Ok(mut control) = control {
+        // A full fifo has enough in it to wake whoever reads it.
+        let _ = control.write_all(b"c");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aot_proto::builtin::{Builtin, NAMES};
 use clap::Args;
 
 use super::args::Narrow;
@@ -123,15 +124,6 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// What the agents answer by themselves, with the arguments that it needs at least and takes at most.
-pub const BUILTINS: [(&str, usize, usize); 5] = [
-    ("ping", 0, 0),
-    ("facts", 0, 0),
-    ("version", 0, 0),
-    ("stat", 1, 1),
-    ("tail", 1, 2),
-];
-
 /// What `exec` was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
@@ -192,32 +184,14 @@ impl ExecArgs {
                 ),
             ));
         }
-        let takes = BUILTINS.iter().find(|builtin| builtin.0 == name);
-        if takes.is_none_or(|(_, least, most)| args.len() < *least || args.len() > *most) {
+        Builtin::parse(name, args).map_err(|bad| {
             let shape = match name {
-                "stat" => "aot-master exec TARGET stat PATH",
-                _ => "aot-master exec TARGET tail PATH [LINES]",
+                "stat" => "aot-master exec TARGET stat /etc/hosts",
+                _ => "aot-master exec TARGET tail /var/log/syslog 50",
             };
-            return Err(Error::usage(
-                format!(
-                    "exec: {name} takes a path{}",
-                    if name == "tail" {
-                        " and a number of lines"
-                    } else {
-                        ""
-                    }
-                ),
-                shape,
-            ));
-        }
-        if let ("tail", Some(lines)) = (name, args.get(1))
-            && lines.parse::<u32>().is_err()
-        {
-            return Err(Error::usage(
-                format!("exec: {lines:?} is no number of lines"),
-                "aot-master exec TARGET tail PATH 50",
-            ));
-        }
+            let hint = format!("{shape}; what stands after -- is run on the host instead");
+            Error::usage(format!("exec: {name}: {bad}"), hint)
+        })?;
         Ok(What::Builtin(name.to_owned(), args.to_vec()))
     }
 
@@ -248,8 +222,10 @@ impl ExecArgs {
 
 /// Whether this word with so many after it names a built-in: `ping` only alone, `stat` with whatever follows.
 fn is_builtin(word: &str, args: usize) -> bool {
-    let found = BUILTINS.iter().find(|(name, ..)| *name == word);
-    found.is_some_and(|(_, _, most)| *most > 0 || args == 0)
+    match word {
+        "stat" | "tail" => true,
+        _ => args == 0 && NAMES.contains(&word),
+    }
 }
 
 fn sh(line: &str) -> Vec<String> {

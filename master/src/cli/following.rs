@@ -154,7 +154,10 @@ impl<'f, 'c> Follower<'f, 'c> {
         let started = &self.seen.started;
         if self.shape.heading && !self.ctx.json {
             super::jobs::heading(self.ctx, started)?;
+            self.shape.quiet |= super::jobs::is_silent(started);
         }
+        // What a copy prints is an archive.
+        self.shape.quiet |= started.kind == "copy";
         let total = started.instances.len();
         self.view = self.shape.view(self.ctx, total);
         self.view.started(started, self.ctx.io)?;
@@ -273,7 +276,8 @@ pub fn close(
         return Ok(exit);
     }
     if !builtin.is_empty() {
-        ctx.print(&builtin_table(builtin, seen.ends.values()))?;
+        let table = builtin_table(builtin, seen.ends.values(), ctx.look());
+        ctx.print(&table)?;
     }
     let mut text = exec_summary(&summary, seen.ends.values());
     if let Some(dir) = &shape.output.out {

@@ -158,26 +158,32 @@ Examples:
   aot-master exec 'db*' --stdin -- psql < fix.sql
   aot-master exec web1 -- ping -c1 web2
 
-ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after -- is
-run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, so are several words.
-
+ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after --
+is run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, several words too.
 Every target ends in exactly one of succeeded, failed, timed_out, cancelled, rejected, absent and lost_contact.
-Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it everywhere
-and shows how, exit 1 when any target was cancelled. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
+
+Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it
+everywhere and shows how, exit 1. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
 
 /// Of `apply`.
 pub const APPLY: &str = "\
 Examples:
   aot-master apply
   aot-master apply 'web*' --from 1
-  aot-master apply web1 --force";
+  aot-master apply web1 --force
+  aot-master apply --failed
+
+What succeeded is left alone unless --from or --force says otherwise. --failed takes the instances of TARGET on which a
+stage failed, and those that wait for one of them; none is exit 0. An apply is judged by its own instances alone.";
 
 /// Of `logs`.
 pub const LOGS: &str = "\
 Examples:
   aot-master logs web1
   aot-master logs 'web*' --stage 0
-  aot-master logs '*' -f";
+  aot-master logs '*' -f
+
+-f goes on over new attempts and over instances that join, until Ctrl-C (exit 130).";
 
 /// Of `jobs`.
 pub const JOBS: &str = "\
@@ -207,8 +213,8 @@ Examples:
 
 /// Of `jobs cancel`.
 pub const JOBS_CANCEL: &str = "\
-Every process that the job started on a target gets TERM, and KILL after the grace time. Ends when all targets have
-ended; exit 1 when the end of one is not known.
+Every process that the job started on a target gets TERM, and KILL after the grace time.
+Ends when all targets have ended; exit 1 when the end of one is not known.
 
 Examples:
   aot-master jobs cancel 01K9
@@ -318,6 +324,20 @@ Examples:
 
 /// Of `shell`.
 pub const SHELL: &str = "\
+Opens the user's login shell (or COMMAND, without a shell) in a terminal on the instance, through
+its agent. It is on record as a job: `aot-master jobs` shows who, when and how long, and
+`aot-master jobs cancel ID` hangs it up.
+
+Ends with the exit status of what ran there (128 and the number of a signal that ended it); with 4
+when contact is lost, 130 after ~. and 1 when the agent is not there or refuses. Whatever ends it
+but the program itself hangs up what runs there: SIGHUP, after 5 s SIGKILL. What has a session of
+its own (setsid, tmux) lives on.
+
+At the start of a line:  ~.  leaves   ~?  lists these   ~~  types a tilde
+
+Without a terminal here, standard input is typed as it is, and its end as Ctrl-D until the program
+ends; `aot-master exec --stdin` is made for pipes.
+
 Examples:
   aot-master shell web1
   aot-master shell web1 --user admin -- htop";

@@ -156,6 +156,11 @@ pub fn heading(ctx: &mut Ctx<'_>, started: &ExecStarted) -> Result<(), Error> {
     ctx.print(&format!("{text}\n"))
 }
 
+/// Whether there is no output to show, so that nothing must be said about it either.
+pub fn is_silent(started: &ExecStarted) -> bool {
+    started.output_dropped || !matches!(started.kind.as_str(), "" | "exec")
+}
+
 async fn show(
     ctx: &mut Ctx<'_>,
     mut client: Client,
@@ -183,7 +188,7 @@ async fn show(
         close(ctx, &seen, &shape, "")?;
         return Ok(Exit::Well);
     }
-    if !no_output && shape.output.out.is_none() {
+    if !no_output && shape.output.out.is_none() && !is_silent(&seen.started) {
         writeln!(ctx.io.stdout)?;
     }
     outcomes(ctx, &seen)

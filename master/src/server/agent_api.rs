@@ -13,7 +13,8 @@ use aot_proto::limits::{HEARTBEAT, MAX_FACTS_BYTES, SILENCE};
 use aot_proto::v1::agent_link_server::AgentLink;
 use aot_proto::v1::enrolment_server::Enrolment;
 use aot_proto::v1::{self, master_message};
-use futures::Stream;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, Stream, StreamExt};
 use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,7 +28,7 @@ use super::shells::{Link, Shells};
 use super::transfers::{Copied, Transfers};
 use crate::enrol::{attest, ca};
 use crate::model::cluster::{Key, NodeFacts};
-use crate::model::world::{Answer, Input, Refused};
+use crate::model::world::{Answer, Input, Refused, World};
 use crate::run::Engine;
 use crate::session::Session;
 use crate::session::protocol::{Protocol, Report};
@@ -38,7 +39,10 @@ use crate::store::spool::{Arrived, Spools, end_record};
 const OUTBOUND: usize = 16;
 
 /// Reports of one session that may wait for a decision. When full, the session stops reading.
-const REPORTS: usize = 256;
+const REPORTS: usize = 64;
+
+/// Pieces of output of one session that may be on their way to disk. When full, no more of its reports are taken.
+const PIECES: usize = 64;
 
 /// Bytes of a bundle or copy in one message.
 const FETCH_BYTES: usize = 256 << 10;
@@ -210,7 +214,7 @@ impl AgentLink for AgentApi {
         let peer = peer(&request)?;
         let (at, id) = self.known(&peer)?;
         let (session, commands) = self.registry.register(&at);
-        let (outbound, stream) = mpsc::channel(OUTBOUND);
+        let (outbound, stream) = mpsc::channel::<Box<v1::MasterMessage>>(OUTBOUND);
         let (reports, inbox) = mpsc::channel(REPORTS);
         tracing::info!(instance = %at, session, address = %peer.address, "session begins");
         let owner = Session {
@@ -239,7 +243,8 @@ impl AgentLink for AgentApi {
                 })
                 .await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let stream = ReceiverStream::new(stream).map(|message| Ok(*message));
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Chunks>, Status> {
@@ -326,37 +331,57 @@ struct Pump {
 
 impl Pump {
     async fn run(self, mut inbox: mpsc::Receiver<Report>) {
-        while let Some(report) = inbox.recv().await {
+        // Output is not waited for: the disk syncs what has come meanwhile in one go.
+        let mut pieces = FuturesOrdered::new();
+        loop {
+            let report = tokio::select! {
+                report = inbox.recv(), if pieces.len() < PIECES => report,
+                Some(piece) = pieces.next() => {
+                    self.arrived(&mut pieces, piece).await;
+                    continue;
+                }
+            };
             match report {
-                Report::Hello(hello) => self.hello(hello).await,
-                Report::Facts(facts) => self.facts(*facts).await,
-                Report::Volumes(mounted) => {
-                    let told = self.api.engine.tell(Input::VolumesMounted {
-                        at: self.at.clone(),
-                        session: self.session,
-                        id: mounted.id,
-                        error: mounted.error,
-                    });
-                    told.await;
-                }
-                Report::Applied(applied) => {
-                    let (at, session) = (self.at.clone(), self.session);
-                    let (generation, error) = (applied.generation, applied.error);
-                    self.api
-                        .engine
-                        .tell(Input::Applied {
-                            at,
-                            session,
-                            generation,
-                            error,
-                        })
-                        .await;
-                }
-                Report::RunAnswer(answer) => self.run_answer(answer).await,
-                Report::Spool { run, data } => self.spool(run, data).await,
-                Report::Copied { run, progress } => self.copied(run, &progress),
-                Report::Renew(csr) => self.renew(&csr).await,
+                Some(Report::Spool { run, data }) => pieces.extend(self.piece(run, data).await),
+                Some(report) => self.report(report).await,
+                None => break,
             }
+        }
+        while let Some(piece) = pieces.next().await {
+            self.arrived(&mut pieces, piece).await;
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        match report {
+            Report::Hello(hello) => self.hello(hello).await,
+            Report::Facts(facts) => self.facts(*facts).await,
+            Report::Volumes(mounted) => {
+                let told = self.api.engine.tell(Input::VolumesMounted {
+                    at: self.at.clone(),
+                    session: self.session,
+                    id: mounted.id,
+                    error: mounted.error,
+                });
+                told.await;
+            }
+            Report::Applied(applied) => {
+                let told = self.api.engine.tell(Input::Applied {
+                    at: self.at.clone(),
+                    session: self.session,
+                    generation: applied.generation,
+                    error: applied.error,
+                });
+                told.await;
+            }
+            Report::RunAnswer(answer) => self.run_answer(answer).await,
+            Report::Spool { run, data } => {
+                if let Some(piece) = self.piece(run, data).await {
+                    self.settle(piece.await).await;
+                }
+            }
+            Report::Copied { run, progress } => self.copied(run, &progress),
+            Report::Renew(csr) => self.renew(&csr).await,
         }
     }
 
@@ -456,25 +481,56 @@ impl Pump {
         }
     }
 
-    /// A piece of output. Only a run of this very instance may be written to.
-    async fn spool(&self, run: RunId, data: v1::SpoolData) {
-        if !self.api.engine.look(|world| {
-            world
-                .runs
-                .get(&run)
-                .is_some_and(|found| found.at == self.at)
-        }) {
+    /// A piece of output on its way to disk. Only a run of this very instance may be written to.
+    async fn piece(
+        &self,
+        run: RunId,
+        data: v1::SpoolData,
+    ) -> Option<impl Future<Output = Piece> + Send + use<>> {
+        let is_its_own = |world: &World| {
+            let found = world.runs.get(&run);
+            found.is_some_and(|found| found.at == self.at)
+        };
+        if !self.api.engine.look(is_its_own) {
             self.send(master_message::Body::ForgetRun(v1::ForgetRun {
                 run_id: run.to_string(),
             }));
-            return;
+            return None;
         }
-        let whole = match self
-            .api
-            .spools
-            .append(run, data.offset, data.data, data.end)
-            .await
-        {
+        let spools = &self.api.spools;
+        match spools.take(run, data.offset, data.data, data.end).await {
+            Ok(arriving) => Some(async move { (run, arriving.await) }),
+            Err(error) => {
+                self.not_kept(run, &error);
+                None
+            }
+        }
+    }
+
+    fn not_kept(&self, run: RunId, error: &std::io::Error) {
+        tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
+    }
+
+    /// Takes what else is on disk by now, and acknowledges each run's last piece of it.
+    async fn arrived<F: Future<Output = Piece> + Send>(
+        &self,
+        pieces: &mut FuturesOrdered<F>,
+        first: Piece,
+    ) {
+        let mut last = first;
+        while let Some(Some(next)) = pieces.next().now_or_never() {
+            let before = std::mem::replace(&mut last, next);
+            let follows = last.0 == before.0 && last.1.is_ok();
+            if !(follows && is_part(&before)) {
+                self.settle(before).await;
+            }
+        }
+        self.settle(last).await;
+    }
+
+    /// Tells the agent how much is on disk, and the engine when that is all.
+    async fn settle(&self, (run, arrived): Piece) {
+        let whole = match arrived {
             Ok(Arrived::Part(progress)) => {
                 let ack = v1::SpoolAck {
                     run_id: run.to_string(),
@@ -487,10 +543,7 @@ impl Pump {
                 None
             }
             Ok(Arrived::Whole(bytes)) => Some(bytes),
-            Err(error) => {
-                tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
-                return;
-            }
+            Err(error) => return self.not_kept(run, &error),
         };
         let ended = match &whole {
             Some(bytes) => aot_proto::frame::decode_all(bytes)
@@ -553,6 +606,14 @@ impl Pump {
         };
         self.send(master_message::Body::Renew(reply));
     }
+}
+
+/// A piece of a run's output that is on disk, or could not be kept.
+type Piece = (RunId, std::io::Result<Arrived>);
+
+/// More of the same run is to come, or has.
+fn is_part((_, arrived): &Piece) -> bool {
+    matches!(arrived, Ok(Arrived::Part(progress)) if !progress.ended)
 }
 
 /// A key goes into other machines' files: it must be one line.

@@ -84,7 +84,8 @@ async fn a_job_that_runs_is_shown_so_far() {
         ran.err,
         "web1 -- queued until 12:00:00\nit goes on, 1 of 3 have ended; aot-master jobs follow job-1\n"
     );
-    let rest = ran.out.split_once('\n').expect("a heading").1;
+    let (heading, rest) = ran.out.split_once("\n\n").expect("a heading");
+    assert!(heading.contains("started 2026-01-01 00:03:04Z, running for "));
     insta::assert_snapshot!(rest);
 }
 

@@ -6,6 +6,7 @@ use aot_proto::v1::{ExecEnded, ExecSummary};
 use serde_json::{Map, Value};
 
 use super::{reason, result_of, why};
+use crate::view::Look;
 use crate::view::ranges::{by_number, ranges};
 use crate::view::words::{bytes, count_words, outcome_words, seconds};
 
@@ -72,7 +73,11 @@ fn told(bad: BTreeMap<String, Vec<&str>>) -> String {
 
 /// What the agents answered to a built-in, sorted by name: a line each for ping, version and stat, one JSON object for
 /// facts, `name | line` for tail.
-pub fn builtin_table<'a>(builtin: &str, ends: impl IntoIterator<Item = &'a ExecEnded>) -> String {
+pub fn builtin_table<'a>(
+    builtin: &str,
+    ends: impl IntoIterator<Item = &'a ExecEnded>,
+    look: Look,
+) -> String {
     let mut ends: Vec<&ExecEnded> = ends.into_iter().collect();
     ends.sort_by(|a, b| by_number(&a.instance).cmp(&by_number(&b.instance)));
     if builtin == "facts" {
@@ -86,28 +91,35 @@ pub fn builtin_table<'a>(builtin: &str, ends: impl IntoIterator<Item = &'a ExecE
             format!("{:#}", Value::Object(facts))
         };
     }
-    let width = ends
-        .iter()
-        .map(|ended| ended.instance.len())
-        .max()
-        .unwrap_or_default();
+    let width = ends.iter().map(|ended| ended.instance.len()).max();
+    let width = width.unwrap_or_default();
     let mut lines = Vec::new();
     for ended in ends {
-        let name = &ended.instance;
+        let name = look
+            .style
+            .name(&ended.instance, &format!("{:<width$}", ended.instance));
         match (ended.outcome.as_str(), builtin) {
             ("succeeded", "tail") => {
-                let text = tail_text(&result_of(ended));
-                lines.extend(text.lines().map(|line| format!("{name:<width$} | {line}")));
+                let said = tail_lines(&result_of(ended));
+                let said = said.iter().map(|line| harmless(line, look));
+                lines.extend(said.map(|line| format!("{name} {} {line}", look.bar(false))));
             }
-            ("succeeded", _) => lines.push(format!("{name:<width$}  {}", answer(builtin, ended))),
-            _ => {
-                let word = outcome_words(&ended.outcome, None);
-                let line = format!("{name:<width$}  {word}  {}", reason(ended));
+            ("succeeded", _) => {
+                let answer = answer(builtin, ended);
+                lines.push(format!("{name}  {}", harmless(&answer, look)));
+            }
+            (outcome, _) => {
+                let word = look.style.bad(&outcome_words(outcome, None));
+                let line = format!("{name}  {word}  {}", harmless(&reason(ended), look));
                 lines.push(line.trim_end().to_owned());
             }
         }
     }
     lines.join("\n")
+}
+
+fn harmless(line: &str, look: Look) -> String {
+    String::from_utf8_lossy(&look.line(line.as_bytes())).into_owned()
 }
 
 fn answer(builtin: &str, ended: &ExecEnded) -> String {
@@ -123,34 +135,43 @@ fn answer(builtin: &str, ended: &ExecEnded) -> String {
     }
 }
 
-/// `size=12 mode=0644 ...`: the fields as they come.
-fn stat_words(map: &Map<String, Value>) -> String {
-    let words: Vec<String> = map
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| match value {
-            Value::String(text) => format!("{key}={text}"),
-            other => format!("{key}={other}"),
-        })
-        .collect();
+/// `file  0644  root:root  12 B  2026-01-01T00:03:04Z  /etc/hosts`, and where a link leads.
+fn stat_words(seen: &Map<String, Value>) -> String {
+    let text = |key: &str| seen.get(key).and_then(Value::as_str);
+    let who = |name: &str, id: &str| match (text(name), seen.get(id)) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(id)) => id.to_string(),
+        (None, None) => "?".to_owned(),
+    };
+    let mut words = vec![
+        text("kind").unwrap_or("?").to_owned(),
+        text("mode").unwrap_or("?").to_owned(),
+        format!("{}:{}", who("user", "uid"), who("group", "gid")),
+        bytes(seen.get("size").and_then(Value::as_u64).unwrap_or_default()),
+        text("mtime").unwrap_or("-").to_owned(),
+        text("path").unwrap_or("?").to_owned(),
+    ];
+    if let Some(target) = text("target") {
+        words.push(format!("-> {target}"));
+    }
+    match seen.get("leads_to") {
+        Some(Value::Object(end)) => match end.get("error").and_then(Value::as_str) {
+            Some(error) => words.push(format!("(leads nowhere: {error})")),
+            None => words.push(format!("({})", stat_words(end))),
+        },
+        _ => {}
+    }
     words.join("  ")
 }
 
-/// The lines of a tail: a text, a list of texts, or the text or lines inside of an object.
-fn tail_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(lines) => {
-            let lines: Vec<String> = lines.iter().map(tail_text).collect();
-            lines.join("\n")
-        }
-        Value::Object(map) => match ["text", "lines", "data"]
-            .iter()
-            .find_map(|key| map.get(*key))
-        {
-            Some(inner) => tail_text(inner),
-            None => value.to_string(),
-        },
-        other => other.to_string(),
+fn tail_lines(seen: &Value) -> Vec<String> {
+    let lines = seen.get("lines").and_then(Value::as_array);
+    let lines = lines.into_iter().flatten();
+    let mut lines: Vec<String> = lines
+        .map(|line| line.as_str().unwrap_or_default().to_owned())
+        .collect();
+    if seen.get("truncated").and_then(Value::as_bool) == Some(true) {
+        lines.insert(0, "[the beginning was left out]".to_owned());
     }
+    lines
 }

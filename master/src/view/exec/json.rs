@@ -6,7 +6,7 @@ use std::io;
 use aot_proto::v1::{ExecEnded, ExecNote, ExecOutput, ExecStarted};
 use serde_json::{Map, Value, json};
 
-use super::{ExecView, result_of};
+use super::{ExecView, note_line, result_of};
 use crate::view::{Streams, text_or_base64};
 
 /// Output of one stream of one instance that is kept until its end; what is past it is cut, and marked.
@@ -58,8 +58,8 @@ impl ExecView for ExecJson {
         io.stdout.flush()
     }
 
-    fn note(&mut self, _note: &ExecNote, _io: &mut Streams) -> io::Result<()> {
-        Ok(())
+    fn note(&mut self, note: &ExecNote, io: &mut Streams) -> io::Result<()> {
+        writeln!(io.stderr, "{}", note_line(note))
     }
 
     fn close(&mut self, io: &mut Streams) -> io::Result<()> {

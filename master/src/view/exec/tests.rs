@@ -386,28 +386,49 @@ fn builtins_are_sorted_by_number() {
     ends[0].seconds = 0.0008;
     ends[2].detail = "not connected".into();
     assert_eq!(
-        builtin_table("ping", &ends),
+        builtin_table("ping", &ends, Look::default()),
         "a      absent  not connected\nweb9   pong  500 ms\nweb10  pong  0.8 ms"
     );
     ends[0].json = r#"{"version":"0.1.0","commit":"x"}"#.into();
     ends[1].json = r#""0.2.0""#.into();
     assert_eq!(
-        builtin_table("version", &ends),
+        builtin_table("version", &ends, Look::default()),
         "a      absent  not connected\nweb9   0.2.0\nweb10  0.1.0"
     );
-    ends[0].json = r#"{"path":"/etc/hosts","bytes":12,"link":null}"#.into();
-    ends[1].json = r#"{"text":"one\ntwo\n"}"#.into();
-    assert_eq!(
-        builtin_table("stat", &ends[..1]),
-        "web10  path=/etc/hosts  bytes=12"
-    );
-    assert_eq!(
-        builtin_table("tail", &ends[1..]),
-        "a     absent  not connected\nweb9 | one\nweb9 | two"
-    );
-    ends[1].json = r#""0.2.0""#.into();
-    assert_eq!(builtin_table("facts", &ends[2..]), "");
-    assert!(builtin_table("facts", &ends).starts_with("{\n  \"web9\": \"0.2.0\""));
+    assert_eq!(builtin_table("facts", &ends[2..], Look::default()), "");
+    assert!(builtin_table("facts", &ends, Look::default()).starts_with("{\n  \"web9\": \"0.2.0\""));
+}
+
+#[test]
+fn files_are_looked_at_in_a_line_each() {
+    let answered = |name: &str, json: &str| ExecEnded {
+        json: json.into(),
+        ..ended(name, "succeeded", None)
+    };
+    let mut missing = ended("web3", "failed", None);
+    missing.detail = "cannot look at /etc/hosts: No such file or directory".into();
+    let file = r#"{"path":"/etc/hosts","kind":"file","size":1536,"mode":"0644","uid":0,"gid":7,"user":"root",
+        "group":null,"mtime":"2026-01-01T00:03:04Z","target":null,"leads_to":null}"#;
+    let link = r#"{"path":"/bin","kind":"symlink","size":7,"mode":"0777","uid":0,"gid":0,"user":"root","group":"root",
+        "mtime":null,"target":"usr/bin","leads_to":{"error":"gone"}}"#;
+    let stat = [
+        answered("web10", link),
+        answered("web1", file),
+        missing.clone(),
+    ];
+    let tail = [
+        answered(
+            "web10",
+            r#"{"lines":["one","two\u001b[2J"],"truncated":true}"#,
+        ),
+        answered("web1", r#"{"lines":[],"truncated":false}"#),
+        missing,
+    ];
+    insta::assert_snapshot!(format!(
+        "{}\n\n{}",
+        builtin_table("stat", &stat, TERMINAL),
+        builtin_table("tail", &tail, TERMINAL)
+    ));
 }
 
 proptest! {
