@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".aot.v1.SpoolData.data")
         .bytes(".aot.v1.FetchChunk.data")
         .bytes(".aot.v1.ExecOutput.data")
+        .bytes(".aot.v1.UploadChunk.data")
         .bytes(".aot.v1.Frame")
         .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=aot");

@@ -33,6 +33,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Writes a file of mode 0600 that nobody reads before this returns. Not synced: it may be lost by a power cut.
+///
+/// # Errors
+/// As open(2) and write(2).
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
 /// Makes the names in a folder survive a power cut.
 ///
 /// # Errors

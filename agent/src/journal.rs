@@ -12,7 +12,7 @@ use aot_proto::v1::StartRun;
 use aot_proto::v1::start_run::What;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{append_line, private_dir, sync_dir, write_atomic};
+use crate::files::{append_line, private_dir, sync_dir, write_atomic, write_private};
 use crate::runner::command::STDIN;
 
 /// Tombstones are compacted when there are more.
@@ -71,6 +71,22 @@ pub enum Work {
         /// How often it asked for a reboot.
         reboots: u32,
     },
+    /// Files to this machine.
+    CopyIn {
+        /// Of the archive, hex.
+        sha256: String,
+        /// Of the archive.
+        bytes: u64,
+        /// Where they go, absolute.
+        path: String,
+        /// `path` is a folder, made when missing.
+        into: bool,
+    },
+    /// Files from this machine.
+    CopyOut {
+        /// Absolute.
+        paths: Vec<String>,
+    },
 }
 
 /// A run that can't be journalled.
@@ -101,14 +117,30 @@ impl Spec {
                 cwd: exec.cwd.clone(),
                 user: exec.user.clone(),
             },
-            Some(What::CopyIn(_) | What::CopyOut(_)) => return Err(bad("copies are on their way")),
+            Some(What::CopyIn(copy)) if !is_sha256(&copy.sha256) => {
+                return Err(bad("the archive's SHA-256 is not 64 lower-case hex digits"));
+            }
+            Some(What::CopyIn(copy)) if !copy.path.starts_with('/') => {
+                return Err(bad("the path to copy to is not absolute"));
+            }
+            Some(What::CopyIn(copy)) => Work::CopyIn {
+                sha256: copy.sha256.clone(),
+                bytes: copy.bytes,
+                path: copy.path.clone(),
+                into: copy.into,
+            },
+            Some(What::CopyOut(copy))
+                if copy.paths.is_empty()
+                    || !copy.paths.iter().all(|path| path.starts_with('/')) =>
+            {
+                return Err(bad("a path to copy from is not absolute"));
+            }
+            Some(What::CopyOut(copy)) => Work::CopyOut {
+                paths: copy.paths.clone(),
+            },
             Some(What::Stage(stage)) => {
                 let sha = &stage.bundle_sha256;
-                if sha.len() != 64
-                    || !sha
-                        .bytes()
-                        .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
-                {
+                if !is_sha256(sha) {
                     return Err(bad("the bundle's SHA-256 is not 64 lower-case hex digits"));
                 }
                 Work::Stage {
@@ -147,6 +179,13 @@ impl Spec {
             what,
         })
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
 /// The journal of one agent.
@@ -207,7 +246,8 @@ impl Journal {
         self.tombstones.contains(&id) || self.dir(id).exists()
     }
 
-    /// Writes the run down; it is on disk when this returns.
+    /// Writes the run down; that it is known is on disk when this returns, by one sync of the folder that holds all runs.
+    /// What it was to do may be lost by a power cut: nobody takes it up again after one, its end is all that is told.
     ///
     /// # Errors
     /// As write(2); then the run is not in the journal.
@@ -215,9 +255,9 @@ impl Journal {
         let dir = self.dir(spec.run_id);
         let fresh = self.runs_dir.join(format!("{}.new", spec.run_id));
         private_dir(&fresh)?;
-        write_atomic(&fresh.join(SPEC), &serde_json::to_vec(spec)?, 0o600)?;
+        write_private(&fresh.join(SPEC), &serde_json::to_vec(spec)?)?;
         if !stdin.is_empty() {
-            write_atomic(&fresh.join(STDIN), stdin, 0o600)?;
+            write_private(&fresh.join(STDIN), stdin)?;
         }
         fs::rename(&fresh, &dir)?;
         sync_dir(&self.runs_dir)?;
@@ -285,7 +325,7 @@ pub fn lock_if_free(dir: &Path) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aot_proto::v1::{ExecSpec, StageSpec};
+    use aot_proto::v1::{CopyInSpec, CopyOutSpec, ExecSpec, StageSpec};
 
     fn id(n: u128) -> RunId {
         RunId::from_parts(1_700_000_000_000 + n as u64, n)
@@ -376,6 +416,34 @@ mod tests {
                 "no digest",
                 StartRun {
                     what: stage("../x"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy without a digest",
+                StartRun {
+                    what: Some(What::CopyIn(CopyInSpec {
+                        path: "/opt".into(),
+                        ..CopyInSpec::default()
+                    })),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy to nowhere",
+                StartRun {
+                    what: Some(What::CopyIn(CopyInSpec {
+                        sha256: "a".repeat(64),
+                        path: "opt".into(),
+                        ..CopyInSpec::default()
+                    })),
+                    ..good.clone()
+                },
+            ),
+            (
+                "a copy of nothing",
+                StartRun {
+                    what: Some(What::CopyOut(CopyOutSpec::default())),
                     ..good.clone()
                 },
             ),

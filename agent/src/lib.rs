@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod boot;
 pub mod bundle;
 pub mod config;
+pub mod copy;
 pub mod facts;
 pub mod files;
 pub mod hostname;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{runner, service, shell};
+use aot_agent::{copy, runner, service, shell};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
@@ -44,6 +44,24 @@ enum Command {
         #[arg(last = true, required = true)]
         argv: Vec<std::ffi::OsString>,
     },
+    /// Pack files of a copy to standard output (started by the shim itself)
+    #[command(hide = true)]
+    Pack {
+        /// What to pack
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Unpack files of a copy, and remove the archive (started by the shim itself)
+    #[command(hide = true)]
+    Unpack {
+        /// The path is a folder, made when it is missing
+        #[arg(long)]
+        into: bool,
+        /// What was fetched
+        archive: PathBuf,
+        /// Where it goes
+        path: PathBuf,
+    },
     /// Own what runs in one terminal (started by the agent itself)
     #[command(hide = true)]
     Terminal {
@@ -70,6 +88,9 @@ fn main() -> ExitCode {
     // Whoever started us may have blocked signals for itself; what we run must not inherit that (sigprocmask(2)).
     if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
         eprintln!("aot-agent: cannot unblock signals: {error}");
+    }
+    if let Some(dir) = shim_dir() {
+        return runner::shim::main(&dir);
     }
     let args = Args::parse();
     if matches!(
@@ -98,12 +119,27 @@ fn main() -> ExitCode {
             groups,
             argv,
         } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
+        Command::Pack { paths } => copy::pack(&paths),
+        Command::Unpack {
+            into,
+            archive,
+            path,
+        } => copy::unpack(&archive, &path, into),
         Command::Terminal { login } => shell::keeper::main(&login),
         Command::PtyExec { login } => shell::keeper::become_program(&login),
         Command::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The folder of `aot-agent shim DIR`. It is started for every run, so no parser is built for it.
+fn shim_dir() -> Option<PathBuf> {
+    let mut words = std::env::args_os().skip(1);
+    match (words.next()?.to_str()?, words.next(), words.next()) {
+        ("shim", Some(dir), None) if !dir.as_encoded_bytes().starts_with(b"-") => Some(dir.into()),
+        _ => None,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::files::private_dir;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
 use crate::look::Looks;
+use crate::runner::fetched::Fetched;
 use crate::runner::launch::Launch;
 use crate::runner::{Runner, spool};
 use crate::session::protocol::Closed;
@@ -116,6 +117,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         link: link.clone(),
         identity: seen,
         bulk: Arc::default(),
+        fetched: Fetched::default(),
     };
     let shells = Shells::new(Places {
         etc_dir: config.etc_dir.clone(),

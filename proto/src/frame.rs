@@ -1,6 +1,7 @@
 //! Frames of a spool, between bytes and messages. A spool is a file of frames: `u32` little-endian length, message.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::limits::FRAME_BYTES;
 use crate::v1::Frame;
@@ -81,6 +82,22 @@ pub fn decode_all(bytes: &[u8]) -> Result<(Vec<Frame>, usize), BadSpool> {
     Ok((frames, at))
 }
 
+/// Every whole frame at the start of `bytes`, in order, sharing its memory; `bytes` is what is left.
+///
+/// # Errors
+/// When the bytes can't be the start of a spool.
+pub fn split_off_all(bytes: &mut Bytes) -> Result<Vec<Frame>, BadSpool> {
+    let mut whole = bytes.split_to(whole_frames(bytes, usize::MAX)?);
+    let mut frames = Vec::new();
+    while let Some(header) = whole.first_chunk::<HEADER_BYTES>() {
+        let len = u32::from_le_bytes(*header) as usize;
+        let mut body = whole.split_to(HEADER_BYTES + len);
+        let frame = Frame::decode(body.split_off(HEADER_BYTES));
+        frames.push(frame.map_err(|_| BadSpool::Garbled)?);
+    }
+    Ok(frames)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,12 +133,16 @@ mod tests {
             prop_assert_eq!(&read[..], &frames[..whole]);
             prop_assert_eq!(len, ends[whole]);
             prop_assert_eq!(whole_frames(&bytes, usize::MAX).expect("our own bytes"), len);
+            let mut shared = Bytes::from(bytes.clone());
+            prop_assert_eq!(split_off_all(&mut shared).expect("our own bytes"), read);
+            prop_assert_eq!(&shared[..], &bytes[len..]);
         }
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode_all(&bytes);
             let _ = whole_frames(&bytes, 100);
+            let _ = split_off_all(&mut bytes.into());
         }
     }
 

@@ -1,7 +1,9 @@
-//! The contract between aot's master, its agents and its command line: messages, ids, limits and the spool's frames.
+//! The contract between aot's master, its agents and its command line: messages, ids, limits, the spool's frames and the
+//! archives that both sides pack and unpack.
 //!
-//! Used by every other crate of the workspace; depends on none of them and does no I/O.
+//! Used by every other crate of the workspace; depends on none of them. Only `archive` does I/O.
 
+pub mod archive;
 pub mod builtin;
 pub mod frame;
 pub mod ids;

@@ -53,3 +53,9 @@ pub const MAX_UNPACKED_BYTES: u64 = 32 << 30;
 
 /// Most entries of a bundle.
 pub const MAX_BUNDLE_ENTRIES: u64 = 1_000_000;
+
+/// Largest archive of a copy.
+pub const MAX_COPY_BYTES: u64 = 1 << 40;
+
+/// Most entries of a copy's archive.
+pub const MAX_COPY_ENTRIES: u64 = 10_000_000;

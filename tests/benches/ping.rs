@@ -1,10 +1,13 @@
-//! `exec '*' ping` as a whole command over 1, 10 and 100 local sessions, and the memory of one agent.
-//!
-//! Absolute times mean little: each line also says how many times longer it took than starting the program alone.
+//! `exec '*' ping` as a whole command over 1, 10, 50 and 100 local agents, beside a bare program of tonic and mTLS that
+//! asks as many streams, and where the time goes.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aot_tests::bench::bare::Bare;
+use aot_tests::bench::figures::{at_least, at_most, cpu_seconds, median};
+use aot_tests::bench::operator::Operator;
+use aot_tests::bench::program::played;
 use aot_tests::rig::{Rig, master_program};
 
 /// Agents of the largest round.
@@ -13,7 +16,30 @@ const AGENTS: usize = 100;
 /// Commands whose median is taken.
 const ROUNDS: usize = 21;
 
+/// Seconds of the peers' pings as whole commands, by the number of machines, on a machine like ours of two cores: Salt
+/// 3008.3 and ansible-core 2.21.5 (warm, pipelining), ClusterShell 1.10 over ssh connections kept open.
+const PEERS: [(usize, &str, f64); 7] = [
+    (10, "Salt", 0.93),
+    (10, "Ansible", 1.6),
+    (50, "Salt", 3.2),
+    (50, "Ansible", 6.7),
+    (50, "ClusterShell", 0.36),
+    (100, "Salt", 7.3),
+    (100, "ClusterShell", 0.64),
+];
+
 fn main() {
+    if played() {
+        return;
+    }
+    let mut bare = Bare::start(AGENTS);
+    let bare_time = median(ROUNDS, || bare.round());
+    drop(bare);
+    println!(
+        "bare tonic and mTLS, {AGENTS} streams: {:.2} ms",
+        bare_time * 1e3
+    );
+
     let rig = Rig::local();
     rig.bundle("stage", "true");
     let path = rig.cluster(&format!(
@@ -29,21 +55,40 @@ fn main() {
         "launch of {AGENTS} clones with one stage: {:.1} s",
         started.elapsed().as_secs_f64()
     );
-    let alone = median(|| run(Command::new(master_program()).arg("--version")));
+    let alone = median(ROUNDS, || {
+        run(Command::new(master_program()).arg("--version"))
+    });
     println!("the program alone (--version): {:.2} ms", alone * 1e3);
-    for (count, target) in [
-        (1, "n1".to_owned()),
-        (10, names(10)),
-        (AGENTS, "*".to_owned()),
-    ] {
-        let time = median(|| run(&mut rig.command(["exec", &target, "ping"])));
+    let mut whole = 0.0;
+    for count in [1, 10, 50, AGENTS] {
+        whole = median(ROUNDS, || {
+            run(&mut rig.command(["exec", &names(count), "ping"]))
+        });
         println!(
             "exec ping of {count:>3}: {:.2} ms, {:.1} x the program alone",
-            time * 1e3,
-            time / alone
+            whole * 1e3,
+            whole / alone
         );
+        for (_, peer, seconds) in PEERS.iter().filter(|peer| peer.0 == count) {
+            at_least(
+                &format!("times faster than {peer}"),
+                seconds / whole,
+                if *peer == "ClusterShell" { 18.0 } else { 50.0 },
+                "x",
+            );
+        }
     }
-    let time = median(|| run(&mut rig.command(["exec", "*", "--", "true"])));
+    at_most(
+        "exec '*' ping of 100, whole command",
+        whole * 1e3,
+        bare_time * 2e3 + 5.0,
+        "ms",
+    );
+    split(&rig, whole, alone);
+    let time = median(
+        ROUNDS,
+        || run(&mut rig.command(["exec", "*", "--", "true"])),
+    );
     println!("exec -- true of {AGENTS}: {:.1} ms", time * 1e3);
     let pss = agents_pss_kib();
     let (sum, count) = (pss.iter().sum::<u64>(), pss.len() as u64);
@@ -54,11 +99,37 @@ fn main() {
     );
 }
 
+/// Where the time of one command goes.
+fn split(rig: &Rig, whole: f64, alone: f64) {
+    let mut operator = Operator::connect(&rig.socket());
+    let one = median(ROUNDS, || operator.ping("n1"));
+    let master = rig.master_pid().expect("it runs");
+    let before = cpu_seconds(master);
+    let rounds = 10 * ROUNDS;
+    let all = median(rounds, || operator.ping("*"));
+    let cpu = (cpu_seconds(master) - before) / rounds as f64;
+    println!(
+        "  socket, one agent and back, connection open: {:.2} ms",
+        one * 1e3
+    );
+    println!(
+        "  socket, {AGENTS} agents and back, connection open: {:.2} ms",
+        all * 1e3
+    );
+    println!("  of which the master computes: {:.2} ms", cpu * 1e3);
+    println!("  start of the program: {:.2} ms", alone * 1e3);
+    println!(
+        "  its connection, table and end: {:.2} ms",
+        (whole - all - alone) * 1e3
+    );
+}
+
 fn names(count: usize) -> String {
-    (1..=count)
-        .map(|n| format!("n{n}"))
-        .collect::<Vec<_>>()
-        .join(",")
+    if count == AGENTS {
+        return "*".to_owned();
+    }
+    let names: Vec<String> = (1..=count).map(|n| format!("n{n}")).collect();
+    names.join(",")
 }
 
 fn run(command: &mut Command) -> f64 {
@@ -70,12 +141,6 @@ fn run(command: &mut Command) -> f64 {
         .expect("starts");
     assert!(status.success(), "{command:?}: {status}");
     started.elapsed().as_secs_f64()
-}
-
-fn median(mut time: impl FnMut() -> f64) -> f64 {
-    let mut times: Vec<f64> = (0..ROUNDS).map(|_| time()).collect();
-    times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
 }
 
 /// Proportional set size of every agent on this machine (proc(5), smaps_rollup), in KiB.

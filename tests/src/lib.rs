@@ -1,13 +1,17 @@
 //! What the end-to-end tests share: real binaries, real TLS, real machines. Called by the tests in `tests/` only.
 //!
 //! [`rig`] runs one `aot-master` of its own, [`bundle`] writes what it is given, [`machine`] looks into local clones
-//! from outside, [`lab`] runs EC2 in a box, [`screen`] gives a command a terminal, [`wait`] waits for conditions. Nothing here knows the insides of the programs
+//! from outside, [`lab`] runs EC2 in a box, [`screen`] gives a command a terminal, [`jobs`] looks at jobs, [`proxy`] cuts
+//! links, [`wait`] waits for conditions, [`bench`] is what the benches share. Nothing here knows the insides of the programs
 //! under test.
 
+pub mod bench;
 pub mod bundle;
+pub mod jobs;
 pub mod lab;
 pub mod machine;
 pub mod process;
+pub mod proxy;
 pub mod rig;
 pub mod screen;
 pub mod wait;

@@ -1,21 +1,21 @@
-//! Brings a bundle onto this machine's disk: on a connection of its own, going on where a cut left off, verified before
+//! Brings a bundle, or the files of a copy, onto this machine's disk: on a connection of its own, going on where a cut left off, verified before
 //! anyone sees it. Called by the runner.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aot_proto::limits::{MAX_BUNDLE_BYTES, MAX_MESSAGE_BYTES};
+use aot_proto::archive::Digest;
+use aot_proto::limits::MAX_MESSAGE_BYTES;
 use aot_proto::v1::FetchRequest;
 use aot_proto::v1::agent_link_client::AgentLinkClient;
-use aws_lc_rs::digest::{Context, SHA256};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 use crate::backoff::{Backoff, unit};
-use crate::files::{hex, private_dir, sync_dir};
+use crate::files::private_dir;
 use crate::identity::Identity;
 use crate::link::{self, Link};
 use crate::service::Chain;
@@ -60,19 +60,36 @@ impl Error {
     }
 }
 
-/// The verified bundle `sha256` (hex) in `dir`, fetched unless it is there already. Cancel safe: what came stays.
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its SHA-256, hex.
+    pub sha256: &'a str,
+    /// Its length.
+    pub bytes: u64,
+    /// Most that are taken.
+    pub limit: u64,
+}
+
+/// The verified file that is wanted in `dir`, fetched unless it is there already. Cancel safe: what came stays, and the
+/// next fetch goes on from there. How many bytes are here is told to `came`, now and then.
 ///
 /// # Errors
 /// When the master refuses, the digest is wrong, the disk is full, or nothing came for ten minutes.
 pub async fn obtain(
     dir: &Path,
-    sha256: &str,
-    bytes: u64,
+    wanted: Wanted<'_>,
     link: &Link,
     identity: Option<&Identity>,
+    came: &(dyn Fn(u64) + Sync),
 ) -> Result<PathBuf, Error> {
-    if bytes > MAX_BUNDLE_BYTES {
-        return Err(Error::TooLong(MAX_BUNDLE_BYTES));
+    let Wanted {
+        sha256,
+        bytes,
+        limit,
+    } = wanted;
+    if bytes > limit {
+        return Err(Error::TooLong(limit));
     }
     private_dir(dir)?;
     let whole = dir.join(sha256);
@@ -87,14 +104,12 @@ pub async fn obtain(
     let (mut reached, mut since) = (length(&part), Instant::now());
     let mut wrong = 0;
     loop {
-        let error = match pull(&part, sha256, bytes, link, identity).await {
-            Ok(()) if verified(&part, sha256).await? => {
+        let error = match pull(&part, wanted, link, identity, came).await {
+            Ok(got) if got == sha256 => {
                 fs::rename(&part, &whole)?;
-                sync_dir(dir)?;
                 return Ok(whole);
             }
-            Ok(()) => {
-                let got = digest(&part)?;
+            Ok(got) => {
                 fs::remove_file(&part)?;
                 wrong += 1;
                 // The part may have been spoilt by an earlier crash: a whole transfer decides.
@@ -114,7 +129,7 @@ pub async fn obtain(
         if since.elapsed() > NO_PROGRESS {
             return Err(error);
         }
-        tracing::info!(bytes = reached, error = %Chain(&error), "the transfer of a bundle goes on shortly");
+        tracing::info!(bytes = reached, error = %Chain(&error), "a transfer goes on shortly");
         sleep(backoff.next(unit())).await;
     }
 }
@@ -123,17 +138,19 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
-/// Appends to `part` what is missing, until the stream's end.
+/// Appends to `part` what is missing, until the stream's end; says the digest of the whole. Nothing is synced: what a
+/// power cut takes is noticed by the digest, and fetched again.
 async fn pull(
     part: &Path,
-    sha256: &str,
-    bytes: u64,
+    wanted: Wanted<'_>,
     link: &Link,
     identity: Option<&Identity>,
-) -> Result<(), Error> {
-    let offset = length(part);
+    came: &(dyn Fn(u64) + Sync),
+) -> Result<String, Error> {
+    let bytes = wanted.bytes;
+    let (mut digest, offset) = begun(part).await?;
     if offset >= bytes && bytes > 0 {
-        return Ok(());
+        return Ok(digest.hex());
     }
     let mut file = OpenOptions::new()
         .append(true)
@@ -143,7 +160,7 @@ async fn pull(
     let channel = link.connect(identity).await?;
     let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let request = FetchRequest {
-        sha256: sha256.to_owned(),
+        sha256: wanted.sha256.to_owned(),
         offset,
     };
     let cut = |why: &str| Error::Cut(why.to_owned());
@@ -163,13 +180,29 @@ async fn pull(
         if at > bytes {
             return Err(Error::TooLong(bytes));
         }
+        digest.update(&chunk.data);
         file.write_all(&chunk.data)?;
+        came(at);
     }
-    file.sync_all()?;
     if at < bytes {
         return Err(cut("the stream ended too early"));
     }
-    Ok(())
+    Ok(digest.hex())
+}
+
+/// The digest of what an earlier fetch brought, and its length.
+async fn begun(part: &Path) -> io::Result<(Digest, u64)> {
+    if length(part) == 0 {
+        return Ok((Digest::default(), 0));
+    }
+    let part = part.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut digest = Digest::default();
+        let bytes = digest.take_file(&mut File::open(&part)?)?;
+        Ok((digest, bytes))
+    })
+    .await
+    .map_err(io::Error::other)?
 }
 
 fn status(status: tonic::Status) -> Error {
@@ -190,22 +223,10 @@ async fn verified(path: &Path, sha256: &str) -> io::Result<bool> {
         return Ok(false);
     }
     let path = path.to_owned();
-    let got = tokio::task::spawn_blocking(move || digest(&path))
+    let got = tokio::task::spawn_blocking(move || Digest::of_file(&mut File::open(&path)?))
         .await
         .map_err(io::Error::other)??;
     Ok(got == sha256)
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(context.finish().as_ref())),
-            len => context.update(&buffer[..len]),
-        }
-    }
 }
 
 /// Makes room: of the other bundles only the last used stay, of cut transfers none.

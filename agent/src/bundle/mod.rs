@@ -10,10 +10,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aot_proto::archive::Limits;
 use aot_proto::limits::{MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES};
 
 use crate::files::private_dir;
-pub use unpack::{Error, Limits, unpack};
+pub use unpack::{Error, unpack};
 
 /// What a stage runs.
 const SCRIPT: &str = "bootstrap.sh";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::write_atomic;
+use crate::files::write_private;
 
 /// Name of the file in a run's folder.
 pub const COMMAND: &str = "command.json";
@@ -50,12 +50,12 @@ pub struct Command {
 }
 
 impl Command {
-    /// Writes it into the run's folder, mode 0600.
+    /// Writes it into the run's folder, mode 0600. Not synced: a shim is started right after, or never.
     ///
     /// # Errors
     /// As write(2).
     pub fn write(&self, dir: &Path) -> io::Result<()> {
-        write_atomic(&dir.join(COMMAND), &serde_json::to_vec(self)?, 0o600)
+        write_private(&dir.join(COMMAND), &serde_json::to_vec(self)?)
     }
 
     /// Reads it back.

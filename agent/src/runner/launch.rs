@@ -1,4 +1,4 @@
-//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, writes the command down, starts the shim
+//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, fetches a copy's archive, writes the command down, starts the shim
 //! in a systemd scope or a session of its own. Called by the runner, one task a run.
 
 use std::collections::BTreeMap;
@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_proto::ids::{RunId, SpiffeId};
-use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
+use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_BUNDLE_BYTES, MAX_COPY_BYTES};
 use tokio::process::Command as Process;
+use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Become, Command};
+use super::fetched::Fetched;
 use super::spool::{SPOOL, scan};
 use crate::bundle;
+use crate::bundle::fetch::Wanted;
 use crate::identity::Identity;
 use crate::journal::{Spec, Work, lock_if_free};
 use crate::link::Link;
@@ -25,6 +29,9 @@ use crate::users;
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How long a copy waits for the identity of an agent that has just started.
+const ENROLLED: Duration = Duration::from_secs(600);
+
 /// How a launch ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -32,6 +39,8 @@ pub enum Outcome {
     ShimGone(RunId),
     /// There was nothing to run.
     NotStarted(RunId, String),
+    /// It failed before there was anything to run.
+    Failed(RunId, String),
     /// It was cancelled before a shim was started.
     Cancelled(RunId),
 }
@@ -52,22 +61,31 @@ pub struct Launch {
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// One bundle is fetched and unpacked at a time.
     pub bulk: Arc<Mutex<()>>,
+    /// How far the fetches of copies are.
+    pub fetched: Fetched,
 }
 
 impl Launch {
     /// Starts the run that `dir` was made for and waits for its shim to end.
     pub async fn run(&self, spec: &Spec, dir: &Path, cancel: &CancellationToken) -> Outcome {
         let prepared = tokio::select! {
-            prepared = self.prepare(spec) => prepared,
-            () = cancel.cancelled() => return Outcome::Cancelled(spec.run_id),
+            prepared = self.prepare(spec, dir) => prepared,
+            () = cancel.cancelled() => Err(String::new()),
         };
+        self.fetched.done(spec.run_id);
+        if cancel.is_cancelled() {
+            return Outcome::Cancelled(spec.run_id);
+        }
         let written = prepared.and_then(|command| {
             command
                 .write(dir)
                 .map_err(|error| format!("cannot write its command: {error}"))
         });
         if let Err(detail) = written {
-            return Outcome::NotStarted(spec.run_id, detail);
+            return match spec.what {
+                Work::CopyIn { .. } => Outcome::Failed(spec.run_id, detail),
+                _ => Outcome::NotStarted(spec.run_id, detail),
+            };
         }
         // From here on the shim heeds a cancellation.
         match own(dir, spec.run_id).await {
@@ -76,7 +94,7 @@ impl Launch {
         }
     }
 
-    async fn prepare(&self, spec: &Spec) -> Result<Command, String> {
+    async fn prepare(&self, spec: &Spec, dir: &Path) -> Result<Command, String> {
         let name = self
             .identity
             .borrow()
@@ -109,6 +127,29 @@ impl Launch {
                     None,
                 )
             }
+            Work::CopyIn { path, into, .. } => {
+                let archive = self.archive(spec, dir).await?;
+                let mut argv = own_program("unpack");
+                argv.extend(into.then(|| "--into".to_owned()));
+                argv.extend(["--".to_owned(), archive, path.clone()]);
+                (
+                    argv,
+                    "/".to_owned(),
+                    login("", &self.etc_dir, &self.root_home)?.0,
+                    None,
+                )
+            }
+            Work::CopyOut { paths } => {
+                let mut argv = own_program("pack");
+                argv.push("--".to_owned());
+                argv.extend(paths.iter().cloned());
+                (
+                    argv,
+                    "/".to_owned(),
+                    login("", &self.etc_dir, &self.root_home)?.0,
+                    None,
+                )
+            }
         };
         Ok(Command {
             run_id: spec.run_id.to_string(),
@@ -131,8 +172,13 @@ impl Launch {
         let one = self.bulk.clone().lock_owned().await;
         let identity = self.identity.borrow().clone();
         let bundles = self.state_dir.join("bundles");
+        let wanted = Wanted {
+            sha256,
+            bytes,
+            limit: MAX_BUNDLE_BYTES,
+        };
         let packed =
-            bundle::fetch::obtain(&bundles, sha256, bytes, &self.link, identity.as_deref())
+            bundle::fetch::obtain(&bundles, wanted, &self.link, identity.as_deref(), &|_| ())
                 .await
                 .map_err(|error| format!("cannot fetch bundle {sha256}: {}", Chain(&error)))?;
         let stages = self.state_dir.join("stages");
@@ -148,6 +194,52 @@ impl Launch {
             Err(_) => Err(format!("unpacking bundle {sha256} broke off")),
         }
     }
+}
+
+impl Launch {
+    /// The archive of a copy, in the run's own folder: it goes when the run is forgotten at the latest.
+    async fn archive(&self, spec: &Spec, dir: &Path) -> Result<String, String> {
+        let Work::CopyIn { sha256, bytes, .. } = &spec.what else {
+            return Err("there is nothing to fetch".to_owned());
+        };
+        // Just after a start of the agent it may not have its identity yet.
+        let mut seen = self.identity.clone();
+        let enrolled =
+            async move { Ok::<_, RecvError>(seen.wait_for(Option::is_some).await?.clone()) };
+        let Ok(Ok(identity)) = timeout(ENROLLED, enrolled).await else {
+            return Err("this agent is not enrolled".to_owned());
+        };
+        let wanted = Wanted {
+            sha256,
+            bytes: *bytes,
+            limit: MAX_COPY_BYTES,
+        };
+        let came = |at| self.fetched.note(spec.run_id, at, *bytes);
+        let dir = dir.join("fetched");
+        let fetching = bundle::fetch::obtain(&dir, wanted, &self.link, identity.as_deref(), &came);
+        match fetching.await {
+            Ok(path) => Ok(path.to_string_lossy().into_owned()),
+            Err(error) => {
+                // What came is of no use without the rest, and a full disk needs the room.
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(format!("cannot fetch the files: {}", Chain(&error)))
+            }
+        }
+    }
+}
+
+/// A command of this very program; the shim that runs it is the same one.
+fn own_program(command: &str) -> Vec<String> {
+    vec!["/proc/self/exe".to_owned(), command.to_owned()]
+}
+
+/// Whether a run that an earlier agent left can be taken up where it was: a copy whose files were still being fetched.
+/// Nothing was started for it, and what came is on disk.
+pub fn can_go_on(spec: &Spec, dir: &Path, boot_id: &str) -> bool {
+    matches!(spec.what, Work::CopyIn { .. })
+        && spec.boot_id == boot_id
+        && !dir.join(super::shim::CANCEL).exists()
+        && never_ran(dir)
 }
 
 /// Environment of a login as `user` (empty = root), and whom to become for it.

@@ -2,6 +2,7 @@
 //! session; outlives sessions. Never holds a child's pipes itself.
 
 pub mod command;
+pub mod fetched;
 pub mod follow;
 pub mod launch;
 mod output;
@@ -19,11 +20,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aot_proto::ids::RunId;
 use aot_proto::limits::MAX_RUNS;
 use aot_proto::v1::start_run::What;
-use aot_proto::v1::{EndKind, RunState, StartRun};
+use aot_proto::v1::{CopyProgress, EndKind, Ended, RunState, StartRun};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +35,13 @@ use crate::journal::{Journal, Spec};
 use follow::Follower;
 use launch::{Launch, Outcome};
 use spool::{Chunk, SPOOL, Writer, ended};
+
+/// How long the first frames of a run wait for its end, so that a short one is told in one message: the master keeps
+/// that without a file of its own.
+const HOLD: Duration = Duration::from_millis(25);
+
+/// A spool of so many bytes waits no longer.
+const HOLD_BYTES: u64 = 32 << 10;
 
 /// Launches that ended and were not looked at yet. When full, their tasks wait.
 const OUTCOMES: usize = 64;
@@ -66,6 +75,8 @@ pub struct Runner {
     tracker: TaskTracker,
     /// Ended runs whose end belongs so much later than it lies here; see `spool::shift`.
     shifts: BTreeMap<RunId, u64>,
+    /// Runs whose first frames wait, until when.
+    held: BTreeMap<RunId, Instant>,
 }
 
 impl Runner {
@@ -76,6 +87,7 @@ impl Runner {
     pub fn open(launch: Launch) -> io::Result<Self> {
         let (journal, ids) = Journal::open(&launch.state_dir)?;
         let (report, outcomes) = mpsc::channel(OUTCOMES);
+        let boot_id = launch.boot_id.clone();
         let mut runner = Self {
             journal,
             runs: BTreeMap::new(),
@@ -85,6 +97,7 @@ impl Runner {
             report,
             tracker: TaskTracker::new(),
             shifts: BTreeMap::new(),
+            held: BTreeMap::new(),
         };
         for id in ids {
             let dir = runner.journal.dir(id);
@@ -97,7 +110,12 @@ impl Runner {
                     launching: None,
                 },
             );
-            runner.look(id);
+            match runner.journal.spec(id) {
+                Ok(spec) if launch::can_go_on(&spec, &runner.journal.dir(id), &boot_id) => {
+                    runner.launch(spec);
+                }
+                _ => runner.look(id),
+            }
             runner.measure(id);
             let open = runner.runs.get(&id).filter(|run| !run.ended);
             if let Some(run) = open.filter(|run| run.dir.join(shim::CANCEL).exists()) {
@@ -144,16 +162,26 @@ impl Runner {
             .journal
             .begin(&spec, stdin)
             .map_err(|error| format!("cannot write the journal: {error}"))?;
-        let cancel = CancellationToken::new();
         self.runs.insert(
             spec.run_id,
             Run {
-                dir: dir.clone(),
+                dir,
                 ended: false,
                 bytes: 0,
-                launching: Some(cancel.clone()),
+                launching: None,
             },
         );
+        self.launch(spec);
+        Ok(())
+    }
+
+    /// Prepares and starts a run of the journal in the background.
+    fn launch(&mut self, spec: Spec) {
+        let Some(run) = self.runs.get_mut(&spec.run_id) else {
+            return;
+        };
+        let (dir, cancel) = (run.dir.clone(), CancellationToken::new());
+        run.launching = Some(cancel.clone());
         // The spool is made at once, so that it can be followed from its first byte.
         if let Err(error) = OpenOptions::new()
             .create(true)
@@ -170,7 +198,11 @@ impl Runner {
             // The receiver is gone only when the agent is.
             let _ = report.send(outcome).await;
         });
-        Ok(())
+    }
+
+    /// How far copies to this machine are, where that has changed.
+    pub fn fetched(&self) -> Vec<CopyProgress> {
+        self.launch.fetched.news()
     }
 
     /// Asks for the end of a run: TERM, and KILL after `grace_ms` (0 = the default).
@@ -204,6 +236,7 @@ impl Runner {
         self.follower.remove(id);
         self.runs.remove(&id);
         self.shifts.remove(&id);
+        self.held.remove(&id);
         if let Err(error) = self.journal.forget(id) {
             tracing::warn!(run = %id, %error, "cannot drop a run");
         }
@@ -237,12 +270,14 @@ impl Runner {
     /// Waits until some spool grew. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Grown> {
         loop {
+            let due = self.held.values().min().copied();
             let touched = tokio::select! {
                 outcome = self.outcomes.recv() => match outcome {
                     Some(outcome) => self.settle(outcome),
                     None => continue,
                 },
                 touched = self.follower.touched() => touched.into_iter().collect(),
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => self.held.keys().copied().collect(),
             };
             let grown: Vec<Grown> = touched
                 .into_iter()
@@ -286,6 +321,7 @@ impl Runner {
         let (id, end) = match outcome {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
+            Outcome::Failed(id, detail) => (id, Some((EndKind::Exited, detail))),
             Outcome::Cancelled(id) => {
                 (id, Some((EndKind::Cancelled, shim::NOT_STARTED.to_owned())))
             }
@@ -296,8 +332,12 @@ impl Runner {
         run.launching = None;
         if let Some((kind, detail)) = end {
             tracing::warn!(run = %id, detail, "a run did not start");
-            let wrote = Writer::open(&run.dir)
-                .and_then(|(mut writer, _)| writer.end(&run.dir, ended(kind, detail)));
+            let end = Ended {
+                exit_code: i32::from(kind == EndKind::Exited),
+                ..ended(kind, detail)
+            };
+            let wrote =
+                Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(&run.dir, end));
             if let Err(error) = wrote {
                 tracing::error!(run = %id, %error, "cannot write the end of a run");
             }
@@ -329,12 +369,25 @@ impl Runner {
             run.ended = run.dir.join(spool::ENDED).exists();
         }
         let grown = bytes != run.bytes;
+        if grown && run.bytes == 0 && !run.ended && is_short(&run.dir, bytes) {
+            let now = Instant::now();
+            if now < *self.held.entry(id).or_insert(now + HOLD) {
+                return None;
+            }
+        }
+        self.held.remove(&id);
         run.bytes = bytes;
         if run.ended {
             self.follower.remove(id);
         }
         grown.then_some(Grown { run: id, bytes })
     }
+}
+
+/// Whether a spool of so many bytes has so little in it that its end may come with it.
+fn is_short(dir: &Path, bytes: u64) -> bool {
+    let most = usize::try_from(HOLD_BYTES).unwrap_or(usize::MAX);
+    bytes < HOLD_BYTES && spool::read(&dir.join(SPOOL), 0, most).is_ok_and(|chunk| !chunk.end)
 }
 
 /// Tells a shim that a cancellation is to be read. No fifo or no reader: it has not come up yet, and looks for the file

@@ -195,7 +195,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 Some(news) = self.news.recv() => vec![news],
                 _ = tick.tick() => {
                     let grown = self.agent.runner.check();
-                    grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).chain([Input::Tick]).collect()
+                    let fetched = self.agent.runner.fetched().into_iter().map(Input::Fetched);
+                    grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).chain(fetched).chain([Input::Tick]).collect()
                 }
             };
             let mut inputs: VecDeque<Input> = inputs.into();

@@ -10,9 +10,9 @@ use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTE
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
-    Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck, SpoolData,
-    StartRun, Volumes, VolumesMounted, Welcome,
+    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, CopyProgress, FactsReport,
+    GoingAway, Heartbeat, MasterMessage, OpenShell, RenewRequest, RunAnswer, RunState, SpoolAck,
+    SpoolData, StartRun, Volumes, VolumesMounted, Welcome,
 };
 
 use crate::VERSION;
@@ -45,6 +45,8 @@ pub enum Input {
     Installed(Instant),
     /// What a look at a file showed.
     Looked(BuiltinReply),
+    /// So much of a copy's files is here.
+    Fetched(CopyProgress),
     /// Time has passed.
     Tick,
     /// The agent is to stop.
@@ -193,6 +195,10 @@ impl Protocol {
                 };
                 vec![Output::Send(Up::RunAnswer(answer))]
             }
+            Input::Fetched(progress) if self.is_welcome() => {
+                vec![Output::Send(Up::CopyProgress(progress))]
+            }
+            Input::Fetched(_) => Vec::new(),
             Input::Csr(Some(csr_der)) => vec![Output::Send(Up::Renew(RenewRequest { csr_der }))],
             Input::Csr(None) => Vec::new(),
             Input::Installed(renew_at) => {

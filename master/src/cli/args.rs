@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::shape::OutputArgs;
 use super::{exec_args, help};
 
 /// One cluster.yml in, one bootstrapped cluster out.
@@ -469,6 +470,7 @@ pub struct JobsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum JobsCommand {
     /// Show a job: every target, its outcome and what it printed
+    #[command(after_help = help::JOBS_SHOW)]
     Show {
         /// As `jobs` lists it; a beginning that fits only one is enough
         #[arg(value_name = "ID")]
@@ -476,14 +478,22 @@ pub enum JobsCommand {
         /// Without what was printed
         #[arg(long)]
         no_output: bool,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Follow a job from its start to its end
+    #[command(after_help = help::JOBS_FOLLOW)]
     Follow {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
         id: String,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// End what runs, and start nothing more
+    #[command(after_help = help::JOBS_CANCEL)]
     Cancel {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -493,6 +503,7 @@ pub enum JobsCommand {
         grace: Option<Duration>,
     },
     /// Run a job again, as a new one
+    #[command(after_help = help::JOBS_RETRY)]
     Retry {
         /// As `jobs` lists it
         #[arg(value_name = "ID")]
@@ -503,6 +514,9 @@ pub enum JobsCommand {
         /// Print the new job's id and return
         #[arg(short, long)]
         detach: bool,
+        /// How output is shown.
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -535,6 +549,9 @@ pub struct CpArgs {
     /// What to copy, then where to: paths here, or TARGET:/path on one of the two sides
     #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
     pub paths: Vec<String>,
+    /// Copy to or from so many at a time: a number or a percentage [default: all; 32 at a time from many]
+    #[arg(long, value_name = "N|P%")]
+    pub concurrency: Option<String>,
     /// Of the instances.
     #[command(flatten)]
     pub narrow: Narrow,

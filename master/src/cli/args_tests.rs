@@ -135,8 +135,40 @@ fn split(line: &str) -> Vec<String> {
 #[test]
 fn exec_tells_builtins_from_commands() {
     let run = |argv: &[&str]| Some(What::Run(argv.iter().map(ToString::to_string).collect()));
-    let builtin = |name: &str| Some(What::Builtin(name.to_owned()));
-    let table: [(&[&str], Option<What>); 16] = [
+    let with = |name: &str, args: &[&str]| {
+        let args = args.iter().map(ToString::to_string).collect();
+        Some(What::Builtin(name.to_owned(), args))
+    };
+    let builtin = |name: &str| with(name, &[]);
+    let table: [(&[&str], Option<What>); 32] = [
+        (&["stat", "/etc/hosts"], with("stat", &["/etc/hosts"])),
+        (&["tail", "/x"], with("tail", &["/x"])),
+        (
+            &["--timeout", "5s", "tail", "/x", "50"],
+            with("tail", &["/x", "50"]),
+        ),
+        (&["--", "tail", "/x", "50"], run(&["tail", "/x", "50"])),
+        (
+            &["stat /etc/hosts"],
+            run(&["/bin/sh", "-c", "stat /etc/hosts"]),
+        ),
+        (&["stat"], None),
+        (&["stat", "/a", "/b"], None),
+        (&["tail", "/x", "many"], None),
+        (&["tail", "/x", "1", "2"], None),
+        (&["--user", "me", "ping"], None),
+        (&["--stdin", "-", "tail", "/x"], None),
+        (&["--detach", "facts"], None),
+        (&["--shell", "ping"], run(&["/bin/sh", "-c", "ping"])),
+        (
+            &["--shell", "echo", "$HOME"],
+            run(&["/bin/sh", "-c", "echo $HOME"]),
+        ),
+        (
+            &["--shell", "--", "a", "|", "b"],
+            run(&["/bin/sh", "-c", "a | b"]),
+        ),
+        (&["--stdin", "--", "cat"], run(&["cat"])),
         (&["ping"], builtin("ping")),
         (&["facts"], builtin("facts")),
         (&["version"], builtin("version")),
@@ -179,6 +211,37 @@ fn exec_tells_builtins_from_commands() {
 }
 
 #[test]
+fn sizes_and_amounts_are_read() {
+    let exec = |line: &str| match words(line).map(|cli| cli.command) {
+        Ok(Command::Exec(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    };
+    for (given, want) in [
+        ("1", 1),
+        ("100b", 100),
+        ("500K", 500 << 10),
+        ("500KiB", 500 << 10),
+        ("10m", 10 << 20),
+        ("2GiB", 2 << 30),
+    ] {
+        let args = exec(&format!("aot-master exec x --output-cap {given} ls"));
+        assert_eq!(args.output_cap, Some(want), "{given}");
+    }
+    let line = "aot-master exec x --concurrency 25% --max-errors 0 --canary 1 --batch-wait 1m --queue 1h --fold \
+                --no-fold ls";
+    let args = exec(line);
+    assert_eq!(args.pace.concurrency.as_deref(), Some("25%"));
+    assert_eq!(args.pace.max_errors.as_deref(), Some("0"));
+    assert_eq!(args.pace.canary, Some(1));
+    assert_eq!(
+        args.pace.batch_wait,
+        Some(std::time::Duration::from_secs(60))
+    );
+    assert_eq!(args.queue, Some(std::time::Duration::from_secs(3600)));
+    assert_eq!(args.output.folded(), Some(false), "the later one");
+}
+
+#[test]
 fn global_flags_stand_on_either_side() {
     for line in [
         "aot-master --json --cluster c status",
@@ -209,6 +272,44 @@ fn bad_lines_are_refused() {
             ErrorKind::ValueValidation,
         ),
         ("aot-master exec x ls -l", ErrorKind::UnknownArgument),
+        (
+            "aot-master exec x --concurrency 0 ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --concurrency 0% ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --concurrency 101% ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --max-errors few ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --canary 0 ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --batch-wait 1s ls",
+            ErrorKind::MissingRequiredArgument,
+        ),
+        (
+            "aot-master exec x --queue ever ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --output-cap 10m5 ls",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "aot-master exec x --output-cap 99999999999G ls",
+            ErrorKind::ValueValidation,
+        ),
+        ("aot-master jobs show", ErrorKind::MissingRequiredArgument),
+        ("aot-master jobs -n 5 show x", ErrorKind::ArgumentConflict),
         ("aot-master apply --from x", ErrorKind::ValueValidation),
         ("aot-master stop", ErrorKind::MissingRequiredArgument),
         ("aot-master start x --yes", ErrorKind::UnknownArgument),

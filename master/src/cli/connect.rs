@@ -29,6 +29,12 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// A master that says nothing for these two together, not even to a ping of HTTP/2, is lost.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
+/// Bytes that may be under way to us, in one answer and in all: output of many at once is not held up by round trips.
+const WINDOWS: (u32, u32) = (1 << 20, 2 << 20);
+
+/// Largest frame of HTTP/2 to us: one of output and what goes with it.
+const FRAME_BYTES: u32 = 64 << 10;
+
 /// When a command may start a master in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -120,6 +126,9 @@ pub async fn dial(env: &CliEnv) -> Result<Client, Error> {
     let channel = Endpoint::from_static("http://master")
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(FRAME_BYTES)
         .connect_with_connector(connector)
         .await
         .map_err(|source| Error::NotAMaster {

@@ -90,6 +90,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// What is to be copied can't be read, or changed meanwhile.
+    #[error("{0}")]
+    Pack(#[from] aot_proto::archive::PackError),
+    /// Nothing can be copied to there.
+    #[error("{0}")]
+    Place(#[from] aot_proto::archive::PlaceError),
     /// A file that the command makes can't be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -140,6 +146,12 @@ pub enum Error {
         /// The target and what narrows it, quoted.
         target: String,
     },
+    /// No job has this id, or an id that begins so.
+    #[error("no job {given:?}")]
+    NoJob {
+        /// As given.
+        given: String,
+    },
     /// Ctrl-C.
     #[error("interrupted; {goes_on}")]
     Interrupted {
@@ -166,17 +178,17 @@ impl Error {
     /// The exit code: the one table.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage { .. } | Self::Read { .. } => Exit::Usage,
+            Self::Usage { .. } | Self::Read { .. } | Self::Pack(_) | Self::Place(_) => Exit::Usage,
             Self::NoMaster { .. }
             | Self::NotStarted { .. }
             | Self::NotAMaster { .. }
             | Self::Lost { .. } => Exit::Unreachable,
-            Self::NoMatch { .. } => Exit::NoMatch,
+            Self::NoMatch { .. } | Self::NoJob { .. } => Exit::NoMatch,
             Self::Interrupted { .. } => Exit::Interrupted,
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
             Self::Problems(problems) => exit_of(problems),
-            Self::Output(_) | Self::Declined | Self::Write { .. } => Exit::Failed,
+            Self::Output(_) | Self::Write { .. } | Self::Declined => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,
@@ -199,6 +211,7 @@ impl Error {
                 Some("only root and the user that runs the master may ask it".to_owned())
             }
             Self::NoMatch { .. } => Some("aot-master list shows the names".to_owned()),
+            Self::NoJob { .. } => Some("aot-master jobs lists them".to_owned()),
             Self::NoMaster { .. } => Some(
                 "aot-master launch FILE starts one by itself; aot-master serve runs one here; --socket names another"
                     .to_owned(),

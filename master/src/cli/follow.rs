@@ -125,7 +125,8 @@ pub fn broken(status: Status, goes_on: String) -> Error {
     }
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -43,8 +43,9 @@ Examples:
   aot-master cleanup hadoop
 
 A TARGET is a glob on instance names ('*', 'web*', 'web{1,2}'), a list (web1,web2), or an
-expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$
-with and, or, not.
+expression: pool:web, name:db1, state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$,
+@group (of the file's groups:) with and, or, not, ( ). --exclude TARGET and --limit N narrow it;
+aot-master list TARGET shows what it means.
 
 Exit codes:
   0    all well
@@ -124,6 +125,9 @@ Examples:
 
 /// Of `facts`.
 pub const FACTS: &str = "\
+In the shape of /etc/cluster_facts.json: what the provider and the file say, the machine's own facts under node.
+`claimed` names what only the machine says; nothing it says can take the place of the rest.
+
 Examples:
   aot-master facts web1
   aot-master facts '*' --json | jq -r '[.instance, .facts.ip_address] | @tsv'";
@@ -144,14 +148,22 @@ Examples:
 pub const EXEC: &str = "\
 Examples:
   aot-master exec '*' ping
-  aot-master exec web1 facts
+  aot-master exec web1 tail /var/log/syslog 50
   aot-master exec 'web*' uptime
   aot-master exec '*' 'df -h / | tail -1'
   aot-master exec pool:web --timeout 5m -- apt-get install -y nginx
+  aot-master exec pool:web --canary 1 --concurrency 25% --max-errors 0 -- systemctl restart nginx
+  aot-master exec '*' --queue 1h -- update-ca-certificates
+  aot-master exec '*' --out logs/ -- journalctl -u nginx
+  aot-master exec 'db*' --stdin -- psql < fix.sql
   aot-master exec web1 -- ping -c1 web2
 
-ping, facts and version alone are answered by the agent itself. All after -- is run on the host, without a shell.
-Without --, one quoted line is run by /bin/sh. Ctrl-C leaves the job running.";
+ping, facts and version alone, and stat PATH and tail PATH [LINES], are answered by the agent itself. All after --
+is run on the host, without a shell. Without --, one quoted line is run by /bin/sh; with --shell, several words too.
+Every target ends in exactly one of succeeded, failed, timed_out, cancelled, rejected, absent and lost_contact.
+
+Ctrl-C in a terminal asks: detach (d, or Ctrl-C again) leaves the job running, exit 130; cancel (c) ends it
+everywhere and shows how, exit 1. Elsewhere Ctrl-C detaches. aot-master jobs looks at it afterwards.";
 
 /// Of `apply`.
 pub const APPLY: &str = "\
@@ -177,13 +189,52 @@ Examples:
 pub const JOBS: &str = "\
 Examples:
   aot-master jobs
-  aot-master jobs -n 5 --json";
+  aot-master jobs -n 5 --json
+  aot-master jobs show 01K9
+  aot-master jobs retry 01K9 --failed
+
+The beginning of an id is enough, with or without job-, when it fits only one.";
+
+/// Of `jobs show`.
+pub const JOBS_SHOW: &str = "\
+Exit 0 also when the job failed; --json prints what exec --json printed.
+
+Examples:
+  aot-master jobs show 01K9
+  aot-master jobs show 01K9 --no-output
+  aot-master jobs show 01K9 --out logs/";
+
+/// Of `jobs follow`.
+pub const JOBS_FOLLOW: &str = "\
+Shows what was printed so far, then what comes. Exit code and Ctrl-C are those of exec.
+
+Examples:
+  aot-master jobs follow 01K9";
+
+/// Of `jobs cancel`.
+pub const JOBS_CANCEL: &str = "\
+Every process that the job started on a target gets TERM, and KILL after the grace time.
+Ends when all targets have ended; exit 1 when the end of one is not known.
+
+Examples:
+  aot-master jobs cancel 01K9
+  aot-master jobs cancel 01K9 --grace 1m";
+
+/// Of `jobs retry`.
+pub const JOBS_RETRY: &str = "\
+Examples:
+  aot-master jobs retry 01K9
+  aot-master jobs retry 01K9 --failed --detach";
 
 /// Of `agents`.
 pub const AGENTS: &str = "\
 Examples:
   aot-master agents
-  aot-master agents --json | jq -r 'select(.connected | not) | .instance'";
+  aot-master agents --json | jq -r 'select(.connected | not) | .instance'
+  aot-master agents revoke web3
+
+A revoked machine is shut out at once and for good, whatever token or certificate it shows. Its instance waits for
+another machine: terminate it, and launch again.";
 
 /// Of `start`.
 pub const START: &str = "\
@@ -259,22 +310,56 @@ pub fn template(command: &clap::Command) -> String {
 
 /// Of `cp`.
 pub const CP: &str = "\
+One side is TARGET:/path, with an absolute path. Folders are copied with all that is in
+them, with modes and times, links as links; nothing is ever written through a link.
+A path that ends in / is a folder, made when it is missing; FOLDER/. is what is in it.
+From a target that is the plain name of one instance, files go straight to DST; from
+any other, to DST/INSTANCE/.
+
 Examples:
   aot-master cp nginx.conf 'pool:web:/etc/nginx/'
-  aot-master cp -- 'web*:/var/log/app' logs/";
+  aot-master cp -- 'web*:/var/log/app' logs/
+  aot-master cp site/. web1,web2:/srv/www --concurrency 1
+  aot-master cp web1:/etc/hosts hosts.web1";
 
 /// Of `shell`.
 pub const SHELL: &str = "\
+Opens the user's login shell (or COMMAND, without a shell) in a terminal on the instance, through
+its agent. It is on record as a job: `aot-master jobs` shows who, when and how long, and
+`aot-master jobs cancel ID` hangs it up.
+
+Ends with the exit status of what ran there (128 and the number of a signal that ended it); with 4
+when contact is lost, 130 after ~. and 1 when the agent is not there or refuses. Whatever ends it
+but the program itself hangs up what runs there: SIGHUP, after 5 s SIGKILL. What has a session of
+its own (setsid, tmux) lives on.
+
+At the start of a line:  ~.  leaves   ~?  lists these   ~~  types a tilde
+
+Without a terminal here, standard input is typed as it is, and its end as Ctrl-D until the program
+ends; `aot-master exec --stdin` is made for pipes.
+
 Examples:
   aot-master shell web1
   aot-master shell web1 --user admin -- htop";
 
 /// Of `inventory`.
 pub const INVENTORY: &str = "\
+Hosts are the instances that have a machine; groups are the pools, and the saved groups of the cluster's file.
+aot_claimed names the variables that only the machine says; what Ansible would evaluate in them is left out.
+
 Examples:
-  aot-master inventory --ansible > inventory.json";
+  aot-master inventory --ansible > inventory.json
+  aot-master inventory --ansible --host web1
+
+As an inventory script of Ansible, an executable file with:
+  #!/bin/sh
+  exec aot-master inventory --ansible \"$@\"";
 
 /// Of `ssh-config`.
 pub const SSH_CONFIG: &str = "\
+Writes the host keys that the machines have told their agents to the known hosts file, for the whole cluster, and
+prints a block for each instance of the target. ssh then knows them by name, whatever their addresses.
+
 Examples:
-  aot-master ssh-config > ~/.ssh/config.d/hadoop";
+  aot-master ssh-config > ~/.ssh/hadoop.conf     # and in ~/.ssh/config: Include hadoop.conf
+  aot-master ssh-config 'pool:web' --known-hosts ~/.ssh/known_hosts.hadoop";

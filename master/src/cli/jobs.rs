@@ -1,36 +1,95 @@
-//! `jobs`: what was run.
+//! `jobs`: what was run, one of them looked at, followed, ended or run again.
 
-use aot_proto::v1::{JobsReply, JobsRequest, jobs_reply};
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aot_proto::ids::JobId;
+use aot_proto::v1::{
+    CancelJobRequest, ExecStarted, FollowRequest, JobsReply, JobsRequest, RetryJobRequest,
+};
+use serde_json::json;
 
 use super::Ctx;
-use super::args::JobsArgs;
-use super::connect::{LOOK_UP, Start, connect, within};
+use super::args::{JobsArgs, JobsCommand};
+use super::connect::{Client, LOOK_UP, Start, connect, within};
 use super::error::{Error, Exit};
-use crate::view::{jobs_table, rfc3339};
+use super::follow::now_ms;
+use super::following::{Followed, close, follow};
+use super::interrupt::Interrupt;
+use super::launch::millis;
+use super::shape::{OutputArgs, Shape};
+use crate::view::{exec_summary, job_heading, job_json, jobs_table, outcomes_table};
+
+/// How many jobs are looked through for the beginning of an id.
+const MAX_LOOKED_THROUGH: u32 = 100_000;
+
+/// Most ids in an error.
+const MAX_NAMED: usize = 10;
 
 /// `aot-master jobs ...`.
 ///
 /// # Errors
-/// When the master can't be asked.
+/// When no job fits, or the master can't be asked or followed.
 pub async fn run(ctx: &mut Ctx<'_>, args: JobsArgs) -> Result<Exit, Error> {
+    let mut client = connect(ctx, Start::WithState).await?;
     match args.command {
-        None => jobs(ctx, args.limit).await,
-        Some(_) => Err(Error::usage("on its way", "on its way")),
+        None => list(ctx, &mut client, args.limit).await,
+        Some(JobsCommand::Show {
+            id,
+            no_output,
+            output,
+        }) => {
+            let id = resolve(ctx, &mut client, &id).await?;
+            show(ctx, client, id, no_output, output).await
+        }
+        Some(JobsCommand::Follow { id, output }) => {
+            let id = resolve(ctx, &mut client, &id).await?;
+            let request = FollowRequest {
+                job_id: id,
+                live: true,
+                output: true,
+            };
+            let events = client.follow(request).await?.into_inner();
+            let interrupt = Interrupt::of_process(ctx.env.interactive);
+            let shape = Shape {
+                output,
+                ..Shape::default()
+            };
+            let seen = follow(ctx, Some(client), events, interrupt, shape.clone()).await?;
+            close(ctx, &seen, &shape, "")
+        }
+        Some(JobsCommand::Cancel { id, grace }) => {
+            let id = resolve(ctx, &mut client, &id).await?;
+            cancel(ctx, client, id, grace).await
+        }
+        Some(JobsCommand::Retry {
+            id,
+            failed,
+            detach,
+            output,
+        }) => {
+            let id = resolve(ctx, &mut client, &id).await?;
+            let request = RetryJobRequest {
+                job_id: id,
+                failed,
+                detach,
+            };
+            let events = client.retry_job(request).await?.into_inner();
+            let interrupt = Interrupt::of_process(ctx.env.interactive);
+            let shape = Shape {
+                output,
+                detach,
+                ..Shape::default()
+            };
+            let seen = follow(ctx, Some(client), events, interrupt, shape.clone()).await?;
+            close(ctx, &seen, &shape, "")
+        }
     }
 }
 
 /// The newest `limit` jobs.
-///
-/// # Errors
-/// When the master can't be asked.
-async fn jobs(ctx: &mut Ctx<'_>, limit: u32) -> Result<Exit, Error> {
-    let mut client = connect(ctx, Start::WithState).await?;
-    let request = JobsRequest {
-        cluster: ctx.cluster.clone(),
-        limit,
-    };
-    let reply: JobsReply = client.jobs(within(LOOK_UP, request)).await?.into_inner();
+async fn list(ctx: &mut Ctx<'_>, client: &mut Client, limit: u32) -> Result<Exit, Error> {
+    let reply = ask(ctx, client, limit).await?;
     if ctx.json {
         for job in &reply.jobs {
             ctx.print(&job_json(job).to_string())?;
@@ -38,24 +97,174 @@ async fn jobs(ctx: &mut Ctx<'_>, limit: u32) -> Result<Exit, Error> {
     } else if reply.jobs.is_empty() {
         ctx.say("no jobs yet")?;
     } else {
-        let table = jobs_table(&reply, ctx.env.offset, ctx.style());
+        let table = jobs_table(&reply, ctx.env.offset, ctx.style(), ctx.columns());
         ctx.print(&table)?;
     }
     Ok(Exit::Well)
 }
 
-fn job_json(job: &jobs_reply::Entry) -> Value {
-    let outcomes: std::collections::BTreeMap<_, _> = job.outcomes.iter().collect();
-    let cluster = (!job.cluster.is_empty()).then_some(&job.cluster);
-    let operator = (!job.operator.is_empty()).then_some(&job.operator);
-    json!({
-        "job": job.job_id,
-        "kind": job.kind,
-        "cluster": cluster,
-        "what": job.what,
-        "started": rfc3339(job.started_unix_ms),
-        "ended": rfc3339(job.ended_unix_ms),
-        "summary": outcomes,
-        "operator": operator,
-    })
+async fn ask(ctx: &Ctx<'_>, client: &mut Client, limit: u32) -> Result<JobsReply, Error> {
+    let request = JobsRequest {
+        cluster: ctx.cluster.clone(),
+        limit,
+    };
+    Ok(client.jobs(within(LOOK_UP, request)).await?.into_inner())
+}
+
+/// The job that is meant by a whole id, or by the beginning of one, with or without `job-`.
+async fn resolve(ctx: &Ctx<'_>, client: &mut Client, given: &str) -> Result<String, Error> {
+    if given.parse::<JobId>().is_ok() {
+        return Ok(given.to_owned());
+    }
+    let jobs = ask(ctx, client, MAX_LOOKED_THROUGH).await?.jobs;
+    let ids: Vec<&str> = jobs.iter().map(|job| job.job_id.as_str()).collect();
+    one_of(&ids, given).map(str::to_owned)
+}
+
+fn one_of<'a>(ids: &[&'a str], given: &str) -> Result<&'a str, Error> {
+    let wanted = given.to_ascii_lowercase();
+    let begins = |id: &&str| {
+        let id = id.to_ascii_lowercase();
+        let short = id.strip_prefix("job-").unwrap_or(&id);
+        !wanted.is_empty() && (id.starts_with(&wanted) || short.starts_with(&wanted))
+    };
+    let fitting: Vec<&str> = ids.iter().copied().filter(begins).collect();
+    match fitting[..] {
+        [] => Err(Error::NoJob {
+            given: given.to_owned(),
+        }),
+        [only] => Ok(only),
+        _ => {
+            let mut named = fitting[..fitting.len().min(MAX_NAMED)].join(", ");
+            if fitting.len() > MAX_NAMED {
+                named.push_str(&format!(" and {} more", fitting.len() - MAX_NAMED));
+            }
+            Err(Error::usage(
+                format!("{} jobs begin with {given:?}: {named}", fitting.len()),
+                "give more of the id",
+            ))
+        }
+    }
+}
+
+/// Says what a job is.
+///
+/// # Errors
+/// When it can't be written.
+pub fn heading(ctx: &mut Ctx<'_>, started: &ExecStarted) -> Result<(), Error> {
+    let text = job_heading(started, now_ms(), ctx.env.offset, ctx.style());
+    ctx.print(&format!("{text}\n"))
+}
+
+/// Whether there is no output to show, so that nothing must be said about it either.
+pub fn is_silent(started: &ExecStarted) -> bool {
+    started.output_dropped || !matches!(started.kind.as_str(), "" | "exec")
+}
+
+async fn show(
+    ctx: &mut Ctx<'_>,
+    mut client: Client,
+    job_id: String,
+    no_output: bool,
+    mut output: OutputArgs,
+) -> Result<Exit, Error> {
+    let request = FollowRequest {
+        job_id,
+        live: false,
+        output: !no_output,
+    };
+    let events = client.follow(request).await?.into_inner();
+    output.fold = !output.no_fold && output.out.is_none();
+    let shape = Shape {
+        output,
+        quiet: no_output && !ctx.json,
+        heading: true,
+        so_far: true,
+        ..Shape::default()
+    };
+    let interrupt = Interrupt::of_process(false);
+    let seen = follow(ctx, None, events, interrupt, shape.clone()).await?;
+    if ctx.json {
+        close(ctx, &seen, &shape, "")?;
+        return Ok(Exit::Well);
+    }
+    if !no_output && shape.output.out.is_none() && !is_silent(&seen.started) {
+        writeln!(ctx.io.stdout)?;
+    }
+    outcomes(ctx, &seen)
+}
+
+fn outcomes(ctx: &mut Ctx<'_>, seen: &Followed) -> Result<Exit, Error> {
+    let ends = |name: &str| seen.ends.get(name);
+    let table = outcomes_table(&seen.started, ends, ctx.style());
+    ctx.print(&table)?;
+    let (ended, all) = (seen.ends.len(), seen.started.instances.len());
+    if seen.started.ended_unix_ms == 0 {
+        let id = &seen.started.job_id;
+        ctx.say(&format!(
+            "it goes on, {ended} of {all} have ended; aot-master jobs follow {id}"
+        ))?;
+    }
+    Ok(Exit::Well)
+}
+
+/// Ends a job and shows how it ended. That it did not succeed is what was asked for: only a target whose end is not known
+/// makes this fail.
+async fn cancel(
+    ctx: &mut Ctx<'_>,
+    mut client: Client,
+    job_id: String,
+    grace: Option<Duration>,
+) -> Result<Exit, Error> {
+    let request = CancelJobRequest {
+        job_id,
+        grace_ms: grace.map_or(0, millis),
+    };
+    let events = client.cancel_job(request).await?.into_inner();
+    let shape = Shape {
+        quiet: true,
+        ..Shape::default()
+    };
+    // Ctrl-C only stops looking: it is being cancelled already.
+    let interrupt = Interrupt::of_process(false);
+    let seen = follow(ctx, None, events, interrupt, shape).await?;
+    let summary = seen.summary.clone().unwrap_or_default();
+    let unknown = summary.outcomes.contains_key("lost_contact");
+    if ctx.json {
+        let counts: BTreeMap<_, _> = summary.outcomes.iter().collect();
+        ctx.print(&json!({"job": summary.job_id, "summary": counts}).to_string())?;
+    } else {
+        ctx.say(&exec_summary(&summary, seen.ends.values()))?;
+    }
+    Ok(if unknown { Exit::Failed } else { Exit::Well })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_that_fits_only_one_is_enough() {
+        let ids = ["job-01ABC", "job-01ABD", "job-02X"];
+        for (given, want) in [
+            ("job-02", "job-02X"),
+            ("02", "job-02X"),
+            ("02x", "job-02X"),
+            ("01abd", "job-01ABD"),
+        ] {
+            assert_eq!(one_of(&ids, given).ok(), Some(want), "{given}");
+        }
+        for given in ["03", "", "ob-0", "02XX"] {
+            let error = one_of(&ids, given).expect_err(given);
+            assert_eq!(error.exit(), Exit::NoMatch, "{given}");
+        }
+        let error = one_of(&ids, "job-01").expect_err("two");
+        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(
+            error.report().as_deref(),
+            Some(
+                "error: 2 jobs begin with \"job-01\": job-01ABC, job-01ABD\n  hint: give more of the id"
+            )
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! `logs TARGET`: what stages printed, recorded or live.
 
 use std::future::Future;
+use std::io::Write as _;
 
 use aot_proto::v1::{ExecOutput, LogLine, LogsRequest};
 use futures::{Stream, StreamExt};
@@ -29,7 +30,7 @@ pub async fn logs(ctx: &mut Ctx<'_>, args: LogsArgs) -> Result<Exit, Error> {
         follow: args.follow,
     };
     let lines = client.logs(request).await?.into_inner();
-    let mut view = ExecLines::default();
+    let mut view = ExecLines::new(ctx.look());
     let shown = show(ctx, &mut view, lines, ctrl_c()).await;
     view.close(ctx.io)?;
     shown
@@ -57,9 +58,12 @@ async fn show(
 
 fn one(ctx: &mut Ctx<'_>, view: &mut ExecLines, line: LogLine) -> Result<(), Error> {
     if ctx.json {
-        return ctx.print(&log_json(&line).to_string());
+        ctx.print(&log_json(&line).to_string())?;
+        // Whoever follows reads it now.
+        return Ok(ctx.io.stdout.flush()?);
     }
     let name = format!("{}/{}", line.instance, line.stage);
+    view.make_room(&name);
     if !line.note.is_empty() {
         view.close(ctx.io)?;
         let text = ctx.style().dim(&format!("{name} -- {}", line.note));

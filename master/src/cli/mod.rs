@@ -14,7 +14,9 @@ mod exec;
 mod exec_args;
 mod facts;
 mod follow;
+mod following;
 mod help;
+mod interrupt;
 mod inventory;
 mod jobs;
 mod launch;
@@ -22,6 +24,8 @@ mod lifecycle;
 mod live;
 mod logs;
 mod orphans;
+mod out_dir;
+mod shape;
 mod shell;
 mod shutdown;
 mod ssh_config;
@@ -42,7 +46,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches};
 use time::UtcOffset;
 
-use crate::view::{Aside, Streams, Style};
+use crate::view::{Aside, Look, Streams, Style};
 use api_calls::Verbose;
 use args::{Cli, Command};
 
@@ -61,6 +65,10 @@ pub struct CliEnv {
     pub background: Option<BackgroundDaemon>,
     /// Someone looks and can answer: standard input and standard error are terminals.
     pub interactive: bool,
+    /// Standard output is a terminal.
+    pub stdout_terminal: bool,
+    /// Standard error is a terminal on which a line can be redrawn.
+    pub stderr_terminal: bool,
     /// Colours are wanted.
     pub colour: bool,
     /// How far the clock of printed times is from UTC.
@@ -86,6 +94,8 @@ impl CliEnv {
             state_dir,
             background,
             interactive: stdin && stderr && !dumb,
+            stdout_terminal: stdout,
+            stderr_terminal: stderr && !dumb,
             colour: stdout && stderr && !dumb && !no_colour,
             offset: UtcOffset::UTC,
         }
@@ -109,6 +119,21 @@ impl Ctx<'_> {
         Style {
             colour: self.env.colour && !self.json,
         }
+    }
+
+    /// How output of other machines is shown.
+    fn look(&self) -> Look {
+        Look {
+            style: self.style(),
+            terminal: self.env.stdout_terminal && !self.json,
+        }
+    }
+
+    /// Width of the terminal that shows results; `None` where there is none.
+    fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let size = size.filter(|size| self.env.stdout_terminal && size.ws_col > 0);
+        size.map(|size| usize::from(size.ws_col))
     }
 
     /// Prints a line of the result, without an empty line for an empty text.

@@ -1,5 +1,9 @@
 //! Enrolment and the agents' services. Attach starts a session and carries its reports to whoever decides.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +13,9 @@ use aot_proto::limits::{HEARTBEAT, MAX_FACTS_BYTES, SILENCE};
 use aot_proto::v1::agent_link_server::AgentLink;
 use aot_proto::v1::enrolment_server::Enrolment;
 use aot_proto::v1::{self, master_message};
-use futures::Stream;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, Stream, StreamExt};
 use prost::bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +25,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::limits::RateLimit;
 use super::listener::Peer;
 use super::shells::{Link, Shells};
+use super::transfers::{Copied, Transfers};
 use crate::enrol::{attest, ca};
 use crate::model::cluster::{Key, NodeFacts};
-use crate::model::world::{Answer, Input, Refused};
+use crate::model::world::{Answer, Input, Refused, World};
 use crate::run::Engine;
 use crate::session::Session;
 use crate::session::protocol::{Protocol, Report};
@@ -34,13 +39,19 @@ use crate::store::spool::{Arrived, Spools, end_record};
 const OUTBOUND: usize = 16;
 
 /// Reports of one session that may wait for a decision. When full, the session stops reading.
-const REPORTS: usize = 256;
+const REPORTS: usize = 64;
+
+/// Pieces of output of one session that may be on their way to disk. When full, no more of its reports are taken.
+const PIECES: usize = 64;
+
+/// Bytes of a bundle or copy in one message.
+const FETCH_BYTES: usize = 256 << 10;
+
+/// Such messages that wait to be sent to one agent. When there are more, the disk is not read.
+const CHUNKS: usize = 4;
 
 /// How long an agent that opened a terminal's stream may take to say which.
 const SHELL_HELLO: Duration = Duration::from_secs(10);
-
-/// Bytes of a bundle in one message.
-const FETCH_BYTES: usize = 64 << 10;
 
 /// What the agents' services need.
 #[derive(Clone)]
@@ -57,6 +68,8 @@ pub struct AgentApi {
     pub shells: Shells<Streaming<v1::ShellUp>>,
     /// Where bundles lie, by content.
     pub bundles: Arc<std::path::Path>,
+    /// Archives of copies.
+    pub transfers: Arc<Transfers>,
     /// How often one may try to enrol.
     pub limit: Arc<RateLimit>,
     /// Owner of sessions.
@@ -201,7 +214,7 @@ impl AgentLink for AgentApi {
         let peer = peer(&request)?;
         let (at, id) = self.known(&peer)?;
         let (session, commands) = self.registry.register(&at);
-        let (outbound, stream) = mpsc::channel(OUTBOUND);
+        let (outbound, stream) = mpsc::channel::<Box<v1::MasterMessage>>(OUTBOUND);
         let (reports, inbox) = mpsc::channel(REPORTS);
         tracing::info!(instance = %at, session, address = %peer.address, "session begins");
         let owner = Session {
@@ -230,62 +243,82 @@ impl AgentLink for AgentApi {
                 })
                 .await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let stream = ReceiverStream::new(stream).map(|message| Ok(*message));
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Chunks>, Status> {
         let peer = peer(&request)?;
         self.known(&peer)?;
         let request = request.into_inner();
-        if request.sha256.len() != 64 || !request.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Status::invalid_argument(
-                "a bundle is named by its SHA-256 in hex",
-            ));
-        }
-        let unreadable = |error: std::io::Error| {
-            Status::not_found(format!("the bundle cannot be read: {error}"))
-        };
-        let mut file = tokio::fs::File::open(self.bundles.join(&request.sha256))
-            .await
-            .map_err(unreadable)?;
-        let total = file.metadata().await.map_err(unreadable)?.len();
+        let transfer = self
+            .transfers
+            .path(&request.sha256)
+            .ok_or_else(|| Status::invalid_argument("it is named by its SHA-256 in hex"))?;
+        let bundle = self.bundles.join(&request.sha256);
+        let opened = tokio::task::spawn_blocking(move || open_either(&bundle, &transfer)).await;
+        let (file, total) = opened
+            .map_err(|_| Status::internal("opening it broke off"))?
+            .map_err(|error| Status::not_found(format!("it cannot be read: {error}")))?;
         if request.offset > total {
-            return Err(Status::out_of_range(format!(
-                "the bundle has {total} bytes"
-            )));
+            return Err(Status::out_of_range(format!("there are {total} bytes")));
         }
-        file.seek(std::io::SeekFrom::Start(request.offset))
-            .await
-            .map_err(unreadable)?;
-        let (sender, stream) = mpsc::channel(4);
-        self.tasks.spawn(send_file(file, total, sender));
+        let (sender, stream) = mpsc::channel(CHUNKS);
+        self.tasks
+            .spawn(send_file(Arc::new(file), request.offset, total, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
+/// A bundle, or else a transfer, and its length.
+fn open_either(bundle: &Path, transfer: &Path) -> io::Result<(File, u64)> {
+    let file = match File::open(bundle) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(transfer),
+        other => other,
+    };
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            "it is not on the master any more: copy the files again",
+        ),
+        _ => error,
+    })?;
+    let total = file.metadata()?.len();
+    Ok((file, total))
+}
+
+/// The file from `at` on, piece by piece. It waits for the agent after a few of them.
 async fn send_file(
-    mut file: tokio::fs::File,
+    file: Arc<File>,
+    mut at: u64,
     total: u64,
     sender: mpsc::Sender<Result<v1::FetchChunk, Status>>,
 ) {
-    loop {
-        let mut data = vec![0; FETCH_BYTES];
-        let chunk = match file.read(&mut data).await {
-            Ok(0) => return,
-            Ok(len) => {
-                data.truncate(len);
-                Ok(v1::FetchChunk {
-                    data: Bytes::from(data),
-                    total_bytes: total,
-                })
-            }
-            Err(error) => Err(Status::data_loss(error.to_string())),
-        };
+    while at < total {
+        let from = file.clone();
+        let read = tokio::task::spawn_blocking(move || read_piece(&from, at)).await;
+        let piece = read.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        let chunk = piece.map(|data| v1::FetchChunk {
+            data: Bytes::from(data),
+            total_bytes: total,
+        });
+        at += chunk.as_ref().map_or(0, |chunk| chunk.data.len() as u64);
         let failed = chunk.is_err();
+        let chunk = chunk.map_err(|error| Status::data_loss(error.to_string()));
         if sender.send(chunk).await.is_err() || failed {
             return;
         }
     }
+}
+
+fn read_piece(file: &File, at: u64) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; FETCH_BYTES];
+    let len = file.read_at(&mut data, at)?;
+    if len == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    data.truncate(len);
+    Ok(data)
 }
 
 /// Carries one session's reports on, in order.
@@ -298,36 +331,57 @@ struct Pump {
 
 impl Pump {
     async fn run(self, mut inbox: mpsc::Receiver<Report>) {
-        while let Some(report) = inbox.recv().await {
+        // Output is not waited for: the disk syncs what has come meanwhile in one go.
+        let mut pieces = FuturesOrdered::new();
+        loop {
+            let report = tokio::select! {
+                report = inbox.recv(), if pieces.len() < PIECES => report,
+                Some(piece) = pieces.next() => {
+                    self.arrived(&mut pieces, piece).await;
+                    continue;
+                }
+            };
             match report {
-                Report::Hello(hello) => self.hello(hello).await,
-                Report::Facts(facts) => self.facts(*facts).await,
-                Report::Volumes(mounted) => {
-                    let told = self.api.engine.tell(Input::VolumesMounted {
-                        at: self.at.clone(),
-                        session: self.session,
-                        id: mounted.id,
-                        error: mounted.error,
-                    });
-                    told.await;
-                }
-                Report::Applied(applied) => {
-                    let (at, session) = (self.at.clone(), self.session);
-                    let (generation, error) = (applied.generation, applied.error);
-                    self.api
-                        .engine
-                        .tell(Input::Applied {
-                            at,
-                            session,
-                            generation,
-                            error,
-                        })
-                        .await;
-                }
-                Report::RunAnswer(answer) => self.run_answer(answer).await,
-                Report::Spool { run, data } => self.spool(run, data).await,
-                Report::Renew(csr) => self.renew(&csr).await,
+                Some(Report::Spool { run, data }) => pieces.extend(self.piece(run, data).await),
+                Some(report) => self.report(report).await,
+                None => break,
             }
+        }
+        while let Some(piece) = pieces.next().await {
+            self.arrived(&mut pieces, piece).await;
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        match report {
+            Report::Hello(hello) => self.hello(hello).await,
+            Report::Facts(facts) => self.facts(*facts).await,
+            Report::Volumes(mounted) => {
+                let told = self.api.engine.tell(Input::VolumesMounted {
+                    at: self.at.clone(),
+                    session: self.session,
+                    id: mounted.id,
+                    error: mounted.error,
+                });
+                told.await;
+            }
+            Report::Applied(applied) => {
+                let told = self.api.engine.tell(Input::Applied {
+                    at: self.at.clone(),
+                    session: self.session,
+                    generation: applied.generation,
+                    error: applied.error,
+                });
+                told.await;
+            }
+            Report::RunAnswer(answer) => self.run_answer(answer).await,
+            Report::Spool { run, data } => {
+                if let Some(piece) = self.piece(run, data).await {
+                    self.settle(piece.await).await;
+                }
+            }
+            Report::Copied { run, progress } => self.copied(run, &progress),
+            Report::Renew(csr) => self.renew(&csr).await,
         }
     }
 
@@ -427,25 +481,56 @@ impl Pump {
         }
     }
 
-    /// A piece of output. Only a run of this very instance may be written to.
-    async fn spool(&self, run: RunId, data: v1::SpoolData) {
-        if !self.api.engine.look(|world| {
-            world
-                .runs
-                .get(&run)
-                .is_some_and(|found| found.at == self.at)
-        }) {
+    /// A piece of output on its way to disk. Only a run of this very instance may be written to.
+    async fn piece(
+        &self,
+        run: RunId,
+        data: v1::SpoolData,
+    ) -> Option<impl Future<Output = Piece> + Send + use<>> {
+        let is_its_own = |world: &World| {
+            let found = world.runs.get(&run);
+            found.is_some_and(|found| found.at == self.at)
+        };
+        if !self.api.engine.look(is_its_own) {
             self.send(master_message::Body::ForgetRun(v1::ForgetRun {
                 run_id: run.to_string(),
             }));
-            return;
+            return None;
         }
-        let whole = match self
-            .api
-            .spools
-            .append(run, data.offset, data.data, data.end)
-            .await
-        {
+        let spools = &self.api.spools;
+        match spools.take(run, data.offset, data.data, data.end).await {
+            Ok(arriving) => Some(async move { (run, arriving.await) }),
+            Err(error) => {
+                self.not_kept(run, &error);
+                None
+            }
+        }
+    }
+
+    fn not_kept(&self, run: RunId, error: &std::io::Error) {
+        tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
+    }
+
+    /// Takes what else is on disk by now, and acknowledges each run's last piece of it.
+    async fn arrived<F: Future<Output = Piece> + Send>(
+        &self,
+        pieces: &mut FuturesOrdered<F>,
+        first: Piece,
+    ) {
+        let mut last = first;
+        while let Some(Some(next)) = pieces.next().now_or_never() {
+            let before = std::mem::replace(&mut last, next);
+            let follows = last.0 == before.0 && last.1.is_ok();
+            if !(follows && is_part(&before)) {
+                self.settle(before).await;
+            }
+        }
+        self.settle(last).await;
+    }
+
+    /// Tells the agent how much is on disk, and the engine when that is all.
+    async fn settle(&self, (run, arrived): Piece) {
+        let whole = match arrived {
             Ok(Arrived::Part(progress)) => {
                 let ack = v1::SpoolAck {
                     run_id: run.to_string(),
@@ -458,10 +543,7 @@ impl Pump {
                 None
             }
             Ok(Arrived::Whole(bytes)) => Some(bytes),
-            Err(error) => {
-                tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
-                return;
-            }
+            Err(error) => return self.not_kept(run, &error),
         };
         let ended = match &whole {
             Some(bytes) => aot_proto::frame::decode_all(bytes)
@@ -481,6 +563,22 @@ impl Pump {
             ..v1::Ended::default()
         });
         self.api.engine.run_ended(run, ended, whole).await;
+    }
+
+    /// Of a run of this very instance alone.
+    fn copied(&self, run: RunId, progress: &v1::CopyProgress) {
+        let job = self.api.engine.look(|world| {
+            let run = world.runs.get(&run).filter(|run| run.at == self.at)?;
+            Some(run.job)
+        });
+        if let Some(job) = job {
+            self.api.transfers.tell(Copied {
+                job,
+                instance: self.at.instance.clone(),
+                bytes: progress.bytes,
+                total: progress.total_bytes,
+            });
+        }
     }
 
     async fn renew(&self, csr_der: &[u8]) {
@@ -508,6 +606,14 @@ impl Pump {
         };
         self.send(master_message::Body::Renew(reply));
     }
+}
+
+/// A piece of a run's output that is on disk, or could not be kept.
+type Piece = (RunId, std::io::Result<Arrived>);
+
+/// More of the same run is to come, or has.
+fn is_part((_, arrived): &Piece) -> bool {
+    matches!(arrived, Ok(Arrived::Part(progress)) if !progress.ended)
 }
 
 /// A key goes into other machines' files: it must be one line.

@@ -163,6 +163,7 @@ async fn talk(
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(64)
+        .max_frame_size(64 << 10) // a piece of output is one frame, not five
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
     let connection =

@@ -7,3 +7,4 @@ pub mod listener;
 pub mod operator_api;
 pub mod serve;
 mod shells;
+mod transfers;

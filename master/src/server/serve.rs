@@ -23,6 +23,7 @@ use super::limits::RateLimit;
 use super::listener;
 use super::operator_api::OperatorApi;
 use super::shells::Shells;
+use super::transfers::Transfers;
 use crate::enrol::{self, ca};
 use crate::model::retention::Limits;
 use crate::model::world::World;
@@ -135,6 +136,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     let spools = Spools::open(&options.state_dir.join("spools"))?;
     let bundles: Arc<Path> = options.state_dir.join("bundles").into();
     crate::files::private_dir(&bundles).map_err(io("make the folder", &bundles))?;
+    let transfers = options.state_dir.join("transfers");
+    let transfers =
+        Arc::new(Transfers::open(&transfers).map_err(io("use the folder", &transfers))?);
     let join_key = enrol::join_key(&options.state_dir)
         .map_err(io("use the join key in", &options.state_dir))?;
     let registry = Arc::new(Registry::new(now_ms()));
@@ -173,6 +177,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         spools: spools.clone(),
         shells: shells.clone(),
         bundles: bundles.clone(),
+        transfers: transfers.clone(),
         limit: limit.clone(),
         tasks: tasks.clone(),
         stop: stop.clone(),
@@ -187,6 +192,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     );
     tracing::info!(listen = %bound, advertise = %advertise.join(","), socket = %options.socket.display(), "serving");
     let info = info(&options, bound, advertise);
+    let (tidied, until) = (transfers.clone(), stop.clone());
+    let looked_at = engine.clone();
+    tasks.spawn(async move { tidied.keep_tidy(looked_at, until).await });
     let operator_api = OperatorApi {
         engine,
         registry,
@@ -196,6 +204,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         providers,
         agents,
         bundles,
+        transfers,
         info: Arc::new(info),
         tasks: tasks.clone(),
         stop: stop.clone(),

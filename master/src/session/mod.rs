@@ -6,7 +6,7 @@ pub mod registry;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use aot_proto::v1::{AgentMessage, MasterMessage};
+use aot_proto::v1::{AgentMessage, MasterMessage, master_message};
 use futures::{Stream, StreamExt};
 use tokio::select;
 use tokio::sync::mpsc;
@@ -56,8 +56,8 @@ pub enum Closed {
 pub struct Session<S> {
     /// From the agent.
     pub inbound: S,
-    /// To the agent.
-    pub outbound: mpsc::Sender<Result<MasterMessage, Status>>,
+    /// To the agent. Boxed: a queue has room for 32 of them from its start, in every session.
+    pub outbound: mpsc::Sender<Box<MasterMessage>>,
     /// From the rest of the master.
     pub commands: mpsc::Receiver<Command>,
     /// To the rest of the master, in order.
@@ -74,7 +74,7 @@ where
     pub async fn run(mut self, stop: CancellationToken) -> Closed {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outbox = VecDeque::new();
+        let mut outbox: VecDeque<Box<master_message::Body>> = VecDeque::new();
         let mut closing: Option<(Closed, Instant)> = None;
         loop {
             let open = closing.is_none();
@@ -87,7 +87,11 @@ where
             let input = select! {
                 () = stop.cancelled(), if open => Input::Stop,
                 permit = self.outbound.reserve(), if !outbox.is_empty() => match permit {
-                    Ok(permit) => { permit.send(Ok(outbox.pop_front().expect("guarded above"))); continue }
+                    Ok(permit) => {
+                        let body = outbox.pop_front().expect("guarded above");
+                        permit.send(Box::new(MasterMessage { body: Some(*body) }));
+                        continue
+                    }
                     Err(_) => return Closed::ByAgent(String::new()),
                 },
                 message = self.inbound.next() => match message {
@@ -100,7 +104,7 @@ where
             };
             for output in self.protocol.step(input, Instant::now()) {
                 match output {
-                    Output::Send(body) => outbox.push_back(MasterMessage { body: Some(*body) }),
+                    Output::Send(body) => outbox.push_back(body),
                     Output::Report(report) => {
                         if self.reports.send(report).await.is_err() {
                             return Closed::Stopping;
@@ -119,13 +123,13 @@ where
 mod tests {
     use super::*;
     use aot_proto::limits::{PROTOCOL, SILENCE};
-    use aot_proto::v1::{Hello, agent_message, master_message};
+    use aot_proto::v1::{Hello, agent_message};
     use tokio::sync::oneshot;
     use tokio_stream::wrappers::ReceiverStream;
 
     struct Ends {
         agent: mpsc::Sender<Result<AgentMessage, Status>>,
-        sent: mpsc::Receiver<Result<MasterMessage, Status>>,
+        sent: mpsc::Receiver<Box<MasterMessage>>,
         commands: mpsc::Sender<Command>,
         reports: mpsc::Receiver<Report>,
         stop: CancellationToken,
@@ -176,13 +180,7 @@ mod tests {
         let tasks = tokio_util::task::TaskTracker::new();
         let mut ends = session(4, &tasks).await;
         ends.stop.cancel();
-        let last = ends
-            .sent
-            .recv()
-            .await
-            .expect("a message")
-            .expect("no error")
-            .body;
+        let last = ends.sent.recv().await.expect("a message").body;
         assert!(matches!(last, Some(master_message::Body::GoingAway(_))));
         assert_eq!(ends.over.await, Ok(Closed::Stopping));
         assert!(ends.sent.recv().await.is_none());

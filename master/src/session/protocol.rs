@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use aot_proto::ids::RunId;
-use aot_proto::limits::{HEARTBEAT, PROTOCOL, SILENCE};
+use aot_proto::limits::{HEARTBEAT, PROTOCOL, SILENCE, SPOOL_CHUNK_BYTES};
 use aot_proto::v1::{self, agent_message, master_message};
 
 use super::Closed;
@@ -53,6 +53,13 @@ pub enum Report {
         run: RunId,
         /// The piece.
         data: v1::SpoolData,
+    },
+    /// So much of a copy's files is there.
+    Copied {
+        /// The run that copies.
+        run: RunId,
+        /// How much.
+        progress: v1::CopyProgress,
     },
     /// A certificate is to be renewed.
     Renew(Vec<u8>),
@@ -131,7 +138,15 @@ impl Protocol {
                 vec![Output::Report(Report::Volumes(mounted))]
             }
             (true, Body::RunAnswer(answer)) => vec![Output::Report(Report::RunAnswer(answer))],
-            (true, Body::CopyProgress(_)) => Vec::new(),
+            (true, Body::CopyProgress(progress)) => match progress.run_id.parse() {
+                Ok(run) => vec![Output::Report(Report::Copied { run, progress })],
+                Err(_) => vec![Output::Close(Closed::Protocol("it copies for no run"))],
+            },
+            (true, Body::Spool(data)) if data.data.len() > SPOOL_CHUNK_BYTES => {
+                vec![Output::Close(Closed::Protocol(
+                    "it sent a piece of output that is too large",
+                ))]
+            }
             (true, Body::Spool(data)) => match data.run_id.parse() {
                 Ok(run) => vec![Output::Report(Report::Spool { run, data })],
                 Err(_) => vec![Output::Close(Closed::Protocol("it sent output of no run"))],
@@ -254,6 +269,21 @@ mod tests {
         assert!(closes(&Protocol::new(now).step(hello(PROTOCOL + 1), now)).is_some());
         assert!(closes(&greeted(now).step(hello(PROTOCOL), now)).is_some());
         assert!(closes(&greeted(now).step(beat(), now)).is_none());
+    }
+
+    #[test]
+    fn a_piece_of_output_has_a_bound() {
+        let now = Instant::now();
+        let run = RunId::from_parts(1, 1);
+        for (bytes, fits) in [(SPOOL_CHUNK_BYTES, true), (SPOOL_CHUNK_BYTES + 1, false)] {
+            let piece = v1::SpoolData {
+                run_id: run.to_string(),
+                data: vec![0; bytes].into(),
+                ..v1::SpoolData::default()
+            };
+            let out = greeted(now).step(agent(agent_message::Body::Spool(piece)), now);
+            assert_eq!(closes(&out).is_none(), fits, "{bytes} bytes");
+        }
     }
 
     #[test]

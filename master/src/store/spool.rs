@@ -1,30 +1,27 @@
 //! The master's byte-exact copies of runs' spools, and readers that follow them while they grow.
 //!
 //! A spool that arrives whole in one piece stays in memory until the store has it (`Arrived::Whole`); a longer one
-//! becomes a file, appended by one thread that syncs what it wrote before it answers. What is told as `Progress` is on
-//! disk, or in the hands of the writer that makes it so.
+//! becomes a file, appended by `writer`'s threads, which sync what they wrote before they answer. What is told as
+//! `Progress` is on disk. `reader` follows a copy; what came last it takes from memory (`tail`), the rest from the file.
+
+mod reader;
+mod tail;
+mod writer;
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::future::Future;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use aot_proto::frame;
 use aot_proto::ids::RunId;
 use aot_proto::v1::{Ended, Frame, frame::Body};
 use prost::bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-/// Appends that may wait. When full, sessions stop reading from their agents.
-const QUEUE: usize = 256;
-
-/// Most appends between two syncs.
-const BATCH: usize = 64;
-
-/// Bytes that a reader takes at once.
-const READ_BYTES: usize = 256 << 10;
+pub use reader::Reader;
+use tail::{Budget, Tail};
+use writer::{Append, Writers};
 
 /// How far the copy of a spool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,21 +44,15 @@ pub enum Arrived {
 struct Feed {
     progress: watch::Sender<Progress>,
     whole: Mutex<Option<Bytes>>,
-}
-
-struct Append {
-    run: RunId,
-    offset: u64,
-    data: Bytes,
-    end: bool,
-    done: oneshot::Sender<io::Result<Progress>>,
+    tail: Mutex<Tail>,
 }
 
 /// All copies.
 pub struct Spools {
     dir: PathBuf,
     feeds: Mutex<HashMap<RunId, Arc<Feed>>>,
-    appends: mpsc::Sender<Append>,
+    writers: Writers,
+    budget: Arc<Budget>,
 }
 
 impl Spools {
@@ -76,22 +67,16 @@ impl Spools {
             source,
         };
         crate::files::private_dir(dir).map_err(io)?;
-        let (appends, queue) = mpsc::channel(QUEUE);
-        let spools = Arc::new(Self {
+        Ok(Arc::new(Self {
             dir: dir.to_owned(),
             feeds: Mutex::default(),
-            appends,
-        });
-        let thread_dir = dir.to_owned();
-        std::thread::Builder::new()
-            .name("spools".to_owned())
-            .spawn(move || append_loop(&thread_dir, queue))
-            .map_err(|source| super::Error::Io {
-                what: "start the writer of",
+            writers: Writers::start(dir).map_err(|source| super::Error::Io {
+                what: "start the writers of",
                 path: dir.to_owned(),
                 source,
-            })?;
-        Ok(spools)
+            })?,
+            budget: Arc::default(),
+        }))
     }
 
     fn path(&self, run: RunId) -> PathBuf {
@@ -108,6 +93,7 @@ impl Spools {
                     ended: false,
                 }),
                 whole: Mutex::new(None),
+                tail: Mutex::new(Tail::new(self.budget.clone())),
             })
         };
         feeds.entry(run).or_insert_with(fresh).clone()
@@ -118,43 +104,59 @@ impl Spools {
         self.feed(run).progress.borrow().bytes
     }
 
-    /// Takes a piece. One that is there already changes nothing; one that leaves a gap is an error.
+    /// Takes a piece: done once the piece has its place behind those that were taken before it. What that gives is
+    /// done once the piece is on disk. One that is there already changes nothing; one that leaves a gap is an error.
     ///
     /// # Errors
     /// When the disk refuses, or the piece leaves a gap.
-    pub async fn append(
+    pub async fn take(
         &self,
         run: RunId,
         offset: u64,
         data: Bytes,
         end: bool,
-    ) -> io::Result<Arrived> {
+    ) -> io::Result<impl Future<Output = io::Result<Arrived>> + Send + use<>> {
         let feed = self.feed(run);
+        let mut waits = None;
         if offset == 0 && end && feed.progress.borrow().bytes == 0 {
             *feed.whole.lock().expect("nobody panics with it") = Some(data.clone());
             feed.progress.send_replace(Progress {
                 bytes: data.len() as u64,
                 ended: true,
             });
-            return Ok(Arrived::Whole(data));
+        } else {
+            let (done, answer) = oneshot::channel();
+            let append = Append {
+                run,
+                offset,
+                data: data.clone(),
+                end,
+                done,
+            };
+            self.writers.append(append).await?;
+            waits = Some(answer);
         }
-        let (done, answer) = oneshot::channel();
-        let append = Append {
-            run,
-            offset,
-            data,
-            end,
-            done,
-        };
-        self.appends
-            .send(append)
-            .await
-            .map_err(|_| io::Error::other("the writer of spools has stopped"))?;
-        let progress = answer
-            .await
-            .map_err(|_| io::Error::other("the writer of spools has stopped"))??;
-        feed.progress.send_replace(progress);
-        Ok(Arrived::Part(progress))
+        Ok(async move {
+            let Some(answer) = waits else {
+                return Ok(Arrived::Whole(data));
+            };
+            let progress = answer.await.map_err(|_| writer::stopped())??;
+            feed.tail
+                .lock()
+                .expect("nobody panics with it")
+                .push(offset, data);
+            feed.progress.send_replace(progress);
+            Ok(Arrived::Part(progress))
+        })
+    }
+
+    /// Takes a piece and waits until it is on disk.
+    ///
+    /// # Errors
+    /// As [`Spools::take`].
+    #[cfg(test)]
+    async fn append(&self, run: RunId, offset: u64, data: Bytes, end: bool) -> io::Result<Arrived> {
+        self.take(run, offset, data, end).await?.await
     }
 
     /// A run that has ended and is in the store: nobody new will follow it, and those who do get no more.
@@ -194,26 +196,17 @@ impl Spools {
         }
     }
 
-    /// The end record of a spool that is whole in a file: what a restart may find.
+    /// The end record of a spool that is whole in a file. Reads little of it, however long it is.
     pub fn end_of(&self, run: RunId) -> Option<Ended> {
-        let bytes = std::fs::read(self.path(run)).ok()?;
-        let (frames, _) = frame::decode_all(&bytes).ok()?;
-        end_record(frames.last()?)
+        reader::last_frame(&self.path(run)).and_then(|frame| end_record(&frame))
     }
 
     /// Follows a run's spool from its start; `stored` is the whole of it when the store has it.
     pub fn read(&self, run: RunId, stored: Option<Vec<u8>>, live: bool) -> Reader {
-        let source = match stored {
-            Some(bytes) => Source::Whole(bytes.into()),
-            None if live => Source::Live(self.feed(run)),
-            None => Source::File,
-        };
-        Reader {
-            path: self.path(run),
-            source,
-            at: 0,
-            buffer: Vec::new(),
-            over: false,
+        match stored {
+            Some(bytes) => Reader::of_bytes(bytes.into()),
+            None if live => Reader::of_feed(self.path(run), self.feed(run)),
+            None => Reader::of_file(self.path(run)),
         }
     }
 }
@@ -226,167 +219,6 @@ pub fn end_record(frame: &Frame) -> Option<Ended> {
     }
 }
 
-enum Source {
-    Whole(Bytes),
-    Live(Arc<Feed>),
-    File,
-}
-
-/// Reads frames in order, waiting for more while a run goes on.
-pub struct Reader {
-    path: PathBuf,
-    source: Source,
-    at: u64,
-    buffer: Vec<u8>,
-    over: bool,
-}
-
-impl Reader {
-    /// Nothing will be added to what there is.
-    pub fn has_ended(&self) -> bool {
-        match &self.source {
-            Source::Live(feed) => feed.progress.borrow().ended,
-            Source::Whole(_) | Source::File => true,
-        }
-    }
-
-    /// The next frames; `None` after the end record, or where a file stops.
-    ///
-    /// # Errors
-    /// When the copy can't be read.
-    pub async fn next(&mut self) -> io::Result<Option<Vec<Frame>>> {
-        while !self.over {
-            let (bytes, ended) = self.more().await?;
-            let stop = bytes == 0 && ended;
-            let (frames, len) = frame::decode_all(&self.buffer).map_err(io::Error::other)?;
-            self.buffer.drain(..len);
-            self.over = stop
-                || frames
-                    .last()
-                    .is_some_and(|frame| end_record(frame).is_some());
-            if !frames.is_empty() {
-                return Ok(Some(frames));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads on; says how many bytes came, and whether there will be no more after them.
-    async fn more(&mut self) -> io::Result<(usize, bool)> {
-        let feed = match &self.source {
-            Source::Whole(bytes) => {
-                self.buffer.extend_from_slice(bytes);
-                let len = bytes.len();
-                self.source = Source::Whole(Bytes::new());
-                return Ok((len, true));
-            }
-            Source::File => return self.read_file().await.map(|len| (len, true)),
-            Source::Live(feed) => feed.clone(),
-        };
-        let mut watch = feed.progress.subscribe();
-        let at = self.at;
-        let progress = match watch.wait_for(|p| p.bytes > at || p.ended).await {
-            Ok(progress) => *progress,
-            Err(_) => Progress {
-                bytes: at,
-                ended: true,
-            },
-        };
-        let whole = feed.whole.lock().expect("nobody panics with it").clone();
-        if let Some(bytes) = whole {
-            let rest = bytes.slice(usize::try_from(at).unwrap_or(0).min(bytes.len())..);
-            self.buffer.extend_from_slice(&rest);
-            self.at += rest.len() as u64;
-            return Ok((rest.len(), true));
-        }
-        let len = self.read_file().await?;
-        Ok((len, progress.ended))
-    }
-
-    async fn read_file(&mut self) -> io::Result<usize> {
-        let (path, at) = (self.path.clone(), self.at);
-        let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            };
-            let mut bytes = vec![0; READ_BYTES];
-            let len = file.read_at(&mut bytes, at)?;
-            bytes.truncate(len);
-            Ok(bytes)
-        });
-        let bytes = read.await.map_err(io::Error::other)??;
-        self.buffer.extend_from_slice(&bytes);
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-}
-
-/// Appends in order, syncing each file once a batch before anyone is answered.
-fn append_loop(dir: &Path, mut queue: mpsc::Receiver<Append>) {
-    let mut files: HashMap<RunId, File> = HashMap::new();
-    while let Some(first) = queue.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(more) = queue.try_recv()
-        {
-            batch.push(more);
-        }
-        let results: Vec<io::Result<Progress>> =
-            batch.iter().map(|a| append(dir, &mut files, a)).collect();
-        let touched: std::collections::HashSet<RunId> =
-            batch.iter().map(|append| append.run).collect();
-        let failed: HashMap<RunId, io::ErrorKind> = touched
-            .iter()
-            .filter_map(|run| Some((*run, files.get(run)?.sync_data().err()?.kind())))
-            .collect();
-        for (append, result) in batch.into_iter().zip(results) {
-            let ended = append.end && result.is_ok();
-            let answer = match failed.get(&append.run) {
-                Some(kind) => Err(io::Error::from(*kind)),
-                None => result,
-            };
-            let _ = append.done.send(answer); // its session may be gone: the agent sends it again
-            if ended {
-                files.remove(&append.run);
-            }
-        }
-    }
-}
-
-fn append(dir: &Path, files: &mut HashMap<RunId, File>, append: &Append) -> io::Result<Progress> {
-    let file = match files.entry(append.run) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
-            let path = dir.join(append.run.to_string());
-            entry.insert(
-                File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .read(true)
-                    .open(path)?,
-            )
-        }
-    };
-    let have = file.metadata()?.len();
-    if append.offset > have {
-        return Err(io::Error::other(format!(
-            "a gap: {} bytes are here, the piece starts at {}",
-            have, append.offset
-        )));
-    }
-    let skip = usize::try_from(have - append.offset)
-        .unwrap_or(usize::MAX)
-        .min(append.data.len());
-    file.write_all_at(&append.data[skip..], have)?;
-    Ok(Progress {
-        bytes: have + (append.data.len() - skip) as u64,
-        ended: append.end,
-    })
-}
-
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,
@@ -394,6 +226,7 @@ fn append(dir: &Path, files: &mut HashMap<RunId, File>, append: &Append) -> io::
 )]
 mod tests {
     use super::*;
+    use aot_proto::frame;
 
     fn spool(parts: &[&[u8]]) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -6,12 +6,16 @@
 mod api_call;
 mod aside;
 mod board;
+mod copy;
 mod exec;
+mod job;
 mod json;
 mod live;
+mod look;
 mod orphans;
 mod plain;
 mod plan;
+mod ranges;
 mod style;
 mod table;
 mod words;
@@ -26,19 +30,25 @@ use aot_proto::v1::Event;
 pub use api_call::api_call_line;
 pub use aside::Aside;
 pub use board::{Board, Row};
-pub use exec::{ExecJson, ExecLines, ExecView, builtin_table, exec_summary};
+pub use copy::{CopyView, copy_json};
+pub use exec::{
+    ExecFold, ExecJson, ExecLines, ExecQuiet, ExecView, Tally, builtin_table, exec_summary,
+    outcome_json,
+};
+pub use job::{job_heading, job_json, jobs_table, outcomes_table};
 pub use json::{
     Json, event_json, event_summary, instance_json, log_json, rfc3339, stages_json, text_or_base64,
 };
 pub use live::Live;
+pub use look::Look;
 pub use orphans::{orphan_json, orphans_table};
 pub use plain::Plain;
 pub use plan::{plan_json, plan_lines, plan_words, problem_lines};
 pub use style::Style;
 pub use table::{
-    Columns, agents_table, closing_table, explanations, instances_table, jobs_table, receipt_line,
+    Columns, agents_table, closing_table, explanations, instances_table, receipt_line,
 };
-pub use words::{clock, count_things, count_words, fields_of, places, seconds};
+pub use words::{bytes, clock, count_things, count_words, fields_of, places, seconds};
 
 /// The process's three streams, or a test's.
 pub struct Streams {

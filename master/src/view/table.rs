@@ -1,13 +1,12 @@
 //! Tables for people. Pure: answers in, text out, each line without blanks at its end.
 
-use aot_proto::v1::{AgentsReply, Event, InstanceView, JobsReply, StageView, agents_reply};
+use aot_proto::v1::{AgentsReply, Event, InstanceView, StageView, agents_reply};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
-use time::UtcOffset;
 
 use super::board::Board;
 use super::style::Style;
-use super::words::{clock, count_words, fields_of, places, seconds};
+use super::words::{fields_of, places, seconds};
 
 /// An empty table with these heads.
 pub(super) fn table(style: Style, heads: &[&str]) -> Table {
@@ -243,56 +242,6 @@ fn stamp(unix_ms: u64) -> String {
         Value::String(text) => format!("{}Z", text[..19].replace('T', " ")),
         _ => "-".to_owned(),
     }
-}
-
-/// What was run.
-pub fn jobs_table(reply: &JobsReply, offset: UtcOffset, style: Style) -> String {
-    let mut table = table(
-        style,
-        &[
-            "job", "kind", "cluster", "started", "took", "outcome", "by", "what",
-        ],
-    );
-    for job in &reply.jobs {
-        let took = match job.ended_unix_ms.checked_sub(job.started_unix_ms) {
-            Some(ms) if job.ended_unix_ms > 0 => seconds(ms as f64 / 1000.0),
-            _ => "running".to_owned(),
-        };
-        let outcomes = count_words(
-            job.outcomes
-                .iter()
-                .map(|(word, count)| (word.as_str(), u64::from(*count))),
-        );
-        table.add_row([
-            job.job_id.as_str(),
-            &job.kind,
-            or_dash(&job.cluster),
-            &format!(
-                "{} {}",
-                day(job.started_unix_ms, offset),
-                clock(job.started_unix_ms, offset)
-            ),
-            &took,
-            or_dash(&outcomes),
-            or_dash(&job.operator),
-            job.what.lines().next().unwrap_or_default(),
-        ]);
-    }
-    text(&table)
-}
-
-fn day(unix_ms: u64, offset: UtcOffset) -> String {
-    let seconds = i64::try_from(unix_ms / 1000).unwrap_or_default();
-    let date = time::OffsetDateTime::from_unix_timestamp(seconds)
-        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
-        .to_offset(offset)
-        .date();
-    format!(
-        "{:04}-{:02}-{:02}",
-        date.year(),
-        u8::from(date.month()),
-        date.day()
-    )
 }
 
 /// One line of a cleanup's receipt; `None` when the event is no receipt.

@@ -30,6 +30,22 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// `512 B`, `1.5 KiB`, `12.3 MiB`, `100 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let places = usize::from(value < 99.95);
+    format!("{value:.places$} {}", UNITS[unit])
+}
+
 /// The time of day, `12:03:04`, `offset` away from UTC; `12:03:04Z` in UTC itself.
 pub fn clock(unix_ms: u64, offset: UtcOffset) -> String {
     let stamp = i64::try_from(unix_ms / 1000)
@@ -201,6 +217,22 @@ mod tests {
             (-1.0, "0.0 ms"),
         ] {
             assert_eq!(seconds(given), want, "{given}");
+        }
+    }
+
+    #[test]
+    fn bytes_keep_three_figures() {
+        for (given, want) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (12_900_000, "12.3 MiB"),
+            (100 << 30, "100 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(bytes(given), want, "{given}");
         }
     }
 

@@ -148,9 +148,19 @@ impl<'lab> Master<'lab> {
     /// A command of its command line, outside the lab's network: only the socket is needed.
     #[track_caller]
     pub fn run(&self, words: &[&str]) -> Output {
+        self.spawn(words).finish(COMMAND)
+    }
+
+    /// Begins such a command.
+    pub fn spawn(&self, words: &[&str]) -> Running {
         let mut command = Command::new(master_program());
         self.settings(command.args(words));
-        Running::start(command).finish(COMMAND)
+        Running::start(command)
+    }
+
+    /// Gives any program what a command line needs to find this master.
+    pub fn as_operator(&self, command: &mut Command) {
+        self.settings(command);
     }
 
     /// The same with `--json`: exit code and documents.

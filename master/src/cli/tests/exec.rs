@@ -1,6 +1,9 @@
 //! Exec, and Ctrl-C.
 
 use super::*;
+use crate::cli::following::follow;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::shape::Shape;
 
 pub fn exec_script() -> Vec<Body> {
     let output = |instance: &str, stderr, data: &[u8]| {
@@ -163,6 +166,151 @@ async fn input_of_a_command_is_sent_and_bounded() {
     assert!(ran.err.contains("at most 1 MiB"), "{}", ran.err);
 }
 
+#[tokio::test]
+async fn every_flag_reaches_the_master() {
+    let fake = Fake::start(Script {
+        exec: exec_script(),
+        ..Script::default()
+    });
+    let line = "exec web* --concurrency 25% --max-errors 2 --canary 1 --batch-wait 90s --queue 1h --output-cap 10MiB \
+                --user me --timeout 5m --shell echo $HOME";
+    run(
+        &fake,
+        &line
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    run(&fake, &["exec", "web*", "tail", "/x", "50"]).await;
+    insta::assert_snapshot!(fake.asked().join("\n"));
+}
+
+#[tokio::test]
+async fn a_fold_is_printed_at_the_end() {
+    let fake = Fake::start(Script {
+        exec: exec_script(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["exec", "web*", "--fold", "--", "hostname"]).await;
+    assert_eq!(
+        ran.out,
+        "web2: failed (exit code 17)\n! no such file\n\nweb1: succeeded\n  hello\n"
+    );
+    assert_eq!(ran.err, "1 failed, 1 succeeded: web2 (exit code 17)\n");
+    let ran = run(
+        &fake,
+        &["--json", "exec", "web*", "--fold", "--", "hostname"],
+    )
+    .await;
+    assert_eq!((ran.exit, fake.asked().len()), (Exit::Usage, 1));
+}
+
+#[tokio::test]
+async fn more_than_four_are_folded_on_a_terminal_by_themselves() {
+    let script = |count: usize| {
+        let mut script = exec_script();
+        let Body::Started(started) = &mut script[0] else {
+            panic!("not the start")
+        };
+        started.instances = (1..=count).map(|n| format!("web{n}")).collect();
+        Fake::start(Script {
+            exec: script,
+            ..Script::default()
+        })
+    };
+    for (count, flag, folded) in [
+        (4, "--timeout=9s", false),
+        (5, "--timeout=9s", true),
+        (5, "--no-fold", false),
+        (2, "--fold", true),
+    ] {
+        let fake = script(count);
+        let env = CliEnv {
+            stdout_terminal: true,
+            ..env_in(fake.dir.path())
+        };
+        let ran = run_in(&env, "", &["exec", "web*", flag, "--", "hostname"]).await;
+        assert_eq!(ran.out.contains("web1: succeeded"), folded, "{}", ran.out);
+        assert_eq!(ran.out.contains("web1 | hello"), !folded, "{}", ran.out);
+    }
+}
+
+#[tokio::test]
+async fn output_goes_to_files() {
+    let fake = Fake::start(Script {
+        exec: exec_script(),
+        ..Script::default()
+    });
+    let dir = fake.dir.path().join("out");
+    let name = dir.to_str().expect("UTF-8");
+    let ran = run(&fake, &["exec", "web*", "--out", name, "--", "hostname"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Failed, ""));
+    let said =
+        format!("1 failed, 1 succeeded: web2 (exit code 17); what they printed is in {name}\n");
+    assert_eq!(ran.err, said);
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("a file");
+    assert_eq!(
+        (read("web1.out"), read("web2.err")),
+        ("hello".into(), "no such file\n".into())
+    );
+    assert_eq!(read("outcomes.jsonl").lines().count(), 2);
+
+    std::fs::write(dir.join("file"), "").expect("written");
+    let below = dir.join("file/below");
+    let below = below.to_str().expect("UTF-8");
+    let ran = run(&fake, &["exec", "web*", "--out", below, "--", "hostname"]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(
+        ran.err.contains(&format!("cannot write {below}: ")),
+        "{}",
+        ran.err
+    );
+}
+
+fn end(instance: &str, outcome: &str) -> Body {
+    Body::Ended(ExecEnded {
+        instance: instance.into(),
+        outcome: outcome.into(),
+        ..ExecEnded::default()
+    })
+}
+
+#[tokio::test]
+async fn a_target_that_was_lost_has_one_end_all_the_same() {
+    let mut exec = exec_script();
+    exec.insert(1, end("web1", "lost_contact"));
+    exec.insert(1, end("web3", "lost_contact"));
+    let fake = Fake::start(Script {
+        exec,
+        ..Script::default()
+    });
+    let json = run(&fake, &["--json", "exec", "web*", "--", "hostname"]).await;
+    let ends: Vec<(String, String)> = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|line| line["instance"].is_string())
+        .map(|line| (line["instance"].to_string(), line["outcome"].to_string()))
+        .collect();
+    let want = [
+        ("web2", "failed"),
+        ("web1", "succeeded"),
+        ("web3", "lost_contact"),
+    ];
+    let want = want.map(|(name, outcome)| (format!("{name:?}"), format!("{outcome:?}")));
+    assert_eq!(ends, want);
+    let ran = run(&fake, &["exec", "web*", "--", "hostname"]).await;
+    assert_eq!(
+        ran.err,
+        "web3 -- contact is lost; its real outcome may still come\n\
+         web1 -- contact is lost; its real outcome may still come\n\
+         web2 | no such file\n\
+         web1 -- is back\n\
+         1 failed, 1 succeeded: web2 (exit code 17), web3 (lost contact)\n"
+    );
+}
+
 /// A stream that says some events and then nothing more.
 fn silent<T: Clone>(
     items: &[T],
@@ -193,7 +341,9 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         .into_iter()
         .map(|body| aot_proto::v1::ExecEvent { body: Some(body) })
         .collect();
-    let error = crate::cli::exec::follow(&mut ctx, silent(&bodies[..2]), later(), "", false)
+    let interrupt = Interrupt::scripted(&[5000], None);
+    let shape = Shape::default();
+    let error = follow(&mut ctx, None, silent(&bodies[..2]), interrupt, shape)
         .await
         .expect_err("interrupted");
     assert_eq!(
@@ -202,7 +352,7 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
     );
     assert_eq!(
         error.report().as_deref(),
-        Some("interrupted; job-1 goes on; see aot-master jobs")
+        Some("interrupted; job-1 goes on; see aot-master jobs follow job-1")
     );
 
     let all = samples::launch();
@@ -215,5 +365,101 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
     assert_eq!(
         (error.exit(), error.report().as_deref()),
         (Exit::Interrupted, Some("interrupted; the launch goes on"))
+    );
+}
+
+/// Follows a script whose rest comes `after` five seconds, with Ctrl-C at these times.
+async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'static str>>) -> Ran {
+    use futures::StreamExt as _;
+    let (env, out, err) = (
+        env_in(fake.dir.path()),
+        Shared::default(),
+        Shared::default(),
+    );
+    let mut io = Streams {
+        stdin: Box::new(io::empty()),
+        stdout: Box::new(out.clone()),
+        stderr: Box::new(err.clone()),
+    };
+    let mut ctx = crate::cli::Ctx {
+        env: &env,
+        io: &mut io,
+        json: false,
+        cluster: String::new(),
+        verbose: None,
+    };
+    let client = crate::cli::connect::dial(&env).await.expect("a master");
+    let (begin, mut rest) = (exec_script()[..2].to_vec(), exec_script()[2..].to_vec());
+    rest.insert(0, end("web3", "cancelled"));
+    let event = |body| Ok(aot_proto::v1::ExecEvent { body: Some(body) });
+    let later = futures::stream::once(tokio::time::sleep(std::time::Duration::from_millis(500)));
+    let rest = later.flat_map(move |()| futures::stream::iter(rest.clone()));
+    let events = futures::stream::iter(begin).chain(rest).map(event);
+    let interrupt = Interrupt::scripted(presses_ms, answers);
+    let ran = follow(&mut ctx, Some(client), events, interrupt, Shape::default()).await;
+    let exit = match ran {
+        Ok(seen) => crate::cli::following::close(&mut ctx, &seen, &Shape::default(), ""),
+        Err(error) => Ok(error.exit()),
+    };
+    Ran {
+        exit: exit.expect("written"),
+        out: out.text(),
+        err: err.text(),
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_in_a_terminal_asks_and_a_cancelled_job_is_followed_to_its_end() {
+    let fake = Fake::start(Script {
+        exec: exec_script(),
+        ..Script::default()
+    });
+    let ran = interrupted(&fake, &[20], Some(vec!["c"])).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert_eq!(ran.out, "web1 | hello\n");
+    assert_eq!(
+        ran.err,
+        "\ndetach (the job goes on) or cancel it? [d/c] -- cancelling; Ctrl-C once more leaves it alone\n\
+         web2 | no such file\n1 failed, 1 succeeded: web2 (exit code 17), web3 (cancelled)\n"
+    );
+    assert_eq!(
+        fake.asked(),
+        [r#"CancelJobRequest { job_id: "job-1", grace_ms: 0 }"#]
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_the_job_alone_when_told_so_twice_or_after_a_cancel() {
+    for (presses, answers, cancelled) in [
+        (&[20][..], vec!["d"], 0),
+        (&[20, 40], vec![], 0),
+        (&[20, 60], vec!["c"], 1),
+    ] {
+        let fake = Fake::start(Script {
+            exec: exec_script(),
+            ..Script::default()
+        });
+        let ran = interrupted(&fake, presses, Some(answers)).await;
+        assert_eq!(
+            (ran.exit, ran.out.as_str()),
+            (Exit::Interrupted, "web1 | hel\n")
+        );
+        assert_eq!(fake.asked().len(), cancelled);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_can_not_be_cancelled_is_followed_on() {
+    let fake = Fake::start(Script {
+        refuse: Some((tonic::Code::FailedPrecondition, "job-1 is over".into())),
+        ..Script::default()
+    });
+    let ran = interrupted(&fake, &[20], Some(vec!["c"])).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(
+        ran.err
+            .contains("-- it could not be cancelled: job-1 is over\n"),
+        "{}",
+        ran.err
     );
 }

@@ -1,12 +1,15 @@
 //! The commands against a scripted master: what they print, and what they exit with.
 
 mod calls;
+mod cp;
 mod end;
 mod exec;
+mod jobs;
 mod launch;
 mod look;
 mod orphans;
 mod start;
+mod targets;
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;
@@ -58,6 +61,8 @@ fn env_in(dir: &Path) -> CliEnv {
         state_dir: dir.join("state"),
         background: None,
         interactive: false,
+        stdout_terminal: false,
+        stderr_terminal: false,
         colour: false,
         offset: UtcOffset::UTC,
     }

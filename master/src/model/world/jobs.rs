@@ -258,7 +258,7 @@ impl World {
     }
 
     /// A terminal has no run: its record ends here, and whoever serves it hangs up when it is told so.
-    fn end_shell(&mut self, id: JobId, outcome: Outcome, why: &str) {
+    pub(super) fn end_shell(&mut self, id: JobId, outcome: Outcome, why: &str) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };

@@ -1,10 +1,11 @@
 //! Identities that are taken away: the machine is shut out for good, and its instance waits for another machine.
 
-use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::ids::{ClusterName, InstanceName, JobId};
 
 use super::World;
 use super::input::{Answer, Effect, OpError};
 use crate::model::cluster::{Key, Revoked};
+use crate::model::job::{Job, JobKind, Outcome};
 use crate::model::phase::Happened;
 
 /// What the instance says of itself from then on.
@@ -70,7 +71,20 @@ impl World {
             instance.last_seen_ms = now;
             self.close(at, session);
         }
+        for id in self.open_shells(at) {
+            self.end_shell(id, Outcome::LostContact, "its identity was revoked");
+        }
         self.tell(at, "agent-revoked", NOTE);
+    }
+
+    /// Terminals that are open there: each has a stream of its own, which outlives the session.
+    fn open_shells(&self, at: &Key) -> Vec<JobId> {
+        let open = |job: &&Job| {
+            job.kind == JobKind::Shell
+                && job.cluster == at.cluster
+                && job.targets.get(&at.instance) == Some(&None)
+        };
+        self.jobs.values().filter(open).map(|job| job.id).collect()
     }
 
     /// Ends a session of a machine that is not let in.

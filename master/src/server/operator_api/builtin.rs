@@ -103,11 +103,11 @@ impl Builtin {
                 .flatten()
                 .map(|verdict| verdict.outcome),
         );
+        self.api.engine.tell(Input::Record(Box::new(record))).await;
         let _ = self
             .sender
             .send(event(exec_event::Body::Summary(last)))
             .await;
-        self.api.engine.tell(Input::Record(Box::new(record))).await;
     }
 
     /// As typed, for the record.

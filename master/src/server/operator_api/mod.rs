@@ -3,6 +3,7 @@
 mod agents;
 mod api_calls;
 mod builtin;
+mod copy;
 mod exec;
 mod follow;
 mod jobs;
@@ -34,6 +35,7 @@ use crate::run::agents::Agents;
 use crate::run::providers::Providers;
 use crate::run::{Engine, prepare};
 use crate::server::shells::Shells;
+use crate::server::transfers::Transfers;
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::Spools;
@@ -61,6 +63,8 @@ pub struct OperatorApi {
     pub agents: Arc<Agents>,
     /// Where bundles lie.
     pub bundles: Arc<Path>,
+    /// Archives of copies.
+    pub transfers: Arc<Transfers>,
     /// What this daemon is.
     pub info: Arc<v1::InfoReply>,
     /// Owner of tasks.
@@ -253,13 +257,21 @@ impl Operator for OperatorApi {
 
     async fn upload(
         &self,
-        _: Request<Streaming<v1::UploadChunk>>,
+        request: Request<Streaming<v1::UploadChunk>>,
     ) -> Result<Response<v1::UploadReply>, Status> {
-        Err(Status::unimplemented("on its way"))
+        self.do_upload(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn copy(&self, _: Request<v1::CopyRequest>) -> Result<Response<ExecEvents>, Status> {
-        Err(Status::unimplemented("on its way"))
+    async fn copy(
+        &self,
+        request: Request<v1::CopyRequest>,
+    ) -> Result<Response<ExecEvents>, Status> {
+        let operator = operator(&request);
+        self.do_copy(request.into_inner(), operator)
+            .await
+            .map(Response::new)
     }
 
     async fn shell(

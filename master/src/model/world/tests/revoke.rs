@@ -202,6 +202,38 @@ fn what_it_ran_has_lost_contact_at_once() {
 }
 
 #[test]
+fn a_terminal_that_is_open_there_ends() {
+    let mut sim = ready();
+    let shell = |n: u128, name: &str| Job {
+        targets: [(key(name).instance, None)].into(),
+        ..Job::new(
+            JobId::from_parts(1, n),
+            JobKind::Shell,
+            cluster(),
+            "shell".to_owned(),
+            String::new(),
+            1,
+        )
+    };
+    let (first, second) = (shell(1, "a1"), shell(2, "a2"));
+    let ids = (first.id, second.id);
+    for job in [first, second] {
+        sim.input(Input::Record(Box::new(job)));
+    }
+    sim.pending.clear();
+    revoke(&mut sim, &["a1"]);
+    let ended: Vec<JobId> = sim
+        .pending
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::TargetEnded { job, .. } => Some(*job),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ended, [ids.0], "and not {}", ids.1);
+}
+
+#[test]
 fn there_must_be_something_to_take() {
     let mut sim = ready();
     let nobody = sim.input(Input::Revoke {

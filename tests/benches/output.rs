@@ -1,0 +1,187 @@
+//! 10 targets that print 100 MB each: whole and in order, how fast beside one TLS copy of as much, what memory the
+//! master needs for it, and how long a ping takes meanwhile.
+//!
+//! `AOT_BENCH_TARGETS` and `AOT_BENCH_MB` change the size; `TMPDIR` says on which disk the master and the agents keep it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aot_proto::v1::ExecRequest;
+use aot_proto::v1::exec_event::Body;
+use aot_tests::bench::copy::{disk_rate, tls_copy};
+use aot_tests::bench::figures::{
+    at_least, at_most, cpu_seconds, median, memory_kib, number, quantile,
+};
+use aot_tests::bench::operator::Operator;
+use aot_tests::bench::program::played;
+use aot_tests::rig::Rig;
+use aot_tests::wait;
+use aws_lc_rs::digest::{Context, SHA256, digest};
+
+fn main() {
+    if played() {
+        return;
+    }
+    let (targets, megabytes) = (number("AOT_BENCH_TARGETS", 10), number("AOT_BENCH_MB", 100));
+    let total = (targets * megabytes) as u64 * 1_000_000;
+    let tls = median(3, || tls_copy(total));
+    let rate = |seconds: f64| total as f64 / seconds / 1e6;
+    println!(
+        "one TLS copy of {} MB over loopback: {:.2} s, {:.0} MB/s",
+        total / 1_000_000,
+        tls,
+        rate(tls)
+    );
+
+    let rig = Rig::local();
+    let disk = disk_rate(rig.dir(), 256 << 20) / 1e6;
+    println!("the disk takes {disk:.0} MB/s of what is synced");
+    rig.cluster(&format!(
+        "cluster: bench\nprovider: local\npools: [{{name: n, size: {targets}}}]\n"
+    ));
+    rig.cli_within(Duration::from_secs(300), ["launch", "cluster.yml"])
+        .expect(0);
+    let mut operator = Operator::connect(&rig.socket());
+    let quiet = median(21, || operator.ping("*"));
+    println!(
+        "a ping of all, nothing else going on: {:.2} ms",
+        quiet * 1e3
+    );
+
+    let master = rig.master_pid().expect("it runs");
+    let before = (memory_kib(master).1, cpu_seconds(master));
+    let watcher = Watcher::start(&rig, master);
+    let started = Instant::now();
+    let sums = print(&mut operator, megabytes);
+    let time = started.elapsed().as_secs_f64();
+    let (most_kib, mut pings) = watcher.stop();
+    check(&sums, &expected(megabytes), targets);
+    println!(
+        "{targets} x {megabytes} MB: {time:.2} s, {:.0} MB/s, whole and in order",
+        rate(time)
+    );
+    println!(
+        "  the master computes {:.2} s of it",
+        cpu_seconds(master) - before.1
+    );
+    at_least("output beside the TLS copy", tls / time * 100.0, 30.0, "%");
+    at_most(
+        "master's memory above its rest (RSS)",
+        (most_kib - before.0) / 1024.0,
+        64.0,
+        "MiB",
+    );
+    let count = pings.len();
+    let (middle, late) = (quantile(&mut pings, 0.5), quantile(&mut pings, 0.99));
+    println!(
+        "  {count} pings of all meanwhile: median {:.2} ms, most {:.2} ms",
+        middle * 1e3,
+        quantile(&mut pings, 1.0) * 1e3
+    );
+    at_most("a ping of all meanwhile, p99", late * 1e3, 50.0, "ms");
+}
+
+/// First number of what a target prints: all lines are equally long, and order shows.
+const FIRST: usize = 10_000_000;
+
+/// Lines of a target's output, 9 bytes each.
+fn lines(megabytes: usize) -> usize {
+    megabytes * 1_000_000 / 9
+}
+
+/// Digest and length of what a target prints.
+fn expected(megabytes: usize) -> (Vec<u8>, usize) {
+    let mut text = String::with_capacity(megabytes * 1_000_000);
+    for n in FIRST..FIRST + lines(megabytes) {
+        writeln!(text, "{n:08}").expect("a String grows");
+    }
+    let sum = digest(&SHA256, text.as_bytes());
+    (sum.as_ref().to_vec(), text.len())
+}
+
+/// Runs the job; the digest of each target's output and its length.
+fn print(operator: &mut Operator, megabytes: usize) -> BTreeMap<String, (Vec<u8>, usize)> {
+    let mut sums: BTreeMap<String, (Context, usize)> = BTreeMap::new();
+    let request = ExecRequest {
+        target: "*".to_owned(),
+        argv: vec![
+            "seq".to_owned(),
+            FIRST.to_string(),
+            (FIRST + lines(megabytes) - 1).to_string(),
+        ],
+        ..ExecRequest::default()
+    };
+    let summary = operator.exec(request, |event| {
+        if let Body::Output(output) = event {
+            let (context, len) = sums
+                .entry(output.instance.clone())
+                .or_insert_with(|| (Context::new(&SHA256), 0));
+            context.update(&output.data);
+            *len += output.data.len();
+        }
+    });
+    assert_eq!(summary.exit_code, 0, "{summary:?}");
+    let sums = sums.into_iter();
+    sums.map(|(name, (context, len))| (name, (context.finish().as_ref().to_vec(), len)))
+        .collect()
+}
+
+fn check(sums: &BTreeMap<String, (Vec<u8>, usize)>, wanted: &(Vec<u8>, usize), targets: usize) {
+    assert_eq!(sums.len(), targets, "targets that printed something");
+    for (name, sum) in sums {
+        assert_eq!(sum, wanted, "digest and length of the output of {name}");
+    }
+}
+
+/// Pings all the time, and looks at the master's memory.
+struct Watcher {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<(f64, Vec<f64>)>>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Watcher {
+    fn start(rig: &Rig, master: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new((0.0_f64, Vec::new())));
+        let socket = rig.socket();
+        let (stopped, shared) = (stop.clone(), seen.clone());
+        let pinger = thread::spawn(move || {
+            let mut operator = Operator::connect(&socket);
+            while !stopped.load(Ordering::Relaxed) {
+                let time = operator.ping("*");
+                let kib = memory_kib(master).1;
+                {
+                    let mut seen = shared.lock().expect("nobody panics with it");
+                    seen.1.push(time);
+                    seen.0 = seen.0.max(kib);
+                }
+                let pause = Instant::now() + Duration::from_millis(20);
+                wait::until(
+                    || Instant::now() >= pause || stopped.load(Ordering::Relaxed),
+                    Duration::from_secs(1),
+                    "20 ms pass",
+                );
+            }
+        });
+        Self {
+            stop,
+            seen,
+            threads: vec![pinger],
+        }
+    }
+
+    /// Most resident memory in KiB, and the seconds of all pings.
+    fn stop(self) -> (f64, Vec<f64>) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("every ping is answered");
+        }
+        let seen = self.seen.lock().expect("nobody panics with it");
+        (seen.0, seen.1.clone())
+    }
+}

@@ -1,0 +1,353 @@
+//! A thousand sessions (`AOT_BENCH_SESSIONS`): simulated agents in one process, real TLS, the real protocol, against a
+//! real `aot-master serve` over a state that this bench writes as a launch and enrolments would have left it. Prints a
+//! ping of all beside a bare program of tonic and mTLS, and the master's memory a session.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_master::enrol::ca::{self, Ca};
+use aot_master::model::cluster::{Cluster, Identity, Instance, Key, NodeFacts};
+use aot_master::model::file::{
+    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
+};
+use aot_master::model::ground::Ground;
+use aot_master::model::machine::{Machine, MachineState};
+use aot_master::model::phase::Phase;
+use aot_master::model::world::Changes;
+use aot_master::model::{facts, hash};
+use aot_master::store::Store;
+use aot_proto::ids::SpiffeId;
+use aot_tests::bench::agents::{Agents, report};
+use aot_tests::bench::bare::Bare;
+use aot_tests::bench::figures::{at_most, cpu_seconds, median, memory_kib, number, seconds};
+use aot_tests::bench::operator::Operator;
+use aot_tests::bench::program::played;
+use aot_tests::bench::tls;
+use aot_tests::rig::master_program;
+use aot_tests::wait;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Pings whose median is taken.
+const ROUNDS: usize = 21;
+
+/// Generation of the cluster facts that all have.
+const GENERATION: u64 = 1;
+
+fn main() {
+    if played() {
+        return;
+    }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the hard limit");
+    let default = number("AOT_BENCH_SESSIONS", 1_000);
+    let counts: Vec<usize> = match std::env::var("AOT_BENCH_STEPS") {
+        Ok(list) => list
+            .split(',')
+            .map(|n| n.parse().expect("a number"))
+            .collect(),
+        Err(_) => vec![default],
+    };
+    for count in counts {
+        measure(count);
+    }
+}
+
+fn measure(count: usize) {
+    println!("--- {count} sessions");
+    let mut bare = Bare::start(count);
+    let bare_time = median(ROUNDS, || bare.round());
+    let (pss, rss) = bare.session_kib();
+    drop(bare);
+    println!(
+        "bare tonic and mTLS: {:.1} ms, {pss:.1} KiB a session (RSS {rss:.1})",
+        bare_time * 1e3
+    );
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    let cluster = write_state(&state, folder.path(), count);
+    let mut master = Master::start(folder.path(), &state);
+    let mut operator = Operator::connect(&master.socket);
+    let empty = memory_kib(master.child.id());
+    let mut agents = None;
+    let attaching = seconds(|| {
+        agents = Some(Agents::start(
+            folder.path(),
+            &master.address,
+            count,
+            GENERATION,
+        ));
+    });
+    let cpu = cpu_seconds(master.child.id());
+    println!("all attached after {attaching:.2} s, of which the master computes {cpu:.2} s");
+    let first = operator.ping("*");
+    let time = median(ROUNDS, || operator.ping("*"));
+    let whole = median(5, || seconds(|| master.command(&["exec", "*", "ping"])));
+    println!(
+        "a ping of all: {:.1} ms, the first {:.1} ms, the whole command {:.1} ms",
+        time * 1e3,
+        first * 1e3,
+        whole * 1e3
+    );
+    at_most(
+        "a ping of all, times bare tonic",
+        time / bare_time,
+        1.5,
+        "x",
+    );
+    let full = memory_kib(master.child.id());
+    let each = |full: f64, empty: f64| (full - empty) / count as f64;
+    at_most(
+        "master's memory a session (PSS)",
+        each(full.0, empty.0),
+        64.0,
+        "KiB",
+    );
+    println!(
+        "  RSS {:.1} KiB a session; without sessions, with the records of {cluster}: {:.1} MiB",
+        each(full.1, empty.1),
+        empty.0 / 1024.0
+    );
+    let before = cpu_seconds(master.child.id());
+    let idle = 5.0;
+    let until = std::time::Instant::now() + Duration::from_secs_f64(idle);
+    wait::until(
+        || std::time::Instant::now() >= until,
+        Duration::from_secs(10),
+        "five seconds pass",
+    );
+    let used = (cpu_seconds(master.child.id()) - before) / idle * 100.0;
+    println!("  idle, with heartbeats: {used:.1} % of a core");
+    drop(operator);
+    drop(agents);
+    master.stop();
+}
+
+/// A master over a state folder, without a rig: its machines are not here.
+struct Master {
+    child: Child,
+    state: PathBuf,
+    socket: PathBuf,
+    address: String,
+}
+
+impl Master {
+    fn start(folder: &Path, state: &Path) -> Self {
+        let socket = folder.join("master.sock");
+        let child = Command::new(master_program())
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("AOT_STATE_DIR", state)
+            .env("AOT_SOCKET", &socket)
+            .env("AOT_LOG", "warn")
+            .env(
+                "AOT_AGENT_DIR",
+                master_program().parent().expect("a folder"),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let port = wait::some(
+            || {
+                let up = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+                up.then(|| std::fs::read_to_string(state.join("port")).ok())?
+            },
+            Duration::from_secs(60),
+            "the master serves",
+        );
+        Self {
+            child,
+            state: state.to_owned(),
+            socket,
+            address: format!("127.0.0.1:{}", port.trim()),
+        }
+    }
+
+    fn command(&self, args: &[&str]) {
+        let status = Command::new(master_program())
+            .args(args)
+            .env("AOT_STATE_DIR", &self.state)
+            .env("AOT_SOCKET", &self.socket)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("it starts");
+        assert!(status.success(), "{args:?}: {status}");
+    }
+
+    fn stop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}
+
+/// Writes the master's state with so many instances that are ready, and their certificates; the cluster's name.
+fn write_state(state: &Path, folder: &Path, count: usize) -> String {
+    let (store, _) = Store::open(state).expect("a store");
+    let ca = Ca::open(state).expect("an authority");
+    std::fs::write(folder.join("ca.pem"), ca.pem()).expect("a file");
+    let members: Vec<MemberSpec> = (0..count).map(member).collect();
+    let mut cluster = cluster(members.clone());
+    let name = cluster.spec.name.clone();
+    for (number, member) in members.iter().enumerate() {
+        let machine = format!("local-{number:017x}").parse().expect("an id");
+        let id = SpiffeId {
+            master: ca.id().to_owned(),
+            cluster: name.clone(),
+            instance: member.name.clone(),
+            machine,
+        };
+        let identity = issue(&ca, &id, folder, number);
+        let instance = instance(&cluster, member, id, identity, number);
+        cluster.instances.insert(member.name.clone(), instance);
+    }
+    cluster.facts_sha256 = facts::of(&cluster).content_sha256;
+    let key = |instance: &Instance| Key {
+        cluster: name.clone(),
+        instance: instance.name.clone(),
+    };
+    let all = cluster.instances.values();
+    let changes = Changes {
+        instances: all.clone().map(|i| (key(i), i.clone())).collect(),
+        facts: all
+            .filter_map(|i| Some((key(i), i.facts.clone()?)))
+            .collect(),
+        clusters: vec![cluster.clone()],
+        ..Changes::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    runtime
+        .block_on(store.commit(changes, Vec::new()))
+        .expect("it is written");
+    store.close();
+    format!("{count} instances")
+}
+
+fn member(number: usize) -> MemberSpec {
+    let name = format!("n{}", number + 1);
+    MemberSpec {
+        hostname: name.clone(),
+        name: name.parse().expect("a name"),
+    }
+}
+
+fn cluster(members: Vec<MemberSpec>) -> Cluster {
+    let pool = PoolSpec {
+        name: Some("n".parse().expect("a name")),
+        members,
+        owner: None,
+        user: None,
+        machine: MachineSpec::default(),
+        stages: Vec::new(),
+    };
+    let spec = ClusterSpec {
+        name: "bench".parse().expect("a name"),
+        provider: ProviderKind::Local,
+        region: None,
+        launch: LaunchPolicy {
+            min_ready: MinReady::All,
+            on_failure: OnFailure::Keep,
+            timeout: Duration::from_secs(600),
+            replace: 0,
+        },
+        security_groups: Vec::new(),
+        discovery_url: None,
+        groups: Default::default(),
+        pools: vec![pool],
+        base_dir: "/".into(),
+    };
+    Cluster {
+        spec,
+        file: "/cluster.yml".into(),
+        uuid: "bench".to_owned(),
+        generation: GENERATION,
+        facts_sha256: String::new(),
+        launch: None,
+        batches: Default::default(),
+        ground: Ground::default(),
+        prepared_for: None,
+        strays: Default::default(),
+        cleaning: false,
+        instances: Default::default(),
+    }
+}
+
+fn issue(ca: &Ca, id: &SpiffeId, folder: &Path, number: usize) -> Identity {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .expect("a request");
+    let request = ca::read_request(csr.der()).expect("it is signed");
+    let issued = ca.issue(&request, id).expect("it signs");
+    tls::write_member(
+        folder,
+        &number.to_string(),
+        &issued.pem,
+        &key.serialize_pem(),
+    );
+    Identity {
+        key_sha256: request.key_sha256.clone(),
+        previous_key_sha256: String::new(),
+        enrolled_ms: 1,
+        serial: issued.serial,
+        expires_unix: issued.expires_unix,
+        document: String::new(),
+        signature: String::new(),
+    }
+}
+
+fn instance(
+    cluster: &Cluster,
+    member: &MemberSpec,
+    id: SpiffeId,
+    identity: Identity,
+    number: usize,
+) -> Instance {
+    let report = report(number);
+    let facts = NodeFacts {
+        node: serde_json::from_str(&report.node_json).expect("JSON"),
+        ssh_host_keys: report.ssh_host_keys,
+        root_public_key: report.root_public_key,
+        user_public_key: report.user_public_key,
+        main_user: report.main_user,
+    };
+    let mut instance = Instance::planned(&cluster.spec.pools[0], member);
+    instance.set_machine(machine(id, number));
+    instance.phase = Phase::Ready;
+    instance.attempt = 1;
+    instance.identity = Some(identity);
+    instance.boot_id = "b".to_owned();
+    instance.applied_generation = GENERATION;
+    instance.facts = Some(Arc::new(facts));
+    instance
+}
+
+fn machine(id: SpiffeId, number: usize) -> Machine {
+    Machine {
+        client_token: None,
+        launch_index: u32::try_from(number).expect("a small number"),
+        name: Some(id.instance),
+        state: MachineState::Running,
+        state_reason: String::new(),
+        private_ip: Some(format!("10.0.{}.{}", number / 250, number % 250 + 1)),
+        public_ip: None,
+        private_dns: None,
+        public_dns: None,
+        instance_type: None,
+        availability_zone: None,
+        region: None,
+        subnet: None,
+        image: Some(hash::sha256_hex(b"image")),
+        launched_at: None,
+        tags: Default::default(),
+        volumes: Vec::new(),
+        id: id.machine,
+    }
+}

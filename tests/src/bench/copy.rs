@@ -1,0 +1,81 @@
+//! What aot's output is compared with: bytes over one rustls connection on loopback, as `openssl s_client` against
+//! `s_server` would move them, and what the disk takes. A role of a bench.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use rustls_pki_types::ServerName;
+
+use super::figures::seconds;
+use super::program::Program;
+use super::tls;
+
+/// Bytes of one write.
+const PIECE: usize = 256 << 10;
+
+/// Seconds that one TLS 1.3 connection needs for so many bytes, from this process to another.
+///
+/// # Panics
+/// When they can't be moved.
+pub fn tls_copy(bytes: u64) -> f64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    tls::write(folder.path(), 1);
+    let mut sink = Program::start(&["copy-sink", &folder.path().display().to_string()]);
+    let stream = TcpStream::connect(sink.line()).expect("the sink listens");
+    stream.set_nodelay(true).expect("a TCP stream");
+    let config = tls::connector(folder.path(), "0").config().clone();
+    let host = ServerName::try_from("127.0.0.1").expect("an address");
+    let client = ClientConnection::new(config, host).expect("good settings");
+    let mut tls = StreamOwned::new(client, stream);
+    tls.flush().expect("a handshake");
+    let piece = vec![7; PIECE];
+    seconds(|| {
+        let mut left = bytes;
+        while left > 0 {
+            let len = left.min(PIECE as u64) as usize;
+            tls.write_all(&piece[..len]).expect("the sink reads");
+            left -= len as u64;
+        }
+        tls.conn.send_close_notify();
+        tls.flush().expect("the sink reads");
+        assert_eq!(sink.line(), bytes.to_string(), "bytes that arrived");
+    })
+}
+
+pub(super) fn play(folder: &Path) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("{}", listener.local_addr().expect("bound"));
+    let (stream, _) = listener.accept().expect("a connection");
+    let config = Arc::clone(tls::acceptor(folder).config());
+    let server = ServerConnection::new(config).expect("good settings");
+    let mut tls = StreamOwned::new(server, stream);
+    let (mut piece, mut total) = (vec![0; PIECE], 0);
+    loop {
+        match tls.read(&mut piece).expect("bytes, then a goodbye") {
+            0 => break,
+            len => total += len as u64,
+        }
+    }
+    println!("{total}");
+}
+
+/// Bytes a second that the disk under `folder` takes when they are to stay: one file, synced every MiB.
+///
+/// # Panics
+/// When it can't be written.
+pub fn disk_rate(folder: &Path, bytes: u64) -> f64 {
+    let path = folder.join("disk-rate");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let piece = vec![7; 1 << 20];
+    let time = seconds(|| {
+        for _ in 0..bytes >> 20 {
+            file.write_all(&piece).expect("space");
+            file.sync_data().expect("a disk that syncs");
+        }
+    });
+    std::fs::remove_file(path).expect("it was made above");
+    bytes as f64 / time
+}

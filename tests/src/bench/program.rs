@@ -1,0 +1,91 @@
+//! A bench as several processes: it starts itself with a role, and talks to that by lines. The other end of each role
+//! is in [`super::bare`], [`super::agents`] and [`super::copy`].
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::{agents, bare, copy};
+
+/// Plays the role that this process was started for; `false` when it is the bench itself.
+///
+/// # Panics
+/// When the role fails.
+pub fn played() -> bool {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["bare-master", folder, count] => bare::play(folder.as_ref(), parse(count)),
+        ["agents", folder, address, count, generation] => {
+            agents::play(folder.as_ref(), address, parse(count), parse(generation));
+        }
+        ["copy-sink", folder] => copy::play(folder.as_ref()),
+        _ => return false,
+    }
+    true
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().ok().expect("a role is given numbers")
+}
+
+/// This program in another role; ends when it is dropped.
+pub struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Program {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start(role: &[&str]) -> Self {
+        let own = std::env::current_exe().expect("a program has a path");
+        let mut child = Command::new(own)
+            .args(role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("piped above"));
+        Self {
+            child,
+            input,
+            output,
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it a line.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("taken by the drop only");
+        writeln!(input, "{line}").expect("it reads");
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Panics
+    /// When it ends instead.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.output.read_line(&mut line).expect("it prints text");
+        assert!(read > 0, "the program in another role ended early");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.input.take()); // every role ends with its input
+        let _ = self.child.wait();
+    }
+}
