@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -116,7 +116,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         boot_id: boot_id(config.boot_id_file.as_deref()),
         link: link.clone(),
         identity: seen,
-        bulk: Mutex::new(()),
+        bulk: Arc::default(),
         fetched: Fetched::default(),
     };
     let shells = Shells::new(Places {

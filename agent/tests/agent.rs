@@ -6,6 +6,9 @@
 )]
 mod fake;
 
+#[path = "agent/cancel.rs"]
+mod cancel;
+
 use aot_proto::limits::EXIT_REBOOT;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;

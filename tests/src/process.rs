@@ -123,10 +123,18 @@ impl Running {
     ///
     /// # Panics
     /// When it can't be started.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// Starts it with this standard input.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn start_with(mut command: Command, stdin: Stdio) -> Self {
         let shown = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

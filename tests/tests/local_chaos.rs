@@ -560,6 +560,15 @@ fn verdict(
         wrong
     });
     let mut wrong: Vec<String> = judged.into_iter().flatten().collect();
+    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    for (word, count) in listed
+        .iter()
+        .filter_map(|job| job["summary"].as_object())
+        .flatten()
+    {
+        *outcomes.entry(word).or_default() += count.as_u64().unwrap_or_default();
+    }
+    eprintln!("outcomes: {outcomes:?}");
     let open = listed.iter().filter(|job| job["ended"].is_null());
     wrong.extend(open.map(|job| format!("it is open: {job}")));
     let known = |tag: &str| tags.contains_key(tag);

@@ -18,6 +18,8 @@ fn launched(nodes: u32) -> Rig {
         "{{cluster: cp, provider: local, pools: [{{name: node, size: {nodes}}}]}}\n"
     ));
     rig.launch().expect(0);
+    // A clone has what its machine has: a folder of our own.
+    rig.cli(["exec", "*", "--", "mkdir", "/opt/t"]).expect(0);
     rig
 }
 
@@ -25,7 +27,9 @@ fn launched(nodes: u32) -> Rig {
 fn sample(rig: &Rig) -> PathBuf {
     let app = rig.dir().join("app");
     fs::create_dir_all(app.join("bin/empty")).expect("folders");
-    let noise: Vec<u8> = (0..700_001u32).map(|n| (n * n >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..700_001u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     fs::write(app.join("bin/run"), noise).expect("a file");
     fs::write(app.join("secret of mine"), "s").expect("a file");
     fs::write(app.join("none"), "").expect("a file");
@@ -87,7 +91,7 @@ fn a_folder_to_five_and_back() {
     let rig = launched(5);
     let app = sample(&rig);
 
-    let there = rig.cli(["cp", "--json", "app", "node*:/opt/new/"]);
+    let there = rig.cli(["cp", "--json", "app", "node*:/opt/t/new/"]);
 
     there.expect(0);
     let lines = there.json();
@@ -107,7 +111,7 @@ fn a_folder_to_five_and_back() {
         );
     }
 
-    let back = rig.cli(["cp", "--json", "node*:/opt/new/app", "back"]);
+    let back = rig.cli(["cp", "--json", "node*:/opt/t/new/app", "back"]);
 
     back.expect(0);
     let all: Vec<String> = (1..=5).map(|n| format!("node{n}")).collect();
@@ -135,39 +139,39 @@ fn names_and_places_are_those_of_cp() {
     rig.file("a", "a");
     rig.file("b", "b");
 
-    rig.cli(["cp", "a", "node1:/opt/new"]).expect(0);
-    assert_eq!(rig.sh("node1", "cat /opt/new"), "a");
-    rig.cli(["cp", "b", "node1:/opt/new"]).expect(0);
+    rig.cli(["cp", "a", "node1:/opt/t/new"]).expect(0);
+    assert_eq!(rig.sh("node1", "cat /opt/t/new"), "a");
+    rig.cli(["cp", "b", "node1:/opt/t/new"]).expect(0);
     assert_eq!(
-        rig.sh("node1", "cat /opt/new; ls -A /opt"),
+        rig.sh("node1", "cat /opt/t/new; ls -A /opt/t"),
         "bnew",
         "replaced as a whole"
     );
-    rig.cli(["cp", "a", "b", "node1:/opt/both"]).expect(0);
-    assert_eq!(rig.sh("node1", "cat /opt/both/a /opt/both/b"), "ab");
-    rig.cli(["cp", "a", "node1:/opt"]).expect(0);
-    assert_eq!(rig.sh("node1", "cat /opt/a"), "a");
+    rig.cli(["cp", "a", "b", "node1:/opt/t/both"]).expect(0);
+    assert_eq!(rig.sh("node1", "cat /opt/t/both/a /opt/t/both/b"), "ab");
+    rig.cli(["cp", "a", "node1:/opt/t"]).expect(0);
+    assert_eq!(rig.sh("node1", "cat /opt/t/a"), "a");
 
     // From one that is named there is no folder of its own; from a pattern there is.
-    rig.cli(["cp", "node1:/opt/new", "here"]).expect(0);
+    rig.cli(["cp", "node1:/opt/t/new", "here"]).expect(0);
     assert_eq!(
         fs::read_to_string(rig.dir().join("here")).expect("a file"),
         "b"
     );
-    rig.cli(["cp", "node1:/opt/both", "node1:/opt/new", "into/"])
+    rig.cli(["cp", "node1:/opt/t/both", "node1:/opt/t/new", "into/"])
         .expect(0);
     assert_eq!(names(&rig.dir().join("into")), ["both", "new"]);
-    rig.cli(["cp", "node[1]:/opt/new", "each"]).expect(0);
+    rig.cli(["cp", "node[1]:/opt/t/new", "each"]).expect(0);
     assert_eq!(names(&rig.dir().join("each")), ["node1"]);
 
     for (words, code) in [
         (&["cp", "a", "b"][..], 2),
         (&["cp", "node1:/a", "node2:/b"], 2),
         (&["cp", "a", "node1:relative"], 2),
-        (&["cp", "no-such-file", "node1:/opt/"], 2),
-        (&["cp", "node1:/opt/new", "no/such/folder"], 2),
-        (&["cp", "a", "nobody*:/opt/"], 3),
-        (&["cp", "nobody:/opt/new", "x"], 3),
+        (&["cp", "no-such-file", "node1:/opt/t/"], 2),
+        (&["cp", "node1:/opt/t/new", "no/such/folder"], 2),
+        (&["cp", "a", "nobody*:/opt/t/"], 3),
+        (&["cp", "nobody:/opt/t/new", "x"], 3),
     ] {
         let output = rig.cli(words);
         assert_eq!(output.code, Some(code), "{words:?}: {}", output.shown());
@@ -180,29 +184,29 @@ fn what_fails_says_why_and_leaves_nothing() {
     rig.file("a", "a");
     rig.sh(
         "node1",
-        "mkdir -p /opt/d && echo 1 > /opt/d/x && mkfifo /opt/d/pipe",
+        "mkdir /opt/t/d && echo 1 > /opt/t/d/x && mkfifo /opt/t/d/pipe",
     );
 
-    let out = rig.cli(["cp", "--json", "node*:/opt/d", "got"]);
+    let out = rig.cli(["cp", "--json", "node*:/opt/t/d", "got"]);
     out.expect(1);
     let failed = ended(&out, "node2");
     assert_eq!(failed["outcome"], "failed");
     let detail = failed["detail"].as_str().expect("why");
-    assert!(detail.contains("/opt/d: No such file"), "{detail}");
+    assert!(detail.contains("/opt/t/d: No such file"), "{detail}");
     let left_out = ended(&out, "node1")["stderr"].clone();
     assert!(
         left_out
             .as_str()
             .expect("text")
-            .contains("/opt/d/pipe was left out"),
+            .contains("/opt/t/d/pipe was left out"),
         "{left_out}"
     );
     assert_eq!(names(&rig.dir().join("got")), ["node1"]);
     assert_eq!(names(&rig.dir().join("got/node1/d")), ["x"]);
-    let text = rig.cli(["cp", "node2:/opt/d", "x"]);
+    let text = rig.cli(["cp", "node2:/opt/t/d", "x"]);
     text.expect(1);
     assert!(
-        text.stderr.contains("node2 (") && text.stderr.contains("/opt/d: No such file"),
+        text.stderr.contains("node2 (") && text.stderr.contains("/opt/t/d: No such file"),
         "{}",
         text.shown()
     );
@@ -221,20 +225,20 @@ fn what_fails_says_why_and_leaves_nothing() {
     // A link on the instance is not written through, unless it is the path that was asked for.
     rig.sh(
         "node1",
-        "mkdir /opt/real /opt/to && ln -s /opt/real /opt/to/d && ln -s /opt/real /opt/asked",
+        "mkdir /opt/t/real /opt/t/to && ln -s /opt/t/real /opt/t/to/d && ln -s /opt/t/real /opt/t/asked",
     );
-    let through = rig.cli(["cp", "--json", "got/node1/d", "node1:/opt/to/"]);
+    let through = rig.cli(["cp", "--json", "got/node1/d", "node1:/opt/t/to/"]);
     through.expect(1);
-    assert_eq!(rig.sh("node1", "ls -A /opt/real"), "");
-    rig.cli(["cp", "a", "node1:/opt/asked"]).expect(0);
-    assert_eq!(rig.sh("node1", "ls -A /opt/real"), "a");
+    assert_eq!(rig.sh("node1", "ls -A /opt/t/real"), "");
+    rig.cli(["cp", "a", "node1:/opt/t/asked"]).expect(0);
+    assert_eq!(rig.sh("node1", "ls -A /opt/t/real"), "a");
 
     rig.machine("node2").lose_power();
     let gone = || rig.status()["node2"]["agent"]["connected"] == false;
     wait::until(gone, LIMIT, "the master to see that node2 is gone");
     for words in [
-        ["cp", "--json", "a", "node*:/opt/"],
-        ["cp", "--json", "node*:/opt/a", "fetched"],
+        ["cp", "--json", "a", "node*:/opt/t/"],
+        ["cp", "--json", "node*:/opt/t/a", "fetched"],
     ] {
         let output = rig.cli(words);
         output.expect(1);
@@ -290,7 +294,7 @@ fn part(rig: &Rig, instance: &str) -> Option<(u64, u64)> {
 fn an_agent_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     let rig = launched(1);
     let sha256 = large(&rig, 200);
-    let copy = rig.spawn(["cp", "--json", "large", "node1:/opt/large"]);
+    let copy = rig.spawn(["cp", "--json", "large", "node1:/opt/t/large"]);
     let before = wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
 
     // Frozen, the master gives nothing to the next agent until what is left has been looked at.
@@ -308,18 +312,18 @@ fn an_agent_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     let output = copy.finish(LIMIT);
     output.expect(0);
     assert_eq!(ended(&output, "node1")["outcome"], "succeeded");
-    assert_eq!(rig.sh("node1", "sha256sum < /opt/large"), sha256);
+    assert_eq!(rig.sh("node1", "sha256sum < /opt/t/large"), sha256);
 }
 
 #[test]
 fn a_copy_goes_on_over_a_new_master() {
     let rig = launched(1);
     let sha256 = large(&rig, 200);
-    let copy = rig.spawn(["cp", "--json", "large", "node1:/opt/large"]);
+    let copy = rig.spawn(["cp", "--json", "large", "node1:/opt/t/large"]);
     wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
     rig.kill_master();
     copy.finish(LIMIT).expect(4);
-    let whole = || rig.sh("node1", "sha256sum < /opt/large || true") == sha256;
+    let whole = || rig.sh("node1", "sha256sum < /opt/t/large || true") == sha256;
     wait::until(whole, LIMIT, "the file, brought by the next master");
 }
 
@@ -327,7 +331,7 @@ fn a_copy_goes_on_over_a_new_master() {
 fn a_cancelled_copy_leaves_no_half_file() {
     let rig = launched(1);
     large(&rig, 200);
-    let copy = rig.spawn(["cp", "large", "node1:/opt/large"]);
+    let copy = rig.spawn(["cp", "large", "node1:/opt/t/large"]);
     wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
     let jobs = rig.cli(["jobs", "--json"]);
     let job = jobs.one(|line| line["kind"] == "copy")["job"].clone();
@@ -335,11 +339,11 @@ fn a_cancelled_copy_leaves_no_half_file() {
     let output = copy.finish(LIMIT);
     output.expect(1);
     assert!(output.stderr.contains("cancelled"), "{}", output.shown());
-    assert_eq!(rig.sh("node1", "ls -A /opt"), "");
+    assert_eq!(rig.sh("node1", "ls -A /opt/t"), "");
 
     // Interrupted here, what has come is removed.
-    rig.sh("node1", "head -c 300M /dev/urandom > /opt/big");
-    let copy = rig.spawn(["cp", "node1:/opt/big", "got/"]);
+    rig.sh("node1", "head -c 300M /dev/urandom > /opt/t/big");
+    let copy = rig.spawn(["cp", "node1:/opt/t/big", "got/"]);
     let come = || names(&rig.dir().join("got")).len() == 1;
     wait::until(
         || rig.dir().join("got").exists() && come(),
@@ -355,7 +359,7 @@ fn a_cancelled_copy_leaves_no_half_file() {
 fn a_hundred_megabytes_to_ten_delay_no_ping() {
     let rig = launched(10);
     let sha256 = large(&rig, 100);
-    let mut copy = rig.spawn(["cp", "--json", "large", "node*:/opt/"]);
+    let mut copy = rig.spawn(["cp", "--json", "large", "node*:/opt/t/"]);
     wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
 
     let mut pings = 0;
@@ -383,7 +387,7 @@ fn a_hundred_megabytes_to_ten_delay_no_ping() {
         "--",
         "sh",
         "-c",
-        "sha256sum < /opt/large",
+        "sha256sum < /opt/t/large",
     ]);
     for n in 1..=10 {
         let sum = ended(&sums, &format!("node{n}"))["stdout"].clone();

@@ -60,7 +60,7 @@ pub struct Launch {
     /// The certificate of the day; `None` until enrolled.
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// One bundle is fetched and unpacked at a time.
-    pub bulk: Mutex<()>,
+    pub bulk: Arc<Mutex<()>>,
     /// How far the fetches of copies are.
     pub fetched: Fetched,
 }
@@ -169,7 +169,7 @@ impl Launch {
     }
 
     async fn stage_folder(&self, sha256: &str, bytes: u64, index: u32) -> Result<PathBuf, String> {
-        let _one = self.bulk.lock().await;
+        let one = self.bulk.clone().lock_owned().await;
         let identity = self.identity.borrow().clone();
         let bundles = self.state_dir.join("bundles");
         let wanted = Wanted {
@@ -183,7 +183,11 @@ impl Launch {
                 .map_err(|error| format!("cannot fetch bundle {sha256}: {}", Chain(&error)))?;
         let stages = self.state_dir.join("stages");
         let folder = stages.join(format!("stage-{index}"));
-        let unpacking = tokio::task::spawn_blocking(move || bundle::unpack_stage(&packed, &folder));
+        let unpacking = tokio::task::spawn_blocking(move || {
+            // It goes on when the run is cancelled meanwhile: until then nobody else may unpack there.
+            let _one = one;
+            bundle::unpack_stage(&packed, &folder)
+        });
         match unpacking.await {
             Ok(Ok(folder)) => Ok(folder),
             Ok(Err(error)) => Err(format!("cannot unpack bundle {sha256}: {}", Chain(&error))),

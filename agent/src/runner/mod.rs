@@ -117,6 +117,11 @@ impl Runner {
                 _ => runner.look(id),
             }
             runner.measure(id);
+            let open = runner.runs.get(&id).filter(|run| !run.ended);
+            if let Some(run) = open.filter(|run| run.dir.join(shim::CANCEL).exists()) {
+                // The agent before this one may have come no further than the file.
+                wake_shim(&run.dir);
+            }
         }
         Ok(runner)
     }
@@ -215,15 +220,7 @@ impl Runner {
         if let Some(launching) = &run.launching {
             launching.cancel();
         }
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        // No fifo or no reader: the shim has not come up yet, and looks for the file when it does.
-        if let Ok(mut control) = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(run.dir.join(shim::CONTROL))
-        {
-            let _ = control.write_all(b"c");
-        }
+        wake_shim(&run.dir);
     }
 
     /// Drops a run that the master has whole. One that has not ended stays.
@@ -325,13 +322,9 @@ impl Runner {
             Outcome::ShimGone(id) => (id, None),
             Outcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
             Outcome::Failed(id, detail) => (id, Some((EndKind::Exited, detail))),
-            Outcome::Cancelled(id) => (
-                id,
-                Some((
-                    EndKind::Cancelled,
-                    "cancelled before it was started".to_owned(),
-                )),
-            ),
+            Outcome::Cancelled(id) => {
+                (id, Some((EndKind::Cancelled, shim::NOT_STARTED.to_owned())))
+            }
         };
         let Some(run) = self.runs.get_mut(&id) else {
             return Vec::new();
@@ -395,4 +388,18 @@ impl Runner {
 fn is_short(dir: &Path, bytes: u64) -> bool {
     let most = usize::try_from(HOLD_BYTES).unwrap_or(usize::MAX);
     bytes < HOLD_BYTES && spool::read(&dir.join(SPOOL), 0, most).is_ok_and(|chunk| !chunk.end)
+}
+
+/// Tells a shim that a cancellation is to be read. No fifo or no reader: it has not come up yet, and looks for the file
+/// when it does.
+fn wake_shim(dir: &Path) {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let control = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(dir.join(shim::CONTROL));
+    if let Ok(mut control) = control {
+        // A full fifo has enough in it to wake whoever reads it.
+        let _ = control.write_all(b"c");
+    }
 }

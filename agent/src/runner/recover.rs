@@ -7,7 +7,7 @@ use std::path::Path;
 
 use aot_proto::v1::EndKind;
 
-use super::shim::PID;
+use super::shim::{CANCEL, NOT_STARTED, PID};
 use super::spool::{ENDED, Writer, ended, mark_ended};
 use super::tree;
 use crate::journal::{Spec, lock_if_free};
@@ -33,20 +33,22 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         .ok()
         .and_then(|text| text.trim().parse().ok());
     let detail = match (shim, same_boot) {
-        (None, true) => {
-            "the agent stopped before it could start this run: it never started".to_owned()
-        }
-        (None, false) => {
-            "the machine restarted before this run was started: it never started".to_owned()
-        }
-        (Some(_), false) => "the machine restarted while it ran".to_owned(),
-        (Some(shim), true) => {
-            // Of another boot the number means nothing; of this one the session is still ours.
-            let left = tree::kill_session(shim);
-            format!("its shim was killed; {left} processes that it left behind were ended")
-        }
+        (None, true) => "the agent stopped before it could start this run: it never started",
+        (None, false) => "the machine restarted before this run was started: it never started",
+        (Some(_), false) => "the machine restarted while it ran",
+        // Of another boot the number means nothing; of this one the session is still ours.
+        (Some(shim), true) => &format!(
+            "its shim was killed; {} processes that it left behind were ended",
+            tree::kill_session(shim)
+        ),
     };
-    writer.end(dir, ended(EndKind::Interrupted, detail))?;
+    // What someone wanted ended is not to be tried again.
+    let record = match (dir.join(CANCEL).exists(), shim) {
+        (true, None) => ended(EndKind::Cancelled, NOT_STARTED),
+        (true, Some(_)) => ended(EndKind::Cancelled, format!("cancelled; {detail}")),
+        (false, _) => ended(EndKind::Interrupted, detail),
+    };
+    writer.end(dir, record)?;
     drop(lock);
     Ok(true)
 }
@@ -103,6 +105,29 @@ mod tests {
             fs::read(dir.path().join(SPOOL)).unwrap().len() as u64,
             scan(&dir.path().join(SPOOL)).unwrap().whole_bytes
         );
+    }
+
+    #[test]
+    fn what_was_cancelled_is_not_told_as_interrupted() {
+        let table = [
+            (None, "b1", "cancelled before it was started"),
+            (None, "b2", "cancelled before it was started"),
+            (
+                Some("4194303"),
+                "b2",
+                "cancelled; the machine restarted while it ran",
+            ),
+        ];
+        for (shim, boot, detail) in table {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(CANCEL), "0").unwrap();
+            if let Some(pid) = shim {
+                fs::write(dir.path().join(PID), pid).unwrap();
+            }
+            assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
+            let end = end_of(dir.path());
+            assert_eq!((end.kind(), &*end.detail), (EndKind::Cancelled, detail));
+        }
     }
 
     #[test]

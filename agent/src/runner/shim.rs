@@ -1,6 +1,7 @@
 //! `aot-agent shim DIR`: the process that owns one child. Started by the runner in a session (and systemd scope) of its
 //! own; survives the agent. Plain blocking code: no tokio, no TLS, no network, no decisions (those are in `watch`).
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -39,6 +40,9 @@ pub const CANCEL: &str = "cancel";
 /// Holds the shim's pid, which is also its session.
 pub const PID: &str = "pid";
 
+/// Of a run that was cancelled in time.
+pub const NOT_STARTED: &str = "cancelled before it was started";
+
 /// At most so long between a frame and its fdatasync.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often and how many times the end record is tried on a full disk.
@@ -73,6 +77,10 @@ fn run(dir: &Path) -> io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     fs::write(dir.join(PID), getpid().as_raw_nonzero().to_string())?;
     let command = Command::read(dir)?;
+    if dir.join(CANCEL).exists() {
+        let record = ended(EndKind::Cancelled, NOT_STARTED);
+        return end(dir, &mut spool, record, Some(&control));
+    }
     let mut shim = match Shim::start(dir, &command, control, &mut spool) {
         Ok(shim) => shim,
         Err(detail) => return end(dir, &mut spool, ended(EndKind::NotStarted, detail), None),
@@ -157,6 +165,8 @@ struct Shim {
     output: Output,
     status: Option<WaitStatus>,
     cpu_ms: u64,
+    /// Those that KILL was sent to.
+    killed: HashSet<i32>,
 }
 
 impl Shim {
@@ -197,6 +207,7 @@ impl Shim {
             output: Output::new(command.output_cap_bytes),
             status: None,
             cpu_ms: 0,
+            killed: HashSet::new(),
         })
     }
 
@@ -251,7 +262,7 @@ impl Shim {
             while let Some(act) = self.watch.step(now) {
                 match act {
                     Act::Finish => return Ok(self.record()),
-                    Act::Terminate | Act::Kill => signal_all(act),
+                    Act::Terminate | Act::Kill => self.signal_all(act),
                 }
             }
         }
@@ -298,8 +309,33 @@ impl Shim {
             .filter(|ms| *ms > 0)
             .map_or(GRACE, Duration::from_millis);
         if let Some(act) = self.watch.cancel(Instant::now(), grace) {
-            signal_all(act);
+            self.signal_all(act);
         }
+    }
+
+    fn signal_all(&mut self, act: Act) {
+        let root = getpid().as_raw_nonzero().get();
+        if act == Act::Kill {
+            self.killed.extend(tree::signal_below(root, Signal::KILL));
+            return;
+        }
+        tree::signal_below(root, Signal::TERM);
+        // What is stopped can't heed it (systemd.kill(5) does the same).
+        tree::signal_below(root, Signal::CONT);
+    }
+
+    /// How the end that was asked for came about.
+    fn stopped_in_words(&self, kind: EndKind) -> String {
+        let killed = match self.killed.len() {
+            0 => String::new(),
+            1 => "; 1 process did not heed TERM and was killed".to_owned(),
+            many => format!("; {many} processes did not heed TERM and were killed"),
+        };
+        let left = match self.watch.gave_up() {
+            true => "; some of it could not be killed and may still be there",
+            false => "",
+        };
+        format!("{}{killed}{left}", why(kind))
     }
 
     fn note_the_gone(&mut self) -> io::Result<()> {
@@ -322,7 +358,7 @@ impl Shim {
 
     fn record(&self) -> Ended {
         let mut ended = match (self.watch.stopped(), self.status) {
-            (Some(kind), _) => ended(kind, why(kind)),
+            (Some(kind), _) => ended(kind, self.stopped_in_words(kind)),
             (None, Some(WaitStatus::Exited(_, exit_code))) => Ended {
                 kind: EndKind::Exited.into(),
                 exit_code,
@@ -358,15 +394,6 @@ fn why(kind: EndKind) -> &'static str {
         EndKind::Silent => "stopped: it printed nothing for longer than its silence timeout",
         _ => "stopped: it was cancelled",
     }
-}
-
-fn signal_all(act: Act) {
-    let signal = if act == Act::Kill {
-        Signal::KILL
-    } else {
-        Signal::TERM
-    };
-    tree::signal_below(getpid().as_raw_nonzero().get(), signal);
 }
 
 #[derive(Default)]

@@ -71,9 +71,17 @@ fn below(root: i32, processes: &[Stat]) -> Vec<i32> {
     found
 }
 
-/// Sends `signal` to everything below this process, which is a subreaper: nothing escapes by forking twice.
-pub fn signal_below(root: i32, signal: Signal) {
-    signal_each(&below(root, &all()), signal);
+/// Sends `signal` to everything below this process, which is a subreaper: nothing escapes by forking twice. Says who got
+/// it; what has ended and was not waited for is not among them.
+pub fn signal_below(root: i32, signal: Signal) -> Vec<i32> {
+    let processes = all();
+    let found: HashSet<i32> = below(root, &processes).into_iter().collect();
+    let live = processes
+        .iter()
+        .filter(|stat| found.contains(&stat.pid) && stat.state != b'Z');
+    let live: Vec<i32> = live.map(|stat| stat.pid).collect();
+    signal_each(&live, signal);
+    live
 }
 
 /// Kills what is left of the session `leader` of a shim that is dead. A process with that pid is another one: the number

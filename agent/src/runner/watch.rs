@@ -80,9 +80,19 @@ impl Watch {
         self.tree_empty.get_or_insert(now);
     }
 
-    /// Asked to stop it. A process that has ended keeps its own end.
+    /// Asked to stop it. A process that has ended keeps its own end; one that is being stopped already is killed sooner,
+    /// never later, than was said before.
     pub fn cancel(&mut self, now: Instant, grace: Duration) -> Option<Act> {
+        if let Phase::Stopping { kill_at, .. } = &mut self.phase {
+            *kill_at = (*kill_at).min(now + grace);
+        }
         self.stop(EndKind::Cancelled, now, grace)
+    }
+
+    /// It was killed as often as it makes sense, and something still lives.
+    pub fn gave_up(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { kills, .. } if kills == MOST_KILLS)
+            && self.tree_empty.is_none()
     }
 
     /// Why it was stopped; `None` when it ended by itself.
@@ -244,6 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn a_second_cancellation_can_only_hasten_the_end() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t, Duration::ZERO, Duration::ZERO);
+        assert_eq!(watch.cancel(t, 60 * S), Some(Act::Terminate));
+        assert_eq!(watch.cancel(t + S, 90 * S), None, "one TERM is enough");
+        assert_eq!(watch.wake_at(), Some(t + 60 * S));
+        assert_eq!(watch.cancel(t + S, S), None);
+        assert_eq!(
+            (watch.step(t + S), watch.wake_at()),
+            (None, Some(t + 2 * S))
+        );
+        assert_eq!(watch.step(t + 2 * S), Some(Act::Kill));
+        assert_eq!(watch.stopped(), Some(EndKind::Cancelled));
+        let mut watch = Watch::new(t, S, Duration::ZERO);
+        assert_eq!(watch.step(t + S), Some(Act::Terminate));
+        assert_eq!(watch.cancel(t + S, Duration::ZERO), None);
+        assert_eq!(
+            watch.step(t + S),
+            Some(Act::Kill),
+            "also of what had its time"
+        );
+        assert_eq!(watch.stopped(), Some(EndKind::TimedOut));
+    }
+
+    #[test]
     fn a_cancellation_after_the_end_changes_nothing() {
         let t = Instant::now();
         let mut watch = Watch::new(t, Duration::ZERO, Duration::ZERO);
@@ -265,5 +300,8 @@ mod tests {
         .take_while(|act| *act == Act::Kill)
         .count();
         assert_eq!(kills, MOST_KILLS as usize);
+        assert!(watch.gave_up());
+        watch.tree_empty(now);
+        assert!(!watch.gave_up(), "it died after all");
     }
 }

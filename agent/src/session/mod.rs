@@ -283,12 +283,12 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 self.agent.runner.forget(run);
                 None
             }
-            Output::OpenShell(open) => {
-                self.agent.shells.open(*open);
-                None
-            }
             Output::Look(id, what) => {
                 self.look(id, what);
+                None
+            }
+            Output::OpenShell(open) => {
+                self.agent.shells.open(*open);
                 None
             }
             Output::MakeCsr => Some(Input::Csr(self.make_csr())),

@@ -72,10 +72,10 @@ pub enum Output {
     Forget(RunId),
     /// Put volumes in place.
     Mount(Volumes),
-    /// Open a terminal, on a connection of its own.
-    OpenShell(Box<OpenShell>),
     /// Look at a file for the call of this id.
     Look(u64, Builtin),
+    /// Open a terminal, on a connection of its own.
+    OpenShell(Box<OpenShell>),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and keep a renewed certificate (PEM).

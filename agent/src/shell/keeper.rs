@@ -2,20 +2,21 @@
 //! session when the agent lets go of it or dies. A second, short-lived step makes the terminal the controlling one and
 //! becomes the program.
 //!
-//! Standard input: a pipe that says nothing; its end is the order to hang up. Standard output: [`READY`], then a `ShellEnd`.
-//! Standard error: the terminal.
+//! Standard output: [`READY`], then the length of a `ShellEnd` (u32, big endian) and the message. Standard input: [`HEARD`] once
+//! that was told; its end before is the order to hang up. Standard error: the terminal, until the program has it.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aot_proto::v1::ShellEnd;
 use prost::Message;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::login::Login;
 use crate::runner::spawn::exposed_to_oom;
@@ -24,6 +25,8 @@ use crate::users;
 
 /// What the keeper says once it has tried to start the program: from here on it answers for it.
 pub const READY: u8 = b'r';
+/// What the agent says once it knows the end: what the program has left in the background may stay.
+pub const HEARD: u8 = b'h';
 /// From HUP to KILL. Editors save in that time.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// Between two looks at what is left of a session that was hung up; /proc wakes nobody.
@@ -31,8 +34,10 @@ const STEP: Duration = Duration::from_millis(50);
 /// A session that outlives so many KILLs is stuck in the kernel.
 const MOST_KILLS: u32 = 100;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum News {
     Ended,
+    Heard,
     HangUp,
 }
 
@@ -41,22 +46,29 @@ pub fn main(login: &str) -> ExitCode {
     // The agent's own terminal, when it has one, must not end us; one that leads a session already is as good.
     let _ = rustix::process::setsid();
     let started = start(login);
+    // An agent that is gone already is seen at the end of standard input.
+    let _ = tell(&[READY]);
+    match started {
+        Ok(child) => watch(&child),
+        Err(detail) => {
+            let _ = tell_end(&ShellEnd {
+                detail,
+                ..ShellEnd::default()
+            });
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn tell(bytes: &[u8]) -> io::Result<()> {
     let mut agent = io::stdout();
-    let end = match (
-        agent.write_all(&[READY]).and_then(|()| agent.flush()),
-        started,
-    ) {
-        (_, Err(detail)) => ShellEnd {
-            detail,
-            ..ShellEnd::default()
-        },
-        // An agent that is gone already is seen at the end of standard input.
-        (_, Ok(child)) => watch(child),
-    };
-    let told = agent
-        .write_all(&end.encode_to_vec())
-        .and_then(|()| agent.flush());
-    ExitCode::from(u8::from(told.is_err()))
+    agent.write_all(bytes).and_then(|()| agent.flush())
+}
+
+fn tell_end(end: &ShellEnd) -> io::Result<()> {
+    let end = end.encode_to_vec();
+    let length = u32::try_from(end.len()).map_err(io::Error::other)?;
+    tell(&[&length.to_be_bytes()[..], &end].concat())
 }
 
 fn start(login: &str) -> Result<Child, String> {
@@ -72,43 +84,69 @@ fn start(login: &str) -> Result<Child, String> {
         .stdin(terminal()?)
         .stdout(terminal()?)
         .stderr(terminal()?);
-    exposed_to_oom(|| process.spawn()).map_err(|error| format!("cannot start a process: {error}"))
+    let child = exposed_to_oom(|| process.spawn())
+        .map_err(|error| format!("cannot start a process: {error}"))?;
+    // Whoever has the terminal open keeps it from ending. One that can't let go of it only delays that.
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stderr(null);
+    }
+    Ok(child)
 }
 
-/// Waits for the program, or for the order to hang up.
-fn watch(mut child: Child) -> ShellEnd {
-    let leader = Pid::from_child(&child);
+/// Waits for the program's end and tells it, or for the order to hang up. The child's status is never taken: while it is
+/// there, the number of its session is nobody else's.
+fn watch(child: &Child) {
+    let leader = Pid::from_child(child);
     // One sender stays here, so that the inbox never closes.
-    let (open, inbox) = sync_channel(2);
+    let (open, inbox) = sync_channel(4);
     let (orders, news) = (open.clone(), open.clone());
     // Both threads end with this process at the latest.
     thread::spawn(move || wait_for_orders(&orders));
-    thread::spawn(move || wait_for_end(leader, &news));
-    if let Ok(News::HangUp) = inbox.recv() {
-        hang_up(leader, &inbox);
+    thread::spawn(move || {
+        // The process is ending when nobody listens.
+        let _ = wait_for_end(leader);
+        let _ = news.send(News::Ended);
+    });
+    loop {
+        match inbox.recv() {
+            Ok(News::Ended) => {
+                // An agent that is gone is seen by the next news.
+                let _ = tell_end(&wait_for_end(leader));
+            }
+            Ok(News::HangUp) => {
+                hang_up(leader, &inbox);
+                let _ = tell_end(&wait_for_end(leader));
+                break;
+            }
+            Ok(News::Heard) | Err(_) => break,
+        }
     }
     drop(open);
-    child.wait().map_or_else(
-        |error| ShellEnd {
-            detail: format!("cannot wait for it: {error}"),
-            ..ShellEnd::default()
-        },
-        ended,
-    )
 }
 
 fn wait_for_orders(news: &SyncSender<News>) {
-    let mut word = [0; 64];
-    while io::stdin().read(&mut word).is_ok_and(|len| len > 0) {}
-    let _ = news.send(News::HangUp); // the process is ending when nobody listens
+    let mut word = [0];
+    let order = match io::stdin().read(&mut word) {
+        Ok(1) if word == [HEARD] => News::Heard,
+        _ => News::HangUp,
+    };
+    let _ = news.send(order); // the process is ending when nobody listens
 }
 
-/// Does not take the child's status: while it is there, its number is nobody else's.
-fn wait_for_end(leader: Pid, news: &SyncSender<News>) {
+fn wait_for_end(leader: Pid) -> ShellEnd {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(leader), options) {
+    loop {
+        match rustix::process::waitid(WaitId::Pid(leader), options) {
+            Ok(Some(status)) => return ended(&status),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return ShellEnd {
+                    detail: format!("cannot wait for it: {error}"),
+                    ..ShellEnd::default()
+                };
+            }
+        }
     }
-    let _ = news.send(News::Ended); // as above
 }
 
 /// HUP to all of the session, KILL to what is left of it after the grace, until nothing is.
@@ -128,11 +166,12 @@ fn hang_up(leader: Pid, inbox: &Receiver<News>) {
     }
 }
 
-fn ended(status: ExitStatus) -> ShellEnd {
+fn ended(status: &WaitIdStatus) -> ShellEnd {
+    let code = status.exit_status();
     ShellEnd {
-        has_exit_code: status.code().is_some(),
-        exit_code: status.code().unwrap_or(0),
-        signal: status.signal().unwrap_or(0),
+        has_exit_code: code.is_some(),
+        exit_code: code.unwrap_or(0),
+        signal: status.terminating_signal().unwrap_or(0),
         detail: String::new(),
     }
 }

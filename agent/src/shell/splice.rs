@@ -75,8 +75,9 @@ impl Splice<'_> {
         if shows && self.drain().await == Shown::Unread {
             return Ended::HungUp;
         }
-        if orders.is_none() {
-            end.detail = "the agent was stopped".to_owned();
+        match orders {
+            Some(orders) => orders.heard().await,
+            None => end.detail = "the agent was stopped".to_owned(),
         }
         Ended::Over(end)
     }

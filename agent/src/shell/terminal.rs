@@ -12,18 +12,18 @@ use aot_proto::v1::ShellEnd;
 use prost::Message;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::keeper::READY;
+use super::keeper::{HEARD, READY};
 use super::login::Login;
 
 /// How long a keeper may take to come up.
 const START: Duration = Duration::from_secs(10);
-/// Longest word of a keeper about the end; more is not read.
-const MOST_END_BYTES: u64 = 64 << 10;
+/// Longest word of a keeper about the end.
+const MOST_END_BYTES: u32 = 64 << 10;
 
 /// The agent's side of a terminal. Dropping it hangs up what runs there.
 #[derive(Debug)]
@@ -37,17 +37,22 @@ pub struct Terminal {
 /// Whoever owns what runs in a terminal.
 #[derive(Debug)]
 pub struct Keeper {
-    /// Dropping it is the order to hang up.
-    pub orders: ChildStdin,
+    /// To it.
+    pub orders: Orders,
     /// How it ends.
     pub word: Word,
 }
+
+/// The way to a keeper. Dropping it is the order to hang up.
+#[derive(Debug)]
+pub struct Orders(ChildStdin);
 
 /// The last word of a keeper.
 #[derive(Debug)]
 pub struct Word {
     words: ChildStdout,
-    child: Child,
+    /// The runtime waits for it once this is dropped.
+    _child: Child,
 }
 
 /// Opens a terminal of this size (columns, rows) and starts `login` in it. `id` names its scope.
@@ -111,8 +116,11 @@ async fn keep(
     };
     match timeout(START, words.read_u8()).await {
         Ok(Ok(READY)) => Ok(Keeper {
-            orders,
-            word: Word { words, child },
+            orders: Orders(orders),
+            word: Word {
+                words,
+                _child: child,
+            },
         }),
         Ok(_) => Err("the terminal's keeper ended before it was up".to_owned()),
         Err(_) => Err("the terminal's keeper did not come up in 10 s".to_owned()),
@@ -179,22 +187,94 @@ impl Terminal {
     }
 }
 
+impl Orders {
+    /// What the program has left in the background may stay: its end is known.
+    pub async fn heard(mut self) {
+        // A keeper that is gone needs no word.
+        let _ = self.0.write_all(&[HEARD]).await;
+    }
+}
+
 impl Word {
     /// How what runs in the terminal ended.
     pub async fn end(mut self) -> ShellEnd {
-        let mut word = Vec::new();
-        // What can't be read is not there.
-        let _ = (&mut self.words)
-            .take(MOST_END_BYTES)
-            .read_to_end(&mut word)
-            .await;
-        let end = ShellEnd::decode(word.as_slice()).ok();
-        // Its word was its last act.
-        let _ = self.child.wait().await;
-        end.filter(|_| !word.is_empty())
-            .unwrap_or_else(|| ShellEnd {
-                detail: "the terminal's keeper was ended by someone".to_owned(),
+        match self.read().await {
+            Ok(end) => end,
+            Err(error) => ShellEnd {
+                detail: format!("the terminal's keeper was ended by someone: {error}"),
                 ..ShellEnd::default()
-            })
+            },
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<ShellEnd> {
+        let length = self.words.read_u32().await?;
+        if length > MOST_END_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut word = vec![0; length as usize];
+        self.words.read_exact(&mut word).await?;
+        Ok(ShellEnd::decode(word.as_slice())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Terminal, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        rustix::io::ioctl_fionbio(&master, true).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (Terminal::new(master).unwrap(), slave)
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_arrives_and_what_is_shown_is_read_to_its_end() {
+        let (terminal, slave) = pair();
+        terminal.write_all(b"ls\n").await.unwrap();
+        let mut line = [0; 16];
+        assert_eq!(rustix::io::read(&slave, &mut line).unwrap(), 3);
+        rustix::io::write(&slave, b"last words").unwrap();
+        drop(slave);
+        let (mut shown, mut buffer) = (Vec::new(), [0; 4]);
+        loop {
+            match terminal.read(&mut buffer).await.unwrap() {
+                0 => break,
+                len => shown.extend_from_slice(&buffer[..len]),
+            }
+        }
+        assert_eq!(String::from_utf8(shown).unwrap(), "ls\r\nlast words");
+    }
+
+    #[tokio::test]
+    async fn typing_waits_for_whoever_does_not_read_and_goes_on_after() {
+        let (terminal, slave) = pair();
+        let text = "a line\n".repeat(10_000);
+        let reader = tokio::task::spawn_blocking(move || {
+            let (mut read, mut buffer) = (0, [0; 4096]);
+            while read < 70_000 {
+                read += rustix::io::read(&slave, &mut buffer).unwrap();
+            }
+            read
+        });
+        let mut echo = [0; 4096];
+        let typing = terminal.write_all(text.as_bytes());
+        let showing = async { while terminal.read(&mut echo).await.unwrap() > 0 {} };
+        let both = async { tokio::join!(typing, showing) };
+        let (typed, ()) = timeout(Duration::from_secs(60), both).await.unwrap();
+        typed.unwrap();
+        assert_eq!(reader.await.unwrap(), text.len());
+    }
+
+    #[tokio::test]
+    async fn sizes_that_no_terminal_has_are_cut() {
+        let (terminal, slave) = pair();
+        terminal.resize((132, 1_000_000));
+        let size = rustix::termios::tcgetwinsize(&slave).unwrap();
+        assert_eq!((size.ws_col, size.ws_row), (132, u16::MAX));
     }
 }

@@ -443,13 +443,13 @@ pub struct ApplyArgs {
     /// Which instances.
     #[command(flatten)]
     pub which: MaybeTarget,
-    /// Run stage N and all after it, even when nothing changed
+    /// Run stage N and all after it, even when nothing changed; what is not done before it runs first
     #[arg(long, value_name = "N")]
     pub from: Option<u32>,
     /// Run every stage, even when nothing changed
     #[arg(long)]
     pub force: bool,
-    /// Only instances whose stages failed
+    /// Only instances whose stages failed, and those that wait for them
     #[arg(long)]
     pub failed: bool,
 }

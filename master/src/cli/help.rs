@@ -170,14 +170,20 @@ pub const APPLY: &str = "\
 Examples:
   aot-master apply
   aot-master apply 'web*' --from 1
-  aot-master apply web1 --force";
+  aot-master apply web1 --force
+  aot-master apply --failed
+
+What succeeded is left alone unless --from or --force says otherwise. --failed takes the instances of TARGET on which a
+stage failed, and those that wait for one of them; none is exit 0. An apply is judged by its own instances alone.";
 
 /// Of `logs`.
 pub const LOGS: &str = "\
 Examples:
   aot-master logs web1
   aot-master logs 'web*' --stage 0
-  aot-master logs '*' -f";
+  aot-master logs '*' -f
+
+-f goes on over new attempts and over instances that join, until Ctrl-C (exit 130).";
 
 /// Of `jobs`.
 pub const JOBS: &str = "\
@@ -318,6 +324,20 @@ Examples:
 
 /// Of `shell`.
 pub const SHELL: &str = "\
+Opens the user's login shell (or COMMAND, without a shell) in a terminal on the instance, through
+its agent. It is on record as a job: `aot-master jobs` shows who, when and how long, and
+`aot-master jobs cancel ID` hangs it up.
+
+Ends with the exit status of what ran there (128 and the number of a signal that ended it); with 4
+when contact is lost, 130 after ~. and 1 when the agent is not there or refuses. Whatever ends it
+but the program itself hangs up what runs there: SIGHUP, after 5 s SIGKILL. What has a session of
+its own (setsid, tmux) lives on.
+
+At the start of a line:  ~.  leaves   ~?  lists these   ~~  types a tilde
+
+Without a terminal here, standard input is typed as it is, and its end as Ctrl-D until the program
+ends; `aot-master exec --stdin` is made for pipes.
+
 Examples:
   aot-master shell web1
   aot-master shell web1 --user admin -- htop";

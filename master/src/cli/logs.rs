@@ -1,6 +1,7 @@
 //! `logs TARGET`: what stages printed, recorded or live.
 
 use std::future::Future;
+use std::io::Write as _;
 
 use aot_proto::v1::{ExecOutput, LogLine, LogsRequest};
 use futures::{Stream, StreamExt};
@@ -57,7 +58,9 @@ async fn show(
 
 fn one(ctx: &mut Ctx<'_>, view: &mut ExecLines, line: LogLine) -> Result<(), Error> {
     if ctx.json {
-        return ctx.print(&log_json(&line).to_string());
+        ctx.print(&log_json(&line).to_string())?;
+        // Whoever follows reads it now.
+        return Ok(ctx.io.stdout.flush()?);
     }
     let name = format!("{}/{}", line.instance, line.stage);
     view.make_room(&name);

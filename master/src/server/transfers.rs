@@ -76,6 +76,11 @@ impl Transfers {
         is_sha256(sha256).then(|| self.dir.join(sha256))
     }
 
+    /// Whether the archive with this digest is here.
+    pub fn has(&self, sha256: &str) -> bool {
+        self.path(sha256).is_some_and(|path| path.exists())
+    }
+
     /// Tells whoever follows how far a copy is; nobody has to listen.
     pub fn tell(&self, copied: Copied) {
         let _ = self.news.send(copied); // no one follows

@@ -14,6 +14,9 @@ use super::style::Style;
 use super::table::{or_dash, table, text};
 use super::words::{bytes, clock, count_words, outcome_words, seconds};
 
+/// Room that a command should have in a list.
+const MIN_WHAT_CHARS: usize = 20;
+
 /// Who, what, when and how long.
 pub fn job_heading(started: &ExecStarted, now_ms: u64, offset: UtcOffset, style: Style) -> String {
     let mut out = format!("{}  {}", style.bold(&started.job_id), started.kind);
@@ -82,8 +85,8 @@ fn outcome_cells(ended: &ExecEnded) -> [Cell; 4] {
     ]
 }
 
-/// What was run, as the master lists it, in lines of at most so many `columns`. Where there is only one cluster it is not
-/// told.
+/// What was run, as the master lists it, in lines of at most so many `columns`: what is told least often is left out
+/// until there is room for the command. Where there is only one cluster it is not told.
 pub fn jobs_table(
     reply: &JobsReply,
     offset: UtcOffset,
@@ -91,54 +94,71 @@ pub fn jobs_table(
     columns: Option<usize>,
 ) -> String {
     let clusters: BTreeSet<&str> = reply.jobs.iter().map(|job| job.cluster.as_str()).collect();
-    let mut heads = vec![
+    let mut left_out = match clusters.len() {
+        0 | 1 => vec!["cluster"],
+        _ => Vec::new(),
+    };
+    let mut whole = jobs_text(reply, offset, style, &left_out);
+    let Some(columns) = columns else {
+        return whole;
+    };
+    for next in ["by", "output", "took"] {
+        let heads = whole.lines().next().unwrap_or_default();
+        if heads.chars().count() + MIN_WHAT_CHARS <= columns {
+            break;
+        }
+        left_out.push(next);
+        whole = jobs_text(reply, offset, style, &left_out);
+    }
+    fitted(&whole, columns)
+}
+
+fn jobs_text(reply: &JobsReply, offset: UtcOffset, style: Style, left_out: &[&str]) -> String {
+    let heads = [
         "job", "cluster", "started", "took", "outcome", "output", "by", "what",
     ];
-    if clusters.len() < 2 {
-        heads.remove(1);
-    }
-    let mut table = table(style, &heads);
+    let shown = |head: &&str| !left_out.contains(head);
+    let kept: Vec<&str> = heads.iter().copied().filter(shown).collect();
+    let mut table = table(style, &kept);
     for job in &reply.jobs {
-        let took = match job.ended_unix_ms.checked_sub(job.started_unix_ms) {
-            Some(ms) if job.ended_unix_ms > 0 => seconds(ms as f64 / 1000.0),
-            _ => "running".to_owned(),
-        };
-        let counts = job.outcomes.iter();
-        let counts = counts.map(|(word, count)| (word.as_str(), u64::from(*count)));
-        let mut outcomes = count_words(counts);
-        if open(job) > 0 {
-            let comma = if outcomes.is_empty() { "" } else { ", " };
-            outcomes.push_str(&format!("{comma}{} open", open(job)));
-        }
-        let output = match (job.output_dropped, job.output_bytes) {
-            (true, _) => "dropped".to_owned(),
-            (false, 0) => "-".to_owned(),
-            (false, kept) => bytes(kept),
-        };
-        let what = match job.what.lines().next() {
-            None | Some("") => &job.kind,
-            Some(line) => line,
-        };
-        let started = stamp(job.started_unix_ms, offset);
-        let mut row = vec![
-            job.job_id.as_str(),
-            or_dash(&job.cluster),
-            &started,
-            &took,
-            or_dash(&outcomes),
-            &output,
-            or_dash(&job.operator),
-            what,
-        ];
-        if clusters.len() < 2 {
-            row.remove(1);
-        }
-        table.add_row(row);
+        let cells = heads.iter().zip(job_cells(job, offset));
+        let kept = cells.filter(|(head, _)| shown(head));
+        table.add_row(kept.map(|(_, cell)| cell).collect::<Vec<_>>());
     }
-    match columns {
-        Some(columns) => fitted(&text(&table), columns),
-        None => text(&table),
+    text(&table)
+}
+
+fn job_cells(job: &jobs_reply::Entry, offset: UtcOffset) -> [String; 8] {
+    let took = match job.ended_unix_ms.checked_sub(job.started_unix_ms) {
+        Some(ms) if job.ended_unix_ms > 0 => seconds(ms as f64 / 1000.0),
+        _ => "running".to_owned(),
+    };
+    let counts = job.outcomes.iter();
+    let counts = counts.map(|(word, count)| (word.as_str(), u64::from(*count)));
+    let mut outcomes = count_words(counts);
+    if open(job) > 0 {
+        let comma = if outcomes.is_empty() { "" } else { ", " };
+        outcomes.push_str(&format!("{comma}{} open", open(job)));
     }
+    let output = match (job.output_dropped, job.output_bytes) {
+        (true, _) => "dropped".to_owned(),
+        (false, 0) => "-".to_owned(),
+        (false, kept) => bytes(kept),
+    };
+    let what = match job.what.lines().next() {
+        None | Some("") => &job.kind,
+        Some(line) => line,
+    };
+    [
+        job.job_id.clone(),
+        or_dash(&job.cluster).to_owned(),
+        stamp(job.started_unix_ms, offset),
+        took,
+        or_dash(&outcomes).to_owned(),
+        output,
+        or_dash(&job.operator).to_owned(),
+        what.to_owned(),
+    ]
 }
 
 /// Every line in at most so many characters; what is cut is marked.

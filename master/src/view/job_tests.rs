@@ -66,9 +66,10 @@ fn a_list_of_jobs() {
         .map(|job| job_json(job).to_string())
         .collect();
     insta::assert_snapshot!(format!(
-        "{}\n\n{}\n\n{}",
+        "{}\n\n{}\n\n{}\n\n{}",
         jobs_table(&jobs, UtcOffset::UTC, PLAIN, None),
         jobs_table(&one, UtcOffset::UTC, PLAIN, Some(60)),
+        jobs_table(&one, UtcOffset::UTC, PLAIN, Some(94)),
         lines.join("\n")
     ));
 }

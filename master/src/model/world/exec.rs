@@ -1,5 +1,7 @@
 //! Runs: given, answered, ended, lost.
 
+use std::collections::btree_map::Entry;
+
 use aot_proto::ids::{InstanceName, JobId, RunId};
 use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
 use aot_proto::v1;
@@ -211,8 +213,8 @@ impl World {
     /// A job that is done elsewhere: when it begins, and again when targets have ended. The first end of a target counts.
     pub(super) fn record(&mut self, job: Job) -> Answer {
         let id = job.id;
-        if !self.jobs.contains_key(&id) {
-            self.jobs.insert(id, job);
+        if let Entry::Vacant(slot) = self.jobs.entry(id) {
+            slot.insert(job);
             self.dirty.jobs.insert(id);
             return Answer::Started(id);
         }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 mod jobs;
 mod needs;
 mod revoke;
+mod shells;
 mod whole;
 
 use super::*;

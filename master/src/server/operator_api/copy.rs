@@ -13,6 +13,9 @@ use crate::model::pace::Pace;
 use crate::model::world::ExecAsk;
 use crate::server::transfers::Copied;
 
+/// Of an archive that was removed.
+const NOT_HERE: &str = "the files are not on the master any more: copy them again";
+
 impl OperatorApi {
     pub(super) async fn do_upload(
         &self,
@@ -51,14 +54,26 @@ impl OperatorApi {
         Ok(with_progress(events, news))
     }
 
+    /// Whether a job with this task can be begun once more, as far as files are concerned.
+    pub(super) fn can_copy_again(&self, task: &Task) -> Result<(), Status> {
+        match task {
+            Task::Command(_) => Ok(()),
+            Task::CopyIn(copy) if self.transfers.has(&copy.sha256) => Ok(()),
+            Task::CopyIn(_) => Err(Status::failed_precondition(NOT_HERE)),
+            Task::CopyOut(_) => Err(Status::failed_precondition(
+                "nobody would take what the instances send: run aot-master cp once more",
+            )),
+        }
+    }
+
     /// The archive must be here already.
     async fn copy_in(&self, copy: v1::CopyIn) -> Result<Task, Status> {
         absolute(&copy.path)?;
         let path = self.transfers.path(&copy.sha256);
         let path = path.ok_or_else(|| Status::invalid_argument("no SHA-256 in hex"))?;
-        let here = tokio::fs::metadata(path).await.map_err(|_| {
-            Status::failed_precondition("the files are not on the master any more: copy them again")
-        })?;
+        let here = tokio::fs::metadata(path)
+            .await
+            .map_err(|_| Status::failed_precondition(NOT_HERE))?;
         if here.len() != copy.bytes {
             return Err(Status::invalid_argument(format!(
                 "the upload has {} bytes, not {}",

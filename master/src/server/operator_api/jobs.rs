@@ -12,7 +12,7 @@ use tonic::Status;
 use super::follow::{EVENTS, ExecEvents, Follow, Sender, ended, event, pass_on, started, summary};
 use super::select::natural;
 use super::{OperatorApi, refused, stopping};
-use crate::model::job::{Job, JobKind, Outcome, Run, Verdict};
+use crate::model::job::{Job, JobKind, Outcome, Run, Task, Verdict};
 use crate::model::world::{Answer, ExecAsk, Input, OpError, TargetState};
 use crate::run::{JobNews, news_of};
 
@@ -33,7 +33,9 @@ impl OperatorApi {
             Answer::Error(OpError::NoJob(_)) => of_record(&known),
             _ => return Err(Status::internal("an answer to another question")),
         };
-        Ok(self.show(known, targets, request.output, request.live.then_some(news)))
+        // What instances sent is an archive: nothing to look at.
+        let output = request.output && !matches!(known.task.as_deref(), Some(Task::CopyOut(_)));
+        Ok(self.show(known, targets, output, request.live.then_some(news)))
     }
 
     pub(super) async fn do_cancel(
@@ -72,6 +74,7 @@ impl OperatorApi {
         let Some(task) = &old.task else {
             return Err(Status::failed_precondition(cannot_retry(&old)));
         };
+        self.can_copy_again(task)?;
         let again = |verdict: &Option<Verdict>| {
             !request.failed
                 || verdict

@@ -75,17 +75,15 @@ impl OperatorApi {
             return Ok(());
         }
         let whose = match names {
-            [one] => format!("{one} has"),
-            all => format!("none of {} instances has", all.len()),
+            [one] => format!("{one} has no stage {stage}"),
+            all => format!("none of {} instances has a stage {stage}", all.len()),
         };
         let there = match most {
             0 => "there are no stages".to_owned(),
             1 => "there is only stage 0".to_owned(),
             _ => format!("there are 0 to {}", most - 1),
         };
-        Err(Status::invalid_argument(format!(
-            "{whose} no stage {stage}; {there}"
-        )))
+        Err(Status::invalid_argument(format!("{whose}; {there}")))
     }
 }
 

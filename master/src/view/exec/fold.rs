@@ -154,7 +154,11 @@ impl ExecFold {
             true => self.look.style.good(&outcome),
             false => self.look.style.bad(&outcome),
         };
-        let ran = !matches!(group.end.outcome.as_str(), "absent" | "rejected");
+        let ran = match group.end.outcome.as_str() {
+            "absent" | "rejected" => false,
+            "cancelled" => group.end.seconds > 0.0,
+            _ => true,
+        };
         let nothing = ran && group.stdout.bytes + group.stderr.bytes == 0;
         let silent = if nothing { ", no output" } else { "" };
         format!("{}: {outcome}{silent}", self.look.style.bold(&names))
