@@ -34,7 +34,6 @@ fn main() {
     }
     let mut bare = Bare::start(AGENTS);
     let bare_time = median(ROUNDS, || bare.round());
-    drop(bare);
     println!(
         "bare tonic and mTLS, {AGENTS} streams: {:.2} ms",
         bare_time * 1e3
