@@ -21,7 +21,9 @@ use aot_master::store::Store;
 use aot_proto::ids::SpiffeId;
 use aot_tests::bench::agents::{Agents, report};
 use aot_tests::bench::bare::Bare;
-use aot_tests::bench::figures::{at_most, cpu_seconds, median, memory_kib, number, seconds};
+use aot_tests::bench::figures::{
+    at_most, cpu_seconds, median, memory_kib, number, quantile, seconds,
+};
 use aot_tests::bench::operator::Operator;
 use aot_tests::bench::program::played;
 use aot_tests::bench::tls;
@@ -61,7 +63,6 @@ fn measure(count: usize) {
     let mut bare = Bare::start(count);
     let bare_time = median(ROUNDS, || bare.round());
     let (pss, rss) = bare.session_kib();
-    drop(bare);
     println!(
         "bare tonic and mTLS: {:.1} ms, {pss:.1} KiB a session (RSS {rss:.1})",
         bare_time * 1e3
@@ -85,7 +86,14 @@ fn measure(count: usize) {
     let cpu = cpu_seconds(master.child.id());
     println!("all attached after {attaching:.2} s, of which the master computes {cpu:.2} s");
     let first = operator.ping("*");
-    let time = median(ROUNDS, || operator.ping("*"));
+    // In turns: what else this machine does counts for both.
+    let (mut bares, mut times) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bares.push(bare.round());
+        times.push(operator.ping("*"));
+    }
+    let (bare_time, time) = (quantile(&mut bares, 0.5), quantile(&mut times, 0.5));
+    drop(bare);
     let whole = median(5, || seconds(|| master.command(&["exec", "*", "ping"])));
     println!(
         "a ping of all: {:.1} ms, the first {:.1} ms, the whole command {:.1} ms",

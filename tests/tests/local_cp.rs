@@ -335,7 +335,7 @@ fn a_cancelled_copy_leaves_no_half_file() {
     wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
     let jobs = rig.cli(["jobs", "--json"]);
     let job = jobs.one(|line| line["kind"] == "copy")["job"].clone();
-    rig.cli(["jobs", "cancel", "--yes", job.as_str().expect("an id")]);
+    rig.cli(["jobs", "cancel", job.as_str().expect("an id")]);
     let output = copy.finish(LIMIT);
     output.expect(1);
     assert!(output.stderr.contains("cancelled"), "{}", output.shown());

@@ -10,7 +10,7 @@ use aot_proto::v1::EndKind;
 use super::shim::{CANCEL, NOT_STARTED, PID};
 use super::spool::{ENDED, Writer, ended, mark_ended};
 use super::tree;
-use crate::journal::{Spec, lock_if_free};
+use crate::journal::{Spec, Work, lock_if_free};
 
 /// True when the run is over; writes an INTERRUPTED end when its shim is dead. `spec` is `None` when it can't be read.
 ///
@@ -46,6 +46,8 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
     let record = match (dir.join(CANCEL).exists(), shim) {
         (true, None) => ended(EndKind::Cancelled, NOT_STARTED),
         (true, Some(_)) => ended(EndKind::Cancelled, format!("cancelled; {detail}")),
+        // A stage is tried again by the master; a command is for its operator to give once more.
+        (false, None) if !is_stage(spec) => ended(EndKind::NotStarted, detail),
         (false, _) => ended(EndKind::Interrupted, detail),
     };
     writer.end(dir, record)?;
@@ -53,10 +55,14 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
     Ok(true)
 }
 
+/// What can't be read may be one.
+fn is_stage(spec: Option<&Spec>) -> bool {
+    spec.is_none_or(|spec| matches!(spec.what, Work::Stage { .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Work;
     use crate::runner::spool::{SPOOL, scan};
     use aot_proto::ids::RunId;
     use aot_proto::v1::frame::Body;
@@ -95,7 +101,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
         let end = end_of(dir.path());
-        assert_eq!(end.kind(), EndKind::Interrupted);
+        assert_eq!(
+            end.kind(),
+            EndKind::NotStarted,
+            "a command is not tried again"
+        );
         assert!(end.detail.contains("never started"), "{}", end.detail);
         assert!(
             settle(dir.path(), Some(&spec("b1")), "b1").unwrap(),

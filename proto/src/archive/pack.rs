@@ -203,7 +203,7 @@ impl<W: Write> Packer<'_, W> {
         stat: &Stat,
         size: u64,
     ) -> Result<(), PackError> {
-        let mut header = header(kind, stat.st_mode, i64::from(stat.st_mtime), size);
+        let mut header = header(kind, stat.st_mode, stat.st_mtime, size);
         // The content follows by our own hand: it is checked while it is read.
         self.out
             .append_data(&mut header, inside, io::empty())
@@ -211,12 +211,7 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn link(&mut self, inside: &Path, to: &Path, stat: &Stat) -> Result<(), PackError> {
-        let mut header = header(
-            EntryType::Symlink,
-            stat.st_mode,
-            i64::from(stat.st_mtime),
-            0,
-        );
+        let mut header = header(EntryType::Symlink, stat.st_mode, stat.st_mtime, 0);
         self.out
             .append_link(&mut header, inside, to)
             .map_err(PackError::Write)

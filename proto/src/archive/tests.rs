@@ -504,7 +504,7 @@ fn a_file_that_changes_meanwhile_is_named_and_one_that_grows_is_cut() {
         let mut notes = Vec::new();
         let out = Meddler {
             after: 4096,
-            meddle: Some(|| meddle()),
+            meddle: Some(meddle),
         };
         let sources = sources(std::slice::from_ref(&path)).unwrap();
         let result = pack(&sources, out, &mut |note| notes.push(note));

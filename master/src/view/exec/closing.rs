@@ -154,12 +154,11 @@ fn stat_words(seen: &Map<String, Value>) -> String {
     if let Some(target) = text("target") {
         words.push(format!("-> {target}"));
     }
-    match seen.get("leads_to") {
-        Some(Value::Object(end)) => match end.get("error").and_then(Value::as_str) {
-            Some(error) => words.push(format!("(leads nowhere: {error})")),
-            None => words.push(format!("({})", stat_words(end))),
-        },
-        _ => {}
+    if let Some(Value::Object(end)) = seen.get("leads_to") {
+        words.push(match end.get("error").and_then(Value::as_str) {
+            Some(error) => format!("(leads nowhere: {error})"),
+            None => format!("({})", stat_words(end)),
+        });
     }
     words.join("  ")
 }
