@@ -52,10 +52,7 @@ impl Link {
     /// Copies until one side ends; then both are at their end.
     fn pump(&self, mut from: &TcpStream, mut to: &TcpStream) {
         let mut buffer = vec![0; 64 << 10];
-        loop {
-            let Ok(count @ 1..) = from.read(&mut buffer) else {
-                break;
-            };
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
             self.wait_while_held();
             if to.write_all(&buffer[..count]).is_err() {
                 break;

@@ -339,9 +339,10 @@ fn by_tag(all: &[Value]) -> BTreeMap<String, Vec<String>> {
 fn calm_down(rig: &Rig, plans: &[Plan]) -> Vec<Value> {
     let back = || {
         let status = rig.cli(["status", "--json"]);
-        let all = (status.code == Some(0))
-            .then(|| status.json())
-            .unwrap_or_default();
+        let all = match status.code {
+            Some(0) => status.json(),
+            _ => Vec::new(),
+        };
         all.iter()
             .filter(|one| one["agent"]["connected"] == true)
             .count()
