@@ -34,7 +34,8 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         .and_then(|text| text.trim().parse().ok());
     let detail = match (shim, same_boot) {
         (None, true) => "the agent stopped before it could start this run: it never started",
-        (None, false) => "the machine restarted before this run was started: it never started",
+        // A power cut may have taken the traces of a start.
+        (None, false) => "the machine restarted; nothing tells whether this run had been started",
         (Some(_), false) => "the machine restarted while it ran",
         // Of another boot the number means nothing; of this one the session is still ours.
         (Some(shim), true) => &format!(
@@ -47,7 +48,7 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         (true, None) => ended(EndKind::Cancelled, NOT_STARTED),
         (true, Some(_)) => ended(EndKind::Cancelled, format!("cancelled; {detail}")),
         // A stage is tried again by the master; a command is for its operator to give once more.
-        (false, None) if !is_stage(spec) => ended(EndKind::NotStarted, detail),
+        (false, None) if same_boot && !is_stage(spec) => ended(EndKind::NotStarted, detail),
         (false, _) => ended(EndKind::Interrupted, detail),
     };
     writer.end(dir, record)?;

@@ -203,7 +203,7 @@ fn tidy(dir: &Path, used: &HashSet<String>, now: SystemTime) -> io::Result<()> {
     let mut idle = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if !sha256_of(&path).is_some_and(|sha256| !used.contains(sha256)) {
+        if sha256_of(&path).is_none_or(|sha256| used.contains(sha256)) {
             continue;
         }
         let meta = fs::metadata(&path)?;
@@ -282,7 +282,7 @@ mod tests {
         tidy(dir.path(), &keep, now).expect("tidies");
         assert_eq!(names(dir.path()).len(), 2);
         tidy(dir.path(), &keep, now + KEPT * 2).expect("tidies");
-        assert_eq!(names(dir.path()), [used.clone()]);
+        assert_eq!(names(dir.path()), std::slice::from_ref(&used));
         let big = fs::File::create(dir.path().join(&idle)).expect("a file");
         big.set_len(KEPT_BYTES + 1).expect("a sparse one");
         tidy(dir.path(), &keep, now).expect("tidies");

@@ -161,11 +161,14 @@ fn a_pool_may_wait_for_all_of_itself_between_stages() {
     assert!(read(&bad).is_err_and(|error| error.contains("web1/1 -> web1/1")));
 }
 
-/// Pools by size and number of stages, and needs: of this pool's stage, on that member (`None` = all) and stage.
+/// A need of a pool's stage on a member (`None` = all) of a pool, and its stage.
+type Needed = ((usize, usize), (usize, Option<usize>, usize));
+
+/// Pools by size and number of stages, and needs.
 #[derive(Debug, Clone)]
 struct Graph {
     pools: Vec<(usize, usize)>,
-    needs: Vec<((usize, usize), (usize, Option<usize>, usize))>,
+    needs: Vec<Needed>,
 }
 
 fn graphs() -> impl Strategy<Value = Graph> {

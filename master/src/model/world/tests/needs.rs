@@ -575,9 +575,9 @@ proptest! {
         sim.input(launch(&spec, &plans));
         sim.settle();
         for (pool, of) in well.iter().enumerate() {
-            for member in 0..2 {
+            for (member, ready) in of.iter().enumerate() {
                 let name = format!("{}{}", label(pool), member + 1);
-                prop_assert_eq!(view(&sim, &name).phase == "ready", of[member], "{}: {:?}", name, view(&sim, &name));
+                prop_assert_eq!(view(&sim, &name).phase == "ready", *ready, "{}: {:?}", name, view(&sim, &name));
             }
         }
         prop_assert_eq!(code(&sim) == 0, well.iter().flatten().all(|well| *well));
