@@ -41,8 +41,14 @@ pub async fn exec(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Error> {
     let request = request(ctx, args, what, stdin);
     let builtin = request.builtin.clone();
     let mut client = connect(ctx, Start::WithState).await?;
-    let events = client.exec(request).await?.into_inner();
-    let interrupt = Interrupt::of_process(ctx.env.interactive);
+    let mut interrupt = Interrupt::of_process(ctx.env.interactive);
+    let events = tokio::select! {
+        events = client.exec(request) => events?.into_inner(),
+        () = interrupt.pressed() => {
+            let goes_on = "it may have been started; see aot-master jobs".to_owned();
+            return Err(Error::Interrupted { goes_on });
+        }
+    };
     let seen = follow(ctx, Some(client), events, interrupt, shape.clone()).await?;
     close(ctx, &seen, &shape, &builtin)
 }

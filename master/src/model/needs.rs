@@ -9,6 +9,9 @@ use super::cluster::{Cluster, Instance, Stage, StageState};
 use super::file::Need;
 use super::phase::Phase;
 
+/// What became of one that a need waits for in vain, when it waits in vain itself.
+pub const INDIRECT: &str = "waits for what failed";
+
 /// The needs of one cluster as it is now.
 pub struct Needs<'a> {
     cluster: &'a Cluster,
@@ -74,7 +77,7 @@ impl<'a> Needs<'a> {
                 Phase::Failed => Some("failed"),
                 Phase::Gone => Some("is gone"),
                 Phase::Ready => None,
-                _ => self.is_stuck(other).then_some("waits for what failed"),
+                _ => self.is_stuck(other).then_some(INDIRECT),
             },
         };
         self.known.insert(name, why);

@@ -7,7 +7,7 @@ use super::input::Effect;
 use crate::model::cluster::{Cluster, Instance, Key, Launch, StageState};
 use crate::model::event::Event;
 use crate::model::file::OnFailure;
-use crate::model::needs::Needs;
+use crate::model::needs::{INDIRECT, Needs};
 use crate::model::phase::Phase;
 
 impl World {
@@ -71,12 +71,14 @@ impl World {
         }
         let all = scope.len();
         let waiting = scope.iter().filter(|i| !i.phase.is_settled());
-        let waiting: Vec<String> = waiting
+        let mut waiting: Vec<String> = waiting
             .map(|i| match needs.in_words(i) {
                 Some(text) => format!("{} {text}", i.name),
                 None => format!("{} is {} and its agent is away", i.name, i.phase),
             })
             .collect();
+        // The cause goes first: what failed, not what waits for a waiter of it.
+        waiting.sort_by_key(|text| text.contains(INDIRECT));
         Some(match waiting.split_first() {
             None => format!("{ready} of {all} instances are ready, {needed} are needed"),
             Some((first, [])) => format!("{ready} of {all} instances are ready; {first}"),
