@@ -135,7 +135,8 @@ impl World {
         self.stale_facts(name);
     }
 
-    /// A machine with our tag that no instance has: the answer of the call that made it was lost.
+    /// A machine with our tag that no instance has: the answer of the call that made it was lost, or has not come yet (a
+    /// call whose answers get lost is made again for a while, and the table shows what there is).
     fn adopt(&mut self, name: &ClusterName, machine: Machine) {
         if machine.state.is_ending() {
             return;
@@ -149,7 +150,6 @@ impl World {
             .map(|token| token.0.clone())
             .unwrap_or_default();
         match cluster.batches.get(&token).cloned() {
-            Some(batch) if batch.in_flight => {} // its answer says what it is
             Some(batch) => match batch.members.get(machine.launch_index as usize) {
                 Some(member) => self.take_machine(name, &batch, &member.name.clone(), machine),
                 None => self.add_stray(name, machine),

@@ -375,6 +375,21 @@ fn a_call_that_fails_after_its_launch_is_followed_by_no_other() {
 }
 
 #[test]
+fn what_a_call_has_made_is_shown_before_its_answer() {
+    let mut sim = outlived_call(&[]);
+    let token = first_token(&sim);
+    sim.machines.insert(token.clone(), vec![machine(&token, 0)]);
+    for _ in 0..2 {
+        sim.now += 2_000;
+        sim.input(Input::Tick);
+        all_but_launches(&mut sim);
+    }
+    assert!(instance(&sim, "a1").has_machine(), "the table shows it");
+    run(&mut sim, 4);
+    assert_eq!((sim.alive(), sim.calls), (1, 1), "its answer says the same");
+}
+
+#[test]
 fn what_an_unclear_answer_after_the_launch_left_behind_is_seen_soon() {
     let mut sim = outlived_call(&[]);
     sim.lose = true;
