@@ -357,6 +357,9 @@ async fn a_killed_shim_is_an_interruption_and_leaves_nothing_running() {
         .trim()
         .parse()
         .unwrap();
+    // The child may be faster than its shim's first frame.
+    let spool = rig.path(&format!("state/runs/{}/spool", run_id(1)));
+    until(|| std::fs::metadata(&spool).is_ok_and(|meta| meta.len() > 0));
     signal(shims(rig.dir.path())[0], Signal::KILL);
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(
