@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use aot_tests::bench::copy::{disk_rate, tls_copy};
-use aot_tests::bench::figures::{at_least, median, number};
+use aot_proto::archive::Digest;
+use aot_tests::bench::copy::{disk_rate, shown_tls_copy};
+use aot_tests::bench::figures::{at_least, number};
 use aot_tests::bench::program::played;
 use aot_tests::rig::Rig;
-use aws_lc_rs::digest::{SHA256, digest};
 
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -19,13 +19,8 @@ fn main() {
     }
     let (targets, megabytes) = (number("AOT_BENCH_TARGETS", 10), number("AOT_BENCH_MB", 100));
     let total = (targets * megabytes) as u64 * 1_000_000;
-    let tls = median(3, || tls_copy(total));
+    let tls = shown_tls_copy(total);
     let rate = |seconds: f64| total as f64 / seconds / 1e6;
-    println!(
-        "one TLS copy of {} MB over loopback: {tls:.2} s, {:.0} MB/s",
-        total / 1_000_000,
-        rate(tls)
-    );
     let rig = Rig::local();
     println!(
         "the disk takes {:.0} MB/s of what is synced",
@@ -43,11 +38,9 @@ fn main() {
     rig.cli_within(LONGEST, ["cp", "big", "*:/root/big"])
         .expect(0);
     let time = started.elapsed().as_secs_f64();
-    let sum: String = digest(&SHA256, &bytes)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut sum = Digest::default();
+    sum.update(&bytes);
+    let sum = sum.hex();
     let seen = rig.cli_within(
         LONGEST,
         ["exec", "*", "--json", "--", "sha256sum", "/root/big"],

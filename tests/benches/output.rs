@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aot_proto::v1::ExecRequest;
 use aot_proto::v1::exec_event::Body;
-use aot_tests::bench::copy::{disk_rate, tls_copy};
+use aot_tests::bench::copy::{disk_rate, shown_tls_copy};
 use aot_tests::bench::figures::{
     at_least, at_most, cpu_seconds, median, memory_kib, number, quantile,
 };
@@ -28,14 +28,8 @@ fn main() {
     }
     let (targets, megabytes) = (number("AOT_BENCH_TARGETS", 10), number("AOT_BENCH_MB", 100));
     let total = (targets * megabytes) as u64 * 1_000_000;
-    let tls = median(3, || tls_copy(total));
+    let tls = shown_tls_copy(total);
     let rate = |seconds: f64| total as f64 / seconds / 1e6;
-    println!(
-        "one TLS copy of {} MB over loopback: {:.2} s, {:.0} MB/s",
-        total / 1_000_000,
-        tls,
-        rate(tls)
-    );
 
     let rig = Rig::local();
     let disk = disk_rate(rig.dir(), 256 << 20) / 1e6;

@@ -209,9 +209,6 @@ pub struct Job {
     /// When a batch last came to its end; for `Pace::batch_wait_ms`.
     #[serde(default)]
     pub batch_ended_ms: UnixMs,
-    /// Why nothing more is started: an operator's cancellation, a canary, too many errors.
-    #[serde(default)]
-    pub stopped: Option<String>,
     /// Its output was dropped: too old, or too much in all.
     #[serde(default)]
     pub output_dropped: bool,
@@ -241,7 +238,6 @@ impl Job {
             waiting: Vec::new(),
             queued_until_ms: 0,
             batch_ended_ms: 0,
-            stopped: None,
             output_dropped: false,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
-use super::figures::seconds;
+use super::figures::{median, seconds};
 use super::program::Program;
 use super::tls;
 
@@ -60,6 +60,17 @@ pub(super) fn play(folder: &Path) {
         }
     }
     println!("{total}");
+}
+
+/// Seconds of [`tls_copy`], the median of three; printed.
+pub fn shown_tls_copy(bytes: u64) -> f64 {
+    let seconds = median(3, || tls_copy(bytes));
+    println!(
+        "one TLS copy of {} MB over loopback: {seconds:.2} s, {:.0} MB/s",
+        bytes / 1_000_000,
+        bytes as f64 / seconds / 1e6
+    );
+    seconds
 }
 
 /// Bytes a second that the disk under `folder` takes when they are to stay: one file, synced every MiB.

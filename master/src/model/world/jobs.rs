@@ -159,7 +159,6 @@ impl World {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.stopped = Some(why.to_owned());
         let left = std::mem::take(&mut job.waiting);
         self.dirty.jobs.insert(id);
         if !left.is_empty() {
@@ -196,14 +195,7 @@ impl World {
     }
 
     /// How far a job is; the same step tells nothing else, so nothing is missed or told twice.
-    pub(super) fn follow_job(&self, id: JobId) -> Answer {
-        match self.jobs.contains_key(&id) {
-            true => self.job_as_it_is(id),
-            false => Answer::Error(OpError::NoJob(id.to_string())),
-        }
-    }
-
-    fn job_as_it_is(&self, id: JobId) -> Answer {
+    pub(super) fn job_as_it_is(&self, id: JobId) -> Answer {
         let Some(job) = self.jobs.get(&id) else {
             return Answer::Error(OpError::NoJob(id.to_string()));
         };

@@ -197,7 +197,7 @@ impl World {
             Input::Launch(ask) => self.launch(*ask),
             Input::Apply(ask) => self.apply(ask),
             Input::Exec(ask) => self.exec(ask),
-            Input::Follow { job } => self.follow_job(job),
+            Input::Follow { job } => self.job_as_it_is(job),
             Input::Cancel {
                 job,
                 grace_ms,
