@@ -9,6 +9,8 @@ mod fake;
 #[path = "agent/cancel.rs"]
 mod cancel;
 
+use std::os::unix::fs::PermissionsExt;
+
 use aot_proto::limits::EXIT_REBOOT;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
@@ -388,8 +390,9 @@ async fn another_boot_is_an_interruption() {
     let spool = rig.path(&format!("state/runs/{}/spool", run_id(1)));
     let bytes = std::fs::read(&spool).unwrap();
     let (_, first) = aot_proto::frame::decode(&bytes).unwrap().unwrap();
+    let whole = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&spool, whole).unwrap();
     std::fs::write(&spool, &bytes[..first]).unwrap();
-    let _ = std::fs::remove_file(spool.with_file_name("ended"));
     std::fs::write(rig.path("boot_id"), "boot-2").unwrap();
     rig.start_agent();
     let result = rig.master.result(&run_id(1)).await;

@@ -1,17 +1,14 @@
-//! What a shim is told: one JSON file in the run's folder, written by the agent before it starts the shim.
+//! What a shim is told: JSON on its standard input, in a file in memory that the agent has written to its end before it
+//! starts the shim. So it is there whole when the agent dies, and what is secret in it is in no further file on disk.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::files::write_private;
-
-/// Name of the file in a run's folder.
-pub const COMMAND: &str = "command.json";
 /// Name of the file with the process's standard input, when there is one.
 pub const STDIN: &str = "stdin";
 
@@ -50,19 +47,24 @@ pub struct Command {
 }
 
 impl Command {
-    /// Writes it into the run's folder, mode 0600. Not synced: a shim is started right after, or never.
+    /// A file in memory that holds it, to be read from its start (memfd_create(2)).
     ///
     /// # Errors
-    /// As write(2).
-    pub fn write(&self, dir: &Path) -> io::Result<()> {
-        write_private(&dir.join(COMMAND), &serde_json::to_vec(self)?)
+    /// As memfd_create(2) and write(2).
+    pub fn to_file(&self) -> io::Result<File> {
+        let mut file = File::from(memfd_create("command", MemfdFlags::CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.rewind()?;
+        Ok(file)
     }
 
     /// Reads it back.
     ///
     /// # Errors
     /// As read(2); when it is no such file.
-    pub fn read(dir: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(dir.join(COMMAND))?)?)
+    pub fn read(mut from: impl Read) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 }

@@ -1,7 +1,8 @@
-//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, fetches a copy's archive, writes the command down, starts the shim
+//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, fetches a copy's archive, starts the shim
 //! in a systemd scope or a session of its own. Called by the runner, one task a run.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{Become, Command};
 use super::fetched::Fetched;
+use super::shim::{CANCEL, LOCK};
 use super::spool::{SPOOL, scan};
 use crate::bundle;
 use crate::bundle::fetch::Wanted;
@@ -76,19 +78,17 @@ impl Launch {
         if cancel.is_cancelled() {
             return Outcome::Cancelled(spec.run_id);
         }
-        let written = prepared.and_then(|command| {
-            command
-                .write(dir)
-                .map_err(|error| format!("cannot write its command: {error}"))
-        });
-        if let Err(detail) = written {
-            return match spec.what {
-                Work::CopyIn { .. } => Outcome::Failed(spec.run_id, detail),
-                _ => Outcome::NotStarted(spec.run_id, detail),
-            };
-        }
+        let command = match prepared {
+            Ok(command) => command,
+            Err(detail) => {
+                return match spec.what {
+                    Work::CopyIn { .. } => Outcome::Failed(spec.run_id, detail),
+                    _ => Outcome::NotStarted(spec.run_id, detail),
+                };
+            }
+        };
         // From here on the shim heeds a cancellation.
-        match own(dir, spec.run_id).await {
+        match own(&command, dir, spec.run_id).await {
             Ok(()) => Outcome::ShimGone(spec.run_id),
             Err(detail) => Outcome::NotStarted(spec.run_id, detail),
         }
@@ -238,7 +238,7 @@ fn own_program(command: &str) -> Vec<String> {
 pub fn can_go_on(spec: &Spec, dir: &Path, boot_id: &str) -> bool {
     matches!(spec.what, Work::CopyIn { .. })
         && spec.boot_id == boot_id
-        && !dir.join(super::shim::CANCEL).exists()
+        && !dir.join(CANCEL).exists()
         && never_ran(dir)
 }
 
@@ -343,7 +343,7 @@ pub(crate) fn own_variables(
 }
 
 /// Runs the shim to its end: in a systemd scope where there is systemd, else (or when that fails) in a plain session.
-async fn own(dir: &Path, id: RunId) -> Result<(), String> {
+async fn own(command: &Command, dir: &Path, id: RunId) -> Result<(), String> {
     if Path::new("/run/systemd/system").is_dir() {
         let mut scoped = Process::new("systemd-run");
         let exe = format!("/proc/{}/exe", std::process::id());
@@ -355,26 +355,32 @@ async fn own(dir: &Path, id: RunId) -> Result<(), String> {
                 &format!("--unit=aot-{id}"),
             ])
             .arg(exe);
-        match watch_over(scoped, dir).await {
+        match watch_over(scoped, command, dir).await {
             Ok(()) => return Ok(()),
             Err(detail) if !never_ran(dir) => return Err(detail),
             Err(detail) => tracing::warn!(run = %id, detail, "no scope; a plain session is used"),
         }
     }
-    watch_over(Process::new("/proc/self/exe"), dir).await
+    watch_over(Process::new("/proc/self/exe"), command, dir).await
 }
 
-async fn watch_over(mut process: Process, dir: &Path) -> Result<(), String> {
+async fn watch_over(mut process: Process, command: &Command, dir: &Path) -> Result<(), String> {
+    let told = command
+        .to_file()
+        .map_err(|error| format!("cannot write its command: {error}"))?;
+    // No working folder: with one, std forks a static program, page tables and all, instead of vfork(2). The shim leaves
+    // ours by itself.
     process
         .arg("shim")
         .arg(dir)
-        .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(told))
         .stdout(Stdio::null())
         .kill_on_drop(false);
     let mut child = process
         .spawn()
         .map_err(|error| format!("cannot start the shim: {error}"))?;
+    // With it goes our copy of what the shim is told.
+    drop(process);
     match child.wait().await {
         Ok(status) if status.success() || !never_ran(dir) => Ok(()),
         Ok(status) => Err(format!(
@@ -387,6 +393,6 @@ async fn watch_over(mut process: Process, dir: &Path) -> Result<(), String> {
 /// No shim is there, and none has written or started anything.
 fn never_ran(dir: &Path) -> bool {
     let free = lock_if_free(dir).is_ok_and(|lock| lock.is_some());
-    free && !dir.join(super::shim::PID).exists()
-        && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
+    let untouched = fs::metadata(dir.join(LOCK)).is_ok_and(|meta| meta.len() == 0);
+    free && untouched && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
 }

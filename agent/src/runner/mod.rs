@@ -9,15 +9,14 @@ mod output;
 mod reap;
 pub mod recover;
 pub mod shim;
+mod signals;
 pub(crate) mod spawn;
 pub mod spool;
 pub mod tree;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,10 +48,30 @@ const OUTCOMES: usize = 64;
 /// One run that the agent still has.
 struct Run {
     dir: PathBuf,
+    /// Journalled since the machine started: the mark on its spool can be believed.
+    of_this_boot: bool,
     ended: bool,
     bytes: u64,
     /// While it is being prepared or its shim is our child: cancels the preparation.
     launching: Option<CancellationToken>,
+}
+
+impl Run {
+    fn new(dir: PathBuf, of_this_boot: bool) -> Self {
+        Self {
+            dir,
+            of_this_boot,
+            ended: false,
+            bytes: 0,
+            launching: None,
+        }
+    }
+
+    /// Length of its spool, and whether that is marked as ended.
+    fn measured(&self) -> (u64, bool) {
+        let (bytes, marked) = spool::look(&self.dir.join(SPOOL)).unwrap_or((0, false));
+        (bytes, marked && self.of_this_boot)
+    }
 }
 
 /// News of one run: its spool has grown, or ended.
@@ -101,16 +120,10 @@ impl Runner {
         };
         for id in ids {
             let dir = runner.journal.dir(id);
-            runner.runs.insert(
-                id,
-                Run {
-                    dir,
-                    ended: false,
-                    bytes: 0,
-                    launching: None,
-                },
-            );
-            match runner.journal.spec(id) {
+            let spec = runner.journal.spec(id);
+            let of_this_boot = spec.as_ref().is_ok_and(|spec| spec.boot_id == boot_id);
+            runner.runs.insert(id, Run::new(dir, of_this_boot));
+            match spec {
                 Ok(spec) if launch::can_go_on(&spec, &runner.journal.dir(id), &boot_id) => {
                     runner.launch(spec);
                 }
@@ -120,7 +133,7 @@ impl Runner {
             let open = runner.runs.get(&id).filter(|run| !run.ended);
             if let Some(run) = open.filter(|run| run.dir.join(shim::CANCEL).exists()) {
                 // The agent before this one may have come no further than the file.
-                wake_shim(&run.dir);
+                shim::wake(&run.dir);
             }
         }
         Ok(runner)
@@ -162,15 +175,7 @@ impl Runner {
             .journal
             .begin(&spec, stdin)
             .map_err(|error| format!("cannot write the journal: {error}"))?;
-        self.runs.insert(
-            spec.run_id,
-            Run {
-                dir,
-                ended: false,
-                bytes: 0,
-                launching: None,
-            },
-        );
+        self.runs.insert(spec.run_id, Run::new(dir, true));
         self.launch(spec);
         Ok(())
     }
@@ -183,12 +188,7 @@ impl Runner {
         let (dir, cancel) = (run.dir.clone(), CancellationToken::new());
         run.launching = Some(cancel.clone());
         // The spool is made at once, so that it can be followed from its first byte.
-        if let Err(error) = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(dir.join(SPOOL))
-        {
+        if let Err(error) = spool::make(&dir) {
             tracing::warn!(run = %spec.run_id, %error, "cannot make the spool");
         }
         self.follower.add(spec.run_id, &dir.join(SPOOL));
@@ -220,7 +220,7 @@ impl Runner {
         if let Some(launching) = &run.launching {
             launching.cancel();
         }
-        wake_shim(&run.dir);
+        shim::wake(&run.dir);
     }
 
     /// Drops a run that the master has whole. One that has not ended stays.
@@ -336,8 +336,7 @@ impl Runner {
                 exit_code: i32::from(kind == EndKind::Exited),
                 ..ended(kind, detail)
             };
-            let wrote =
-                Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(&run.dir, end));
+            let wrote = Writer::open(&run.dir).and_then(|(mut writer, _)| writer.end(end));
             if let Err(error) = wrote {
                 tracing::error!(run = %id, %error, "cannot write the end of a run");
             }
@@ -348,10 +347,14 @@ impl Runner {
 
     /// Finds out whether a run is over, and ends it when its shim is dead.
     fn look(&mut self, id: RunId) {
-        let spec = self.journal.spec(id).ok();
         let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
+        if run.measured().1 {
+            run.ended = true;
+            return;
+        }
+        let spec = self.journal.spec(id).ok();
         match recover::settle(&run.dir, spec.as_ref(), &self.launch.boot_id) {
             Ok(is_ended) => run.ended = is_ended,
             Err(error) => tracing::error!(run = %id, %error, "cannot look after a run"),
@@ -364,9 +367,9 @@ impl Runner {
     /// Notes a spool's length; `None` when it is what it was.
     fn measure(&mut self, id: RunId) -> Option<Grown> {
         let run = self.runs.get_mut(&id)?;
-        let bytes = fs::metadata(run.dir.join(SPOOL)).map_or(0, |meta| meta.len());
-        if !run.ended && run.launching.is_none() {
-            run.ended = run.dir.join(spool::ENDED).exists();
+        let (bytes, marked) = run.measured();
+        if run.launching.is_none() {
+            run.ended |= marked;
         }
         let grown = bytes != run.bytes;
         if grown && run.bytes == 0 && !run.ended && is_short(&run.dir, bytes) {
@@ -388,18 +391,4 @@ impl Runner {
 fn is_short(dir: &Path, bytes: u64) -> bool {
     let most = usize::try_from(HOLD_BYTES).unwrap_or(usize::MAX);
     bytes < HOLD_BYTES && spool::read(&dir.join(SPOOL), 0, most).is_ok_and(|chunk| !chunk.end)
-}
-
-/// Tells a shim that a cancellation is to be read. No fifo or no reader: it has not come up yet, and looks for the file
-/// when it does.
-fn wake_shim(dir: &Path) {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let control = OpenOptions::new()
-        .write(true)
-        .custom_flags(flags)
-        .open(dir.join(shim::CONTROL));
-    if let Ok(mut control) = control {
-        // A full fifo has enough in it to wake whoever reads it.
-        let _ = control.write_all(b"c");
-    }
 }

@@ -1,7 +1,5 @@
-//! The shim's waiting thread: every end of its child and of the orphans that came to it (it is a subreaper).
-
-use std::io::{PipeWriter, Write};
-use std::sync::mpsc::Sender;
+//! Every end of the shim's child and of the orphans that came to it (it is a subreaper). Never waits: the shim asks when
+//! SIGCHLD came.
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -9,7 +7,8 @@ use nix::unistd::Pid as NixPid;
 
 use super::tree;
 
-/// What the waiting thread saw.
+/// One that has ended, or the last.
+#[derive(Debug)]
 pub enum Gone {
     /// The child itself.
     Main {
@@ -27,30 +26,23 @@ pub enum Gone {
     Everyone,
 }
 
-/// Waits for the child and for every orphan that comes to us, until none is left.
-pub fn wait_for_all(main: NixPid, gone: &Sender<Gone>, mut waker: PipeWriter) {
+/// The next one that has ended and was not taken in yet; `None` while the others live. After `Everyone` comes nothing new.
+pub fn next(main: NixPid) -> Option<Gone> {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
     loop {
-        let seen = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-        let news = match seen {
-            Ok(status) => match status.pid() {
-                Some(pid) => {
-                    // Of a process that was not waited for yet /proc still knows the times.
-                    let cpu_ms = tree::stat(pid.as_raw()).map_or(0, |stat| stat.cpu_ms);
-                    let status = waitpid(pid, None).unwrap_or(status);
-                    if pid == main {
-                        Gone::Main { status, cpu_ms }
-                    } else {
-                        Gone::Orphan { cpu_ms }
-                    }
-                }
-                None => continue,
-            },
+        let status = match waitid(Id::All, look) {
+            Ok(status) => status,
             Err(Errno::EINTR) => continue,
-            Err(_) => Gone::Everyone,
+            Err(_) => return Some(Gone::Everyone),
         };
-        let last = matches!(news, Gone::Everyone);
-        if gone.send(news).is_err() || waker.write_all(b"!").is_err() || last {
-            return;
-        }
+        let pid = status.pid()?;
+        // Of a process that was not waited for yet /proc still knows the times.
+        let cpu_ms = tree::stat(pid.as_raw()).map_or(0, |stat| stat.cpu_ms);
+        let status = waitpid(pid, None).unwrap_or(status);
+        return Some(if pid == main {
+            Gone::Main { status, cpu_ms }
+        } else {
+            Gone::Orphan { cpu_ms }
+        });
     }
 }

@@ -1,14 +1,13 @@
 //! Is a run over, and if its shim died without saying so, its end. Used by the runner at start and ever after. Safe
 //! against a shim that comes up at the same time: both take the run's lock first.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use aot_proto::v1::EndKind;
 
-use super::shim::{CANCEL, NOT_STARTED, PID};
-use super::spool::{ENDED, Writer, ended, mark_ended};
+use super::shim::{CANCEL, NOT_STARTED, pid_of};
+use super::spool::{SPOOL, Writer, ended, look};
 use super::tree;
 use crate::journal::{Spec, Work, lock_if_free};
 
@@ -17,26 +16,31 @@ use crate::journal::{Spec, Work, lock_if_free};
 /// # Errors
 /// As open(2), flock(2), write(2).
 pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool> {
-    if dir.join(ENDED).exists() {
+    let same_boot = spec.is_some_and(|spec| spec.boot_id == boot_id);
+    // A power cut may leave the mark and take the end.
+    let is_marked = || same_boot && look(&dir.join(SPOOL)).is_ok_and(|(_, marked)| marked);
+    if is_marked() {
         return Ok(true);
     }
-    let same_boot = spec.is_some_and(|spec| spec.boot_id == boot_id);
     let Some(lock) = lock_if_free(dir)? else {
         return Ok(false);
     };
-    let (mut writer, scan) = Writer::open(dir)?;
-    if scan.is_ended() {
-        mark_ended(dir)?;
+    // Its shim may have come to its end just now.
+    if is_marked() {
         return Ok(true);
     }
-    let shim: Option<i32> = fs::read_to_string(dir.join(PID))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let (mut writer, scan) = Writer::open(dir)?;
+    if scan.is_ended() {
+        writer.mark();
+        return Ok(true);
+    }
+    let shim = pid_of(dir);
     let detail = match (shim, same_boot) {
         (None, true) => "the agent stopped before it could start this run: it never started",
         // A power cut may have taken the traces of a start.
         (None, false) => "the machine restarted; nothing tells whether this run had been started",
-        (Some(_), false) => "the machine restarted while it ran",
+        // The same may have taken its end.
+        (Some(_), false) => "the machine restarted while it ran or as it ended",
         // Of another boot the number means nothing; of this one the session is still ours.
         (Some(shim), true) => &format!(
             "its shim was killed; {} processes that it left behind were ended",
@@ -51,7 +55,7 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         (false, None) if same_boot && !is_stage(spec) => ended(EndKind::NotStarted, detail),
         (false, _) => ended(EndKind::Interrupted, detail),
     };
-    writer.end(dir, record)?;
+    writer.end(record)?;
     drop(lock);
     Ok(true)
 }
@@ -64,10 +68,13 @@ fn is_stage(spec: Option<&Spec>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::spool::{SPOOL, scan};
+    use crate::runner::shim::LOCK;
+    use crate::runner::spool::scan;
     use aot_proto::ids::RunId;
     use aot_proto::v1::frame::Body;
     use aot_proto::v1::{Ended, Started};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn spec(boot_id: &str) -> Spec {
         Spec {
@@ -126,14 +133,14 @@ mod tests {
             (
                 Some("4194303"),
                 "b2",
-                "cancelled; the machine restarted while it ran",
+                "cancelled; the machine restarted while it ran or as it ended",
             ),
         ];
         for (shim, boot, detail) in table {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join(CANCEL), "0").unwrap();
             if let Some(pid) = shim {
-                fs::write(dir.path().join(PID), pid).unwrap();
+                fs::write(dir.path().join(LOCK), pid).unwrap();
             }
             assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
             let end = end_of(dir.path());
@@ -155,13 +162,32 @@ mod tests {
         fs::write(dir.path().join(SPOOL), torn).unwrap();
         // The pid of a session leader of this boot, and the record of another.
         let stat = tree::stat(other.id().cast_signed()).unwrap();
-        fs::write(dir.path().join(PID), stat.session.to_string()).unwrap();
+        fs::write(dir.path().join(LOCK), stat.session.to_string()).unwrap();
         assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
         assert!(end_of(dir.path()).detail.contains("restarted"));
         assert!(other.try_wait().unwrap().is_none(), "it was killed");
         assert!(fs::metadata(dir.path().join(SPOOL)).unwrap().len() > whole);
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_mark_of_another_boot_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join(SPOOL);
+        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        writer.append(Body::Started(Started::default())).unwrap();
+        fs::write(dir.path().join(LOCK), "4194303").unwrap();
+        fs::set_permissions(&spool, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
+        let end = end_of(dir.path());
+        assert_eq!(end.kind(), EndKind::Interrupted);
+        let after = look(&spool).unwrap();
+        assert!(after.1, "now it is true");
+        for boot in ["b1", "b2"] {
+            assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
+            assert_eq!(look(&spool).unwrap(), after, "there is one end");
+        }
     }
 
     #[test]

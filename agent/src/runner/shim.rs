@@ -2,43 +2,37 @@
 //! own; survives the agent. Plain blocking code: no tokio, no TLS, no network, no decisions (those are in `watch`).
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, Read};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use aot_proto::limits::FRAME_BYTES;
 use aot_proto::v1::frame::Body;
 use aot_proto::v1::{EndKind, Ended, Started};
-use nix::sys::signal::{SigSet, Signal as NixSignal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid as NixPid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, mknodat};
-use rustix::process::{Signal, getpid, set_child_subreaper, setsid};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper, setsid};
 
 use super::command::Command;
 use super::output::{Output, pump};
-use super::reap::{Gone, wait_for_all};
+use super::reap::{self, Gone};
+use super::signals::{LOOK, News, Signals};
 use super::spawn::{exposed_to_oom, spawn};
 use super::spool::{Writer, ended};
 use super::tree;
 use super::watch::{Act, GRACE, Watch};
+use crate::journal::lock_if_free;
 
-/// Held (flock) by a shim as long as it lives, and by the agent while it writes an end in a dead shim's stead.
+/// Held (flock) by a shim as long as it lives, and by the agent while it writes an end in a dead shim's stead. Holds the
+/// pid of the shim, which is also its session; nothing in it means that no shim got so far as to start something.
 pub const LOCK: &str = "lock";
-/// A fifo: a byte in it means that there is a cancellation to be read.
-pub const CONTROL: &str = "control";
 /// Holds the grace in ms of a cancellation.
 pub const CANCEL: &str = "cancel";
-/// Holds the shim's pid, which is also its session.
-pub const PID: &str = "pid";
 
 /// Of a run that was cancelled in time.
 pub const NOT_STARTED: &str = "cancelled before it was started";
@@ -59,95 +53,74 @@ pub fn main(dir: &Path) -> ExitCode {
     }
 }
 
+/// The shim that a run has or had; `None` when none came so far as to start something.
+pub fn pid_of(dir: &Path) -> Option<i32> {
+    fs::read_to_string(dir.join(LOCK)).ok()?.trim().parse().ok()
+}
+
+/// Tells a shim that a cancellation is to be read. One that has not come up yet looks for the file when it does.
+pub fn wake(dir: &Path) {
+    // Only who holds the lock is the one whose number is in it.
+    let lives = matches!(lock_if_free(dir), Ok(None));
+    if let Some(pid) = pid_of(dir).filter(|_| lives).and_then(Pid::from_raw) {
+        // Gone meanwhile: then there is nothing to cancel, and this signal does nothing to anybody else.
+        let _ = kill_process(pid, LOOK);
+    }
+}
+
 fn run(dir: &Path) -> io::Result<()> {
     // Fails only where we lead a session already, which is what is wanted.
     let _ = setsid();
-    let lock = OpenOptions::new()
+    // No folder is kept busy by us.
+    std::env::set_current_dir("/")?;
+    let command = Command::read(io::stdin().lock())?;
+    let mut lock = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
         .open(dir.join(LOCK))?;
     lock.lock()?;
-    let control = open_control(dir)?;
     let (mut spool, scan) = Writer::open(dir)?;
-    if scan.whole_bytes > 0 {
-        // Someone wrote this run's end before we came: it must not start any more.
+    if scan.whole_bytes > 0 || lock.metadata()?.len() > 0 {
+        // Someone wrote this run's end before we came, or another shim has been here: it must not start any more.
         return Ok(());
     }
     set_child_subreaper(Some(getpid()))?;
-    fs::write(dir.join(PID), getpid().as_raw_nonzero().to_string())?;
-    let command = Command::read(dir)?;
+    lock.write_all(getpid().as_raw_nonzero().to_string().as_bytes())?;
     if dir.join(CANCEL).exists() {
-        let record = ended(EndKind::Cancelled, NOT_STARTED);
-        return end(dir, &mut spool, record, Some(&control));
+        return end(&mut spool, &ended(EndKind::Cancelled, NOT_STARTED));
     }
-    let mut shim = match Shim::start(dir, &command, control, &mut spool) {
+    let mut shim = match Shim::start(dir, &command, &mut spool) {
         Ok(shim) => shim,
-        Err(detail) => return end(dir, &mut spool, ended(EndKind::NotStarted, detail), None),
+        Err(detail) => return end(&mut spool, &ended(EndKind::NotStarted, detail)),
     };
     let mut record = shim.follow(dir, &mut spool)?;
-    if record.kind() == EndKind::Signalled && matches!(shim.told_to_end.read_signal(), Ok(Some(_)))
-    {
+    if record.kind() == EndKind::Signalled && shim.signals.told_to_end() {
         record = Ended {
             detail: "the machine was shut down while it ran".to_owned(),
             kind: EndKind::Interrupted.into(),
             ..record
         };
     }
-    end(dir, &mut spool, record, Some(&shim.control))
-}
-
-/// TERM at shutdown must not kill the one that writes the record; it can be read here later. Called once the child is
-/// there: a child inherits what is blocked.
-fn block_signals() -> io::Result<SignalFd> {
-    let set = SigSet::from_iter([NixSignal::SIGTERM, NixSignal::SIGHUP, NixSignal::SIGINT]);
-    set.thread_block()?;
-    Ok(SignalFd::with_flags(
-        &set,
-        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-    )?)
-}
-
-fn open_control(dir: &Path) -> io::Result<File> {
-    let path = dir.join(CONTROL);
-    match mknodat(
-        rustix::fs::CWD,
-        &path,
-        FileType::Fifo,
-        Mode::RUSR | Mode::WUSR,
-        0,
-    ) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    // Open for writing too: it never is at its end.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(flags.cast_signed())
-        .open(path)
+    end(&mut spool, &record)
 }
 
 /// Writes the end record; on a full disk tries again for ten minutes.
-fn end(dir: &Path, spool: &mut Writer, record: Ended, control: Option<&File>) -> io::Result<()> {
+fn end(spool: &mut Writer, record: &Ended) -> io::Result<()> {
     let mut last = Ok(());
     for _ in 0..END_TRIES {
-        last = spool.end(dir, record.clone());
+        last = spool.end(record.clone());
         if last.is_ok() {
             break;
         }
-        let mut fds: Vec<PollFd<'_>> = control
-            .iter()
-            .map(|file| PollFd::new(*file, PollFlags::empty()))
-            .collect();
-        poll(
-            &mut fds,
-            Some(&Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            }),
-        )?;
+        let pause = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match poll(&mut [], Some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     last
 }
@@ -155,10 +128,8 @@ fn end(dir: &Path, spool: &mut Writer, record: Ended, control: Option<&File>) ->
 struct Shim {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    control: File,
-    wake: PipeReader,
-    gone: Receiver<Gone>,
-    told_to_end: SignalFd,
+    signals: Signals,
+    main: NixPid,
     watch: Watch,
     started: Instant,
     synced: Instant,
@@ -171,13 +142,7 @@ struct Shim {
 
 impl Shim {
     /// Spawns the child and writes the first frame; the error is a line for a person.
-    fn start(
-        dir: &Path,
-        command: &Command,
-        control: File,
-        spool: &mut Writer,
-    ) -> Result<Self, String> {
-        let (wake, waker) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;
+    fn start(dir: &Path, command: &Command, spool: &mut Writer) -> Result<Self, String> {
         let mut child = exposed_to_oom(|| spawn(dir, command))?;
         let started = Instant::now();
         let pid = child.id();
@@ -186,21 +151,16 @@ impl Shim {
             pid,
             boot_id: command.boot_id.clone(),
         };
-        let ready = block_signals().and_then(|fd| spool.append(Body::Started(first)).map(|()| fd));
-        let told_to_end = ready.map_err(|error| {
+        let ready = Signals::block().and_then(|fd| spool.append(Body::Started(first)).map(|()| fd));
+        let signals = ready.map_err(|error| {
             tree::signal_below(getpid().as_raw_nonzero().get(), Signal::KILL);
             format!("cannot watch over it: {error}")
         })?;
-        let (sender, gone) = channel();
-        let main = NixPid::from_raw(pid.cast_signed());
-        thread::spawn(move || wait_for_all(main, &sender, waker));
         Ok(Self {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
-            control,
-            wake,
-            gone,
-            told_to_end,
+            signals,
+            main: NixPid::from_raw(pid.cast_signed()),
             watch: Watch::new(started, command.timeout, command.silence_timeout),
             started,
             synced: started,
@@ -214,12 +174,18 @@ impl Shim {
     /// Copies output and does what `watch` says until the run is over.
     fn follow(&mut self, dir: &Path, spool: &mut Writer) -> io::Result<Ended> {
         let mut buffer = vec![0u8; FRAME_BYTES];
+        // What came before the signals were blocked.
         if dir.join(CANCEL).exists() {
             self.cancel(dir);
         }
+        self.note_the_gone();
         loop {
             let ready = self.wait(spool.is_dirty())?;
-            if ready.control && drain(&mut self.control) {
+            let news = match ready.signals {
+                true => self.signals.news(),
+                false => News::default(),
+            };
+            if news.look {
                 self.cancel(dir);
             }
             if ready.stdout
@@ -247,8 +213,8 @@ impl Shim {
             if ready.stdout || ready.stderr {
                 self.watch.output(Instant::now());
             }
-            if ready.wake {
-                self.note_the_gone()?;
+            if news.child {
+                self.note_the_gone();
             }
             if self.stdout.is_none() && self.stderr.is_none() {
                 self.watch.pipes_closed();
@@ -280,7 +246,7 @@ impl Shim {
             }
         });
         let pollin = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let mut fds = vec![pollin(self.control.as_fd()), pollin(self.wake.as_fd())];
+        let mut fds = vec![pollin(self.signals.as_fd())];
         let pipes: [Option<BorrowedFd<'_>>; 2] = [
             self.stdout.as_ref().map(AsFd::as_fd),
             self.stderr.as_ref().map(AsFd::as_fd),
@@ -294,8 +260,7 @@ impl Shim {
         let mut hits = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut hit = |wanted: bool| wanted && hits.next().unwrap_or(false);
         Ok(Ready {
-            control: hit(true),
-            wake: hit(true),
+            signals: hit(true),
             stdout: hit(pipes[0].is_some()),
             stderr: hit(pipes[1].is_some()),
         })
@@ -338,11 +303,9 @@ impl Shim {
         format!("{}{killed}{left}", why(kind))
     }
 
-    fn note_the_gone(&mut self) -> io::Result<()> {
-        let mut bytes = [0u8; 64];
-        let _ = self.wake.read(&mut bytes)?;
+    fn note_the_gone(&mut self) {
         let now = Instant::now();
-        for gone in self.gone.try_iter() {
+        while let Some(gone) = reap::next(self.main) {
             match gone {
                 Gone::Main { status, cpu_ms } => {
                     self.status = Some(status);
@@ -350,10 +313,9 @@ impl Shim {
                     self.watch.main_ended(now);
                 }
                 Gone::Orphan { cpu_ms } => self.cpu_ms += cpu_ms,
-                Gone::Everyone => self.watch.tree_empty(now),
+                Gone::Everyone => return self.watch.tree_empty(now),
             }
         }
-        Ok(())
     }
 
     fn record(&self) -> Ended {
@@ -398,14 +360,7 @@ fn why(kind: EndKind) -> &'static str {
 
 #[derive(Default)]
 struct Ready {
-    control: bool,
-    wake: bool,
+    signals: bool,
     stdout: bool,
     stderr: bool,
-}
-
-/// Empties the fifo; true when there was something.
-fn drain(control: &mut File) -> bool {
-    let mut bytes = [0u8; 64];
-    control.read(&mut bytes).is_ok_and(|len| len > 0)
 }

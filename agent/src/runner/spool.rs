@@ -1,9 +1,9 @@
 //! A run's spool on disk: frames appended by one writer, read from any offset by the session. Used by the shim (write),
 //! by the runner (ends that no shim wrote) and by the session (read). Never rewrites what was written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,8 +15,12 @@ use hyper::body::Bytes;
 
 /// Name of the spool in a run's folder.
 pub const SPOOL: &str = "spool";
-/// Name of the file that says that the spool's last frame is the end record.
-pub const ENDED: &str = "ended";
+/// Mode of a spool that grows.
+const OPEN_MODE: u32 = 0o600;
+/// Mode of a spool whose last frame is the end record: nobody may write to it any more.
+const ENDED_MODE: u32 = 0o400;
+/// Least and most that a scan reads at once.
+const SCAN_BUFFER: (u64, u64) = (512, 256 << 10);
 
 /// Milliseconds since 1970.
 pub fn unix_ms() -> u64 {
@@ -45,20 +49,20 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens (or makes, mode 0600) the spool in `dir` and cuts off a torn last frame.
+    /// Opens (or makes, mode 0600) the spool in `dir`, cuts off a torn last frame, and takes back a mark that is not true
+    /// (a power cut took the end record).
     ///
     /// # Errors
     /// As open(2); when the file is no spool.
     pub fn open(dir: &Path) -> io::Result<(Self, Scan)> {
-        let path = dir.join(SPOOL);
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)?;
-        let scan = scan(&path)?;
-        if file.metadata()?.len() > scan.whole_bytes {
+        let file = open_to_write(&dir.join(SPOOL))?;
+        let meta = file.metadata()?;
+        let scan = scan_file(&file, meta.len())?;
+        if meta.len() > scan.whole_bytes {
             file.set_len(scan.whole_bytes)?;
+        }
+        if is_marked(&meta) && !scan.is_ended() {
+            file.set_permissions(Permissions::from_mode(OPEN_MODE))?;
         }
         let good_bytes = scan.whole_bytes;
         Ok((
@@ -109,34 +113,70 @@ impl Writer {
         self.file.sync_data()
     }
 
-    /// Appends the end record, waits until it is on disk, and marks the run as ended. May be called again after an error:
-    /// the record is written once.
+    /// Appends the end record, marks the run as ended, and waits until it is on disk. May be called again after an error:
+    /// the record is written once. A power cut before it is on disk may cost the record, and leave the mark.
     ///
     /// # Errors
     /// As write(2) and fdatasync(2).
-    pub fn end(&mut self, dir: &Path, ended: Ended) -> io::Result<()> {
+    pub fn end(&mut self, ended: Ended) -> io::Result<()> {
         if !self.has_end {
             self.append(Body::Ended(ended))?;
             self.has_end = true;
         }
-        self.sync()?;
-        // Without the mark the spool is scanned: it must not make a good end fail.
-        let _ = mark_ended(dir);
-        Ok(())
+        self.mark();
+        self.sync()
+    }
+
+    /// Leaves the mark that saves a scan, when there is an end record. Without it the spool is scanned: that it can't be
+    /// set must not make a good end fail.
+    pub fn mark(&self) {
+        if self.has_end {
+            let _ = self
+                .file
+                .set_permissions(Permissions::from_mode(ENDED_MODE));
+        }
     }
 }
 
-/// Leaves the mark that saves a scan.
+/// For a reader and a writer in one. Who is not root can't open a marked spool to write: the mark goes, and comes back with
+/// the end record.
+fn open_to_write(path: &Path) -> io::Result<File> {
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(OPEN_MODE)
+            .open(path)
+    };
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(path, Permissions::from_mode(OPEN_MODE))?;
+            open()
+        }
+        other => other,
+    }
+}
+
+/// Makes the spool in `dir`, so that it can be followed from its first byte.
 ///
 /// # Errors
 /// As open(2).
-pub fn mark_ended(dir: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(dir.join(ENDED))
-        .map(drop)
+pub fn make(dir: &Path) -> io::Result<()> {
+    open_to_write(&dir.join(SPOOL)).map(drop)
+}
+
+/// Length of a spool, and whether it is marked as ended. After a power cut the mark alone says nothing.
+///
+/// # Errors
+/// As stat(2).
+pub fn look(path: &Path) -> io::Result<(u64, bool)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.len(), is_marked(&meta)))
+}
+
+fn is_marked(meta: &Metadata) -> bool {
+    meta.permissions().readonly()
 }
 
 /// What a spool holds.
@@ -168,8 +208,19 @@ impl Scan {
 /// # Errors
 /// As open(2) and read(2).
 pub fn scan(path: &Path) -> io::Result<Scan> {
-    let mut reader = io::BufReader::with_capacity(256 << 10, File::open(path)?);
-    let len = reader.get_ref().metadata()?.len();
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    scan_file(&file, len)
+}
+
+/// As above, of a file that is open, at its start and so long.
+fn scan_file(file: &File, len: u64) -> io::Result<Scan> {
+    if len == 0 {
+        return Ok(Scan::default());
+    }
+    let room = len.clamp(SCAN_BUFFER.0, SCAN_BUFFER.1);
+    let room = usize::try_from(room).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut reader = io::BufReader::with_capacity(room, file);
     let (mut at, mut last) = (0u64, None);
     loop {
         let mut header = [0u8; HEADER_BYTES];
@@ -302,15 +353,40 @@ mod tests {
         let (mut writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!(scan.whole_bytes, whole);
         for _ in 0..2 {
-            writer
-                .end(dir.path(), ended(EndKind::Interrupted, "x"))
-                .unwrap();
+            writer.end(ended(EndKind::Interrupted, "x")).unwrap();
         }
         assert!(super::scan(&path).unwrap().is_ended());
-        assert!(dir.path().join(ENDED).exists());
+        assert!(look(&path).unwrap().1, "it is marked");
         let chunk = read(&path, 0, 1000).unwrap();
         assert!(chunk.end);
         assert_eq!(frame::decode_all(&chunk.data).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn a_mark_is_true_or_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SPOOL);
+        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        writer.append(Body::Stdout(vec![b'x'; 10].into())).unwrap();
+        writer.mark();
+        let open = look(&path).unwrap();
+        assert!(!open.1, "there is no end record yet");
+        writer.end(ended(EndKind::Exited, "")).unwrap();
+        let (len, marked) = look(&path).unwrap();
+        assert!(len > open.0 && marked);
+        // An ended one can be opened again, by anybody, and gets no second end.
+        let (mut writer, scan) = Writer::open(dir.path()).unwrap();
+        assert!(scan.is_ended());
+        writer.end(ended(EndKind::Interrupted, "late")).unwrap();
+        assert_eq!(look(&path).unwrap(), (len, true));
+        // A power cut took the end and left the mark.
+        fs::set_permissions(&path, Permissions::from_mode(OPEN_MODE)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..usize::try_from(open.0).unwrap()]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(ENDED_MODE)).unwrap();
+        let (_, scan) = Writer::open(dir.path()).unwrap();
+        assert_eq!((scan.whole_bytes, scan.is_ended()), (open.0, false));
+        assert_eq!(look(&path).unwrap(), (open.0, false));
     }
 
     proptest! {
@@ -323,7 +399,7 @@ mod tests {
             for part in &parts {
                 writer.append(Body::Stderr(part.clone().into())).unwrap();
             }
-            writer.end(dir.path(), ended(EndKind::Exited, "")).unwrap();
+            writer.end(ended(EndKind::Exited, "")).unwrap();
             let path = dir.path().join(SPOOL);
             let file = std::fs::read(&path).unwrap();
             let mut got = Vec::new();
@@ -344,9 +420,7 @@ mod tests {
         let (mut writer, _) = Writer::open(dir.path()).unwrap();
         writer.append(Body::Stdout(vec![b'x'; 10].into())).unwrap();
         let start = std::fs::metadata(dir.path().join(SPOOL)).unwrap().len();
-        writer
-            .end(dir.path(), ended(EndKind::Interrupted, "power"))
-            .unwrap();
+        writer.end(ended(EndKind::Interrupted, "power")).unwrap();
         let scan = scan(&dir.path().join(SPOOL)).unwrap();
         assert_eq!(scan.last_start, start);
         for (acked, wanted) in [
