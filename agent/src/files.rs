@@ -55,20 +55,6 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Appends one line to a file of mode 0600 and waits until it is on disk.
-///
-/// # Errors
-/// As open(2), write(2), fsync(2).
-pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(format!("{line}\n").as_bytes())?;
-    file.sync_data()
-}
-
 /// The file's text, trimmed; `None` when it can't be read.
 pub fn trimmed(path: &Path) -> Option<String> {
     fs::read_to_string(path)

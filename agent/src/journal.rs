@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aot_proto::ids::RunId;
@@ -12,7 +12,7 @@ use aot_proto::v1::StartRun;
 use aot_proto::v1::start_run::What;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{append_line, private_dir, sync_dir, write_atomic, write_private};
+use crate::files::{private_dir, write_atomic, write_private};
 use crate::runner::command::STDIN;
 
 /// Tombstones are compacted when there are more.
@@ -191,7 +191,9 @@ fn is_sha256(text: &str) -> bool {
 /// The journal of one agent.
 pub struct Journal {
     runs_dir: PathBuf,
+    runs_folder: File,
     tombstones_path: PathBuf,
+    tombstones_file: Option<File>,
     tombstones: HashSet<RunId>,
     most_tombstones: usize,
 }
@@ -227,8 +229,10 @@ impl Journal {
         runs.sort_unstable();
         Ok((
             Self {
+                runs_folder: File::open(&runs_dir)?,
                 runs_dir,
                 tombstones_path,
+                tombstones_file: None,
                 tombstones,
                 most_tombstones: MOST_TOMBSTONES,
             },
@@ -254,13 +258,16 @@ impl Journal {
     pub fn begin(&self, spec: &Spec, stdin: &[u8]) -> io::Result<PathBuf> {
         let dir = self.dir(spec.run_id);
         let fresh = self.runs_dir.join(format!("{}.new", spec.run_id));
-        private_dir(&fresh)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&fresh)?;
         write_private(&fresh.join(SPEC), &serde_json::to_vec(spec)?)?;
         if !stdin.is_empty() {
             write_private(&fresh.join(STDIN), stdin)?;
         }
         fs::rename(&fresh, &dir)?;
-        sync_dir(&self.runs_dir)?;
+        self.runs_folder.sync_all()?;
         Ok(dir)
     }
 
@@ -272,7 +279,9 @@ impl Journal {
         Ok(serde_json::from_slice(&fs::read(self.dir(id).join(SPEC))?)?)
     }
 
-    /// Drops the run's folder and keeps its id.
+    /// Drops the run's folder and keeps its id. First the id, so that a killed agent knows one or the other. Not synced:
+    /// the master says this when the end is on its own disk, and never starts that run again. What a power cut takes is of
+    /// use only against a start that came before and is still on its way, and no session outlives one.
     ///
     /// # Errors
     /// As write(2), unlink(2).
@@ -281,15 +290,30 @@ impl Journal {
             return Ok(());
         }
         if self.tombstones.insert(id) {
-            append_line(&self.tombstones_path, &id.to_string())?;
+            self.bury(id)?;
         }
         if self.tombstones.len() > self.most_tombstones {
             self.compact()?;
         }
-        // Out of the way first: a shim that is about to leave its mark must not find the folder half removed.
+        // Out of the way first: a shim that comes up late must find the end or nothing, not a folder half removed.
         let gone = self.runs_dir.join(format!("{id}.gone"));
         fs::rename(self.dir(id), &gone)?;
         fs::remove_dir_all(gone)
+    }
+
+    /// Appends an id to the tombstones.
+    fn bury(&mut self, id: RunId) -> io::Result<()> {
+        let file = match &mut self.tombstones_file {
+            Some(file) => file,
+            none => none.insert(
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(&self.tombstones_path)?,
+            ),
+        };
+        file.write_all(format!("{id}\n").as_bytes())
     }
 
     /// Keeps the newer half: ids sort by time.
@@ -300,6 +324,8 @@ impl Journal {
         let text: String = kept.iter().map(|id| format!("{id}\n")).collect();
         write_atomic(&self.tombstones_path, text.as_bytes(), 0o600)?;
         self.tombstones = kept.into_iter().collect();
+        // It was replaced by another one.
+        self.tombstones_file = None;
         Ok(())
     }
 }

@@ -8,6 +8,8 @@ mod fake;
 
 #[path = "agent/cancel.rs"]
 mod cancel;
+#[path = "agent/shim.rs"]
+mod shim;
 
 use std::os::unix::fs::PermissionsExt;
 
