@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{private_dir, write_atomic, write_private};
 use crate::runner::command::STDIN;
+use crate::runner::spool::SPOOL;
 
 /// Tombstones are compacted when there are more.
 const MOST_TOMBSTONES: usize = 20_000;
-/// Name of the record in a run's folder.
-const SPEC: &str = "spec.json";
+/// Name of the record in a run's folder: one line. Held (flock) by a shim as long as it lives, and by the agent while it
+/// writes an end in a dead shim's stead. A second line is the pid of the shim, which is also its session; without it no shim
+/// got so far as to start something. One file for all that, as each costs more than all that is in it.
+pub const SPEC: &str = "spec.json";
 
 /// One run as it was asked for. Never printed: its environment may hold secrets.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +279,9 @@ impl Journal {
     /// # Errors
     /// As read(2); when it is garbled.
     pub fn spec(&self, id: RunId) -> io::Result<Spec> {
-        Ok(serde_json::from_slice(&fs::read(self.dir(id).join(SPEC))?)?)
+        let text = fs::read(self.dir(id).join(SPEC))?;
+        let line = text.split(|byte| *byte == b'\n').next();
+        Ok(serde_json::from_slice(line.unwrap_or_default())?)
     }
 
     /// Drops the run's folder and keeps its id. First the id, so that a killed agent knows one or the other. Not synced:
@@ -298,7 +303,16 @@ impl Journal {
         // Out of the way first: a shim that comes up late must find the end or nothing, not a folder half removed.
         let gone = self.runs_dir.join(format!("{id}.gone"));
         fs::rename(self.dir(id), &gone)?;
-        fs::remove_dir_all(gone)
+        // Most have no more than these.
+        for name in [SPEC, SPOOL] {
+            let _ = fs::remove_file(gone.join(name));
+        }
+        match fs::remove_dir(&gone) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                fs::remove_dir_all(gone)
+            }
+            other => other,
+        }
     }
 
     /// Appends an id to the tombstones.
@@ -330,6 +344,12 @@ impl Journal {
     }
 }
 
+/// The shim that a run has or had; `None` when none came so far as to start something.
+pub fn pid_in(dir: &Path) -> Option<i32> {
+    let text = fs::read_to_string(dir.join(SPEC)).ok()?;
+    text.split_once('\n')?.1.trim().parse().ok()
+}
+
 /// Takes a run's lock if no shim holds it: while the file is open no shim can start.
 ///
 /// # Errors
@@ -339,7 +359,7 @@ pub fn lock_if_free(dir: &Path) -> io::Result<Option<File>> {
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(dir.join(crate::runner::shim::LOCK))?;
+        .open(dir.join(SPEC))?;
     lock.flush()?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
@@ -389,6 +409,22 @@ mod tests {
             runs.is_empty() && journal.knows(id(1)),
             "a tombstone is kept over a restart"
         );
+    }
+
+    #[test]
+    fn a_shim_adds_its_number_to_the_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let mut asked = start(id(1));
+        asked.env = [("A".into(), "one\ntwo".into())].into();
+        let spec = Spec::from_wire(&asked, "boot").unwrap();
+        let run_dir = journal.begin(&spec, b"").unwrap();
+        assert_eq!(pid_in(&run_dir), None);
+        let mut lock = lock_if_free(&run_dir).unwrap().unwrap();
+        lock.write_all(b"\n4711").unwrap();
+        assert_eq!(pid_in(&run_dir), Some(4711));
+        assert!(journal.spec(id(1)).unwrap() == spec);
+        assert_eq!(pid_in(dir.path()), None, "no record at all");
     }
 
     #[test]

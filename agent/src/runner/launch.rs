@@ -2,7 +2,6 @@
 //! in a systemd scope or a session of its own. Called by the runner, one task a run.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{Become, Command};
 use super::fetched::Fetched;
-use super::shim::{CANCEL, LOCK};
+use super::shim::CANCEL;
 use super::spool::{SPOOL, scan};
 use crate::bundle;
 use crate::bundle::fetch::Wanted;
 use crate::identity::Identity;
-use crate::journal::{Spec, Work, lock_if_free};
+use crate::journal::{Spec, Work, lock_if_free, pid_in};
 use crate::link::Link;
 use crate::service::Chain;
 use crate::users;
@@ -393,6 +392,6 @@ async fn watch_over(mut process: Process, command: &Command, dir: &Path) -> Resu
 /// No shim is there, and none has written or started anything.
 fn never_ran(dir: &Path) -> bool {
     let free = lock_if_free(dir).is_ok_and(|lock| lock.is_some());
-    let untouched = fs::metadata(dir.join(LOCK)).is_ok_and(|meta| meta.len() == 0);
-    free && untouched && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
+    free && pid_in(dir).is_none()
+        && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
 }

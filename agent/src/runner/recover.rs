@@ -6,10 +6,10 @@ use std::path::Path;
 
 use aot_proto::v1::EndKind;
 
-use super::shim::{CANCEL, NOT_STARTED, pid_of};
+use super::shim::{CANCEL, NOT_STARTED};
 use super::spool::{SPOOL, Writer, ended, look};
 use super::tree;
-use crate::journal::{Spec, Work, lock_if_free};
+use crate::journal::{Spec, Work, lock_if_free, pid_in};
 
 /// True when the run is over; writes an INTERRUPTED end when its shim is dead. `spec` is `None` when it can't be read.
 ///
@@ -34,7 +34,7 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
         writer.mark();
         return Ok(true);
     }
-    let shim = pid_of(dir);
+    let shim = pid_in(dir);
     let detail = match (shim, same_boot) {
         (None, true) => "the agent stopped before it could start this run: it never started",
         // A power cut may have taken the traces of a start.
@@ -68,7 +68,7 @@ fn is_stage(spec: Option<&Spec>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::shim::LOCK;
+    use crate::journal::SPEC;
     use crate::runner::spool::scan;
     use aot_proto::ids::RunId;
     use aot_proto::v1::frame::Body;
@@ -140,7 +140,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join(CANCEL), "0").unwrap();
             if let Some(pid) = shim {
-                fs::write(dir.path().join(LOCK), pid).unwrap();
+                fs::write(dir.path().join(SPEC), format!("{{}}\n{pid}")).unwrap();
             }
             assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
             let end = end_of(dir.path());
@@ -162,7 +162,7 @@ mod tests {
         fs::write(dir.path().join(SPOOL), torn).unwrap();
         // The pid of a session leader of this boot, and the record of another.
         let stat = tree::stat(other.id().cast_signed()).unwrap();
-        fs::write(dir.path().join(LOCK), stat.session.to_string()).unwrap();
+        fs::write(dir.path().join(SPEC), format!("{{}}\n{}", stat.session)).unwrap();
         assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
         assert!(end_of(dir.path()).detail.contains("restarted"));
         assert!(other.try_wait().unwrap().is_none(), "it was killed");
@@ -177,7 +177,7 @@ mod tests {
         let spool = dir.path().join(SPOOL);
         let (mut writer, _) = Writer::open(dir.path()).unwrap();
         writer.append(Body::Started(Started::default())).unwrap();
-        fs::write(dir.path().join(LOCK), "4194303").unwrap();
+        fs::write(dir.path().join(SPEC), "{}\n4194303").unwrap();
         fs::set_permissions(&spool, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
         let end = end_of(dir.path());

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
 use std::time::{Duration, Instant};
@@ -26,11 +25,8 @@ use super::spawn::{exposed_to_oom, spawn};
 use super::spool::{Writer, ended};
 use super::tree;
 use super::watch::{Act, GRACE, Watch};
-use crate::journal::lock_if_free;
+use crate::journal::{SPEC, lock_if_free, pid_in};
 
-/// Held (flock) by a shim as long as it lives, and by the agent while it writes an end in a dead shim's stead. Holds the
-/// pid of the shim, which is also its session; nothing in it means that no shim got so far as to start something.
-pub const LOCK: &str = "lock";
 /// Holds the grace in ms of a cancellation.
 pub const CANCEL: &str = "cancel";
 
@@ -53,16 +49,11 @@ pub fn main(dir: &Path) -> ExitCode {
     }
 }
 
-/// The shim that a run has or had; `None` when none came so far as to start something.
-pub fn pid_of(dir: &Path) -> Option<i32> {
-    fs::read_to_string(dir.join(LOCK)).ok()?.trim().parse().ok()
-}
-
 /// Tells a shim that a cancellation is to be read. One that has not come up yet looks for the file when it does.
 pub fn wake(dir: &Path) {
     // Only who holds the lock is the one whose number is in it.
     let lives = matches!(lock_if_free(dir), Ok(None));
-    if let Some(pid) = pid_of(dir).filter(|_| lives).and_then(Pid::from_raw) {
+    if let Some(pid) = pid_in(dir).filter(|_| lives).and_then(Pid::from_raw) {
         // Gone meanwhile: then there is nothing to cancel, and this signal does nothing to anybody else.
         let _ = kill_process(pid, LOOK);
     }
@@ -74,19 +65,15 @@ fn run(dir: &Path) -> io::Result<()> {
     // No folder is kept busy by us.
     std::env::set_current_dir("/")?;
     let command = Command::read(io::stdin().lock())?;
-    let mut lock = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(dir.join(LOCK))?;
+    let mut lock = OpenOptions::new().append(true).open(dir.join(SPEC))?;
     lock.lock()?;
     let (mut spool, scan) = Writer::open(dir)?;
-    if scan.whole_bytes > 0 || lock.metadata()?.len() > 0 {
+    if scan.whole_bytes > 0 || pid_in(dir).is_some() {
         // Someone wrote this run's end before we came, or another shim has been here: it must not start any more.
         return Ok(());
     }
     set_child_subreaper(Some(getpid()))?;
-    lock.write_all(getpid().as_raw_nonzero().to_string().as_bytes())?;
+    lock.write_all(format!("\n{}", getpid().as_raw_nonzero()).as_bytes())?;
     if dir.join(CANCEL).exists() {
         return end(&mut spool, &ended(EndKind::Cancelled, NOT_STARTED));
     }

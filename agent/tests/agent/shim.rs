@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
 
+use aot_agent::journal::{SPEC, pid_in};
 use aot_agent::runner::command::Command;
-use aot_agent::runner::shim::{CANCEL, LOCK, wake};
+use aot_agent::runner::shim::{CANCEL, wake};
 use aot_agent::runner::spool::{SPOOL, look, read};
 use aot_proto::frame;
 use aot_proto::v1::frame::Body;
@@ -46,6 +47,13 @@ fn run(dir: &Path, command: &Command) -> ExitStatus {
     start(dir, command.to_file().unwrap()).wait().unwrap()
 }
 
+/// As the journal leaves it.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(SPEC), "{}").unwrap();
+    dir
+}
+
 fn path() -> [(&'static str, &'static str); 1] {
     [("PATH", "/usr/bin:/bin")]
 }
@@ -68,8 +76,8 @@ fn result(dir: &Path) -> (String, Ended) {
 }
 
 #[test]
-fn it_needs_no_files_but_its_spool_and_its_lock() {
-    let dir = tempfile::tempdir().unwrap();
+fn it_makes_no_file_but_its_spool() {
+    let dir = folder();
     let told = command(&["sh", "-c", "pwd; readlink /proc/$PPID/fd/0"], &path());
     assert!(run(dir.path(), &told).success());
     let (out, end) = result(dir.path());
@@ -78,15 +86,14 @@ fn it_needs_no_files_but_its_spool_and_its_lock() {
     let names = std::fs::read_dir(dir.path()).unwrap().flatten();
     let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
     names.sort();
-    assert_eq!(names, [LOCK, SPOOL]);
-    let pid = std::fs::read_to_string(dir.path().join(LOCK)).unwrap();
-    assert!(pid.parse::<u32>().is_ok(), "{pid:?}");
+    assert_eq!(names, [SPEC, SPOOL]);
+    assert!(pid_in(dir.path()).is_some());
 }
 
 #[test]
 fn a_child_that_ends_at_once_is_not_waited_for_in_vain() {
     for _ in 0..50 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         assert!(run(dir.path(), &command(&["false"], &path())).success());
         assert_eq!(result(dir.path()).1.exit_code, 1);
     }
@@ -94,7 +101,7 @@ fn a_child_that_ends_at_once_is_not_waited_for_in_vain() {
 
 #[test]
 fn what_outlives_its_parent_is_read_to_its_end() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let script = "(setsid sh -c 'sleep 0.3; echo late' &); echo early";
     assert!(run(dir.path(), &command(&["sh", "-c", script], &path())).success());
     let (out, end) = result(dir.path());
@@ -104,8 +111,8 @@ fn what_outlives_its_parent_is_read_to_its_end() {
 
 #[test]
 fn what_is_no_program_is_told_as_such() {
-    let dir = tempfile::tempdir().unwrap();
-    let plain = dir.path().join("plain");
+    let tools = tempfile::tempdir().unwrap();
+    let plain = tools.path().join("plain");
     std::fs::write(&plain, "").unwrap();
     let table = [
         ("no-such-program", "No such file or directory (os error 2)"),
@@ -114,12 +121,13 @@ fn what_is_no_program_is_told_as_such() {
         ("", "No such file or directory (os error 2)"),
     ];
     for (program, why) in table {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         assert!(run(dir.path(), &command(&[program], &path())).success());
         let end = result(dir.path()).1;
         assert_eq!(end.kind(), EndKind::NotStarted);
         assert_eq!(end.detail, format!("cannot run {program} in /usr: {why}"));
     }
+    let dir = folder();
     let mut lost = command(&["true"], &path());
     lost.cwd = "/no/such/folder".into();
     assert!(run(dir.path(), &lost).success());
@@ -131,7 +139,7 @@ fn what_is_no_program_is_told_as_such() {
 
 #[test]
 fn a_script_without_a_first_line_is_one_of_the_shell() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let tools = tempfile::tempdir().unwrap();
     let tool = tools.path().join("tool");
     std::fs::write(&tool, "echo $0 $1\n").unwrap();
@@ -147,7 +155,7 @@ fn what_was_cancelled_or_begun_before_is_not_started() {
     let ran = tempfile::tempdir().unwrap();
     let trace = ran.path().join("trace");
     let told = command(&["touch", trace.to_str().unwrap()], &path());
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     std::fs::write(dir.path().join(CANCEL), "0").unwrap();
     assert!(run(dir.path(), &told).success());
     let end = result(dir.path()).1;
@@ -157,20 +165,25 @@ fn what_was_cancelled_or_begun_before_is_not_started() {
     assert_eq!(result(dir.path()).1, end, "it has its end");
 
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join(LOCK), "4194303").unwrap();
+    std::fs::write(dir.path().join(SPEC), "{}\n4194303").unwrap();
     assert!(run(dir.path(), &told).success());
     assert_eq!(look(&dir.path().join(SPOOL)).unwrap(), (0, false));
 
     // The agent tells whole commands; what is none leaves no trace of a start.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     assert!(!start(dir.path(), Stdio::null()).wait().unwrap().success());
-    assert!(!dir.path().join(LOCK).exists());
+    assert!(pid_in(dir.path()).is_none());
+
+    // Nor is anything started for a run that was forgotten meanwhile.
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!run(dir.path(), &told).success());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     assert!(!trace.exists());
 }
 
 #[test]
 fn a_cancellation_is_seen_when_the_word_comes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     wake(dir.path());
     let told = command(&["sh", "-c", "echo up; exec sleep 300"], &path());
     let mut shim = start(dir.path(), told.to_file().unwrap());
