@@ -63,7 +63,8 @@ impl Command {
     /// # Errors
     /// As read(2); when it is no such file.
     pub fn read(mut from: impl Read) -> io::Result<Self> {
-        let mut bytes = Vec::new();
+        // Most fit in one read(2).
+        let mut bytes = Vec::with_capacity(4 << 10);
         from.read_to_end(&mut bytes)?;
         Ok(serde_json::from_slice(&bytes)?)
     }

@@ -250,7 +250,8 @@ pub(crate) fn login(
     etc_dir: &Path,
     root_home: &Path,
 ) -> Result<(BTreeMap<String, String>, Option<Become>), String> {
-    let found = users::find(if user.is_empty() { "root" } else { user }, etc_dir);
+    let named = (!user.is_empty()).then_some(user);
+    let found = named.and_then(|name| users::find(name, etc_dir));
     let (home, shell, become_user) = match found {
         Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
             let to = Become {

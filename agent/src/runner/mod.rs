@@ -227,7 +227,9 @@ impl Runner {
     pub fn forget(&mut self, id: RunId) {
         // The mark comes a moment after the end record, and the master may be that quick.
         let over = |run: &Run| {
-            run.ended || spool::scan(&run.dir.join(SPOOL)).is_ok_and(|scan| scan.is_ended())
+            run.ended
+                || run.measured().1
+                || spool::scan(&run.dir.join(SPOOL)).is_ok_and(|scan| scan.is_ended())
         };
         if self.runs.get(&id).is_some_and(|run| !over(run)) {
             tracing::warn!(run = %id, "told to forget a run that has not ended");
@@ -372,7 +374,7 @@ impl Runner {
             run.ended |= marked;
         }
         let grown = bytes != run.bytes;
-        if grown && run.bytes == 0 && !run.ended && is_short(&run.dir, bytes) {
+        if grown && run.bytes == 0 && !marked && !run.ended && is_short(&run.dir, bytes) {
             let now = Instant::now();
             if now < *self.held.entry(id).or_insert(now + HOLD) {
                 return None;

@@ -35,6 +35,8 @@ pub const NOT_STARTED: &str = "cancelled before it was started";
 
 /// At most so long between a frame and its fdatasync.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often children are looked for that nothing else tells of.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often and how many times the end record is tried on a full disk.
 const END_TRIES: u32 = 600;
 
@@ -200,10 +202,10 @@ impl Shim {
             if ready.stdout || ready.stderr {
                 self.watch.output(Instant::now());
             }
-            if news.child {
+            if news.child || self.is_quiet() {
                 self.note_the_gone();
             }
-            if self.stdout.is_none() && self.stderr.is_none() {
+            if self.is_quiet() {
                 self.watch.pipes_closed();
             }
             let now = Instant::now();
@@ -221,10 +223,18 @@ impl Shim {
         }
     }
 
+    /// Whether there is nothing to be read any more.
+    fn is_quiet(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none()
+    }
+
     /// Waits for anything to happen.
     fn wait(&self, dirty: bool) -> io::Result<Ready> {
         let sync_at = dirty.then(|| self.synced + SYNC_EVERY);
-        let until = [self.watch.wake_at(), sync_at].into_iter().flatten().min();
+        // Who started us may have SIGCHLD ignored, which we inherit (execve(2)): then it never comes.
+        let look_at = self.is_quiet().then(|| Instant::now() + LOOK_EVERY);
+        let until = [self.watch.wake_at(), sync_at, look_at];
+        let until = until.into_iter().flatten().min();
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             Timespec {
@@ -300,7 +310,11 @@ impl Shim {
                     self.watch.main_ended(now);
                 }
                 Gone::Orphan { cpu_ms } => self.cpu_ms += cpu_ms,
-                Gone::Everyone => return self.watch.tree_empty(now),
+                Gone::Everyone => {
+                    // Nobody is left to end, though we may not have been told how it did.
+                    self.watch.main_ended(now);
+                    return self.watch.tree_empty(now);
+                }
             }
         }
     }
@@ -325,7 +339,10 @@ impl Shim {
             },
             (None, other) => ended(
                 EndKind::Interrupted,
-                format!("the process was lost: {other:?}"),
+                match other {
+                    Some(status) => format!("the process was lost: {status:?}"),
+                    None => "it has ended, and nothing tells how".to_owned(),
+                },
             ),
         };
         ended.cut_stdout_bytes = self.output.cut_stdout;

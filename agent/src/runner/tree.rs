@@ -2,7 +2,8 @@
 //! end what a killed shim left behind.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -42,7 +43,11 @@ fn parse(line: &str) -> Option<Stat> {
 
 /// The process `pid`, when there is one.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // One read(2) gives the whole line, which has some fifty numbers.
+    let mut bytes = [0; 2048];
+    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let len = file.read(&mut bytes).ok()?;
+    parse(&String::from_utf8_lossy(&bytes[..len]))
 }
 
 fn all() -> Vec<Stat> {

@@ -1,6 +1,7 @@
 //! `aot-agent shim` by itself: what it makes of what it is told, and of what it finds in the folder.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
@@ -35,10 +36,13 @@ fn command(argv: &[&str], env: &[(&str, &str)]) -> Command {
     }
 }
 
+fn binary() -> OsString {
+    let named = std::env::var_os("AOT_AGENT_BIN");
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into())
+}
+
 fn start(dir: &Path, told: impl Into<Stdio>) -> Child {
-    let binary =
-        std::env::var_os("AOT_AGENT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into());
-    let mut process = Process::new(binary);
+    let mut process = Process::new(binary());
     process.arg("shim").arg(dir).stdin(told);
     process.stderr(Stdio::null()).spawn().unwrap()
 }
@@ -107,6 +111,22 @@ fn what_outlives_its_parent_is_read_to_its_end() {
     let (out, end) = result(dir.path());
     assert_eq!(out, "early\nlate\n");
     assert_eq!((end.exit_code, end.leaked_pipes), (0, false));
+}
+
+#[test]
+fn an_end_that_nobody_tells_of_is_found() {
+    let dir = folder();
+    let told = command(&["sh", "-c", "sleep 0.2; echo done"], &path());
+    let status = Process::new("env")
+        .arg("--ignore-signal=CHLD")
+        .args([&*binary(), "shim".as_ref(), dir.path().as_os_str()])
+        .stdin(told.to_file().unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let (out, end) = result(dir.path());
+    assert_eq!((&*out, end.kind()), ("done\n", EndKind::Interrupted));
+    assert_eq!(end.detail, "it has ended, and nothing tells how");
 }
 
 #[test]
