@@ -370,11 +370,9 @@ impl Runner {
     fn measure(&mut self, id: RunId) -> Option<Grown> {
         let run = self.runs.get_mut(&id)?;
         let (bytes, marked) = run.measured();
-        if run.launching.is_none() {
-            run.ended |= marked;
-        }
+        run.ended |= marked;
         let grown = bytes != run.bytes;
-        if grown && run.bytes == 0 && !marked && !run.ended && is_short(&run.dir, bytes) {
+        if grown && run.bytes == 0 && !run.ended && is_short(&run.dir, bytes) {
             let now = Instant::now();
             if now < *self.held.entry(id).or_insert(now + HOLD) {
                 return None;

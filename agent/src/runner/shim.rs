@@ -37,7 +37,16 @@ pub const NOT_STARTED: &str = "cancelled before it was started";
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often children are looked for that nothing else tells of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between the end record and its fdatasync: about as long as a far master takes to have it and say so.
+const FORGET_WITHIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 /// How often and how many times the end record is tried on a full disk.
+const END_AGAIN: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 const END_TRIES: u32 = 600;
 
 /// Runs the child that the folder describes, to its end.
@@ -94,24 +103,32 @@ fn run(dir: &Path) -> io::Result<()> {
     end(&mut spool, &record)
 }
 
-/// Writes the end record; on a full disk tries again for ten minutes.
+/// Writes the end record; on a full disk tries again for ten minutes. Most runs are forgotten right after, and what is gone
+/// needs no sync: the disk is spared one a run.
 fn end(spool: &mut Writer, record: &Ended) -> io::Result<()> {
     let mut last = Ok(());
     for _ in 0..END_TRIES {
-        last = spool.end(record.clone());
+        last = spool.conclude(record.clone());
+        if last.is_ok() {
+            pause(FORGET_WITHIN)?;
+            last = match spool.is_forgotten() {
+                true => Ok(()),
+                false => spool.sync(),
+            };
+        }
         if last.is_ok() {
             break;
         }
-        let pause = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
-        match poll(&mut [], Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        pause(END_AGAIN)?;
     }
     last
+}
+
+fn pause(how_long: Timespec) -> io::Result<()> {
+    match poll(&mut [], Some(&how_long)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 struct Shim {

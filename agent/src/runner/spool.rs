@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -113,18 +113,32 @@ impl Writer {
         self.file.sync_data()
     }
 
-    /// Appends the end record, marks the run as ended, and waits until it is on disk. May be called again after an error:
-    /// the record is written once. A power cut before it is on disk may cost the record, and leave the mark.
+    /// Appends the end record and marks the run as ended. May be called again after an error: the record is written once.
+    /// A power cut before [`Writer::sync`] may cost the record, and leave the mark.
     ///
     /// # Errors
-    /// As write(2) and fdatasync(2).
-    pub fn end(&mut self, ended: Ended) -> io::Result<()> {
+    /// As write(2).
+    pub fn conclude(&mut self, ended: Ended) -> io::Result<()> {
         if !self.has_end {
             self.append(Body::Ended(ended))?;
             self.has_end = true;
         }
         self.mark();
+        Ok(())
+    }
+
+    /// As above, and waits until it is on disk.
+    ///
+    /// # Errors
+    /// As write(2) and fdatasync(2).
+    pub fn end(&mut self, ended: Ended) -> io::Result<()> {
+        self.conclude(ended)?;
         self.sync()
+    }
+
+    /// Whether the run was forgotten: the master has it whole, and nobody will open this spool again.
+    pub fn is_forgotten(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     /// Leaves the mark that saves a scan, when there is an end record. Without it the spool is scanned: that it can't be
@@ -384,9 +398,12 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..usize::try_from(open.0).unwrap()]).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(ENDED_MODE)).unwrap();
-        let (_, scan) = Writer::open(dir.path()).unwrap();
+        let (writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!((scan.whole_bytes, scan.is_ended()), (open.0, false));
         assert_eq!(look(&path).unwrap(), (open.0, false));
+        assert!(!writer.is_forgotten());
+        fs::remove_file(&path).unwrap();
+        assert!(writer.is_forgotten());
     }
 
     proptest! {
