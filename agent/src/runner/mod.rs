@@ -15,7 +15,7 @@ pub mod tree;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ struct Run {
     bytes: u64,
     /// While it is being prepared or its shim is our child: cancels the preparation.
     launching: Option<CancellationToken>,
+    /// Its spool, once it was read from.
+    spool: Option<File>,
 }
 
 /// News of one run: its spool has grown, or ended.
@@ -108,6 +110,7 @@ impl Runner {
                     ended: false,
                     bytes: 0,
                     launching: None,
+                    spool: None,
                 },
             );
             match runner.journal.spec(id) {
@@ -169,6 +172,7 @@ impl Runner {
                 ended: false,
                 bytes: 0,
                 launching: None,
+                spool: None,
             },
         );
         self.launch(spec);
@@ -246,10 +250,18 @@ impl Runner {
     ///
     /// # Errors
     /// As read(2).
-    pub fn read(&self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
+    pub fn read(&mut self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
         let shift = self.shifts.get(&id).copied().unwrap_or(0);
         let offset = offset.saturating_sub(shift);
-        spool::read(&self.journal.dir(id).join(SPOOL), offset, most)
+        let run = self.runs.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        let file = match run.spool.take() {
+            Some(file) => file,
+            None => File::open(run.dir.join(SPOOL))?,
+        };
+        let chunk = spool::read_from(&file, offset, most)?;
+        // What has been read to its end is not read again, mostly.
+        run.spool = (!chunk.end).then_some(file);
+        Ok(chunk)
     }
 
     /// The master holds `acked` bytes of this run. Where a power cut left less than that here, the end is put behind
