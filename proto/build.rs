@@ -11,6 +11,7 @@ const FILES: [&str; 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
         .bytes(".aot.v1.SpoolData.data")
         .bytes(".aot.v1.FetchChunk.data")
         .bytes(".aot.v1.ExecOutput.data")

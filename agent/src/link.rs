@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How much of a bundle may be under way; also bounds the memory that a fetch takes.
 const WINDOW_BYTES: u32 = 1 << 20;
+/// Largest frame of HTTP/2 to us: of a long message fewer have to be made and taken apart.
+const FRAME_BYTES: u32 = 64 << 10;
 
 /// A master that could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +126,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Channel
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .buffer_size(16)
         .connect_with_connector(connector)
         .await

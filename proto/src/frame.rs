@@ -30,6 +30,24 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
     frame.encode(out).expect("a Vec grows");
 }
 
+/// Appends what comes before the payload of a frame of output: header, time, and the payload's length. `frame` has the
+/// kind of output with an empty payload; `payload_bytes` follow. Together they are what [`encode`] makes of the same frame
+/// with that payload, without a copy of it.
+///
+/// # Panics
+/// When the frame has no output in it.
+pub fn encode_head(frame: &Frame, payload_bytes: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    frame.encode(out).expect("a Vec grows");
+    // The payload comes last, and an empty one is its key and a zero (the length, a varint).
+    assert_eq!(out.pop(), Some(0), "a frame of output, still empty");
+    prost::encoding::encode_varint(payload_bytes as u64, out);
+    let len = out.len() - start - HEADER_BYTES + payload_bytes;
+    let len = u32::try_from(len).expect("a frame is at most MAX_FRAME_BYTES long");
+    out[start..start + HEADER_BYTES].copy_from_slice(&len.to_le_bytes());
+}
+
 /// The first frame of `bytes` and how many bytes it takes; `None` when it is cut off.
 ///
 /// # Errors
@@ -116,6 +134,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_head_and_its_payload_are_the_frame(
+            unix_ms in any::<u64>(), data in prop::collection::vec(any::<u8>(), 0..40_000), stderr in any::<bool>(),
+        ) {
+            let body = |data: Bytes| if stderr { Body::Stderr(data) } else { Body::Stdout(data) };
+            let frame = |data| Frame { unix_ms, body: Some(body(data)) };
+            let (mut whole, mut parts) = (Vec::new(), b"before".to_vec());
+            encode(&frame(data.clone().into()), &mut whole);
+            encode_head(&frame(Bytes::new()), data.len(), &mut parts);
+            parts.extend(data);
+            prop_assert_eq!(&parts[b"before".len()..], &whole[..]);
+        }
+
         #[test]
         fn what_is_written_is_read_whatever_is_cut_off(
             parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20), cut in 0usize..5000,

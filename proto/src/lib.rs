@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod builtin;
+pub mod codec;
 pub mod frame;
 pub mod ids;
 pub mod limits;

@@ -8,11 +8,12 @@ pub const PROTOCOL: u32 = 1;
 /// Largest gRPC message either side accepts on the control lane.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// Largest output payload of one spool frame.
-pub const FRAME_BYTES: usize = 32 << 10;
+/// Largest output payload of one spool frame. A pipe holds 64 KiB (pipe(7)): one read empties it, nearly, and four such
+/// frames fit into a piece.
+pub const FRAME_BYTES: usize = 60 << 10;
 
 /// Largest piece of a spool in one `SpoolData`; always whole frames.
-pub const SPOOL_CHUNK_BYTES: usize = 64 << 10;
+pub const SPOOL_CHUNK_BYTES: usize = 256 << 10;
 
 /// Spool bytes that an agent sends ahead of the master's acknowledgement, over all its runs. Bounds what a ping can
 /// wait behind, and what the master holds for one session.

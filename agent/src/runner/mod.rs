@@ -16,6 +16,7 @@ pub mod tree;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +55,8 @@ struct Run {
     bytes: u64,
     /// While it is being prepared or its shim is our child: cancels the preparation.
     launching: Option<CancellationToken>,
+    /// Its spool, once it was read from.
+    spool: Option<File>,
 }
 
 impl Run {
@@ -64,6 +67,7 @@ impl Run {
             ended: false,
             bytes: 0,
             launching: None,
+            spool: None,
         }
     }
 
@@ -248,10 +252,18 @@ impl Runner {
     ///
     /// # Errors
     /// As read(2).
-    pub fn read(&self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
+    pub fn read(&mut self, id: RunId, offset: u64, most: usize) -> io::Result<Chunk> {
         let shift = self.shifts.get(&id).copied().unwrap_or(0);
         let offset = offset.saturating_sub(shift);
-        spool::read(&self.journal.dir(id).join(SPOOL), offset, most)
+        let run = self.runs.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        let file = match run.spool.take() {
+            Some(file) => file,
+            None => File::open(run.dir.join(SPOOL))?,
+        };
+        let chunk = spool::read_from(&file, offset, most)?;
+        // What has been read to its end is not read again, mostly.
+        run.spool = (!chunk.end).then_some(file);
+        Ok(chunk)
     }
 
     /// The master holds `acked` bytes of this run. Where a power cut left less than that here, the end is put behind

@@ -37,7 +37,7 @@ impl Output {
             .unwrap_or(usize::MAX)
             .min(bytes.len());
         let mut kept = 0;
-        if keep > 0 && spool.append(body(bytes[..keep].to_vec().into())).is_ok() {
+        if keep > 0 && spool.append_output(&bytes[..keep], body).is_ok() {
             kept = keep;
             self.left -= keep as u64;
         }

@@ -2,8 +2,8 @@
 //! by the runner (ends that no shim wrote) and by the session (read). Never rewrites what was written.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ use aot_proto::limits::SPOOL_CHUNK_BYTES;
 use aot_proto::v1::frame::Body;
 use aot_proto::v1::{EndKind, Ended, Frame};
 use hyper::body::Bytes;
+use prost::Message;
 
 /// Name of the spool in a run's folder.
 pub const SPOOL: &str = "spool";
@@ -90,11 +91,30 @@ impl Writer {
             },
             &mut self.buffer,
         );
-        if let Err(error) = self.file.write_all(&self.buffer) {
+        self.write(&[])
+    }
+
+    /// Appends one frame of output, whole or not at all, without a copy of it.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn append_output(&mut self, bytes: &[u8], body: fn(Bytes) -> Body) -> io::Result<()> {
+        self.buffer.clear();
+        let frame = Frame {
+            unix_ms: unix_ms(),
+            body: Some(body(Bytes::new())),
+        };
+        frame::encode_head(&frame, bytes.len(), &mut self.buffer);
+        self.write(bytes)
+    }
+
+    /// Writes the buffer and then `payload`.
+    fn write(&mut self, payload: &[u8]) -> io::Result<()> {
+        if let Err(error) = write_both(&mut self.file, &self.buffer, payload) {
             self.file.set_len(self.good_bytes)?;
             return Err(error);
         }
-        self.good_bytes += self.buffer.len() as u64;
+        self.good_bytes += (self.buffer.len() + payload.len()) as u64;
         self.dirty = true;
         Ok(())
     }
@@ -150,6 +170,19 @@ impl Writer {
                 .set_permissions(Permissions::from_mode(ENDED_MODE));
         }
     }
+}
+
+/// All of the one and then of the other, by one writev(2) mostly.
+fn write_both(file: &mut File, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let slices = [IoSlice::new(first), IoSlice::new(second)];
+    let wrote = loop {
+        match file.write_vectored(&slices) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    file.write_all(&first[wrote.min(first.len())..])?;
+    file.write_all(&second[wrote.saturating_sub(first.len())..])
 }
 
 /// For a reader and a writer in one. Who is not root can't open a marked spool to write: the mark goes, and comes back with
@@ -291,51 +324,39 @@ pub struct Chunk {
 /// Whole frames from `offset` on, at most `most` bytes.
 ///
 /// # Errors
-/// As read(2); when the bytes are no frames.
+/// As open(2) and read(2); when the bytes are no frames.
 pub fn read(path: &Path, offset: u64, most: usize) -> io::Result<Chunk> {
+    read_from(&File::open(path)?, offset, most)
+}
+
+/// [`read`] of a spool that is open already. Moves its position.
+///
+/// # Errors
+/// As read(2); when the bytes are no frames.
+pub fn read_from(mut file: &File, offset: u64, most: usize) -> io::Result<Chunk> {
     let most = most.min(SPOOL_CHUNK_BYTES);
-    let file = File::open(path)?;
     let left = file.metadata()?.len().saturating_sub(offset);
-    let mut bytes = vec![0; most.min(usize::try_from(left).unwrap_or(usize::MAX))];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
+    let wanted = most.min(usize::try_from(left).unwrap_or(usize::MAX));
+    let mut bytes = Vec::with_capacity(wanted);
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(wanted as u64).read_to_end(&mut bytes)?;
     let bad = |error: frame::BadSpool| io::Error::new(io::ErrorKind::InvalidData, error);
     let whole = frame::whole_frames(&bytes, most).map_err(bad)?;
-    bytes.truncate(whole);
-    Ok(Chunk {
-        end: ends(&bytes),
-        data: bytes.into(),
-    })
+    let data = Bytes::from(bytes).slice(..whole);
+    let end = ends(&data);
+    Ok(Chunk { data, end })
 }
 
 /// Whether the last of these whole frames is the end record.
-fn ends(bytes: &[u8]) -> bool {
-    let mut last = 0;
-    let mut at = 0;
-    while let Some(header) = bytes.get(at..at + HEADER_BYTES) {
+fn ends(frames: &Bytes) -> bool {
+    let (mut last, mut at) = (0, 0);
+    while let Some(header) = frames.get(at..at + HEADER_BYTES) {
         let len = u32::from_le_bytes(header.try_into().expect("as long as it was cut")) as usize;
-        last = at;
-        at += HEADER_BYTES + len;
+        last = at + HEADER_BYTES;
+        at = last + len;
     }
-    let frame = bytes
-        .get(last..)
-        .and_then(|bytes| frame::decode(bytes).ok().flatten());
-    matches!(
-        frame,
-        Some((
-            Frame {
-                body: Some(Body::Ended(_)),
-                ..
-            },
-            _
-        ))
-    )
+    let body = Frame::decode(frames.slice(last..)).map(|frame| frame.body);
+    matches!(body, Ok(Some(Body::Ended(_))))
 }
 
 #[cfg(test)]
@@ -349,9 +370,7 @@ mod tests {
         let path = dir.path().join(SPOOL);
         let (mut writer, scan) = Writer::open(dir.path()).unwrap();
         assert_eq!((scan.whole_bytes, scan.is_ended()), (0, false));
-        writer
-            .append(Body::Stdout(Bytes::from_static(b"one")))
-            .unwrap();
+        writer.append_output(b"one", Body::Stdout).unwrap();
         let whole = std::fs::metadata(&path).unwrap().len();
         OpenOptions::new()
             .append(true)
@@ -414,7 +433,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (mut writer, _) = Writer::open(dir.path()).unwrap();
             for part in &parts {
-                writer.append(Body::Stderr(part.clone().into())).unwrap();
+                writer.append_output(part, Body::Stderr).unwrap();
             }
             writer.end(ended(EndKind::Exited, "")).unwrap();
             let path = dir.path().join(SPOOL);

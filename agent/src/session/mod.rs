@@ -177,7 +177,7 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 permit = self.outbound.reserve(), if sends => match permit {
                     Ok(permit) => {
                         // Control goes before spools.
-                        let body = outbox.pop_front().or_else(|| next_spool(&mut self.protocol, &self.agent.runner));
+                        let body = outbox.pop_front().or_else(|| next_spool(&mut self.protocol, &mut self.agent.runner));
                         if body.is_some() {
                             permit.send(AgentMessage { body });
                         }
@@ -441,7 +441,7 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
 }
 
 /// Reads the next piece of a spool that may be sent.
-fn next_spool(protocol: &mut Protocol, runner: &Runner) -> Option<Up> {
+fn next_spool(protocol: &mut Protocol, runner: &mut Runner) -> Option<Up> {
     let piece = protocol.next_piece()?;
     match runner.read(piece.run, piece.offset, piece.most) {
         Ok(chunk) => {

@@ -1,8 +1,7 @@
 //! Enrolment and the agents' services. Attach starts a session and carries its reports to whoever decides.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -256,27 +255,28 @@ impl AgentLink for AgentApi {
             .path(&request.sha256)
             .ok_or_else(|| Status::invalid_argument("it is named by its SHA-256 in hex"))?;
         let bundle = self.bundles.join(&request.sha256);
-        let opened = tokio::task::spawn_blocking(move || open_either(&bundle, &transfer)).await;
+        let from = request.offset;
+        let opened = tokio::task::spawn_blocking(move || open_either(&bundle, &transfer, from));
         let (file, total) = opened
+            .await
             .map_err(|_| Status::internal("opening it broke off"))?
             .map_err(|error| Status::not_found(format!("it cannot be read: {error}")))?;
-        if request.offset > total {
+        if from > total {
             return Err(Status::out_of_range(format!("there are {total} bytes")));
         }
         let (sender, stream) = mpsc::channel(CHUNKS);
-        self.tasks
-            .spawn(send_file(Arc::new(file), request.offset, total, sender));
+        self.tasks.spawn(send_file(file, from, total, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
-/// A bundle, or else a transfer, and its length.
-fn open_either(bundle: &Path, transfer: &Path) -> io::Result<(File, u64)> {
+/// A bundle, or else a transfer, to be read from there on, and its length.
+fn open_either(bundle: &Path, transfer: &Path, from: u64) -> io::Result<(File, u64)> {
     let file = match File::open(bundle) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(transfer),
         other => other,
     };
-    let file = file.map_err(|error| match error.kind() {
+    let mut file = file.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(
             error.kind(),
             "it is not on the master any more: copy the files again",
@@ -284,41 +284,50 @@ fn open_either(bundle: &Path, transfer: &Path) -> io::Result<(File, u64)> {
         _ => error,
     })?;
     let total = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(from))?;
     Ok((file, total))
 }
 
-/// The file from `at` on, piece by piece. It waits for the agent after a few of them.
+/// The file's bytes from `at` on, where it stands, piece by piece. It waits for the agent after a few of them.
 async fn send_file(
-    file: Arc<File>,
+    mut file: File,
     mut at: u64,
     total: u64,
     sender: mpsc::Sender<Result<v1::FetchChunk, Status>>,
 ) {
     while at < total {
-        let from = file.clone();
-        let read = tokio::task::spawn_blocking(move || read_piece(&from, at)).await;
-        let piece = read.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        let chunk = piece.map(|data| v1::FetchChunk {
+        let read = tokio::task::spawn_blocking(move || {
+            let piece = read_piece(&mut file);
+            piece.map(|data| (file, data))
+        });
+        let read = read
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        let (same, data) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                let _ = sender.send(Err(Status::data_loss(error.to_string()))).await; // the agent may be gone
+                return;
+            }
+        };
+        file = same;
+        at += data.len() as u64;
+        let chunk = v1::FetchChunk {
             data: Bytes::from(data),
             total_bytes: total,
-        });
-        at += chunk.as_ref().map_or(0, |chunk| chunk.data.len() as u64);
-        let failed = chunk.is_err();
-        let chunk = chunk.map_err(|error| Status::data_loss(error.to_string()));
-        if sender.send(chunk).await.is_err() || failed {
+        };
+        if sender.send(Ok(chunk)).await.is_err() {
             return;
         }
     }
 }
 
-fn read_piece(file: &File, at: u64) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; FETCH_BYTES];
-    let len = file.read_at(&mut data, at)?;
-    if len == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+fn read_piece(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(FETCH_BYTES);
+    match file.take(FETCH_BYTES as u64).read_to_end(&mut data)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(data),
     }
-    data.truncate(len);
-    Ok(data)
 }
 
 /// Carries one session's reports on, in order.
@@ -330,25 +339,26 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(self, mut inbox: mpsc::Receiver<Report>) {
-        // Output is not waited for: the disk syncs what has come meanwhile in one go.
+    async fn run(self, mut inbox: mpsc::Receiver<Box<Report>>) {
+        // Output is not waited for: more is taken while the disk is busy.
         let mut pieces = FuturesOrdered::new();
         loop {
             let report = tokio::select! {
                 report = inbox.recv(), if pieces.len() < PIECES => report,
                 Some(piece) = pieces.next() => {
-                    self.arrived(&mut pieces, piece).await;
+                    Box::pin(self.arrived(&mut pieces, piece)).await;
                     continue;
                 }
             };
-            match report {
+            match report.map(|report| *report) {
                 Some(Report::Spool { run, data }) => pieces.extend(self.piece(run, data).await),
-                Some(report) => self.report(report).await,
+                // Rare, and its memory is not for every session to hold all the time.
+                Some(report) => Box::pin(self.report(report)).await,
                 None => break,
             }
         }
         while let Some(piece) = pieces.next().await {
-            self.arrived(&mut pieces, piece).await;
+            Box::pin(self.arrived(&mut pieces, piece)).await;
         }
     }
 
@@ -511,7 +521,7 @@ impl Pump {
         tracing::error!(instance = %self.at, %run, %error, "cannot keep a piece of output; the agent sends it again");
     }
 
-    /// Takes what else is on disk by now, and acknowledges each run's last piece of it.
+    /// Takes what else is kept by now, and acknowledges each run's last piece of it.
     async fn arrived<F: Future<Output = Piece> + Send>(
         &self,
         pieces: &mut FuturesOrdered<F>,
@@ -528,7 +538,7 @@ impl Pump {
         self.settle(last).await;
     }
 
-    /// Tells the agent how much is on disk, and the engine when that is all.
+    /// Tells the agent how much is kept, and the engine when that is all.
     async fn settle(&self, (run, arrived): Piece) {
         let whole = match arrived {
             Ok(Arrived::Part(progress)) => {
@@ -608,7 +618,7 @@ impl Pump {
     }
 }
 
-/// A piece of a run's output that is on disk, or could not be kept.
+/// A piece of a run's output that is kept, or could not be.
 type Piece = (RunId, std::io::Result<Arrived>);
 
 /// More of the same run is to come, or has.

@@ -25,8 +25,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long an HTTP/1.1 client may take to send its headers.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// Handshakes at once. More wait in the kernel's backlog.
-const HANDSHAKES: usize = 512;
+/// Handshakes at once. More wait in the kernel's backlog: they cost processor time mostly, and the memory of those that
+/// come all at once after a restart would stay with the process.
+const HANDSHAKES: usize = 128;
 
 /// Who is on the other side of a connection; put into every request.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub fn tls(ca: &Ca, hosts: &[String]) -> Result<TlsAcceptor, Error> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate, ca.der().clone()], key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.send_tls13_tickets = 1;
+    config.send_tls13_tickets = 0; // agents dial seldom, and show their certificate each time
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

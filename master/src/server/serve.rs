@@ -103,6 +103,9 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { what, path, source }
 }
 
+/// Another one after every boot (random(4)). Where there is none, power cuts go unnoticed.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Serves until a signal, `shutdown`, or a disk that refuses.
 ///
 /// # Errors
@@ -134,6 +137,11 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     let (store, loaded) = Store::open(&options.state_dir)?;
     let store = Arc::new(store);
     let spools = Spools::open(&options.state_dir.join("spools"))?;
+    let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let open = loaded.runs.iter().map(|run| run.id);
+    spools
+        .distrust_other_boots(boot.trim(), open)
+        .map_err(io("look at the outputs in", &options.state_dir))?;
     let bundles: Arc<Path> = options.state_dir.join("bundles").into();
     crate::files::private_dir(&bundles).map_err(io("make the folder", &bundles))?;
     let transfers = options.state_dir.join("transfers");

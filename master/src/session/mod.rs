@@ -60,8 +60,8 @@ pub struct Session<S> {
     pub outbound: mpsc::Sender<Box<MasterMessage>>,
     /// From the rest of the master.
     pub commands: mpsc::Receiver<Command>,
-    /// To the rest of the master, in order.
-    pub reports: mpsc::Sender<Report>,
+    /// To the rest of the master, in order. Boxed, as above.
+    pub reports: mpsc::Sender<Box<Report>>,
     /// What decides.
     pub protocol: Protocol,
 }
@@ -106,7 +106,7 @@ where
                 match output {
                     Output::Send(body) => outbox.push_back(body),
                     Output::Report(report) => {
-                        if self.reports.send(report).await.is_err() {
+                        if self.reports.send(Box::new(report)).await.is_err() {
                             return Closed::Stopping;
                         }
                     }
@@ -131,7 +131,7 @@ mod tests {
         agent: mpsc::Sender<Result<AgentMessage, Status>>,
         sent: mpsc::Receiver<Box<MasterMessage>>,
         commands: mpsc::Sender<Command>,
-        reports: mpsc::Receiver<Report>,
+        reports: mpsc::Receiver<Box<Report>>,
         stop: CancellationToken,
         over: oneshot::Receiver<Closed>,
     }
@@ -171,7 +171,8 @@ mod tests {
             stop,
             over,
         };
-        assert!(matches!(ends.reports.recv().await, Some(Report::Hello(_))));
+        let first = ends.reports.recv().await.expect("a report");
+        assert!(matches!(*first, Report::Hello(_)));
         ends
     }
 
@@ -202,7 +203,8 @@ mod tests {
             .send(Ok(AgentMessage { body: Some(facts) }))
             .await
             .expect("it reads");
-        assert!(matches!(ends.reports.recv().await, Some(Report::Facts(_))));
+        let next = ends.reports.recv().await.expect("a report");
+        assert!(matches!(*next, Report::Facts(_)));
         ends.stop.cancel();
         let limit = CLOSE_GRACE + SILENCE;
         assert_eq!(

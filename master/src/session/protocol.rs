@@ -8,7 +8,7 @@ use aot_proto::limits::{HEARTBEAT, PROTOCOL, SILENCE, SPOOL_CHUNK_BYTES};
 use aot_proto::v1::{self, agent_message, master_message};
 
 use super::Closed;
-use super::registry::{BuiltinAnswer, Command};
+use super::registry::{BuiltinAnswer, Command, Question};
 
 /// Something that a session takes in.
 #[derive(Debug)]
@@ -184,12 +184,13 @@ impl Protocol {
     fn command(&mut self, command: Command, now: Instant) -> Vec<Output> {
         match command {
             Command::Send(body) => vec![Output::Send(body)],
-            Command::Builtin {
-                name,
-                args,
-                answer,
-                deadline,
-            } => {
+            Command::Builtin(question) => {
+                let Question {
+                    name,
+                    args,
+                    answer,
+                    deadline,
+                } = *question;
                 let id = self.next_call;
                 self.next_call += 1;
                 self.calls
@@ -311,12 +312,12 @@ mod tests {
         let mut protocol = greeted(now);
         let (answer, mut reply) = tokio::sync::oneshot::channel();
         let deadline = now + Duration::from_secs(1);
-        let call = Command::Builtin {
+        let call = Command::Builtin(Box::new(Question {
             name: "ping".to_owned(),
             args: Vec::new(),
             answer,
             deadline,
-        };
+        }));
         let out = protocol.step(Input::Command(call), now);
         let [Output::Send(body)] = &out[..] else {
             panic!("{out:?}")

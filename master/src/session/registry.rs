@@ -19,21 +19,25 @@ pub const COMMANDS: usize = 1024;
 pub enum Command {
     /// Pass it on.
     Send(Box<master_message::Body>),
-    /// Ask the agent itself.
-    Builtin {
-        /// ping, facts, version.
-        name: String,
-        /// Its arguments.
-        args: Vec<String>,
-        /// Where the answer goes.
-        answer: oneshot::Sender<BuiltinAnswer>,
-        /// After which nobody waits any more.
-        deadline: Instant,
-    },
+    /// Ask the agent itself. Boxed: every session's queue has room for 32 commands from its start.
+    Builtin(Box<Question>),
     /// A newer session took over.
     Replaced,
     /// End.
     Close(Closed),
+}
+
+/// What an agent is to answer itself.
+#[derive(Debug)]
+pub struct Question {
+    /// ping, facts, version.
+    pub name: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<BuiltinAnswer>,
+    /// After which nobody waits any more.
+    pub deadline: Instant,
 }
 
 /// What an agent itself answered.

@@ -1,8 +1,8 @@
 //! The master's byte-exact copies of runs' spools, and readers that follow them while they grow.
 //!
-//! A spool that arrives whole in one piece stays in memory until the store has it (`Arrived::Whole`); a longer one
-//! becomes a file, appended by `writer`'s threads, which sync what they wrote before they answer. What is told as
-//! `Progress` is on disk. `reader` follows a copy; what came last it takes from memory (`tail`), the rest from the file.
+//! A short spool that arrives whole in one piece stays in memory until the store has it (`Arrived::Whole`); a longer one
+//! becomes a file, appended by `writer`'s threads. What is told as `Progress` is in the file, and on disk once it has
+//! ended; until then the agent has it too. `reader` follows a copy; what came last it takes from memory (`tail`), the rest from the file.
 
 mod reader;
 mod tail;
@@ -26,7 +26,7 @@ use writer::{Append, Writers};
 /// How far the copy of a spool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Bytes on disk here.
+    /// Bytes that are here.
     pub bytes: u64,
     /// They are all there will be.
     pub ended: bool,
@@ -35,11 +35,17 @@ pub struct Progress {
 /// What an append came to.
 #[derive(Debug, Clone)]
 pub enum Arrived {
-    /// So much is on disk; say so to the agent.
+    /// So much is here; say so to the agent.
     Part(Progress),
     /// The whole spool in one piece: it goes to the store with the run's end.
     Whole(Bytes),
 }
+
+/// Names the boot that the copies are of.
+const BOOT: &str = "boot";
+
+/// Longest spool that goes to the store instead of a file.
+const WHOLE_BYTES: usize = 64 << 10;
 
 struct Feed {
     progress: watch::Sender<Progress>,
@@ -79,6 +85,27 @@ impl Spools {
         }))
     }
 
+    /// Copies that are not whole were never synced: after a power cut they may hold anything, and go. Their agents still
+    /// have all of it. `boot` names the boot of this machine, `open` the runs that have not ended.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn distrust_other_boots(
+        &self,
+        boot: &str,
+        open: impl Iterator<Item = RunId>,
+    ) -> io::Result<()> {
+        let path = self.dir.join(BOOT);
+        let last = crate::files::read_optional(&path)?;
+        if last.as_deref() == Some(boot.as_bytes()) {
+            return Ok(());
+        }
+        if last.is_some() {
+            open.for_each(|run| self.remove(run));
+        }
+        crate::files::write_atomically(&path, boot.as_bytes())
+    }
+
     fn path(&self, run: RunId) -> PathBuf {
         self.dir.join(run.to_string())
     }
@@ -99,13 +126,14 @@ impl Spools {
         feeds.entry(run).or_insert_with(fresh).clone()
     }
 
-    /// How many bytes of a run's spool are on disk here.
+    /// How many bytes of a run's spool are here.
     pub fn have(&self, run: RunId) -> u64 {
         self.feed(run).progress.borrow().bytes
     }
 
     /// Takes a piece: done once the piece has its place behind those that were taken before it. What that gives is
-    /// done once the piece is on disk. One that is there already changes nothing; one that leaves a gap is an error.
+    /// done once the piece is written; the last one, once all is on disk. One that is there already changes nothing; one
+    /// that leaves a gap is an error.
     ///
     /// # Errors
     /// When the disk refuses, or the piece leaves a gap.
@@ -118,7 +146,7 @@ impl Spools {
     ) -> io::Result<impl Future<Output = io::Result<Arrived>> + Send + use<>> {
         let feed = self.feed(run);
         let mut waits = None;
-        if offset == 0 && end && feed.progress.borrow().bytes == 0 {
+        if offset == 0 && end && data.len() <= WHOLE_BYTES && feed.progress.borrow().bytes == 0 {
             *feed.whole.lock().expect("nobody panics with it") = Some(data.clone());
             feed.progress.send_replace(Progress {
                 bytes: data.len() as u64,
@@ -150,7 +178,7 @@ impl Spools {
         })
     }
 
-    /// Takes a piece and waits until it is on disk.
+    /// Takes a piece and waits until it is written.
     ///
     /// # Errors
     /// As [`Spools::take`].
@@ -292,6 +320,45 @@ mod tests {
             bytes
         );
         assert_eq!(follower.await.expect("ends").len(), 4);
+        assert_eq!(spools.end_of(run).expect("whole").exit_code, 7);
+    }
+
+    #[tokio::test]
+    async fn after_a_power_cut_what_was_not_whole_is_asked_for_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [open, ended] = [1, 2].map(|n| RunId::from_parts(n, 1));
+        let bytes = Bytes::from(spool(&[b"one", b"two"]));
+        for (boot, kept) in [("b1", 5), ("b1", 5), ("b2", 0)] {
+            let spools = Spools::open(dir.path()).expect("opens");
+            spools
+                .distrust_other_boots(boot, [open].into_iter())
+                .expect("looks");
+            assert_eq!(spools.have(open), kept * u64::from(spools.have(ended) > 0));
+            for (run, len) in [(open, 5), (ended, bytes.len())] {
+                let (part, end) = (bytes.slice(..len), len == bytes.len());
+                spools
+                    .append(run, 0, part.slice(..1), false)
+                    .await
+                    .expect("appends");
+                spools
+                    .append(run, 1, part.slice(1..), end)
+                    .await
+                    .expect("appends");
+            }
+        }
+        let spools = Spools::open(dir.path()).expect("opens");
+        assert_eq!(spools.have(ended), bytes.len() as u64, "it was synced");
+    }
+
+    #[tokio::test]
+    async fn a_long_spool_that_comes_in_one_piece_becomes_a_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let spools = Spools::open(dir.path()).expect("opens");
+        let run = RunId::from_parts(1, 1);
+        let bytes = Bytes::from(spool(&[&[b'x'; 40_000], &[b'y'; 40_000]]));
+        let arrived = spools.append(run, 0, bytes.clone(), true).await;
+        assert!(matches!(arrived, Ok(Arrived::Part(progress)) if progress.ended));
+        assert_eq!(spools.size(run), bytes.len() as u64);
         assert_eq!(spools.end_of(run).expect("whole").exit_code, 7);
     }
 

@@ -77,7 +77,7 @@ pub fn acceptor(folder: &Path) -> TlsAcceptor {
         .with_single_cert(chain, key)
         .expect("they fit");
     config.alpn_protocols = vec![b"h2".to_vec()];
-    config.send_tls13_tickets = 1;
+    config.send_tls13_tickets = 0;
     TlsAcceptor::from(Arc::new(config))
 }
 

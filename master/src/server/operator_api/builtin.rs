@@ -1,6 +1,7 @@
 //! What agents answer by themselves, without a process.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aot_proto::ids::{ClusterName, InstanceName, JobId};
@@ -18,7 +19,7 @@ use crate::model::cluster::Key;
 use crate::model::job::{Job, JobKind, Outcome, Verdict};
 use crate::model::world::Input;
 use crate::run::now_ms;
-use crate::session::registry::Command;
+use crate::session::registry::{BuiltinAnswer, Command, Question};
 
 /// How long a built-in may take unless the operator says otherwise.
 const BUILTIN: Duration = Duration::from_secs(10);
@@ -66,6 +67,7 @@ struct Builtin {
 impl Builtin {
     async fn run(self, names: Vec<InstanceName>, target: String, operator: String) {
         let (begun, started_ms) = (Instant::now(), now_ms());
+        let mut late = pin!(tokio::time::sleep_until((begun + self.wait).into()));
         let mut asked: FuturesUnordered<_> =
             names.iter().map(|name| self.ask(name, begun)).collect();
         let mut targets = BTreeMap::new();
@@ -87,11 +89,20 @@ impl Builtin {
         {
             return;
         }
-        while let Some((name, verdict, json)) = asked.next().await {
-            let seconds = begun.elapsed().as_secs_f64();
-            let word = ended(&name, &verdict, seconds, json);
-            let _ = self.sender.send(event(exec_event::Body::Ended(word))).await; // unread or not, it is recorded
-            targets.insert(name, Some(verdict));
+        while targets.len() < names.len() {
+            let answered = tokio::select! {
+                biased;
+                Some(answered) = asked.next() => vec![answered],
+                () = &mut late => names.iter().filter(|name| !targets.contains_key(*name)).map(timed_out).collect(),
+            };
+            for (name, verdict, json) in answered {
+                let begun = begun.elapsed();
+                let ms = u64::try_from(begun.as_millis()).unwrap_or(u64::MAX);
+                let verdict = Verdict { ms, ..verdict };
+                let word = ended(&name, &verdict, begun.as_secs_f64(), json);
+                let _ = self.sender.send(event(exec_event::Body::Ended(word))).await; // unread or not, it is recorded
+                targets.insert(name, Some(verdict));
+            }
         }
         record.ended_ms = Some(now_ms());
         record.targets = targets;
@@ -127,12 +138,12 @@ impl Builtin {
         let (answer, reply) = oneshot::channel();
         let deadline = begun + self.wait;
         self.api.wait_for_return(&at, deadline).await;
-        let command = Command::Builtin {
+        let command = Command::Builtin(Box::new(Question {
             name: self.name.clone(),
             args: self.args.clone(),
             answer,
             deadline,
-        };
+        }));
         if !self.api.registry.send_any(&at, command) {
             return (
                 name.clone(),
@@ -140,36 +151,38 @@ impl Builtin {
                 String::new(),
             );
         }
-        let reply = tokio::time::timeout_at(deadline.into(), reply).await;
-        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (verdict, json) = match reply {
-            Ok(Ok(answer)) => match answer.result {
-                Ok(json) => (
-                    Verdict {
-                        exit_code: Some(0),
-                        ..Verdict::without_run(Outcome::Succeeded, "")
-                    },
-                    json,
-                ),
-                Err(error) => (Verdict::without_run(Outcome::Failed, error), String::new()),
-            },
-            Ok(Err(_)) => (
+        let (verdict, json) = match reply.await {
+            Ok(BuiltinAnswer { result: Ok(json) }) => (
+                Verdict {
+                    exit_code: Some(0),
+                    ..Verdict::without_run(Outcome::Succeeded, "")
+                },
+                json,
+            ),
+            Ok(BuiltinAnswer { result: Err(error) }) => {
+                (Verdict::without_run(Outcome::Failed, error), String::new())
+            }
+            Err(_) => (
                 Verdict::without_run(Outcome::LostContact, "its session ended before it answered"),
                 String::new(),
             ),
-            Err(_) => (
-                Verdict::without_run(Outcome::TimedOut, "no answer in time"),
-                String::new(),
-            ),
         };
-        (name.clone(), Verdict { ms, ..verdict }, json)
+        (name.clone(), verdict, json)
     }
+}
+
+fn timed_out(name: &InstanceName) -> (InstanceName, Verdict, String) {
+    let verdict = Verdict::without_run(Outcome::TimedOut, "no answer in time");
+    (name.clone(), verdict, String::new())
 }
 
 impl OperatorApi {
     /// Just after a start of the master, agents that are on their way back are waited for.
     pub(super) async fn wait_for_return(&self, at: &Key, deadline: Instant) {
         let registry = &self.registry;
+        if registry.has(at) {
+            return;
+        }
         let mut arrivals = registry.arrivals();
         let coming = || {
             self.engine.look(|world| {

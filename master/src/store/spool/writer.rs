@@ -1,15 +1,21 @@
-//! Threads that append to copies and sync them. A run's pieces all go to one thread, in order; several threads, because
-//! a disk syncs many files at once in little more time than one.
+//! Threads that append to copies. A run's pieces all go to one thread, in order; several threads, because a disk syncs
+//! many files at once in little more time than one.
+//!
+//! Only a copy that is whole is synced: until the end of a run is on record its agent has all of it, and is asked for what
+//! a power cut took from here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use aot_proto::ids::RunId;
 use prost::bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Progress;
@@ -20,8 +26,8 @@ const THREADS: usize = 8;
 /// Appends that may wait for one thread. When full, sessions stop reading from their agents.
 const QUEUE: usize = 64;
 
-/// Most appends between two syncs.
-const BATCH: usize = 64;
+/// Bytes of a copy between two words to the disk that it may begin to write.
+const BEGIN_BYTES: u64 = 8 << 20;
 
 /// One piece on its way to disk.
 pub struct Append {
@@ -33,7 +39,7 @@ pub struct Append {
     pub data: Bytes,
     /// They are the last ones.
     pub end: bool,
-    /// Answered once it is synced.
+    /// Answered once it is written; when it is the last, once all is on disk.
     pub done: oneshot::Sender<io::Result<Progress>>,
 }
 
@@ -74,65 +80,83 @@ pub fn stopped() -> io::Error {
     io::Error::other("the writer of spools has stopped")
 }
 
-/// Appends in order, syncing each file once a batch before anyone is answered.
-fn append_loop(dir: &Path, mut queue: mpsc::Receiver<Append>) {
-    let mut files: HashMap<RunId, File> = HashMap::new();
-    while let Some(first) = queue.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(more) = queue.try_recv()
-        {
-            batch.push(more);
+/// A copy that grows.
+struct Copy {
+    file: File,
+    /// Its length.
+    len: u64,
+    /// The disk was told to begin with what comes before.
+    begun: u64,
+}
+
+impl Copy {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .read(true)
+            .open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self {
+            file,
+            len,
+            begun: len,
+        })
+    }
+
+    /// Adds what of the piece is not here yet.
+    fn append(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset > self.len {
+            return Err(io::Error::other(format!(
+                "a gap: {} bytes are here, the piece starts at {offset}",
+                self.len
+            )));
         }
-        let results: Vec<io::Result<Progress>> =
-            batch.iter().map(|a| append(dir, &mut files, a)).collect();
-        let touched: HashSet<RunId> = batch.iter().map(|append| append.run).collect();
-        let failed: HashMap<RunId, io::ErrorKind> = touched
-            .iter()
-            .filter_map(|run| Some((*run, files.get(run)?.sync_data().err()?.kind())))
-            .collect();
-        for (append, result) in batch.into_iter().zip(results) {
-            let ended = append.end && result.is_ok();
-            let answer = match failed.get(&append.run) {
-                Some(kind) => Err(io::Error::from(*kind)),
-                None => result,
-            };
-            let _ = append.done.send(answer); // its session may be gone: the agent sends it again
-            if ended {
-                files.remove(&append.run);
-            }
-        }
+        let skip = usize::try_from(self.len - offset)
+            .unwrap_or(usize::MAX)
+            .min(data.len());
+        self.file.write_all_at(&data[skip..], self.len)?;
+        self.len += (data.len() - skip) as u64;
+        self.begin_writing();
+        Ok(())
+    }
+
+    /// Lets the disk begin with what has come, so that little is left for the sync at the end. Nothing depends on it.
+    fn begin_writing(&mut self) {
+        let Some(fresh) = NonZeroU64::new(self.len - self.begun).filter(|n| n.get() >= BEGIN_BYTES)
+        else {
+            return;
+        };
+        // It writes what is dirty, without waiting (posix_fadvise(2)).
+        let _ = fadvise(&self.file, self.begun, Some(fresh), Advice::DontNeed);
+        self.begun = self.len;
     }
 }
 
-fn append(dir: &Path, files: &mut HashMap<RunId, File>, append: &Append) -> io::Result<Progress> {
-    let file = match files.entry(append.run) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
-            let path = dir.join(append.run.to_string());
-            entry.insert(
-                File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .read(true)
-                    .open(path)?,
-            )
+/// Appends in order. What ends a copy is answered once all of it is on disk.
+fn append_loop(dir: &Path, mut queue: mpsc::Receiver<Append>) {
+    let mut copies: HashMap<RunId, Copy> = HashMap::new();
+    while let Some(append) = queue.blocking_recv() {
+        let answer = take(dir, &mut copies, &append);
+        if append.end || answer.is_err() {
+            copies.remove(&append.run);
         }
-    };
-    let have = file.metadata()?.len();
-    if append.offset > have {
-        return Err(io::Error::other(format!(
-            "a gap: {} bytes are here, the piece starts at {}",
-            have, append.offset
-        )));
+        let _ = append.done.send(answer); // its session may be gone: the agent sends it again
     }
-    let skip = usize::try_from(have - append.offset)
-        .unwrap_or(usize::MAX)
-        .min(append.data.len());
-    file.write_all_at(&append.data[skip..], have)?;
+}
+
+fn take(dir: &Path, copies: &mut HashMap<RunId, Copy>, append: &Append) -> io::Result<Progress> {
+    let copy = match copies.entry(append.run) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(Copy::open(&dir.join(append.run.to_string()))?),
+    };
+    copy.append(append.offset, &append.data)?;
+    if append.end {
+        copy.file.sync_data()?;
+    }
     Ok(Progress {
-        bytes: have + (append.data.len() - skip) as u64,
+        bytes: copy.len,
         ended: append.end,
     })
 }
