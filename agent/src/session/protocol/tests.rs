@@ -424,7 +424,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&got, &lens);
-        if lens.len() > 1 && lens.iter().all(|len| *len > 200_000) {
+        if lens.len() > 1 && lens.iter().all(|len| *len > 3 * SPOOL_CHUNK_BYTES as u64) {
             prop_assert!(turns.windows(2).take(4).all(|pair| pair[0] != pair[1]), "one run twice in a row: {:?}", &turns[..4]);
         }
     }
