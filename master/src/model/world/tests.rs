@@ -7,6 +7,7 @@ use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
+mod batches;
 mod jobs;
 mod needs;
 mod revoke;
