@@ -1,11 +1,12 @@
 //! A thousand sessions (`AOT_BENCH_SESSIONS`): simulated agents in one process, real TLS, the real protocol, against a
 //! real `aot-master serve` over a state that this bench writes as a launch and enrolments would have left it. Prints a
-//! ping of all beside a bare program of tonic and mTLS, and the master's memory a session.
+//! ping of all beside a bare program of tonic and mTLS, what a command over all costs, and the master's memory a session.
+//! With several counts (`AOT_BENCH_STEPS=1000,2000,5000`) it says at the end whether cost grows as the count does.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aot_master::enrol::ca::{self, Ca};
 use aot_master::model::cluster::{Cluster, Identity, Instance, Key, NodeFacts};
@@ -19,6 +20,7 @@ use aot_master::model::world::Changes;
 use aot_master::model::{facts, hash};
 use aot_master::store::Store;
 use aot_proto::ids::SpiffeId;
+use aot_proto::v1::{ExecRequest, Pace};
 use aot_tests::bench::agents::{Agents, report};
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
@@ -53,12 +55,120 @@ fn main() {
             .collect(),
         Err(_) => vec![default],
     };
-    for count in counts {
-        measure(count);
+    let steps: Vec<Figures> = counts.into_iter().map(measure).collect();
+    if steps.len() > 1 {
+        compare(&steps);
     }
 }
 
-fn measure(count: usize) {
+/// What one count of sessions cost.
+struct Figures {
+    count: usize,
+    /// Seconds until all were attached.
+    attaching: f64,
+    /// Seconds of the master's processor time for it.
+    attach_cpu: f64,
+    /// Seconds of a ping of all, and of the bare program's.
+    ping: f64,
+    bare: f64,
+    /// The same for a command over all at once, and 50 at a time: until it is over, and of the master's processor time.
+    exec: (f64, f64),
+    paced: (f64, f64),
+    /// Share of a core while nothing but heartbeats comes.
+    idle: f64,
+    /// KiB a session (PSS).
+    memory: f64,
+}
+
+/// Cost a session at each step, and how it has grown from the first step to the last.
+fn compare(steps: &[Figures]) {
+    println!("--- a session, by count of sessions");
+    println!(
+        "{:>8} {:>9} {:>10} {:>9} {:>8} {:>10} {:>10} {:>8} {:>8}",
+        "sessions",
+        "attached",
+        "attach cpu",
+        "ping all",
+        "x bare",
+        "exec cpu",
+        "50 at once",
+        "idle",
+        "memory"
+    );
+    for step in steps {
+        let each = |seconds: f64| seconds * 1e3 / step.count as f64;
+        println!(
+            "{:>8} {:>7.2} s {:>7.3} ms {:>6.0} ms {:>8.2} {:>7.3} ms {:>7.3} ms {:>6.1} % {:>4.1} KiB",
+            step.count,
+            step.attaching,
+            each(step.attach_cpu),
+            step.ping * 1e3,
+            step.ping / step.bare,
+            each(step.exec.1),
+            each(step.paced.1),
+            step.idle,
+            step.memory
+        );
+    }
+    let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
+        return;
+    };
+    let grown = |what: &str, cost: fn(&Figures) -> f64| {
+        let each = |step: &Figures| cost(step) / step.count as f64;
+        let what = format!(
+            "{what}, a session of {} beside one of {}",
+            last.count, first.count
+        );
+        at_most(&what, each(last) / each(first), 1.5, "x");
+    };
+    grown("processor time to attach", |step| step.attach_cpu);
+    grown("time of a ping", |step| step.ping);
+    grown("processor time of a command over all", |step| step.exec.1);
+    grown("processor time of one 50 at a time", |step| step.paced.1);
+    grown("memory", |step| step.memory * step.count as f64);
+}
+
+/// Runs a command over all, so many at a time (0 = all): seconds until it is over, and of the master's processor time.
+fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64, f64) {
+    let concurrency = match at_a_time {
+        0 => String::new(),
+        many => many.to_string(),
+    };
+    let request = ExecRequest {
+        target: "*".to_owned(),
+        argv: vec!["true".to_owned()],
+        pace: Some(Pace {
+            concurrency,
+            ..Pace::default()
+        }),
+        ..ExecRequest::default()
+    };
+    let before = cpu_seconds(master.child.id());
+    let time = seconds(|| {
+        let summary = operator.exec(request, |_| {});
+        assert_eq!(summary.exit_code, 0, "{summary:?}");
+    });
+    (time, cpu_seconds(master.child.id()) - before)
+}
+
+/// The master's processor time, once it uses little more than heartbeats of so many sessions do.
+fn when_quiet(master: &Master, sessions: usize) -> f64 {
+    let little = 0.1 + sessions as f64 * 5e-5;
+    let mut last = (Instant::now(), cpu_seconds(master.child.id()));
+    let look = || {
+        let now = (Instant::now(), cpu_seconds(master.child.id()));
+        let passed = now.0 - last.0;
+        if passed < Duration::from_millis(500) {
+            return None;
+        }
+        let quiet = now.1 - last.1 < passed.as_secs_f64() * little;
+        last = now;
+        quiet.then_some(now.1)
+    };
+    wait::some(look, Duration::from_secs(120), "the master is quiet")
+}
+
+fn measure(count: usize) -> Figures {
     println!("--- {count} sessions");
     let mut bare = Bare::start(count);
     let bare_time = median(ROUNDS, || bare.round());
@@ -74,6 +184,7 @@ fn measure(count: usize) {
     let mut master = Master::start(folder.path(), &state);
     let mut operator = Operator::connect(&master.socket);
     let empty = memory_kib(master.child.id());
+    let started_cpu = when_quiet(&master, count);
     let mut agents = None;
     let attaching = seconds(|| {
         agents = Some(Agents::start(
@@ -84,7 +195,11 @@ fn measure(count: usize) {
         ));
     });
     let cpu = cpu_seconds(master.child.id());
-    println!("all attached after {attaching:.2} s, of which the master computes {cpu:.2} s");
+    let attach_cpu = when_quiet(&master, count) - started_cpu;
+    println!(
+        "all attached after {attaching:.2} s, of which the master computes {cpu:.2} s with its start; until it is quiet \
+         {attach_cpu:.2} s without"
+    );
     let first = operator.ping("*");
     // In turns: what else this machine does counts for both.
     let (mut bares, mut times) = (Vec::new(), Vec::new());
@@ -120,11 +235,18 @@ fn measure(count: usize) {
         each(full.1, empty.1),
         empty.0 / 1024.0
     );
+    let exec = exec_all(&mut operator, &master, 0);
+    let paced = exec_all(&mut operator, &master, 50);
+    println!(
+        "a command over all: {:.2} s, of which the master computes {:.2} s; 50 at a time: {:.2} s, {:.2} s",
+        exec.0, exec.1, paced.0, paced.1
+    );
+    when_quiet(&master, count);
     let before = cpu_seconds(master.child.id());
     let idle = 5.0;
-    let until = std::time::Instant::now() + Duration::from_secs_f64(idle);
+    let until = Instant::now() + Duration::from_secs_f64(idle);
     wait::until(
-        || std::time::Instant::now() >= until,
+        || Instant::now() >= until,
         Duration::from_secs(10),
         "five seconds pass",
     );
@@ -133,6 +255,17 @@ fn measure(count: usize) {
     drop(operator);
     drop(agents);
     master.stop();
+    Figures {
+        count,
+        attaching,
+        attach_cpu,
+        ping: time,
+        bare: bare_time,
+        exec,
+        paced,
+        idle: used,
+        memory: each(full.0, empty.0),
+    }
 }
 
 /// A master over a state folder, without a rig: its machines are not here.

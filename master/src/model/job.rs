@@ -251,16 +251,10 @@ impl Job {
     }
 
     /// How far it is, for its pace. Absent targets were never given it: they count as neither started nor failed.
-    pub fn so_far(&self) -> SoFar {
-        let (mut open, mut absent, mut well) = (0, 0, 0);
-        for verdict in self.targets.values() {
-            match verdict.as_ref().map(|verdict| verdict.outcome) {
-                None => open += 1,
-                Some(Outcome::Absent) => absent += 1,
-                Some(Outcome::Succeeded) => well += 1,
-                Some(_) => {}
-            }
-        }
+    pub fn so_far(&self, tally: &Tally) -> SoFar {
+        let Tally {
+            open, absent, well, ..
+        } = *tally;
         let (all, waiting) = (self.targets.len(), self.waiting.len());
         SoFar {
             waiting,
@@ -278,6 +272,50 @@ impl Job {
             *counts.entry(verdict.outcome.as_str()).or_default() += 1;
         }
         counts
+    }
+}
+
+/// How many targets of a job have no end yet, and how many ended in ways that its pace asks for. Counted on, so that the
+/// end of one target among thousands costs no look at all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Without an end.
+    pub open: usize,
+    /// [`Outcome::Absent`].
+    pub absent: usize,
+    /// [`Outcome::Succeeded`].
+    pub well: usize,
+}
+
+impl Tally {
+    /// Counts all of a job.
+    pub fn of(job: &Job) -> Self {
+        let mut tally = Self::default();
+        for verdict in job.targets.values() {
+            if let Some(count) = tally.of_target(verdict.as_ref()) {
+                *count += 1;
+            }
+        }
+        tally
+    }
+
+    /// A target that was counted as `before` is `after` now.
+    pub fn moved(&mut self, before: Option<&Verdict>, after: &Verdict) {
+        if let Some(count) = self.of_target(before) {
+            *count -= 1;
+        }
+        if let Some(count) = self.of_target(Some(after)) {
+            *count += 1;
+        }
+    }
+
+    fn of_target(&mut self, verdict: Option<&Verdict>) -> Option<&mut usize> {
+        match verdict.map(|verdict| verdict.outcome) {
+            None => Some(&mut self.open),
+            Some(Outcome::Absent) => Some(&mut self.absent),
+            Some(Outcome::Succeeded) => Some(&mut self.well),
+            Some(_) => None,
+        }
     }
 }
 

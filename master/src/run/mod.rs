@@ -17,6 +17,7 @@ use aot_proto::ids::{InstanceName, JobId, RunId};
 use aot_proto::v1;
 use prost::bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +25,7 @@ use crate::model::cluster::UnixMs;
 use crate::model::event::Event;
 use crate::model::hash::JoinKey;
 use crate::model::job::Verdict;
-use crate::model::world::{Answer, Changes, Input, TargetState, World};
+use crate::model::world::{Answer, Changes, Effect, Input, TargetState, World};
 use crate::session::registry::Registry;
 use crate::store::Store;
 use crate::store::spool::{Reader, Spools};
@@ -32,8 +33,12 @@ use crate::store::spool::{Reader, Spools};
 /// Inputs that may wait for a decision. When full, whoever brings one waits.
 const INPUTS: usize = 1024;
 
-/// Most inputs that share one write to disk.
-const BATCH: usize = 128;
+/// Most inputs that share one write to disk: all that wait.
+const BATCH: usize = INPUTS;
+
+/// Settling takes at most one part in so many of the loop's time: the more instances a cluster has, the more of what
+/// happens to them shares one look at all of them.
+const SETTLE_SHARE: u32 = 5;
 
 /// Events that a slow watcher may be behind. Past it, it is given a new snapshot.
 const EVENTS: usize = 8192;
@@ -122,6 +127,7 @@ impl Engine {
             engine: engine.clone(),
             parts: parts.clone(),
             followers: HashMap::new(),
+            settle_from: Instant::now(),
         };
         parts.tasks.spawn(owner.run(queue, stop));
         engine
@@ -199,11 +205,13 @@ struct Loop {
     engine: Engine,
     parts: Arc<Parts>,
     followers: HashMap<JobId, Vec<mpsc::Sender<JobNews>>>,
+    /// Not before then are clusters settled again.
+    settle_from: Instant,
 }
 
 struct Step {
     answer: Answer,
-    effects: Vec<crate::model::world::Effect>,
+    effects: Vec<Effect>,
     news: Option<mpsc::Sender<JobNews>>,
     reply: Option<oneshot::Sender<Answer>>,
 }
@@ -214,12 +222,14 @@ impl Loop {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let settled = self.engine.look(World::is_settled);
             let first = tokio::select! {
-                Some(message) = queue.recv() => message,
-                _ = tick.tick() => Message { input: Input::Tick, spool: None, news: None, reply: None },
+                Some(message) = queue.recv() => Some(message),
+                _ = tick.tick() => Some(Message { input: Input::Tick, spool: None, news: None, reply: None }),
+                () = tokio::time::sleep_until(self.settle_from), if !settled => None,
                 () = stop.cancelled() => return,
             };
-            let mut batch = vec![first];
+            let mut batch = Vec::from_iter(first);
             while batch.len() < BATCH
                 && let Ok(more) = queue.try_recv()
             {
@@ -256,7 +266,8 @@ impl Loop {
         }
     }
 
-    /// Decides on a batch, writes once, then does all effects in order. `false` when the disk refused.
+    /// Decides on a batch, and on what follows from it and others before; writes once, then does all effects in order.
+    /// `false` when the disk refused.
     async fn decide(&mut self, batch: Vec<Message>) -> bool {
         let now = now_ms();
         let ticked = batch
@@ -264,11 +275,12 @@ impl Loop {
             .any(|message| matches!(message.input, Input::Tick));
         let mut spools = Vec::new();
         let mut steps = Vec::new();
-        let changes = {
-            let mut world = self.engine.world.write().expect("decisions do not panic");
+        let (changes, follows) = {
+            let shared = self.engine.world.clone();
+            let mut world = shared.write().expect("decisions do not panic");
             for message in batch {
                 spools.extend(message.spool);
-                let (answer, effects) = world.step(message.input, now);
+                let (answer, effects) = world.take(message.input, now);
                 steps.push(Step {
                     answer,
                     effects,
@@ -276,7 +288,8 @@ impl Loop {
                     reply: message.reply,
                 });
             }
-            world.take_changes()
+            let follows = self.settle(&mut world, now);
+            (world.take_changes(), follows)
         };
         let settled = settled_runs(&changes);
         if !(changes.is_empty() && spools.is_empty())
@@ -288,6 +301,9 @@ impl Loop {
         for step in steps {
             self.finish(step, now);
         }
+        for effect in follows {
+            self.perform(effect, now);
+        }
         for run in settled {
             self.parts.spools.settle(run);
         }
@@ -295,6 +311,17 @@ impl Loop {
             self.let_go();
         }
         true
+    }
+
+    /// What follows from all that was taken; of clusters only when it is their time again.
+    fn settle(&mut self, world: &mut World, now: UnixMs) -> Vec<Effect> {
+        let begun = Instant::now();
+        if begun < self.settle_from {
+            return world.settle_jobs(now);
+        }
+        let effects = world.settle(now);
+        self.settle_from = begun + begun.elapsed() * SETTLE_SHARE;
+        effects
     }
 
     fn finish(&mut self, step: Step, now: UnixMs) {
@@ -334,6 +361,9 @@ impl Loop {
 
     fn publish(&self, event: &Event, now: UnixMs) {
         log(event);
+        if self.engine.events.receiver_count() == 0 {
+            return;
+        }
         let told = Told {
             event: event.to_wire(now),
             ends: event.ends.map(|ends| ends.0),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use aot_proto::ids::{JobId, RunId};
+use aot_proto::ids::{InstanceName, JobId, RunId};
 use prost::bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -427,7 +427,8 @@ fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
             .clusters
             .iter_mut()
             .find(|c| c.spec.name.as_str() == cluster)
-            .and_then(|c| c.instances.values_mut().find(|i| i.name.as_str() == name));
+            .zip(name.parse().ok())
+            .and_then(|(c, name): (_, InstanceName)| c.instances.get_mut(&name));
         if let Some(instance) = instance.filter(|i| i.identity.is_some()) {
             instance.facts = Some(facts.into());
         }

@@ -10,7 +10,8 @@ use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    AgentMessage, BuiltinReply, ClusterFactsApplied, FactsReport, Heartbeat, Hello, MasterMessage,
+    AgentMessage, BuiltinReply, ClusterFactsApplied, EndKind, Ended, FactsReport, Frame, Heartbeat,
+    Hello, MasterMessage, RunAnswer, SpoolData, frame,
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -155,41 +156,67 @@ impl Agent {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seq = 0;
         loop {
-            let answer = tokio::select! {
+            let answers = tokio::select! {
                 message = inbound.message() => match message? {
                     Some(message) => self.answer(message).await,
                     None => return Ok(()),
                 },
                 _ = beat.tick() => {
                     seq += 1;
-                    Some(Up::Heartbeat(Heartbeat { seq, echo: 0 }))
+                    vec![Up::Heartbeat(Heartbeat { seq, echo: 0 })]
                 }
             };
-            if let Some(answer) = answer {
+            for answer in answers {
                 outbound.send(up(answer)).await?;
             }
         }
     }
 
-    async fn answer(&self, message: MasterMessage) -> Option<Up> {
-        match message.body? {
-            Down::Welcome(_) => {
+    async fn answer(&self, message: MasterMessage) -> Vec<Up> {
+        match message.body {
+            Some(Down::Welcome(_)) => {
                 let _ = self.welcome.send(()).await; // it is counted once
-                Some(Up::Facts(report(self.number)))
+                vec![Up::Facts(report(self.number))]
             }
-            Down::Builtin(call) => Some(Up::BuiltinReply(BuiltinReply {
+            Some(Down::Builtin(call)) => vec![Up::BuiltinReply(BuiltinReply {
                 id: call.id,
                 json: "true".to_owned(),
                 error: String::new(),
-            })),
-            Down::ClusterFacts(facts) => Some(Up::ClusterFactsApplied(ClusterFactsApplied {
+            })],
+            Some(Down::ClusterFacts(facts)) => vec![Up::ClusterFactsApplied(ClusterFactsApplied {
                 generation: facts.generation,
                 sha256: facts.sha256,
                 error: String::new(),
-            })),
-            _ => None,
+            })],
+            Some(Down::StartRun(start)) => ran(start.run_id),
+            _ => Vec::new(),
         }
     }
+}
+
+/// What an agent says of a command that was over at once, without output.
+fn ran(run_id: String) -> Vec<Up> {
+    let ended = Frame {
+        unix_ms: 1,
+        body: Some(frame::Body::Ended(Ended {
+            kind: EndKind::Exited as i32,
+            ..Ended::default()
+        })),
+    };
+    let mut data = Vec::new();
+    aot_proto::frame::encode(&ended, &mut data);
+    let accepted = RunAnswer {
+        run_id: run_id.clone(),
+        accepted: true,
+        reason: String::new(),
+    };
+    let spool = SpoolData {
+        run_id,
+        offset: 0,
+        data: data.into(),
+        end: true,
+    };
+    vec![Up::RunAnswer(accepted), Up::Spool(spool)]
 }
 
 fn up(body: Up) -> AgentMessage {

@@ -18,10 +18,8 @@ impl World {
         let Some(cluster) = self.clusters.get(name).filter(|c| !c.cleaning) else {
             return;
         };
-        let lacking: Vec<(MachineId, InstanceName)> = cluster
-            .instances
-            .values()
-            .filter(|i| lacks_address(cluster, i))
+        let lacking: Vec<(MachineId, InstanceName)> = wanting(cluster)
+            .filter(|i| lacks_address(i))
             .filter_map(|i| Some((i.machine_id()?.clone(), i.name.clone())))
             .collect();
         if lacking.is_empty() {
@@ -54,7 +52,7 @@ impl World {
             }
         }
         for (machine, result) in results {
-            let found = self.clusters.get(name).and_then(|c| c.by_machine(&machine));
+            let found = self.by_machine(name, &machine);
             let Some(at) = found.map(|i| key(name, i)) else {
                 continue;
             };
@@ -64,7 +62,7 @@ impl World {
             }
         }
         self.poll_soon(name);
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 
@@ -105,18 +103,20 @@ fn key(cluster: &ClusterName, instance: &Instance) -> Key {
     }
 }
 
-/// It should have a lasting address.
-pub(super) fn wants_address(cluster: &Cluster, instance: &Instance) -> bool {
-    let pool = cluster.spec.pool_of(&instance.name);
-    instance.wanted
-        && instance.has_machine()
-        && pool.is_some_and(|(pool, _)| pool.machine.allocate_ip_address)
+/// Those that should have a lasting address.
+pub(super) fn wanting(cluster: &Cluster) -> impl Iterator<Item = &Instance> {
+    let pools = cluster.spec.pools.iter();
+    let pools = pools.filter(|pool| pool.machine.allocate_ip_address);
+    pools
+        .flat_map(|pool| &pool.members)
+        .filter_map(|member| cluster.instances.get(&member.name))
+        .filter(|instance| instance.wanted && instance.has_machine())
 }
 
-fn lacks_address(cluster: &Cluster, instance: &Instance) -> bool {
+fn lacks_address(instance: &Instance) -> bool {
     let runs = instance
         .machine
         .as_ref()
         .is_some_and(|machine| machine.state == MachineState::Running);
-    runs && instance.elastic_ip.is_none() && wants_address(cluster, instance)
+    runs && instance.elastic_ip.is_none()
 }

@@ -54,10 +54,7 @@ impl World {
         let (cluster, batch) = self
             .batch_by_token(&ask.token_sha256)
             .ok_or(Refused::UnknownToken)?;
-        let found = self
-            .clusters
-            .get(&cluster)
-            .and_then(|c| c.by_machine(&ask.machine));
+        let found = self.by_machine(&cluster, &ask.machine);
         let Some(instance) = found else {
             return Err(match batch.state {
                 BatchState::Requested => Refused::TooEarly,
@@ -143,10 +140,7 @@ impl World {
             return Answer::Refused(Refused::UnknownToken);
         };
         let batch_token = batch.token.0.clone();
-        let found = self
-            .clusters
-            .get(&cluster)
-            .and_then(|c| c.by_machine(machine));
+        let found = self.by_machine(&cluster, machine);
         let Some(instance) = found.filter(|i| i.batch.as_deref() == Some(&batch_token)) else {
             return Answer::Refused(Refused::OtherMachine(machine.clone()));
         };
@@ -206,8 +200,8 @@ impl World {
         );
         self.after_reboot(at, &hello.boot_id);
         self.reconcile_runs(at, session, hello);
-        self.give_queued(at);
-        self.advance(&at.cluster);
+        self.give_queued(&at.cluster);
+        self.mark_due(&at.cluster);
         Answer::None
     }
 
@@ -257,12 +251,7 @@ impl World {
             .iter()
             .filter_map(|run| Some((run.run_id.parse().ok()?, ())))
             .collect();
-        let open: Vec<_> = self
-            .runs
-            .values()
-            .filter(|run| &run.at == at)
-            .map(|run| (run.id, run.state))
-            .collect();
+        let open: Vec<_> = self.runs_of(at).map(|run| (run.id, run.state)).collect();
         for (id, state) in open {
             let known = known.contains_key(&id);
             if known {

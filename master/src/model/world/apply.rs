@@ -84,7 +84,7 @@ impl World {
         });
         cluster.prepared_for = Some(job); // an apply makes nothing
         self.add_launch_job(job, JobKind::Apply, &name, ask.what, &ask.operator, targets);
-        self.advance(&name);
+        self.mark_due(&name);
         match changed {
             true => Answer::Started(job),
             false => Answer::Nothing(job),

@@ -44,7 +44,7 @@ impl World {
             self.poll_soon(name);
         }
         self.stale_facts(name);
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 
@@ -139,8 +139,8 @@ impl World {
             let Some(cluster) = self.clusters.get(name) else {
                 break;
             };
-            let machine = cluster
-                .by_machine(id)
+            let machine = self
+                .by_machine(name, id)
                 .and_then(|i| i.machine.as_ref())
                 .or_else(|| cluster.strays.get(id));
             let Some(machine) = machine.filter(|m| is_old(m, now)).cloned() else {
@@ -202,6 +202,7 @@ impl World {
                 self.dirty.removed.push(cluster);
             }
             self.polls.remove(name);
+            self.machines.retain(|_, at| &at.cluster != name);
         } else if let Some(cluster) = self.cluster_mut(name) {
             cluster.cleaning = false;
         }

@@ -1,5 +1,7 @@
 //! How a launch ends: when nothing more can come of it, with what is true then.
 
+use std::collections::BTreeSet;
+
 use aot_proto::ids::{ClusterName, InstanceName};
 
 use super::World;
@@ -195,9 +197,12 @@ fn may_come(instance: &Instance) -> bool {
 fn lacking(cluster: &Cluster) -> Vec<(String, bool)> {
     let mut lacking = Vec::new();
     let starts = cluster.launch.as_ref().map(|launch| &launch.starts);
+    let wanting: BTreeSet<&InstanceName> = super::addresses::wanting(cluster)
+        .map(|instance| &instance.name)
+        .collect();
     for instance in cluster.wanted().filter(|i| i.phase == Phase::Ready) {
         let name = &instance.name;
-        if super::addresses::wants_address(cluster, instance) && instance.elastic_ip.is_none() {
+        if wanting.contains(name) && instance.elastic_ip.is_none() {
             let why = match instance.address_error.as_str() {
                 "" => "has no Elastic IP yet",
                 error => error,

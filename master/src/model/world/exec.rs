@@ -9,7 +9,7 @@ use aot_proto::v1;
 use super::World;
 use super::input::{Answer, Effect};
 use crate::model::cluster::Key;
-use crate::model::job::{Job, Outcome, Run, RunKind, RunState, Task, Verdict};
+use crate::model::job::{Job, Outcome, Run, RunKind, RunState, Tally, Task, Verdict};
 
 impl World {
     /// Records a run and gives it to the session that is open, if one is.
@@ -26,6 +26,7 @@ impl World {
             cancel: None,
         };
         self.runs.insert(id, run);
+        self.runs_at.entry(at.clone()).or_default().insert(id);
         self.dirty.runs.insert(id);
         self.do_later(Effect::RunBegan {
             job,
@@ -105,6 +106,12 @@ impl World {
         let Some(mut run) = self.runs.remove(&id) else {
             return;
         };
+        if let Entry::Occupied(mut there) = self.runs_at.entry(run.at.clone()) {
+            there.get_mut().remove(&id);
+            if there.get().is_empty() {
+                there.remove();
+            }
+        }
         run.state = RunState::Ended;
         run.verdict = Some(verdict.clone());
         let (job, at, what) = (run.job, run.at.clone(), run.what.clone());
@@ -136,7 +143,13 @@ impl World {
     /// Gives a target its end; a later word replaces `lost_contact` and nothing else. Others may have their turn now.
     pub(super) fn end_target(&mut self, id: JobId, instance: &InstanceName, verdict: Verdict) {
         self.note_end(id, instance, verdict);
-        self.advance_job(id);
+        self.mark_job_due(id);
+    }
+
+    /// Runs there that have not ended, oldest first.
+    pub(super) fn runs_of(&self, at: &Key) -> impl Iterator<Item = &Run> {
+        let ids = self.runs_at.get(at).into_iter().flatten();
+        ids.filter_map(|id| self.runs.get(id))
     }
 
     /// [`World::end_target`], without a turn for others.
@@ -145,19 +158,32 @@ impl World {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        let slot = job.targets.entry(instance.clone()).or_insert(None);
+        let slot = match job.targets.entry(instance.clone()) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(slot) => {
+                self.tallies.remove(&id); // counted anew
+                slot.insert(None)
+            }
+        };
         if slot
             .as_ref()
             .is_some_and(|v| v.outcome != Outcome::LostContact)
         {
             return;
         }
-        *slot = Some(verdict.clone());
-        let open = job.open();
-        if open == 0 && job.ended_ms.is_none() {
+        let before = slot.replace(verdict.clone());
+        let tally = match self.tallies.entry(id) {
+            Entry::Vacant(slot) => slot.insert(Tally::of(job)),
+            Entry::Occupied(slot) => {
+                let tally = slot.into_mut();
+                tally.moved(before.as_ref(), &verdict);
+                tally
+            }
+        };
+        if tally.open == 0 && job.ended_ms.is_none() {
             job.ended_ms = Some(now);
         }
-        if open == job.waiting.len() {
+        if tally.open == job.waiting.len() {
             job.batch_ended_ms = now;
         }
         self.dirty.jobs.insert(id);

@@ -22,7 +22,7 @@ impl World {
             self.stale_facts(&at.cluster);
             self.tell(at, "facts-reported", "facts reported");
         }
-        self.advance(&at.cluster);
+        self.mark_due(&at.cluster);
         Answer::None
     }
 
@@ -53,7 +53,7 @@ impl World {
             let note = instance.note.clone();
             self.tell(at, "notice", note);
         }
-        self.advance(&at.cluster);
+        self.mark_due(&at.cluster);
         Answer::None
     }
 
@@ -62,9 +62,10 @@ impl World {
         let Some(cluster) = self.clusters.get(name) else {
             return;
         };
-        if !barrier_met(cluster) || !self.stale.remove(name) {
+        if !self.stale.contains(name) || !barrier_met(cluster) {
             return;
         }
+        self.stale.remove(name);
         let now_facts = facts::of(cluster);
         if now_facts.content_sha256 == cluster.facts_sha256 || now_facts.peers.is_empty() {
             return;
@@ -90,10 +91,7 @@ impl World {
             .instances
             .values()
             .filter(|i| {
-                generation > 0
-                    && counts(i)
-                    && i.sent_generation < generation
-                    && i.applied_generation < generation
+                i.sent_generation < generation && i.applied_generation < generation && counts(i)
             })
             .filter_map(|i| {
                 Some((

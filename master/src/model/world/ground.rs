@@ -64,7 +64,7 @@ impl World {
         if self.clusters.get(name).is_some_and(|c| c.cleaning) {
             self.poll_soon(name);
         }
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 

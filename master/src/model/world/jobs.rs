@@ -8,7 +8,7 @@ use aot_proto::v1;
 use super::World;
 use super::input::{Answer, Effect, ExecAsk, OpError, TargetState};
 use crate::model::cluster::{Instance, Key, UnixMs};
-use crate::model::job::{Job, JobKind, Outcome, RunKind, RunState, Verdict};
+use crate::model::job::{Job, JobKind, Outcome, RunKind, RunState, Tally, Verdict};
 use crate::model::pace::Step;
 
 /// How long a job that is over stays in memory: for those who follow it.
@@ -64,7 +64,8 @@ impl World {
             if job.waiting.is_empty() {
                 return;
             }
-            match job.pace.next(&job.so_far(), self.now) {
+            let tally = self.tallies.entry(id).or_insert_with(|| Tally::of(job));
+            match job.pace.next(&job.so_far(tally), self.now) {
                 Step::Wait => return,
                 Step::Stop(why) => return self.stop_job(id, &why),
                 Step::Start(count) => {
@@ -145,8 +146,12 @@ impl World {
             return;
         };
         let cluster = job.cluster.clone();
-        let names: BTreeSet<&InstanceName> = chosen.iter().collect();
-        job.waiting.retain(|name| !names.contains(name));
+        if job.waiting.starts_with(&chosen) {
+            job.waiting.drain(..chosen.len());
+        } else {
+            let names: BTreeSet<&InstanceName> = chosen.iter().collect();
+            job.waiting.retain(|name| !names.contains(name));
+        }
         self.dirty.jobs.insert(id);
         for instance in chosen {
             let cluster = cluster.clone();
@@ -176,21 +181,21 @@ impl World {
     }
 
     /// Jobs that wait: for a pause to be over, or for a time to keep them to be up.
-    pub(super) fn advance_jobs(&mut self) {
+    pub(super) fn look_at_waiting(&mut self) {
         let open = |job: &&Job| !job.waiting.is_empty();
         let ids: Vec<JobId> = self.jobs.values().filter(open).map(|job| job.id).collect();
         for id in ids {
             self.settle_absent(id);
-            self.advance_job(id);
+            self.mark_job_due(id);
         }
     }
 
-    /// Jobs that were kept for an instance that has just come.
-    pub(super) fn give_queued(&mut self, at: &Key) {
-        let waits = |job: &&Job| job.cluster == at.cluster && job.waiting.contains(&at.instance);
+    /// Jobs that may have been kept for an instance that has just come.
+    pub(super) fn give_queued(&mut self, cluster: &ClusterName) {
+        let waits = |job: &&Job| !job.waiting.is_empty() && &job.cluster == cluster;
         let ids: Vec<JobId> = self.jobs.values().filter(waits).map(|job| job.id).collect();
         for id in ids {
-            self.advance_job(id);
+            self.mark_job_due(id);
         }
     }
 
@@ -337,17 +342,21 @@ impl World {
     /// Jobs that have been over for a while, without a word that may still come: the store has them.
     pub(super) fn forget_old_jobs(&mut self) {
         let now = self.now;
+        let over = |job: &Job| {
+            let ended = job.ended_ms;
+            ended.is_some_and(|ended| now >= ended + REMEMBERED_MS)
+        };
+        if !self.jobs.values().any(over) {
+            return;
+        }
         let open: BTreeSet<JobId> = self.runs.values().map(|run| run.job).collect();
         let launches: BTreeSet<JobId> = self
             .clusters
             .values()
             .filter_map(|cluster| cluster.launch.as_ref().map(|launch| launch.job))
             .collect();
-        self.jobs.retain(|id, job| {
-            let over = job
-                .ended_ms
-                .is_some_and(|ended| now >= ended + REMEMBERED_MS);
-            !over || open.contains(id) || launches.contains(id)
-        });
+        self.jobs
+            .retain(|id, job| !over(job) || open.contains(id) || launches.contains(id));
+        self.tallies.retain(|id, _| self.jobs.contains_key(id));
     }
 }

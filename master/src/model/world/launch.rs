@@ -171,7 +171,7 @@ impl World {
             );
             self.tell_cluster(&name, "notice", text);
         }
-        self.advance(&name);
+        self.mark_due(&name);
         if changed {
             Answer::Started(job)
         } else {

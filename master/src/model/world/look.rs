@@ -82,7 +82,7 @@ impl World {
                 self.name_the_nameless(name);
                 self.end_again(name);
                 self.clean_when_gone(name);
-                self.advance(name);
+                self.mark_due(name);
             }
             Err(failure) if failures == 1 => {
                 let text = format!("cannot look at the machines of {name}: {}", failure.message);
@@ -101,7 +101,7 @@ impl World {
         if cluster.strays.contains_key(&machine.id) {
             return self.see_stray(name, machine);
         }
-        let Some(instance) = cluster.by_machine(&machine.id) else {
+        let Some(instance) = self.by_machine(name, &machine.id) else {
             return self.adopt(name, machine);
         };
         if instance.machine.as_ref() == Some(&machine) {
@@ -223,12 +223,7 @@ impl World {
     /// Runs on a machine that is gone for good can never end by themselves.
     pub(super) fn end_runs_of(&mut self, at: &Key) {
         use crate::model::job::{Outcome, Verdict};
-        let ids: Vec<_> = self
-            .runs
-            .values()
-            .filter(|run| &run.at == at)
-            .map(|run| run.id)
-            .collect();
+        let ids: Vec<_> = self.runs_of(at).map(|run| run.id).collect();
         for id in ids {
             self.end_run(
                 id,

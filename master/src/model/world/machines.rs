@@ -69,7 +69,7 @@ impl World {
             Err(failure) => self.launch_failed(name, &batch, &failure),
         }
         self.stale_facts(name);
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 
@@ -127,9 +127,11 @@ impl World {
         }
         let address = machine.private_ip.as_deref().unwrap_or_default();
         let text = format!("has machine {} {address}", machine.id);
+        let id = machine.id.clone();
         instance.set_machine(machine);
         instance.happen(Happened::Launched);
         instance.note.clear();
+        self.machines.insert(id, at.clone());
         self.tell(&at, "instance-launched", text.trim_end());
     }
 

@@ -1,4 +1,5 @@
-//! All that the master knows, and every decision over it: `World::step` takes one input and says what to do.
+//! All that the master knows, and every decision over it: `World::take` takes one input, `World::settle` does what follows
+//! from it for its cluster and its job; both say what to do.
 //!
 //! Pure: no clock, no I/O. The loop in `run` writes what `take_changes` gives to the store, then does the effects, in
 //! that order; so whatever is done was on disk first, and a restart rebuilds this from the store and goes on.
@@ -17,6 +18,7 @@ mod launch;
 mod look;
 mod machines;
 mod revoke;
+mod settle;
 mod silence;
 mod stages;
 #[cfg(test)]
@@ -35,7 +37,7 @@ pub use input::{
 use super::cluster::{Cluster, Instance, Key, UnixMs};
 use super::event::Event;
 use super::hash::JoinKey;
-use super::job::{Job, Run};
+use super::job::{Job, Run, Tally};
 use super::view;
 
 /// After this long without its session a target that was given work has lost contact, and the barrier stops waiting
@@ -53,8 +55,15 @@ pub struct World {
     pub jobs: BTreeMap<JobId, Job>,
     /// Runs that have not ended.
     pub runs: BTreeMap<RunId, Run>,
+    /// Runs that have not ended, by where they are.
+    runs_at: BTreeMap<Key, BTreeSet<RunId>>,
+    /// How many targets of a job ended how; made when first asked for.
+    tallies: BTreeMap<JobId, Tally>,
+    /// Which instance has a machine, as last seen: looked at again by whoever asks.
+    machines: BTreeMap<MachineId, Key>,
     join_key: JoinKey,
     ids: Ids,
+    due: settle::Due,
     started_ms: UnixMs,
     now: UnixMs,
     effects: Vec<Effect>,
@@ -163,7 +172,15 @@ impl World {
             .iter()
             .map(|cluster| cluster.spec.name.clone())
             .collect();
+        let mut runs_at: BTreeMap<Key, BTreeSet<RunId>> = BTreeMap::new();
+        for run in &runs {
+            runs_at.entry(run.at.clone()).or_default().insert(run.id);
+        }
         let mut world = Self {
+            runs_at,
+            tallies: BTreeMap::new(),
+            machines: clusters.iter().flat_map(machines_of).collect(),
+            due: settle::Due::default(),
             clusters: clusters
                 .into_iter()
                 .map(|c| (c.spec.name.clone(), c))
@@ -190,93 +207,16 @@ impl World {
         world
     }
 
-    /// Takes one input. What it changed is in `take_changes`, to be stored before any effect is done.
-    pub fn step(&mut self, input: Input, now: UnixMs) -> (Answer, Vec<Effect>) {
-        self.now = now;
-        let answer = match input {
-            Input::Launch(ask) => self.launch(*ask),
-            Input::Apply(ask) => self.apply(ask),
-            Input::Exec(ask) => self.exec(ask),
-            Input::Follow { job } => self.job_as_it_is(job),
-            Input::Cancel {
-                job,
-                grace_ms,
-                operator,
-            } => self.cancel_job(job, grace_ms, &operator),
-            Input::Record(job) => self.record(*job),
-            Input::Terminate { cluster, instances } => self.terminate(&cluster, &instances),
-            Input::Cleanup { cluster } => self.cleanup(&cluster),
-            Input::Poll { cluster } => self.poll_now(&cluster),
-            Input::Enrol(ask) => self.enrol(ask),
-            Input::Revoke {
-                cluster,
-                instances,
-                operator,
-            } => self.revoke(&cluster, &instances, &operator),
-            Input::Issued {
-                at,
-                key_sha256,
-                serial,
-                expires_unix,
-            } => self.issued(&at, key_sha256, serial, expires_unix),
-            Input::BootStep {
-                token_sha256,
-                machine,
-                step,
-                detail,
-            } => self.boot_step(&token_sha256, &machine, &step, &detail),
-            Input::Attached { at, session, hello } => self.attached(&at, session, &hello),
-            Input::Facts { at, session, facts } => self.facts_reported(&at, session, *facts),
-            Input::Applied {
-                at,
-                session,
-                generation,
-                error,
-            } => self.facts_applied(&at, session, generation, &error),
-            Input::VolumesMounted {
-                at,
-                session,
-                id,
-                error,
-            } => self.volumes_mounted(&at, session, id, &error),
-            Input::RunAnswer {
-                run,
-                accepted,
-                reason,
-            } => self.run_answer(run, accepted, &reason),
-            Input::RunEnded { run, ended } => self.run_ended(run, &ended),
-            Input::Closed { at, session, why } => self.closed(&at, session, &why),
-            Input::Launched {
-                cluster,
-                token,
-                result,
-            } => self.launched(&cluster, &token, result),
-            Input::Described { cluster, result } => self.described(&cluster, result),
-            Input::Prepared { cluster, result } => self.prepared(&cluster, result),
-            Input::Addressed { cluster, results } => self.addressed(&cluster, results),
-            Input::Explained { cluster, texts } => self.explained(&cluster, &texts),
-            Input::Terminated {
-                cluster,
-                unknown,
-                error,
-            } => self.terminated(&cluster, &unknown, error),
-            Input::LifecycleDone { cluster, error } => self.lifecycle_done(&cluster, error),
-            Input::Cleaned { cluster, result } => self.cleaned(&cluster, result),
-            Input::Tick => self.tick(),
-        };
-        (answer, std::mem::take(&mut self.effects))
-    }
-
     /// What changed since the last call, as the store keeps it.
     pub fn take_changes(&mut self) -> Changes {
         let dirty = std::mem::take(&mut self.dirty);
+        let mut clusters = Vec::new();
+        for name in &dirty.clusters {
+            clusters.extend(self.clusters.get_mut(name).map(without_instances));
+        }
         let instance = |key: &Key| self.instance(key).map(|found| (key.clone(), found.clone()));
         Changes {
-            clusters: dirty
-                .clusters
-                .iter()
-                .filter_map(|name| self.clusters.get(name).cloned())
-                .collect(),
+            clusters,
             instances: dirty.instances.iter().filter_map(instance).collect(),
             facts: dirty
                 .facts
@@ -306,6 +246,17 @@ impl World {
     /// The instance.
     pub fn instance(&self, at: &Key) -> Option<&Instance> {
         self.clusters.get(&at.cluster)?.instances.get(&at.instance)
+    }
+
+    /// The instance that this machine is.
+    fn by_machine(&self, cluster: &ClusterName, machine: &MachineId) -> Option<&Instance> {
+        let has = |instance: &&Instance| instance.machine_id() == Some(machine);
+        let at = self
+            .machines
+            .get(machine)
+            .filter(|at| &at.cluster == cluster);
+        let seen = at.and_then(|at| self.instance(at)).filter(has);
+        seen.or_else(|| self.clusters.get(cluster)?.by_machine(machine))
     }
 
     fn instance_mut(&mut self, at: &Key) -> Option<&mut Instance> {
@@ -375,31 +326,6 @@ impl World {
         RunId::from_parts(self.now, self.ids.random())
     }
 
-    /// Level-triggered: does whatever a cluster's state calls for now. Safe to call at any time.
-    fn advance(&mut self, cluster: &ClusterName) {
-        self.prepare_if_due(cluster);
-        self.call_due_batches(cluster);
-        self.start_stopped(cluster);
-        self.give_addresses(cluster);
-        self.mount_volumes(cluster);
-        self.renew_facts(cluster);
-        self.hand_out_facts(cluster);
-        self.start_stages(cluster);
-        self.end_launch(cluster);
-    }
-
-    fn tick(&mut self) -> Answer {
-        for name in self.clusters.keys().cloned().collect::<Vec<_>>() {
-            self.pass_deadline(&name);
-            self.poll_if_due(&name);
-            self.advance(&name);
-        }
-        self.settle_lost_runs();
-        self.advance_jobs();
-        self.forget_old_jobs();
-        Answer::None
-    }
-
     /// Whether agents have had the time to come back since the master came up.
     fn settled_in(&self) -> bool {
         self.now >= self.started_ms + LOST_AFTER_MS
@@ -422,4 +348,22 @@ impl World {
                 None => self.settled_in(),
             }
     }
+}
+
+fn machines_of(cluster: &Cluster) -> impl Iterator<Item = (MachineId, Key)> {
+    cluster.instances.values().filter_map(|instance| {
+        let at = Key {
+            cluster: cluster.spec.name.clone(),
+            instance: instance.name.clone(),
+        };
+        Some((instance.machine_id()?.clone(), at))
+    })
+}
+
+/// A copy of its record: its instances have records of their own, and may be thousands.
+fn without_instances(cluster: &mut Cluster) -> Cluster {
+    let instances = std::mem::take(&mut cluster.instances);
+    let copy = cluster.clone();
+    cluster.instances = instances;
+    copy
 }

@@ -39,7 +39,7 @@ impl World {
             self.shut_out(at, operator);
         }
         self.stale_facts(name);
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 

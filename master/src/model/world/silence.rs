@@ -1,6 +1,6 @@
 //! Machines that never called home: when a launch's time is up they are explained, and made again where the file says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aot_proto::ids::{ClusterName, InstanceName, MachineId};
 
@@ -78,7 +78,7 @@ impl World {
             .cloned()
             .collect();
         self.settle_silent(name, &asked, texts);
-        self.advance(name);
+        self.mark_due(name);
         Answer::None
     }
 
@@ -166,6 +166,7 @@ impl World {
         let Some(cluster) = self.clusters.get(name) else {
             return Vec::new();
         };
+        let instances: BTreeSet<&InstanceName> = instances.iter().collect();
         let of_pool = |pool: &PoolSpec| {
             let members: Vec<MemberSpec> = pool
                 .members

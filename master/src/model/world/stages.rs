@@ -1,8 +1,8 @@
 //! Stages: which may start now, and what the end of one means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aot_proto::ids::{ClusterName, JobId, RunId};
+use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_STAGE_REBOOTS};
 use aot_proto::v1;
 
@@ -24,16 +24,16 @@ impl World {
             return;
         };
         let job = launch.job;
-        let open = self.barrier_open(cluster);
+        let at = |instance: &Instance| Key {
+            cluster: name.clone(),
+            instance: instance.name.clone(),
+        };
+        let open = std::cell::LazyCell::new(|| self.barrier_open(cluster));
         let (mut due, mut done) = (Vec::new(), Vec::new());
         for instance in cluster.instances.values() {
-            let at = Key {
-                cluster: name.clone(),
-                instance: instance.name.clone(),
-            };
-            match next(cluster, instance, open) {
-                Next::Start(index) => due.push((at, index)),
-                Next::Done => done.push(at),
+            match next(cluster, instance, || *open) {
+                Next::Start(index) => due.push((at(instance), index)),
+                Next::Done => done.push(at(instance)),
                 Next::Wait => {}
             }
         }
@@ -156,16 +156,16 @@ impl World {
             (StageState::Rebooting, Some(session)) => self.send_reboot(at, session),
             (StageState::Failed, _) => {
                 self.tell(at, "instance-failed", "failed");
-                self.tell_waiting(at);
+                self.mark_failed(&at.cluster, &at.instance);
             }
             _ => {}
         }
-        self.advance(&at.cluster);
+        self.mark_due(&at.cluster);
     }
 
-    /// Those who now wait in vain for a stage of this instance.
-    fn tell_waiting(&mut self, at: &Key) {
-        let Some(cluster) = self.clusters.get(&at.cluster) else {
+    /// Those who now wait in vain for a stage of these instances.
+    pub(super) fn tell_waiting(&mut self, name: &ClusterName, failed: &BTreeSet<InstanceName>) {
+        let Some(cluster) = self.clusters.get(name).filter(|_| !failed.is_empty()) else {
             return;
         };
         let mut needs = Needs::of(cluster);
@@ -174,7 +174,7 @@ impl World {
             let next = instance.next_stage().map(|next| &instance.stages[next]);
             let asks = next.is_some_and(|stage| {
                 let mut of = stage.plan.needs.iter().flat_map(|need| &need.of);
-                of.any(|name| *name == at.instance)
+                of.any(|name| failed.contains(name))
             });
             if asks
                 && needs.is_stuck(instance)
@@ -184,7 +184,7 @@ impl World {
             }
         }
         for (instance, text) in told {
-            let cluster = at.cluster.clone();
+            let cluster = name.clone();
             self.tell(&Key { cluster, instance }, "stage-waits", text);
         }
     }
@@ -224,7 +224,7 @@ enum Next {
 }
 
 /// What is next for an instance's stages.
-fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
+fn next(cluster: &Cluster, instance: &Instance, barrier_open: impl Fn() -> bool) -> Next {
     if !matches!(instance.phase, Phase::Configured | Phase::Bootstrapping) || instance.terminating {
         return Next::Wait;
     }
@@ -239,7 +239,7 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: bool) -> Next {
     let waits = stage.state != StageState::Waiting
         || instance.session.is_none()
         || !are_mounted(cluster, instance)
-        || (index == 0 && !barrier_open)
+        || (index == 0 && !barrier_open())
         || !Needs::of(cluster).are_met(stage);
     if waits {
         Next::Wait

@@ -7,6 +7,7 @@ use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1::{self, EndKind, master_message::Body};
 use proptest::prelude::*;
 
+mod batches;
 mod jobs;
 mod needs;
 mod revoke;
@@ -225,6 +226,9 @@ struct Sim {
     /// Members whose agents never call home.
     silent: BTreeSet<String>,
     exit: BTreeMap<String, i32>,
+    /// So many inputs share what follows from them, as those of one batch do.
+    batch: usize,
+    taken: usize,
 }
 
 impl Sim {
@@ -251,14 +255,41 @@ impl Sim {
             no_address: None,
             silent: BTreeSet::new(),
             exit: BTreeMap::new(),
+            batch: 1,
+            taken: 0,
         }
     }
 
     fn input(&mut self, input: Input) -> Answer {
-        let (answer, effects) = self.world.step(input, self.now);
+        self.taken += 1;
+        let whole = matches!(input, Input::Tick) || self.taken.is_multiple_of(self.batch);
+        let (answer, mut effects) = self.world.take(input, self.now);
+        effects.extend(match whole {
+            true => self.world.settle(self.now),
+            false => self.world.settle_jobs(self.now),
+        });
+        self.check_counts();
         self.disk.write(self.world.take_changes());
         self.pending.extend(effects);
         answer
+    }
+
+    /// What is counted on, or looked up, is what counting and looking anew would give.
+    fn check_counts(&self) {
+        for (id, tally) in &self.world.tallies {
+            assert_eq!(*tally, Tally::of(&self.world.jobs[id]));
+        }
+        let mut at: BTreeMap<Key, BTreeSet<RunId>> = BTreeMap::new();
+        for run in self.world.runs.values() {
+            at.entry(run.at.clone()).or_default().insert(run.id);
+        }
+        assert_eq!(self.world.runs_at, at);
+        for cluster in self.world.clusters.values() {
+            for (machine, at) in machines_of(cluster) {
+                let found = self.world.by_machine(&cluster.spec.name, &machine);
+                assert_eq!(found.map(|instance| &instance.name), Some(&at.instance));
+            }
+        }
     }
 
     /// kill -9 of the master, and a start.
@@ -634,10 +665,12 @@ proptest! {
     #[test]
     fn any_order_and_any_crash_gives_one_set_of_machines_and_each_stage_once(
         moves in prop::collection::vec((0usize..7, any::<prop::sample::Index>()), 0..120),
+        batch in 1usize..6,
     ) {
         let mut wanted = spec(&[1, 3], &[]);
         wanted.pools[1].machine.allocate_ip_address = true;
         let mut sim = Sim::new();
+        sim.batch = batch;
         sim.input(ask(&wanted, &["one", "two"]));
         for (what, index) in moves {
             match what {

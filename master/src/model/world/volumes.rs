@@ -5,7 +5,7 @@ use aot_proto::v1;
 
 use super::World;
 use super::input::Answer;
-use crate::model::cluster::{Cluster, Instance, Key};
+use crate::model::cluster::{Batch, Cluster, Instance, Key};
 use crate::model::file::{ProviderKind, VolumeSpec};
 use crate::model::phase::Happened;
 
@@ -15,7 +15,7 @@ const SHOWN_MS: u64 = 120_000;
 impl World {
     /// Tells every session that has not been told which volumes to mount.
     pub(super) fn mount_volumes(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name) else {
+        let Some(cluster) = self.clusters.get(name).filter(|c| mounts_any(c)) else {
             return;
         };
         let mut due = Vec::new();
@@ -88,9 +88,21 @@ impl World {
             instance.happen(Happened::VolumesFailed);
             self.tell(at, "instance-failed", error);
         }
-        self.advance(&at.cluster);
+        self.mark_due(&at.cluster);
         Answer::None
     }
+}
+
+fn mounts_any(cluster: &Cluster) -> bool {
+    let volumes = |batch: &Batch| {
+        batch
+            .spec
+            .machine
+            .volumes
+            .iter()
+            .any(|it| it.mount.is_some())
+    };
+    cluster.spec.provider != ProviderKind::Local && cluster.batches.values().any(volumes)
 }
 
 /// Volumes that were made with its machine and have a mount point.

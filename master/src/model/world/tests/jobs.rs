@@ -344,9 +344,11 @@ proptest! {
     fn every_target_ends_once_whatever_happens(
         (concurrency, canary, max_errors) in (1usize..4, 0usize..3, 0usize..6),
         steps in prop::collection::vec((0u8..6, 0usize..5, 0i32..2), 1..60),
+        batch in 1usize..4,
     ) {
         const SIZE: usize = 5;
         let mut sim = fleet(SIZE);
+        sim.batch = batch;
         let careful = Pace { canary, max_errors: Some(max_errors), ..pace(concurrency) };
         let job = begin(&mut sim, SIZE, careful, 600_000);
         let mut given: BTreeMap<RunId, Key> = BTreeMap::new();
@@ -364,7 +366,7 @@ proptest! {
             sim.input(Input::Tick);
             given.extend(sim.world.runs.values().map(|run| (run.id, run.at.clone())));
             // One that has lost contact makes room: it may never come back.
-            let at_a_time = sim.world.jobs.get(&job).map_or(0, |job| job.so_far().running);
+            let at_a_time = sim.world.jobs.get(&job).map_or(0, |job| job.so_far(&Tally::of(job)).running);
             prop_assert!(at_a_time <= concurrency, "{at_a_time} at a time");
         }
         for _ in 0..4 * SIZE {

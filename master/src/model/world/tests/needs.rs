@@ -547,7 +547,7 @@ fn webs() -> impl Strategy<Value = (Vec<Vec<(usize, bool)>>, Vec<bool>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn every_launch_ends_and_all_that_can_run_has_run((webs, fails) in webs(), crash in any::<bool>()) {
+    fn every_launch_ends_and_all_that_can_run_has_run((webs, fails) in webs(), crash in any::<bool>(), batch in 1usize..6) {
         let spec = spec(&vec![2; webs.len()], &["t"]);
         let label = |pool: usize| char::from(b'a' + u8::try_from(pool).expect("few pools"));
         let text = |(on, all): &(usize, bool)| match all {
@@ -560,6 +560,7 @@ proptest! {
             (pool.label().to_owned(), vec![plan(&spec, pool.label(), &needs)])
         }).collect();
         let mut sim = Sim::new();
+        sim.batch = batch;
         // Members 1 and 2 of each pool: whether its stage can run, and succeeds.
         let mut well: Vec<[bool; 2]> = Vec::new();
         for (pool, needs) in webs.iter().enumerate() {
