@@ -14,7 +14,7 @@ use aot_proto::v1::ExecRequest;
 use aot_proto::v1::exec_event::Body;
 use aot_tests::bench::copy::{disk_rate, shown_tls_copy};
 use aot_tests::bench::figures::{
-    at_least, at_most, cpu_seconds, median, memory_kib, number, quantile,
+    at_least, at_most, cpu_seconds, median, number, quantile, resident_kib,
 };
 use aot_tests::bench::operator::Operator;
 use aot_tests::bench::program::played;
@@ -48,7 +48,7 @@ fn main() {
     let wanted = expected(megabytes);
     prepare(&mut operator, megabytes);
     let master = rig.master_pid().expect("it runs");
-    let before = (memory_kib(master).1, cpu_seconds(master));
+    let before = (resident_kib(master), cpu_seconds(master));
     let watcher = Watcher::start(&rig, master);
     let started = Instant::now();
     let came = print(&mut operator, &wanted);
@@ -153,7 +153,7 @@ impl Watcher {
             let mut operator = Operator::connect(&socket);
             while !stopped.load(Ordering::Relaxed) {
                 let time = operator.ping("*");
-                let kib = memory_kib(master).1;
+                let kib = resident_kib(master);
                 {
                     let mut seen = shared.lock().expect("nobody panics with it");
                     seen.1.push(time);

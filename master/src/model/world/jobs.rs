@@ -14,6 +14,9 @@ use crate::model::pace::Step;
 /// How long a job that is over stays in memory: for those who follow it.
 const REMEMBERED_MS: UnixMs = 60_000;
 
+/// The same of what agents answered by themselves: nobody follows that, and monitoring may ask every second.
+const ANSWERED_MS: UnixMs = 1_000;
+
 /// Whether a target can be given a job now.
 enum Reach {
     /// There is a session, or one may be about to come back after a restart of the master.
@@ -344,7 +347,7 @@ impl World {
         let now = self.now;
         let over = |job: &Job| {
             let ended = job.ended_ms;
-            ended.is_some_and(|ended| now >= ended + REMEMBERED_MS)
+            ended.is_some_and(|ended| now >= ended + remembered_ms(job))
         };
         if !self.jobs.values().any(over) {
             return;
@@ -358,5 +361,12 @@ impl World {
         self.jobs
             .retain(|id, job| !over(job) || open.contains(id) || launches.contains(id));
         self.tallies.retain(|id, _| self.jobs.contains_key(id));
+    }
+}
+
+fn remembered_ms(job: &Job) -> UnixMs {
+    match (job.kind, &job.task) {
+        (JobKind::Exec, None) => ANSWERED_MS,
+        _ => REMEMBERED_MS,
     }
 }

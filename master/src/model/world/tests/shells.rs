@@ -67,3 +67,27 @@ fn a_cancelled_terminal_stays_cancelled_whatever_comes_after() {
     assert_eq!(cancelled.outcome, Outcome::Cancelled);
     assert!(cancelled.detail.contains("uid 1"), "{}", cancelled.detail);
 }
+
+#[test]
+fn what_agents_answered_is_kept_on_disk_and_soon_not_in_memory() {
+    let mut sim = Sim::new();
+    let terminal = shell(&mut sim);
+    end(&mut sim, terminal, Outcome::Succeeded);
+    let id = JobId::from_parts(sim.now, 8);
+    let answered = Job {
+        ended_ms: Some(sim.now),
+        kind: JobKind::Exec,
+        ..sim.world.jobs[&terminal].clone()
+    };
+    sim.input(Input::Record(Box::new(Job { id, ..answered })));
+    sim.input(Input::Tick);
+    assert!(sim.world.jobs.contains_key(&id), "someone may look at once");
+    sim.now += 1_000;
+    sim.input(Input::Tick);
+    assert!(!sim.world.jobs.contains_key(&id));
+    assert!(
+        sim.world.jobs.contains_key(&terminal),
+        "it may be followed longer"
+    );
+    assert_eq!(sim.disk.jobs[&id].outcomes()["succeeded"], 1);
+}
