@@ -34,14 +34,16 @@ pub const CANCEL: &str = "cancel";
 pub const NOT_STARTED: &str = "cancelled before it was started";
 
 /// At most so long between a frame and its fdatasync.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// How often children are looked for that nothing else tells of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between the end record and its fdatasync: about as long as a far master takes to have it and say so.
-const FORGET_WITHIN: Timespec = Timespec {
+/// How often and how many times it is looked, between the end record and its fdatasync, whether the master has it all
+/// already: two seconds in all.
+const FORGOTTEN_AGAIN: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
+const FORGOTTEN_LOOKS: u32 = 20;
 /// How often and how many times the end record is tried on a full disk.
 const END_AGAIN: Timespec = Timespec {
     tv_sec: 1,
@@ -86,11 +88,11 @@ fn run(dir: &Path) -> io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     lock.write_all(format!("\n{}", getpid().as_raw_nonzero()).as_bytes())?;
     if dir.join(CANCEL).exists() {
-        return end(&mut spool, &ended(EndKind::Cancelled, NOT_STARTED));
+        return end(&mut spool, &ended(EndKind::Cancelled, NOT_STARTED), None);
     }
     let mut shim = match Shim::start(dir, &command, &mut spool) {
         Ok(shim) => shim,
-        Err(detail) => return end(&mut spool, &ended(EndKind::NotStarted, detail)),
+        Err(detail) => return end(&mut spool, &ended(EndKind::NotStarted, detail), None),
     };
     let mut record = shim.follow(dir, &mut spool)?;
     if record.kind() == EndKind::Signalled && shim.signals.told_to_end() {
@@ -100,21 +102,17 @@ fn run(dir: &Path) -> io::Result<()> {
             ..record
         };
     }
-    end(&mut spool, &record)
+    end(&mut spool, &record, Some(&mut shim.signals))
 }
 
-/// Writes the end record; on a full disk tries again for ten minutes. Most runs are forgotten right after, and what is gone
+/// Writes the end record; on a full disk tries again for ten minutes. Most runs are forgotten soon after, and what is gone
 /// needs no sync: the disk is spared one a run.
-fn end(spool: &mut Writer, record: &Ended) -> io::Result<()> {
+fn end(spool: &mut Writer, record: &Ended, mut signals: Option<&mut Signals>) -> io::Result<()> {
     let mut last = Ok(());
     for _ in 0..END_TRIES {
         last = spool.conclude(record.clone());
-        if last.is_ok() {
-            pause(FORGET_WITHIN)?;
-            last = match spool.is_forgotten() {
-                true => Ok(()),
-                false => spool.sync(),
-            };
+        if last.is_ok() && !is_forgotten_soon(spool, signals.as_deref_mut())? {
+            last = spool.sync();
         }
         if last.is_ok() {
             break;
@@ -122,6 +120,20 @@ fn end(spool: &mut Writer, record: &Ended) -> io::Result<()> {
         pause(END_AGAIN)?;
     }
     last
+}
+
+/// Waits for it for a while, unless the machine is being shut down.
+fn is_forgotten_soon(spool: &Writer, mut signals: Option<&mut Signals>) -> io::Result<bool> {
+    for _ in 0..FORGOTTEN_LOOKS {
+        pause(FORGOTTEN_AGAIN)?;
+        if spool.is_forgotten() {
+            return Ok(true);
+        }
+        if signals.as_deref_mut().is_some_and(Signals::told_to_end) {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 fn pause(how_long: Timespec) -> io::Result<()> {

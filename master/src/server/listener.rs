@@ -13,6 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -96,7 +97,7 @@ pub async fn serve(
             Ok((stream, address)) => {
                 let (tls, app, stop) = (tls.clone(), app.clone(), stop.clone());
                 tasks.spawn(async move {
-                    let shaken = shake(stream, address, &tls).await;
+                    let shaken = Box::pin(shake(stream, address, &tls)).await;
                     drop(slot);
                     if let Some((stream, peer)) = shaken {
                         talk(stream, peer, app, stop).await;
@@ -114,14 +115,17 @@ async fn back_off(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
+/// Boxed: it goes from hand to hand, and each hand would have room for all of it for as long as the connection lives.
+type Secured = Box<TlsStream<TcpStream>>;
+
 async fn shake(
     stream: TcpStream,
     address: SocketAddr,
     tls: &TlsAcceptor,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+) -> Option<(Secured, Peer)> {
     let _ = stream.set_nodelay(true); // only a matter of speed
     let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(stream)) => Box::new(stream),
         Ok(Err(error)) => {
             tracing::info!(%address, %error, "refused a TLS handshake");
             return None;
@@ -143,12 +147,7 @@ async fn shake(
     Some((stream, Peer { address, holder }))
 }
 
-async fn talk(
-    stream: tokio_rustls::server::TlsStream<TcpStream>,
-    peer: Peer,
-    app: Router,
-    stop: CancellationToken,
-) {
+async fn talk(stream: Secured, peer: Peer, app: Router, stop: CancellationToken) {
     let service = app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)

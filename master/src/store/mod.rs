@@ -27,6 +27,9 @@ use crate::model::world::Changes;
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
 const QUEUE: usize = 256;
 
+/// Pages that a connection keeps, KiB (SQLite, PRAGMA cache_size).
+const CACHE_KIB: i64 = 512;
+
 /// Most writes in one transaction.
 const BATCH: usize = 64;
 
@@ -121,6 +124,12 @@ impl Store {
         schema::migrate(&mut connection, &path)?;
         let loaded = load(&connection, &path)?;
         let reader = Connection::open(&path).map_err(sql)?;
+        for connection in [&connection, &reader] {
+            // The system keeps its pages in memory as well.
+            connection
+                .pragma_update(None, "cache_size", -CACHE_KIB)
+                .map_err(sql)?;
+        }
         let (writes, queue) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
