@@ -108,6 +108,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         }
         return Ok(());
     }
+    ask_for_a_larger_share();
     let (identity, seen) = watch::channel(None);
     let launch = Launch {
         state_dir: config.state_dir.clone(),
@@ -148,6 +149,13 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
     agent.shells.close().await;
     agent.tracker.close();
     Ok(())
+}
+
+/// Where each session has an equal share of the processors (sched(7), autogroup), that of every command would be as large
+/// as ours, and a busy machine would seem to be away. What runs is started in sessions of its own, and keeps its share.
+fn ask_for_a_larger_share() {
+    // Where it can't be had, nothing is lost but time.
+    let _ = std::fs::write("/proc/self/autogroup", "-10");
 }
 
 /// Session after session, until `stop`.

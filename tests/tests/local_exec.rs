@@ -247,6 +247,35 @@ fn commands_start_with_no_signal_blocked_or_ignored() {
 }
 
 #[test]
+fn master_and_agents_have_a_larger_share_of_the_processors_than_what_they_start() {
+    let enabled = std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
+    if enabled.is_ok_and(|text| text.trim() != "1") || !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: shares by session (autogroup) are off here, or may not be asked for");
+        return;
+    }
+    let rig = alone();
+    let share = |path: &str| {
+        let text = std::fs::read_to_string(path).expect("a process's group");
+        text.trim().rsplit(' ').next().map(str::to_owned)
+    };
+    let master = rig.master_pid().expect("it runs");
+    assert_eq!(
+        share(&format!("/proc/{master}/autogroup")).as_deref(),
+        Some("-10")
+    );
+    let line = "cat /proc/self/autogroup; \
+                for p in /proc/[0-9]*; do read name <$p/comm; [ \"$name\" != aot-agent ] || cat $p/autogroup; done";
+    let output = rig.cli(["exec", "--json", "--shell", "head", "--", line]);
+    let end = ended(&output, "head");
+    let shown = end["stdout"].as_str().expect("text");
+    let shares: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.rsplit(' ').next())
+        .collect();
+    assert_eq!(shares, ["0", "-10"], "{shown}");
+}
+
+#[test]
 fn commands_get_the_environment_folder_user_and_input_that_were_asked_for() {
     let rig = alone();
     let output = rig.cli([

@@ -15,7 +15,7 @@ use aot_proto::v1::{self, master_message};
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, Stream, StreamExt};
 use prost::bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +42,10 @@ const REPORTS: usize = 64;
 
 /// Pieces of output of one session that may be on their way to disk. When full, no more of its reports are taken.
 const PIECES: usize = 64;
+
+/// Facts that are taken apart at once; others wait as text. When a thousand agents come back together, what they need for
+/// a moment would stay with the process.
+pub const FACTS: usize = 64;
 
 /// Bytes of a bundle or copy in one message.
 const FETCH_BYTES: usize = 256 << 10;
@@ -71,6 +75,8 @@ pub struct AgentApi {
     pub transfers: Arc<Transfers>,
     /// How often one may try to enrol.
     pub limit: Arc<RateLimit>,
+    /// Turns of facts that are read and decided on, see [`FACTS`].
+    pub facts: Arc<Semaphore>,
     /// Owner of sessions.
     pub tasks: TaskTracker,
     /// Ends sessions.
@@ -450,6 +456,7 @@ impl Pump {
     }
 
     async fn facts(&self, facts: v1::FactsReport) {
+        let turn = self.api.facts.acquire().await;
         let node = serde_json::from_str(&facts.node_json).unwrap_or(serde_json::Value::Null);
         if facts.node_json.len() > MAX_FACTS_BYTES || !node.is_object() {
             tracing::warn!(instance = %self.at, bytes = facts.node_json.len(), "facts that are no JSON object, or too large");
@@ -471,10 +478,9 @@ impl Pump {
             main_user: facts.main_user,
         });
         let (at, session) = (self.at.clone(), self.session);
-        self.api
-            .engine
-            .tell(Input::Facts { at, session, facts })
-            .await;
+        let input = Input::Facts { at, session, facts };
+        let _ = self.api.engine.ask(input).await; // the master stops
+        drop(turn);
     }
 
     async fn run_answer(&self, answer: v1::RunAnswer) {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-use super::agent_api::AgentApi;
+use super::agent_api::{self, AgentApi};
 use super::boot_api::{self, Boot};
 use super::limits::RateLimit;
 use super::listener;
@@ -134,6 +134,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
     let tls = listener::tls(&ca, &hosts(&advertise, &bound)?)?;
     let socket = operators_socket(&options.socket)?;
     mark_foreground(&options)?;
+    if options.background {
+        ask_for_a_larger_share();
+    }
     let (store, loaded) = Store::open(&options.state_dir)?;
     let store = Arc::new(store);
     let spools = Spools::open(&options.state_dir.join("spools"))?;
@@ -187,6 +190,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), Error> {
         bundles: bundles.clone(),
         transfers: transfers.clone(),
         limit: limit.clone(),
+        facts: Arc::new(tokio::sync::Semaphore::new(agent_api::FACTS)),
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
@@ -248,6 +252,13 @@ fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::I
         background: options.background,
         clusters: Vec::new(),
     }
+}
+
+/// Where each session has an equal share of the processors (sched(7), autogroup), that of every process of a clone would
+/// be as large as ours, and answers would wait for what they print. In the foreground the share is that of a shell.
+fn ask_for_a_larger_share() {
+    // Where it can't be had, nothing is lost but time.
+    let _ = std::fs::write("/proc/self/autogroup", "-10");
 }
 
 /// One state folder, one master: the lock ends with the process, however it ends.

@@ -127,6 +127,11 @@ impl CopyView {
         self.bars.suspend(print)
     }
 
+    /// Takes the bars away until they are brought up again; a failing terminal shows no bars anyway.
+    pub fn clear(&self) {
+        let _ = self.bars.clear();
+    }
+
     /// Leaves the lines of the instances as they are; what was one for all goes.
     pub fn close(&mut self) {
         if let Some(whole) = self.whole.take() {

@@ -5,7 +5,6 @@ mod upload;
 mod words;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use super::args::CpArgs;
 use super::connect::{Client, Start, connect};
 use super::error::{Error, Exit};
 use super::follow::{broken, ctrl_c};
+use super::interrupt::{Interrupt, Wish, cancel};
 use crate::view::{CopyView, copy_json, exec_summary};
 use receive::Receive;
 use words::{In, Out, Way};
@@ -117,7 +117,9 @@ async fn to_many(
         size: uploaded.reply.bytes,
         ..Job::default()
     };
-    follow(ctx, view, job, events, ctrl_c()).await.0
+    let interrupt = Interrupt::of_process(ctx.env.interactive);
+    let followed = follow(ctx, Some(client.clone()), view, job, events, interrupt);
+    followed.await.0
 }
 
 async fn from_many(
@@ -139,7 +141,9 @@ async fn from_many(
         out: Some(copy),
         ..Job::default()
     };
-    let (ended, job) = follow(ctx, view, job, events, ctrl_c()).await;
+    // It is nothing without us: there is nothing to ask.
+    let interrupt = Interrupt::of_process(false);
+    let (ended, job) = follow(ctx, None, view, job, events, interrupt).await;
     // Nobody takes what they send any more.
     if let Err(Error::Interrupted { .. } | Error::Place(_)) = &ended
         && !job.is_empty()
@@ -156,7 +160,7 @@ async fn from_many(
 
 /// What is known of a copy while it is followed.
 #[derive(Default)]
-struct Job {
+pub(super) struct Job {
     id: String,
     /// Of the archive that every instance gets.
     size: u64,
@@ -167,15 +171,17 @@ struct Job {
     ends: BTreeMap<String, ExecEnded>,
 }
 
-/// Shows a copy until its summary, or until `interrupt`; also says which job it is.
-async fn follow(
+/// Shows a copy until its summary, or until it is left alone; also says which job it is. `client` is for its cancellation:
+/// without one Ctrl-C leaves at once.
+pub(super) async fn follow(
     ctx: &mut Ctx<'_>,
+    client: Option<Client>,
     mut view: CopyView,
     mut job: Job,
     events: impl Stream<Item = Result<ExecEvent, Status>>,
-    interrupt: impl Future<Output = ()>,
+    interrupt: Interrupt,
 ) -> (Result<Exit, Error>, String) {
-    let driven = drive(ctx, &mut view, &mut job, events, interrupt).await;
+    let driven = drive(ctx, client, &mut view, &mut job, events, interrupt).await;
     view.close();
     // What did not come to its end is removed.
     job.receive = None;
@@ -185,17 +191,22 @@ async fn follow(
 
 async fn drive(
     ctx: &mut Ctx<'_>,
+    mut client: Option<Client>,
     view: &mut CopyView,
     job: &mut Job,
     events: impl Stream<Item = Result<ExecEvent, Status>>,
-    interrupt: impl Future<Output = ()>,
+    mut interrupt: Interrupt,
 ) -> Result<(), Error> {
-    futures::pin_mut!(events, interrupt);
+    futures::pin_mut!(events);
     let mut tick = tokio::time::interval(REDRAW);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
-            () = &mut interrupt => return Err(Error::Interrupted { goes_on: job.goes_on() }),
+            () = interrupt.pressed() => {
+                view.clear();
+                job.interrupted(ctx, client.as_mut(), &mut interrupt).await?;
+                continue;
+            }
             _ = tick.tick() => {
                 view.tick();
                 continue;
@@ -236,6 +247,27 @@ impl Job {
             ("", _) => "it may have been started; see aot-master jobs".to_owned(),
             (id, Some(_)) => format!("{id} is cancelled; see aot-master jobs"),
             (id, None) => format!("{id} goes on; see aot-master jobs"),
+        }
+    }
+
+    async fn interrupted(
+        &self,
+        ctx: &mut Ctx<'_>,
+        client: Option<&mut Client>,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Error> {
+        let wish = match (&client, self.id.is_empty()) {
+            (Some(_), false) => interrupt.wish(&mut ctx.io.stderr).await?,
+            _ => Wish::Detach,
+        };
+        let Some(client) = client.filter(|_| wish == Wish::Cancel) else {
+            return Err(Error::Interrupted {
+                goes_on: self.goes_on(),
+            });
+        };
+        match cancel(client, &self.id, None).await {
+            Ok(()) => ctx.say("cancelling; Ctrl-C once more leaves it alone"),
+            Err(error) => ctx.say(&format!("it could not be cancelled: {error}")),
         }
     }
 

@@ -1,8 +1,11 @@
 //! Copies: what is asked of the master, and what is believed of instances.
 
 use super::*;
+use crate::cli::cp;
+use crate::cli::interrupt::Interrupt;
 
 use aot_proto::archive::{self, Digest, Digesting};
+use futures::StreamExt;
 
 fn output(instance: &str, stderr: bool, data: &[u8]) -> Body {
     Body::Output(ExecOutput {
@@ -203,5 +206,61 @@ async fn a_copy_to_many_is_uploaded_and_asked_for_by_its_digest() {
         "sha256: \"",
     ] {
         assert!(asked.contains(part), "{part} in {asked}");
+    }
+}
+
+/// A copy to an instance, which ends after 500 ms; Ctrl-C comes after so many ms and is answered so.
+async fn interrupted(
+    presses_ms: &[u64],
+    answers: Vec<&'static str>,
+) -> (Exit, String, Vec<String>) {
+    let fake = Fake::start(Script::default());
+    let (env, err) = (env_in(fake.dir.path()), Shared::default());
+    let mut io = Streams {
+        stdin: Box::new(io::empty()),
+        stdout: Box::new(Shared::default()),
+        stderr: Box::new(err.clone()),
+    };
+    let mut ctx = crate::cli::Ctx {
+        env: &env,
+        io: &mut io,
+        json: false,
+        cluster: String::new(),
+        verbose: None,
+    };
+    let client = crate::cli::connect::dial(&env).await.expect("a master");
+    let rest = [ended("web1", "cancelled", 0), summary(0)];
+    let later = futures::stream::once(tokio::time::sleep(std::time::Duration::from_millis(500)));
+    let rest = later.flat_map(move |()| futures::stream::iter(rest.clone()));
+    let events = futures::stream::iter([started(&["web1"])]).chain(rest);
+    let events = events.map(|body| Ok(aot_proto::v1::ExecEvent { body: Some(body) }));
+    let interrupt = Interrupt::scripted(presses_ms, Some(answers));
+    let (job, view) = (cp::Job::default(), crate::view::CopyView::new(false, false));
+    let (ran, id) = cp::follow(&mut ctx, Some(client), view, job, events, interrupt).await;
+    assert_eq!(id, "job-1");
+    let exit = ran.unwrap_or_else(|error| error.exit());
+    (exit, err.text(), fake.asked())
+}
+
+#[tokio::test]
+async fn ctrl_c_in_a_terminal_asks_whether_a_copy_is_to_be_cancelled() {
+    let (exit, err, asked) = interrupted(&[20], vec!["c"]).await;
+    assert_eq!(exit, Exit::Failed);
+    assert_eq!(
+        err,
+        "\ndetach (the job goes on) or cancel it? [d/c] cancelling; Ctrl-C once more leaves it alone\n\
+         1 cancelled: web1 (exit code 0)\n"
+    );
+    assert_eq!(
+        asked,
+        [r#"CancelJobRequest { job_id: "job-1", grace_ms: 0 }"#]
+    );
+    for (presses, answers, cancelled) in [
+        (&[20][..], vec!["d"], 0),
+        (&[20, 40], vec![], 0),
+        (&[20, 60], vec!["c"], 1),
+    ] {
+        let (exit, _, asked) = interrupted(presses, answers).await;
+        assert_eq!((exit, asked.len()), (Exit::Interrupted, cancelled));
     }
 }
