@@ -183,17 +183,17 @@ fn measure(count: usize) -> Figures {
     let cluster = write_state(&state, folder.path(), count);
     let mut master = Master::start(folder.path(), &state);
     let mut operator = Operator::connect(&master.socket);
-    let empty = memory_kib(master.child.id());
     let started_cpu = when_quiet(&master, count);
-    let mut agents = Vec::new();
-    let attach = |numbers| Agents::start(folder.path(), &master.address, numbers, GENERATION);
-    // What does not grow with sessions is there after the first: code that was not needed before, stacks, caches.
-    let few = count.div_ceil(10);
-    let mut attaching = seconds(|| agents.push(attach(0..few)));
-    let names: Vec<String> = (1..=few).map(|n| format!("n{n}")).collect();
-    operator.ping(&names.join(","));
-    let first_few = memory_kib(master.child.id());
-    attaching += seconds(|| agents.push(attach(few..count)));
+    let empty = memory_kib(master.child.id()); // not before: it still reads its records when its socket is there
+    let mut agents = None;
+    let attaching = seconds(|| {
+        agents = Some(Agents::start(
+            folder.path(),
+            &master.address,
+            count,
+            GENERATION,
+        ));
+    });
     let cpu = cpu_seconds(master.child.id());
     let attach_cpu = when_quiet(&master, count) - started_cpu;
     println!(
@@ -223,12 +223,16 @@ fn measure(count: usize) -> Figures {
         "x",
     );
     let full = memory_kib(master.child.id());
-    let each = (full.0 - first_few.0) / (count - few) as f64;
-    at_most("master's memory a session (PSS)", each, 64.0, "KiB");
+    let each = |full: f64, empty: f64| (full - empty) / count as f64;
+    at_most(
+        "master's memory a session (PSS)",
+        each(full.0, empty.0),
+        64.0,
+        "KiB",
+    );
     println!(
-        "  PSS in all {:.1} MiB; with {few} sessions {:.1} MiB; without, with the records of {cluster}, {:.1} MiB",
-        full.0 / 1024.0,
-        first_few.0 / 1024.0,
+        "  RSS {:.1} KiB a session; without sessions, with the records of {cluster}: {:.1} MiB",
+        each(full.1, empty.1),
         empty.0 / 1024.0
     );
     let exec = exec_all(&mut operator, &master, 0);
@@ -260,7 +264,7 @@ fn measure(count: usize) -> Figures {
         exec,
         paced,
         idle: used,
-        memory: each,
+        memory: each(full.0, empty.0),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Many simulated agents in one process: real TLS, the real protocol, no machine behind them. A role of a bench.
 
 use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,19 +33,11 @@ const DIALLING: usize = 32;
 pub struct Agents(Program);
 
 impl Agents {
-    /// Starts those with the certificates `N.pem` of the folder, and waits until all are welcome. `generation` is the one
-    /// of the cluster facts that they say they have.
-    pub fn start(folder: &Path, address: &str, numbers: Range<usize>, generation: u64) -> Self {
-        let words = [numbers.start, numbers.end].map(|n| n.to_string());
-        let (folder, generation) = (folder.display().to_string(), generation.to_string());
-        let role = [
-            "agents",
-            &folder,
-            address,
-            &words[0],
-            &words[1],
-            &generation,
-        ];
+    /// Starts so many with the certificates `0.pem`, `1.pem`, ... of the folder, and waits until all are welcome.
+    /// `generation` is the one of the cluster facts that they say they have.
+    pub fn start(folder: &Path, address: &str, count: usize, generation: u64) -> Self {
+        let (folder, count) = (folder.display().to_string(), count.to_string());
+        let role = ["agents", &folder, address, &count, &generation.to_string()];
         let mut program = Program::start(&role);
         program.line();
         Self(program)
@@ -83,17 +74,16 @@ pub fn report(number: usize) -> FactsReport {
     }
 }
 
-pub(super) fn play(folder: &Path, address: &str, numbers: Range<usize>, generation: u64) {
+pub(super) fn play(folder: &Path, address: &str, count: usize, generation: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let count = numbers.len();
     let (welcome, mut welcomed) = mpsc::channel(count.max(1));
     let tasks = TaskTracker::new();
     runtime.block_on(async {
         let dialling = Arc::new(Semaphore::new(DIALLING));
-        for number in numbers {
+        for number in 0..count {
             let agent = Agent {
                 folder: folder.to_owned(),
                 address: address.to_owned(),

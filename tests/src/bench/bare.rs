@@ -45,7 +45,7 @@ impl Bare {
         let mut master = Program::start(&["bare-master", &path, &count.to_string()]);
         let address = master.line();
         let empty_kib = super::figures::memory_kib(master.pid());
-        let agents = Agents::start(folder.path(), &address, 0..count, 0);
+        let agents = Agents::start(folder.path(), &address, count, 0);
         Self {
             master,
             _agents: agents,

@@ -15,9 +15,8 @@ pub fn played() -> bool {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["bare-master", folder, count] => bare::play(folder.as_ref(), parse(count)),
-        ["agents", folder, address, start, end, generation] => {
-            let numbers = parse(start)..parse(end);
-            agents::play(folder.as_ref(), address, numbers, parse(generation));
+        ["agents", folder, address, count, generation] => {
+            agents::play(folder.as_ref(), address, parse(count), parse(generation));
         }
         ["copy-sink", folder] => copy::play(folder.as_ref()),
         _ => return false,
