@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aot_proto::archive::Digest;
-use aot_tests::bench::copy::{disk_rate, shown_tls_copy};
-use aot_tests::bench::figures::{at_least, number};
+use aot_tests::bench::copy::{cpu_of, disk_rate, show_bound, shown_tls_copy};
+use aot_tests::bench::figures::{at_least, number, seconds};
 use aot_tests::bench::program::played;
 use aot_tests::rig::Rig;
 use aot_tests::wait;
@@ -61,6 +61,13 @@ fn main() {
         rate(fetched),
         rate(time)
     );
+    let hashing = seconds(|| {
+        let mut sums = Digest::default();
+        (0..targets).for_each(|_| sums.update(&bytes));
+    });
+    let line = format!("for i in $(seq {targets}); do cat big >copy; rm copy; done");
+    let files = cpu_of(rig.dir(), &line);
+    show_bound(tls, hashing + files, "reading, hashing and writing");
     at_least(
         "cp beside the TLS copy, without unpacking",
         tls / fetched * 100.0,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aot_proto::v1::ExecRequest;
 use aot_proto::v1::exec_event::Body;
-use aot_tests::bench::copy::{disk_rate, shown_tls_copy};
+use aot_tests::bench::copy::{cpu_of, disk_rate, show_bound, shown_tls_copy};
 use aot_tests::bench::figures::{
     at_least, at_most, cpu_seconds, median, number, quantile, resident_kib,
 };
@@ -67,6 +67,12 @@ fn main() {
         "  the master computes {:.2} s of it",
         cpu_seconds(master) - before.1
     );
+    std::fs::write(rig.dir().join("out"), &wanted).expect("space");
+    let line = "cat out | cat >spool; cat spool >copy; cat out | cat >/dev/null; rm spool copy";
+    let line = format!("for i in $(seq {targets}); do {line}; done");
+    let files = cpu_of(rig.dir(), &line);
+    let what = "cat(1) from pipe to spool to copy to operator";
+    show_bound(tls, files, what);
     at_least("output beside the TLS copy", tls / time * 100.0, 30.0, "%");
     at_most(
         "master's memory above its rest (RSS)",

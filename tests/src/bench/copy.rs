@@ -3,9 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZero;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
@@ -89,4 +94,33 @@ pub fn disk_rate(folder: &Path, bytes: u64) -> f64 {
     });
     std::fs::remove_file(path).expect("it was made above");
     bytes as f64 / time
+}
+
+/// Processor seconds, user and system, of a shell's line and of all that it starts.
+///
+/// # Panics
+/// When it fails.
+pub fn cpu_of(folder: &Path, line: &str) -> f64 {
+    let used = || {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("it is known");
+        let time = usage.user_time() + usage.system_time();
+        time.num_microseconds() as f64 / 1e6
+    };
+    let before = used();
+    let mut shell = Command::new("sh");
+    let status = shell.args(["-ec", line]).current_dir(folder).status();
+    assert!(status.expect("a shell").success(), "{line}");
+    used() - before
+}
+
+/// Prints how near to a TLS copy one can come on this machine: both its ends keep a core busy for `tls` seconds, and
+/// `beside` processor seconds have to go into what is done with the bytes.
+pub fn show_bound(tls: f64, beside: f64, what: &str) {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get) as f64;
+    let needed = (2.0 * tls + beside) / cores;
+    println!(
+        "  bound on {cores} cores that do it all: TLS at both ends {:.2} s, {what} {beside:.2} s: {:.0} %",
+        2.0 * tls,
+        tls / needed * 100.0
+    );
 }
