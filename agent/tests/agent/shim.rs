@@ -96,9 +96,16 @@ fn it_makes_no_file_but_its_spool() {
 
 #[test]
 fn a_child_that_ends_at_once_is_not_waited_for_in_vain() {
-    for _ in 0..50 {
-        let dir = folder();
-        assert!(run(dir.path(), &command(&["false"], &path())).success());
+    let shims: Vec<_> = (0..50)
+        .map(|_| {
+            let dir = folder();
+            let told = command(&["false"], &path()).to_file().unwrap();
+            let shim = start(dir.path(), told);
+            (dir, shim)
+        })
+        .collect();
+    for (dir, mut shim) in shims {
+        assert!(shim.wait().unwrap().success());
         assert_eq!(result(dir.path()).1.exit_code, 1);
     }
 }
