@@ -249,7 +249,7 @@ async fn ctrl_c_in_a_terminal_asks_whether_a_copy_is_to_be_cancelled() {
     assert_eq!(
         err,
         "\ndetach (the job goes on) or cancel it? [d/c] cancelling; Ctrl-C once more leaves it alone\n\
-         1 cancelled: web1 (exit code 0)\n"
+         1 cancelled: web1 (cancelled)\n"
     );
     assert_eq!(
         asked,
