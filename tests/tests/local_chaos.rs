@@ -420,6 +420,8 @@ fn judge(rig: &Rig, plan: &Plan, id: &str, facts: &Facts) -> Vec<String> {
             "timed_out" => ran <= 1 && plan.endless && plan.how != How::Cancelled,
             "cancelled" => ran <= 1 && plan.how == How::Cancelled,
             "absent" => ran == 0,
+            // An agent that was killed between its journal and the start: it never ran, and that is what is said.
+            "rejected" => ran == 0,
             _ => false,
         };
         if !fits {
