@@ -253,7 +253,7 @@ pub(crate) fn login(
     let named = (!user.is_empty()).then_some(user);
     let found = named.and_then(|name| users::find(name, etc_dir));
     let (home, shell, become_user) = match found {
-        Some(found) if !user.is_empty() && found.uid != rustix::process::geteuid().as_raw() => {
+        Some(found) if found.uid != rustix::process::geteuid().as_raw() => {
             let to = Become {
                 uid: found.uid,
                 gid: found.gid,
@@ -265,7 +265,7 @@ pub(crate) fn login(
                 Some(to),
             )
         }
-        Some(found) if !user.is_empty() && user != "root" => {
+        Some(found) if user != "root" => {
             (found.home.to_string_lossy().into_owned(), found.shell, None)
         }
         None if !user.is_empty() && user != "root" => {
