@@ -13,7 +13,7 @@ use super::Ctx;
 use super::connect::Client;
 use super::error::{Error, Exit};
 use super::follow::broken;
-use super::interrupt::{Interrupt, Wish, cancel};
+use super::interrupt::Interrupt;
 use super::out_dir::OutDir;
 use super::shape::Shape;
 use crate::view::{ExecView, Tally, builtin_table, exec_summary};
@@ -214,19 +214,10 @@ impl<'f, 'c> Follower<'f, 'c> {
         self.hide();
         self.ctx.io.stdout.flush()?;
         let job = self.seen.started.job_id.clone();
-        let wish = match (&self.client, job.is_empty()) {
-            (Some(_), false) => interrupt.wish(&mut self.ctx.io.stderr).await?,
-            _ => Wish::Detach,
-        };
-        let Some(client) = self.client.as_mut().filter(|_| wish == Wish::Cancel) else {
-            return Err(Error::Interrupted {
-                goes_on: self.goes_on(),
-            });
-        };
-        match cancel(client, &job, None).await {
-            Ok(()) => self.note("", "cancelling; Ctrl-C once more leaves it alone"),
-            Err(error) => self.note("", &format!("it could not be cancelled: {error}")),
-        }
+        let goes_on = self.goes_on();
+        let (client, stderr) = (self.client.as_mut(), &mut self.ctx.io.stderr);
+        let told = interrupt.settle(client, &job, goes_on, stderr).await?;
+        self.note("", &told)
     }
 
     fn goes_on(&self) -> String {

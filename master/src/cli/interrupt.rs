@@ -96,6 +96,31 @@ impl Interrupt {
             }
         }
     }
+
+    /// What Ctrl-C comes to for a job that is followed: asks, and has it cancelled when that is wanted; then says what to
+    /// tell the operator. A job without an id yet, or nobody to ask through, is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the job is to be left alone; when the question can't be written.
+    pub async fn settle(
+        &mut self,
+        client: Option<&mut Client>,
+        job: &str,
+        goes_on: String,
+        stderr: &mut dyn Write,
+    ) -> Result<String, Error> {
+        let wish = match (&client, job.is_empty()) {
+            (Some(_), false) => self.wish(stderr).await?,
+            _ => Wish::Detach,
+        };
+        let Some(client) = client.filter(|_| wish == Wish::Cancel) else {
+            return Err(Error::Interrupted { goes_on });
+        };
+        Ok(match cancel(client, job, None).await {
+            Ok(()) => "cancelling; Ctrl-C once more leaves it alone".to_owned(),
+            Err(error) => format!("it could not be cancelled: {error}"),
+        })
+    }
 }
 
 /// Asks the master to end a job; who follows it sees how it ends. `grace` is the time between TERM and KILL.

@@ -242,14 +242,14 @@ impl Loop {
         }
     }
 
-    /// Spools that were whole on disk when the last master ended, whose end was not yet in the store.
+    /// Spools that were whole when the last master ended, whose end was not yet in the store.
     async fn take_in_what_ended(&mut self) {
         let open: Vec<RunId> = self
             .engine
             .look(|world| world.runs.keys().copied().collect());
         let ended = open
             .into_iter()
-            .filter_map(|run| Some((run, self.parts.spools.end_of(run)?)));
+            .filter_map(|run| Some((run, self.parts.spools.synced_end_of(run)?)));
         let batch: Vec<Message> = ended
             .map(|(run, ended)| Message {
                 input: Input::RunEnded {

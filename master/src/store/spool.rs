@@ -2,7 +2,8 @@
 //!
 //! A short spool that arrives whole in one piece stays in memory until the store has it (`Arrived::Whole`); a longer one
 //! becomes a file, appended by `writer`'s threads. What is told as `Progress` is in the file, and on disk once it has
-//! ended; until then the agent has it too. `reader` follows a copy; what came last it takes from memory (`tail`), the rest from the file.
+//! ended; until then the agent has it too. `reader` follows a copy; what came last it takes from memory (`tail`), the
+//! rest from the file.
 
 mod reader;
 mod tail;
@@ -229,6 +230,15 @@ impl Spools {
         reader::last_frame(&self.path(run)).and_then(|frame| end_record(&frame))
     }
 
+    /// [`Spools::end_of`] of a copy that a master before this one left, which may not have come to its sync. `None` too
+    /// when it can't be synced: its agent sends the end once more.
+    pub fn synced_end_of(&self, run: RunId) -> Option<Ended> {
+        let ended = self.end_of(run)?;
+        let file = std::fs::File::open(self.path(run)).ok()?;
+        file.sync_data().ok()?;
+        Some(ended)
+    }
+
     /// Follows a run's spool from its start; `stored` is the whole of it when the store has it.
     pub fn read(&self, run: RunId, stored: Option<Vec<u8>>, live: bool) -> Reader {
         match stored {
@@ -360,6 +370,7 @@ mod tests {
         assert!(matches!(arrived, Ok(Arrived::Part(progress)) if progress.ended));
         assert_eq!(spools.size(run), bytes.len() as u64);
         assert_eq!(spools.end_of(run).expect("whole").exit_code, 7);
+        assert_eq!(spools.synced_end_of(run), spools.end_of(run));
     }
 
     #[tokio::test]

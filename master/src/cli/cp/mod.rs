@@ -25,7 +25,7 @@ use super::args::CpArgs;
 use super::connect::{Client, Start, connect};
 use super::error::{Error, Exit};
 use super::follow::{broken, ctrl_c};
-use super::interrupt::{Interrupt, Wish, cancel};
+use super::interrupt::Interrupt;
 use crate::view::{CopyView, copy_json, exec_summary};
 use receive::Receive;
 use words::{In, Out, Way};
@@ -256,19 +256,10 @@ impl Job {
         client: Option<&mut Client>,
         interrupt: &mut Interrupt,
     ) -> Result<(), Error> {
-        let wish = match (&client, self.id.is_empty()) {
-            (Some(_), false) => interrupt.wish(&mut ctx.io.stderr).await?,
-            _ => Wish::Detach,
-        };
-        let Some(client) = client.filter(|_| wish == Wish::Cancel) else {
-            return Err(Error::Interrupted {
-                goes_on: self.goes_on(),
-            });
-        };
-        match cancel(client, &self.id, None).await {
-            Ok(()) => ctx.say("cancelling; Ctrl-C once more leaves it alone"),
-            Err(error) => ctx.say(&format!("it could not be cancelled: {error}")),
-        }
+        let stderr = &mut ctx.io.stderr;
+        let told = interrupt.settle(client, &self.id, self.goes_on(), stderr);
+        let told = told.await?;
+        ctx.say(&told)
     }
 
     fn started(&mut self, started: &ExecStarted, view: &mut CopyView) -> Result<(), Error> {
