@@ -136,8 +136,9 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
+    // First of all: a Ctrl-C in the terminal of the command that started us is not meant for us.
     if background && let Err(error) = rustix::process::setsid() {
-        tracing::debug!(%error, "already a session of its own");
+        eprintln!("aot-master: still in the session that started it: setsid: {error}");
     }
     log_to_stderr(settings.log.as_deref(), verbose);
     let beside = || {

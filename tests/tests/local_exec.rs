@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aot_tests::rig::{LIMIT, Output, Rig};
 use aot_tests::{process, wait};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getsid};
 use serde_json::{Value, json};
 
 fn launched(nodes: u32) -> Rig {
@@ -247,9 +248,17 @@ fn commands_start_with_no_signal_blocked_or_ignored() {
 }
 
 #[test]
+fn a_master_in_the_background_leads_a_session_of_its_own() {
+    let rig = alone();
+    let master = rig.master_pid().and_then(|pid| i32::try_from(pid).ok());
+    let master = master.map(Pid::from_raw).expect("it runs");
+    assert_eq!(getsid(Some(master)), Ok(master));
+}
+
+#[test]
 fn master_and_agents_have_a_larger_share_of_the_processors_than_what_they_start() {
     let enabled = std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
-    if enabled.is_ok_and(|text| text.trim() != "1") || !nix::unistd::geteuid().is_root() {
+    if !enabled.is_ok_and(|text| text.trim() == "1") || !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: shares by session (autogroup) are off here, or may not be asked for");
         return;
     }

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -114,8 +113,8 @@ fn spawn(daemon: &BackgroundDaemon, log: File) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(log)
-        // A Ctrl-C in our terminal is not meant for it; it leaves the session by itself.
-        .process_group(0)
+        // It leads a session of its own before it does anything else. No group of its own until then: setsid(2) refuses a
+        // process that leads one already.
         .spawn()
 }
 
