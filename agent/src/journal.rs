@@ -1,11 +1,12 @@
 //! What was started and what was forgotten, on disk before anything happens, so that nothing runs twice. Used by the
 //! runner only. `runs/<run id>/spec.json` is a run; a line in `tombstones` is one that the master has dropped.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aot_proto::ids::RunId;
 use aot_proto::v1::StartRun;
@@ -18,8 +19,12 @@ use crate::runner::spool::SPOOL;
 
 /// Tombstones are compacted when there are more.
 const MOST_TOMBSTONES: usize = 20_000;
-/// Name of the record in a run's folder: one line. Held (flock) by a shim as long as it lives, and by the agent while it
-/// writes an end in a dead shim's stead. A second line is the pid of the shim, which is also its session; without it no shim
+/// How long the folder of a forgotten run stays, at most how many of them, and how much output each may have.
+const GONE: Duration = Duration::from_secs(30);
+const MOST_GONE: usize = 256;
+const SMALL_BYTES: u64 = 16 << 10;
+/// Name of the record in a run's folder: one line. Held (flock) by a shim until it has written the end, and by the agent
+/// while it writes one in a dead shim's stead. A second line is the pid of the shim, which is also its session; without it no shim
 /// got so far as to start something. One file for all that, as each costs more than all that is in it.
 pub const SPEC: &str = "spec.json";
 
@@ -199,6 +204,8 @@ pub struct Journal {
     tombstones_file: Option<File>,
     tombstones: HashSet<RunId>,
     most_tombstones: usize,
+    /// Folders of forgotten runs, with the time of that.
+    gone: VecDeque<(Instant, PathBuf)>,
 }
 
 impl Journal {
@@ -238,6 +245,7 @@ impl Journal {
                 tombstones_file: None,
                 tombstones,
                 most_tombstones: MOST_TOMBSTONES,
+                gone: VecDeque::new(),
             },
             runs,
         ))
@@ -286,11 +294,13 @@ impl Journal {
 
     /// Drops the run's folder and keeps its id. First the id, so that a killed agent knows one or the other. Not synced:
     /// the master says this when the end is on its own disk, and never starts that run again. What a power cut takes is of
-    /// use only against a start that came before and is still on its way, and no session outlives one.
+    /// use only against a start that came before and is still on its way, and no session outlives one. A small folder stays
+    /// aside for a while: removing it is not what a command should wait for, and ext4 searches long for the next inode after
+    /// many were freed (`recently_deleted` in fs/ext4/ialloc.c: five seconds).
     ///
     /// # Errors
     /// As write(2), unlink(2).
-    pub fn forget(&mut self, id: RunId) -> io::Result<()> {
+    pub fn forget(&mut self, id: RunId, now: Instant) -> io::Result<()> {
         if !self.dir(id).exists() {
             return Ok(());
         }
@@ -303,16 +313,25 @@ impl Journal {
         // Out of the way first: a shim that comes up late must find the end or nothing, not a folder half removed.
         let gone = self.runs_dir.join(format!("{id}.gone"));
         fs::rename(self.dir(id), &gone)?;
-        // Most have no more than these.
-        for name in [SPEC, SPOOL] {
-            let _ = fs::remove_file(gone.join(name));
+        if self.gone.len() < MOST_GONE && is_small(&gone)? {
+            self.gone.push_back((now, gone));
+            return Ok(());
         }
-        match fs::remove_dir(&gone) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                fs::remove_dir_all(gone)
+        fs::remove_dir_all(gone)
+    }
+
+    /// Removes what is left of runs that were forgotten a while ago.
+    ///
+    /// # Errors
+    /// As unlink(2).
+    pub fn sweep(&mut self, now: Instant) -> io::Result<()> {
+        let is_due = |since: &Instant| now.saturating_duration_since(*since) >= GONE;
+        while self.gone.front().is_some_and(|(since, _)| is_due(since)) {
+            if let Some((_, gone)) = self.gone.pop_front() {
+                fs::remove_dir_all(gone)?;
             }
-            other => other,
         }
+        Ok(())
     }
 
     /// Appends an id to the tombstones.
@@ -342,6 +361,19 @@ impl Journal {
         self.tombstones_file = None;
         Ok(())
     }
+}
+
+/// Whether the folder has nothing but the record and little output.
+fn is_small(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_small = name == SPEC || name == SPOOL && entry.metadata()?.len() <= SMALL_BYTES;
+        if !is_small {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The shim that a run has or had; `None` when none came so far as to start something.
@@ -401,14 +433,45 @@ mod tests {
         assert_eq!(runs, [id(1)]);
         assert!(journal.spec(id(1)).unwrap() == spec);
         assert!(!dir.path().join("runs/run-half.new").exists());
-        journal.forget(id(1)).unwrap();
-        journal.forget(id(2)).unwrap();
+        journal.forget(id(1), Instant::now()).unwrap();
+        journal.forget(id(2), Instant::now()).unwrap();
         assert!(journal.knows(id(1)) && !journal.knows(id(2)));
         let (journal, runs) = Journal::open(dir.path()).unwrap();
         assert!(
             runs.is_empty() && journal.knows(id(1)),
             "a tombstone is kept over a restart"
         );
+    }
+
+    #[test]
+    fn what_is_small_is_removed_a_while_after_it_was_forgotten_and_the_rest_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path()).unwrap();
+        let left = || fs::read_dir(dir.path().join("runs")).unwrap().count();
+        let t = Instant::now();
+        let cases = [("", 0), ("", SMALL_BYTES), ("in", 0), ("", SMALL_BYTES + 1)];
+        for (n, (stdin, bytes)) in (0..).zip(cases) {
+            let spec = Spec::from_wire(&start(id(n)), "b").unwrap();
+            let run_dir = journal.begin(&spec, stdin.as_bytes()).unwrap();
+            let spool = File::create(run_dir.join(SPOOL)).unwrap();
+            spool.set_len(bytes).unwrap();
+            journal.forget(id(n), t).unwrap();
+            assert!(!run_dir.exists() && journal.knows(id(n)));
+        }
+        assert_eq!(left(), 2);
+        journal.sweep(t + GONE - Duration::from_millis(1)).unwrap();
+        assert_eq!(left(), 2);
+        journal.sweep(t + GONE).unwrap();
+        assert_eq!(left(), 0);
+        let many = u128::try_from(MOST_GONE).unwrap();
+        for n in 10..12 + many {
+            let spec = Spec::from_wire(&start(id(n)), "b").unwrap();
+            journal.begin(&spec, b"").unwrap();
+            journal.forget(id(n), t).unwrap();
+        }
+        assert_eq!(left(), MOST_GONE, "there is an end to it");
+        Journal::open(dir.path()).unwrap();
+        assert_eq!(left(), 0, "nor does it outlive the agent for long");
     }
 
     #[test]
@@ -436,7 +499,7 @@ mod tests {
             journal
                 .begin(&Spec::from_wire(&start(id(n)), "b").unwrap(), b"")
                 .unwrap();
-            journal.forget(id(n)).unwrap();
+            journal.forget(id(n), Instant::now()).unwrap();
         }
         let (journal, _) = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.tombstones.len(), 6);

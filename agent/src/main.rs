@@ -25,12 +25,9 @@ enum Command {
         #[arg(long, default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
-    /// Own one run's process (started by the agent itself)
+    /// Own the processes of runs (started by the agent itself, told on standard input what to run)
     #[command(hide = true)]
-    Shim {
-        /// Folder of the run
-        dir: PathBuf,
-    },
+    Shim,
     /// Give up root, then run a command (started by the shim itself)
     #[command(hide = true)]
     Become {
@@ -89,8 +86,8 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
-    if let Some(dir) = shim_dir() {
-        return runner::shim::main(&dir);
+    if is_shim() {
+        return runner::shim::main();
     }
     let args = Args::parse();
     if matches!(
@@ -112,7 +109,7 @@ fn main() -> ExitCode {
         Command::EnrolCheck { config } => settled(&config, |config| {
             service::main(config, service::Mode::EnrolCheck)
         }),
-        Command::Shim { dir } => runner::shim::main(&dir),
+        Command::Shim => runner::shim::main(),
         Command::Become {
             uid,
             gid,
@@ -134,13 +131,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The folder of `aot-agent shim DIR`. It is started for every run, so no parser is built for it.
-fn shim_dir() -> Option<PathBuf> {
+/// Whether this is `aot-agent shim`. It is started for many a run, so no parser is built for it.
+fn is_shim() -> bool {
     let mut words = std::env::args_os().skip(1);
-    match (words.next()?.to_str()?, words.next(), words.next()) {
-        ("shim", Some(dir), None) if !dir.as_encoded_bytes().starts_with(b"-") => Some(dir.into()),
-        _ => None,
-    }
+    words.next().is_some_and(|word| word == "shim") && words.next().is_none()
 }
 
 /// Reads the settings and hands them on; bad settings are exit status 2.

@@ -20,6 +20,7 @@ use crate::link::Link;
 use crate::look::Looks;
 use crate::runner::fetched::Fetched;
 use crate::runner::launch::Launch;
+use crate::runner::shims::Shims;
 use crate::runner::{Runner, spool};
 use crate::session::protocol::Closed;
 use crate::session::{Agent, places};
@@ -119,6 +120,7 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         identity: seen,
         bulk: Arc::default(),
         fetched: Fetched::default(),
+        shims: Shims::default(),
     };
     let shells = Shells::new(Places {
         etc_dir: config.etc_dir.clone(),

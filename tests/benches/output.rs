@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,8 @@ use aot_tests::bench::figures::{
     at_least, at_most, cpu_seconds, median, number, quantile, resident_kib,
 };
 use aot_tests::bench::operator::Operator;
-use aot_tests::bench::program::played;
+use aot_tests::bench::program::{Program, played};
 use aot_tests::rig::Rig;
-use aot_tests::wait;
 
 fn main() {
     if played() {
@@ -142,51 +141,33 @@ fn print(operator: &mut Operator, wanted: &[u8]) -> BTreeMap<String, usize> {
     came
 }
 
-/// Pings all the time, and looks at the master's memory.
+/// Another operator who pings all the time; and looks at the master's memory.
 struct Watcher {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<(f64, Vec<f64>)>>,
-    threads: Vec<thread::JoinHandle<()>>,
+    seen: thread::JoinHandle<(f64, Vec<f64>)>,
 }
 
 impl Watcher {
     fn start(rig: &Rig, master: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::new(Mutex::new((0.0_f64, Vec::new())));
-        let socket = rig.socket();
-        let (stopped, shared) = (stop.clone(), seen.clone());
-        let pinger = thread::spawn(move || {
-            let mut operator = Operator::connect(&socket);
+        let stopped = stop.clone();
+        // As from another terminal: with a session, and so a share of the processors, of its own.
+        let mut pinger = Program::start(&["pinger", &rig.socket().display().to_string()]);
+        let seen = thread::spawn(move || {
+            let mut seen = (0.0_f64, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
-                let time = operator.ping("*");
-                let kib = resident_kib(master);
-                {
-                    let mut seen = shared.lock().expect("nobody panics with it");
-                    seen.1.push(time);
-                    seen.0 = seen.0.max(kib);
-                }
-                let pause = Instant::now() + Duration::from_millis(20);
-                wait::until(
-                    || Instant::now() >= pause || stopped.load(Ordering::Relaxed),
-                    Duration::from_secs(1),
-                    "20 ms pass",
-                );
+                let time = pinger.line();
+                seen.1.push(time.parse().expect("it prints seconds"));
+                seen.0 = seen.0.max(resident_kib(master));
             }
+            seen
         });
-        Self {
-            stop,
-            seen,
-            threads: vec![pinger],
-        }
+        Self { stop, seen }
     }
 
     /// Most resident memory in KiB, and the seconds of all pings.
     fn stop(self) -> (f64, Vec<f64>) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("every ping is answered");
-        }
-        let seen = self.seen.lock().expect("nobody panics with it");
-        (seen.0, seen.1.clone())
+        self.seen.join().expect("every ping is answered")
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -388,6 +388,15 @@ pub fn command_line(pid: u32) -> String {
         .map(|byte| if *byte == 0 { b' ' } else { *byte })
         .collect();
     String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+/// What a process has open (proc_pid_fd(5)), as it sees it itself; nothing when it is gone.
+pub fn open_files(pid: u32) -> Vec<PathBuf> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd"));
+    let links = links.into_iter().flatten().flatten();
+    links
+        .filter_map(|link| fs::read_link(link.path()).ok())
+        .collect()
 }
 
 /// Processes that have to do with a folder: it is in their arguments, their environment, or a mount that they see.

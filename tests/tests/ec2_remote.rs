@@ -163,8 +163,8 @@ until test -e /var/tmp/go; do sleep 0.1; done; seq 2001 4000; exit 6";
     let text = end["stdout"].as_str().unwrap_or_default();
     let (cgroup, rest) = text.split_once('\n').unwrap_or_default();
     story.check(
-        cgroup.contains("/aot-run-") && cgroup.contains(".scope"),
-        "it has a scope of its own",
+        cgroup.contains("/aot-commands-") && cgroup.contains(".scope"),
+        "commands have a scope",
         cgroup,
     );
     let all: String = (1..=4000).map(|n| format!("{n}\n")).collect();
@@ -199,17 +199,35 @@ fn cancels(story: &mut Story, lab: &Lab, master: &Master, ids: &Ids) {
             "nothing of the tree is left",
             machine,
         );
-        let units = "systemctl list-units --no-legend 'aot-run-*.scope' | wc -l";
-        let none = || (lab.sure(machine, units).trim() == "0").then_some(());
+        let alone = || only_shims(&lab.sure(machine, IN_SCOPES)).then_some(());
         story.check(
-            wait::maybe(none, SOON).is_some(),
-            "no scope is left",
-            lab.on(
-                machine,
-                "systemctl list-units --no-legend 'aot-run-*.scope'",
-            ),
+            wait::maybe(alone, SOON).is_some(),
+            "no scope has more than its shim",
+            lab.on(machine, IN_SCOPES),
         );
     }
+    story.step("one command after the other in one scope");
+    let mut scopes = (0..3).map(|_| {
+        let line = "grep -o 'aot-commands-.*scope' /proc/self/cgroup | sort -u; echo $PPID";
+        let shown = jobs::shown(exec(master, &[], "web1", line));
+        let text = shown.of("web1")["stdout"].as_str();
+        text.unwrap_or_default().to_owned()
+    });
+    let first = scopes.next().unwrap_or_default();
+    story.check(first.contains(".scope\n"), "a scope and a shim", &first);
+    story.same(
+        scopes.collect::<Vec<_>>(),
+        vec![first.clone(); 2],
+        "the same again",
+    );
+}
+
+/// The command lines of what is in the scopes of commands.
+const IN_SCOPES: &str = "grep -ls aot-commands- /proc/[0-9]*/cgroup |
+    while read -r file; do tr '\\0' ' ' <${file%cgroup}cmdline; echo; done";
+
+fn only_shims(lines: &str) -> bool {
+    lines.lines().all(|line| line.ends_with(" shim "))
 }
 
 fn copies(story: &mut Story, lab: &Lab, master: &Master, ids: &Ids) {

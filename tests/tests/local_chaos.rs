@@ -585,7 +585,7 @@ fn verdict(
     wrong
 }
 
-/// Processes of commands, and shims, that are still there.
+/// Processes of commands, and shims that have a run in hand, that are still there.
 fn left_running(rig: &Rig) -> Vec<String> {
     let sleep = format!("sleep {FOREVER}");
     let theirs = || -> Vec<String> {
@@ -595,10 +595,16 @@ fn left_running(rig: &Rig) -> Vec<String> {
             .filter_map(|one| one.supervisor_pid());
         let inside = supervisors
             .flat_map(process::tree)
-            .map(process::command_line);
-        inside
-            .filter(|line| *line == sleep || line.contains("aot-agent shim"))
-            .collect()
+            .map(|pid| (pid, process::command_line(pid)));
+        // One that waits for a command has no run's files open.
+        let busy = |pid| {
+            process::open_files(pid)
+                .iter()
+                .any(|path| path.ends_with("spool"))
+        };
+        let left =
+            inside.filter(|(pid, line)| *line == sleep || (line.ends_with(" shim") && busy(*pid)));
+        left.map(|(_, line)| line).collect()
     };
     let none = || theirs().is_empty().then_some(());
     match wait::maybe(none, Duration::from_secs(15)) {

@@ -1,12 +1,11 @@
-//! What a shim is told: JSON on its standard input, in a file in memory that the agent has written to its end before it
-//! starts the shim. So it is there whole when the agent dies, and what is secret in it is in no further file on disk.
+//! What a shim is told: JSON behind its length, on its standard input, one run after the other. What is torn is not started,
+//! so an agent that dies while it tells has started nothing; and what is secret in it is in no further file on disk.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 /// Name of the file with the process's standard input, when there is one.
@@ -26,6 +25,8 @@ pub struct Become {
 /// One process to be started.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
+    /// The folder of its run.
+    pub dir: PathBuf,
     /// The run, for the first frame.
     pub run_id: String,
     /// The boot, for the first frame.
@@ -47,25 +48,79 @@ pub struct Command {
 }
 
 impl Command {
-    /// A file in memory that holds it, to be read from its start (memfd_create(2)).
+    /// As it is told: the length of the JSON in 8 bytes, little-endian, and the JSON.
     ///
     /// # Errors
-    /// As memfd_create(2) and write(2).
-    pub fn to_file(&self) -> io::Result<File> {
-        let mut file = File::from(memfd_create("command", MemfdFlags::CLOEXEC)?);
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.rewind()?;
-        Ok(file)
+    /// When it is no JSON, which does not happen.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 8];
+        serde_json::to_writer(&mut bytes, self)?;
+        let len = bytes.len() as u64 - 8;
+        bytes[..8].copy_from_slice(&len.to_le_bytes());
+        Ok(bytes)
     }
 
-    /// Reads it back.
+    /// Reads the next one; `None` where there is none, or not all of it, any more.
     ///
     /// # Errors
-    /// As read(2); when it is no such file.
-    pub fn read(mut from: impl Read) -> io::Result<Self> {
+    /// As read(2); when it is no such thing.
+    pub fn read(mut from: impl Read) -> io::Result<Option<Self>> {
+        let mut len = [0; 8];
+        match from.read_exact(&mut len) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let len = u64::from_le_bytes(len);
         // Most fit in one read(2).
         let mut bytes = Vec::with_capacity(4 << 10);
-        from.read_to_end(&mut bytes)?;
-        Ok(serde_json::from_slice(&bytes)?)
+        from.take(len).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == len {
+            true => Ok(Some(serde_json::from_slice(&bytes)?)),
+            false => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(word: &str) -> Command {
+        Command {
+            dir: "/d".into(),
+            run_id: "r".into(),
+            boot_id: "b".into(),
+            argv: vec![word.to_owned()],
+            cwd: "/".into(),
+            env: BTreeMap::new(),
+            become_user: None,
+            timeout: Duration::ZERO,
+            silence_timeout: Duration::ZERO,
+            output_cap_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn one_is_read_after_the_other_and_what_is_torn_is_none() {
+        let long = "x".repeat(100_000);
+        let bytes = [command("first"), command(&long)].map(|c| c.to_bytes().unwrap());
+        let bytes = bytes.concat();
+        let mut from = bytes.as_slice();
+        assert_eq!(Command::read(&mut from).unwrap().unwrap().argv, ["first"]);
+        assert_eq!(Command::read(&mut from).unwrap().unwrap().argv, [long]);
+        assert!(Command::read(&mut from).unwrap().is_none());
+        let first = command("first").to_bytes().unwrap();
+        for cut in 0..first.len() {
+            assert!(Command::read(&first[..cut]).unwrap().is_none(), "{cut}");
+        }
+        assert!(
+            Command::read(
+                [[1, 0, 0, 0, 0, 0, 0, 0].as_slice(), b"x"]
+                    .concat()
+                    .as_slice()
+            )
+            .is_err()
+        );
     }
 }

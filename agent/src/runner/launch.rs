@@ -1,15 +1,13 @@
-//! From a journalled run to a living shim: fetches and unpacks a stage's bundle, fetches a copy's archive, starts the shim
-//! in a systemd scope or a session of its own. Called by the runner, one task a run.
+//! From a journalled run to a shim that has it in hand: fetches and unpacks a stage's bundle, fetches a copy's archive.
+//! Called by the runner, one task a run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aot_proto::ids::{RunId, SpiffeId};
 use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_BUNDLE_BYTES, MAX_COPY_BYTES};
-use tokio::process::Command as Process;
 use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
@@ -18,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::command::{Become, Command};
 use super::fetched::Fetched;
 use super::shim::CANCEL;
-use super::spool::{SPOOL, scan};
+use super::shims::{Shims, never_ran};
 use crate::bundle;
 use crate::bundle::fetch::Wanted;
 use crate::identity::Identity;
-use crate::journal::{Spec, Work, lock_if_free, pid_in};
+use crate::journal::{Spec, Work};
 use crate::link::Link;
 use crate::service::Chain;
 use crate::users;
@@ -64,6 +62,8 @@ pub struct Launch {
     pub bulk: Arc<Mutex<()>>,
     /// How far the fetches of copies are.
     pub fetched: Fetched,
+    /// Shims that wait for another command.
+    pub shims: Shims,
 }
 
 impl Launch {
@@ -87,7 +87,8 @@ impl Launch {
             }
         };
         // From here on the shim heeds a cancellation.
-        match own(&command, dir, spec.run_id).await {
+        let again = matches!(spec.what, Work::Exec { .. });
+        match self.shims.own(&command, spec.run_id, again).await {
             Ok(()) => Outcome::ShimGone(spec.run_id),
             Err(detail) => Outcome::NotStarted(spec.run_id, detail),
         }
@@ -151,6 +152,7 @@ impl Launch {
             }
         };
         Ok(Command {
+            dir: dir.to_owned(),
             run_id: spec.run_id.to_string(),
             boot_id: self.boot_id.clone(),
             argv,
@@ -340,59 +342,4 @@ pub(crate) fn own_variables(
             .to_string_lossy()
             .into_owned(),
     );
-}
-
-/// Runs the shim to its end: in a systemd scope where there is systemd, else (or when that fails) in a plain session.
-async fn own(command: &Command, dir: &Path, id: RunId) -> Result<(), String> {
-    if Path::new("/run/systemd/system").is_dir() {
-        let mut scoped = Process::new("systemd-run");
-        let exe = format!("/proc/{}/exe", std::process::id());
-        scoped
-            .args([
-                "--scope",
-                "--quiet",
-                "--collect",
-                &format!("--unit=aot-{id}"),
-            ])
-            .arg(exe);
-        match watch_over(scoped, command, dir).await {
-            Ok(()) => return Ok(()),
-            Err(detail) if !never_ran(dir) => return Err(detail),
-            Err(detail) => tracing::warn!(run = %id, detail, "no scope; a plain session is used"),
-        }
-    }
-    watch_over(Process::new("/proc/self/exe"), command, dir).await
-}
-
-async fn watch_over(mut process: Process, command: &Command, dir: &Path) -> Result<(), String> {
-    let told = command
-        .to_file()
-        .map_err(|error| format!("cannot write its command: {error}"))?;
-    // No working folder: with one, std forks a static program, page tables and all, instead of vfork(2). The shim leaves
-    // ours by itself.
-    process
-        .arg("shim")
-        .arg(dir)
-        .stdin(Stdio::from(told))
-        .stdout(Stdio::null())
-        .kill_on_drop(false);
-    let mut child = process
-        .spawn()
-        .map_err(|error| format!("cannot start the shim: {error}"))?;
-    // With it goes our copy of what the shim is told.
-    drop(process);
-    match child.wait().await {
-        Ok(status) if status.success() || !never_ran(dir) => Ok(()),
-        Ok(status) => Err(format!(
-            "the shim ended with {status} before it started anything"
-        )),
-        Err(error) => Err(format!("cannot wait for the shim: {error}")),
-    }
-}
-
-/// No shim is there, and none has written or started anything.
-fn never_ran(dir: &Path) -> bool {
-    let free = lock_if_free(dir).is_ok_and(|lock| lock.is_some());
-    free && pid_in(dir).is_none()
-        && scan(&dir.join(SPOOL)).map_or(true, |scan| scan.whole_bytes == 0)
 }

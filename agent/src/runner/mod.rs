@@ -9,6 +9,7 @@ mod output;
 mod reap;
 pub mod recover;
 pub mod shim;
+pub mod shims;
 mod signals;
 pub(crate) mod spawn;
 pub mod spool;
@@ -243,7 +244,7 @@ impl Runner {
         self.runs.remove(&id);
         self.shifts.remove(&id);
         self.held.remove(&id);
-        if let Err(error) = self.journal.forget(id) {
+        if let Err(error) = self.journal.forget(id, Instant::now()) {
             tracing::warn!(run = %id, %error, "cannot drop a run");
         }
     }
@@ -303,8 +304,14 @@ impl Runner {
         }
     }
 
-    /// Looks at every run that has not ended: for shims that died, and for what the follower may have missed.
+    /// Looks at every run that has not ended: for shims that died, and for what the follower may have missed. What has
+    /// waited long goes: shims without a command, and what is left of forgotten runs.
     pub fn check(&mut self) -> Vec<Grown> {
+        let now = Instant::now();
+        self.launch.shims.dismiss(now);
+        if let Err(error) = self.journal.sweep(now) {
+            tracing::warn!(%error, "cannot remove what is left of old runs");
+        }
         let open: Vec<RunId> = self
             .runs
             .iter()

@@ -1,8 +1,9 @@
-//! `aot-agent shim DIR`: the process that owns one child. Started by the runner in a session (and systemd scope) of its
-//! own; survives the agent. Plain blocking code: no tokio, no TLS, no network, no decisions (those are in `watch`).
+//! `aot-agent shim`: the process that owns one child at a time. Started by the runner in a session (and systemd scope) of its
+//! own; survives the agent. It is told on its standard input what to run; after a run of which nothing is left it says so
+//! there, and may be told another one. Plain blocking code: no tokio, no TLS, no network, no decisions (those are in `watch`).
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -30,6 +31,9 @@ use crate::journal::{SPEC, lock_if_free, pid_in};
 /// Holds the grace in ms of a cancellation.
 pub const CANCEL: &str = "cancel";
 
+/// What a shim says when nothing is left of what it was told to run.
+pub const FREE: &[u8] = b"\n";
+
 /// Of a run that was cancelled in time.
 pub const NOT_STARTED: &str = "cancelled before it was started";
 
@@ -51,12 +55,12 @@ const END_AGAIN: Timespec = Timespec {
 };
 const END_TRIES: u32 = 600;
 
-/// Runs the child that the folder describes, to its end.
-pub fn main(dir: &Path) -> ExitCode {
-    match run(dir) {
+/// Runs what it is told, until nobody is there to tell it anything.
+pub fn main() -> ExitCode {
+    match Teller::take().and_then(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aot-agent shim: {}: {error}", dir.display());
+            eprintln!("aot-agent shim: {error}");
             ExitCode::FAILURE
         }
     }
@@ -72,68 +76,167 @@ pub fn wake(dir: &Path) {
     }
 }
 
-fn run(dir: &Path) -> io::Result<()> {
+/// Where runs are told, and what became of them: our standard input. An agent that has died has closed it.
+struct Teller {
+    line: File,
+    closed: bool,
+}
+
+impl Teller {
+    /// Takes it away from where a child would have it.
+    fn take() -> io::Result<Self> {
+        let line = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Self {
+            line,
+            closed: false,
+        })
+    }
+
+    /// The next run.
+    fn next(&mut self) -> io::Result<Option<Command>> {
+        let command = match Command::read(&self.line) {
+            // An agent that died before it read what we said (unix(7)).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            other => other?,
+        };
+        self.closed = command.is_none();
+        Ok(command)
+    }
+
+    /// Nothing is left of the last one.
+    fn say_free(&mut self) {
+        self.closed |= self.line.write_all(FREE).is_err();
+    }
+}
+
+fn serve(mut teller: Teller) -> io::Result<()> {
     // Fails only where we lead a session already, which is what is wanted.
     let _ = setsid();
     // No folder is kept busy by us.
     std::env::set_current_dir("/")?;
-    let command = Command::read(io::stdin().lock())?;
+    set_child_subreaper(Some(getpid()))?;
+    let mut signals = Signals::block()?;
+    let mut over = None;
+    while let Some(command) = wait_for_next(&mut teller, &mut signals, over.take())? {
+        let ran = run(&command, &mut signals)?;
+        if ran.left_nothing && !signals.told_to_end() {
+            teller.say_free();
+        } else {
+            teller.closed = true;
+        }
+        over = ran.spool;
+    }
+    Ok(())
+}
+
+/// The next run, or nobody will tell one. Meanwhile the end of the last one comes to disk. Most runs are forgotten soon
+/// after, and what is gone needs no sync: the disk is spared one a run.
+fn wait_for_next(
+    teller: &mut Teller,
+    signals: &mut Signals,
+    mut over: Option<Writer>,
+) -> io::Result<Option<Command>> {
+    let mut looks = 0;
+    loop {
+        over = over.filter(|spool| !spool.is_forgotten());
+        if looks == FORGOTTEN_LOOKS || signals.told_to_end() {
+            sync(over.take())?;
+        }
+        if over.is_none() && (teller.closed || signals.told_to_end()) {
+            return Ok(None);
+        }
+        let pollin = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = vec![pollin(signals.as_fd())];
+        fds.extend((!teller.closed).then(|| pollin(teller.line.as_fd())));
+        let again = over.is_some().then_some(&FORGOTTEN_AGAIN);
+        match poll(&mut fds, again) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let told = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        looks += u32::from(fds.iter().all(|fd| fd.revents().is_empty()));
+        if told && let Some(command) = teller.next()? {
+            sync(over.filter(|spool| !spool.is_forgotten()))?;
+            return Ok(Some(command));
+        }
+    }
+}
+
+/// What is left of a run.
+struct Ran {
+    /// Its spool with the end, which may not be on disk yet.
+    spool: Option<Writer>,
+    /// No process of it.
+    left_nothing: bool,
+}
+
+/// One run from its start to its end record.
+fn run(command: &Command, signals: &mut Signals) -> io::Result<Ran> {
+    let dir = &command.dir;
     let mut lock = OpenOptions::new().append(true).open(dir.join(SPEC))?;
     lock.lock()?;
     let (mut spool, scan) = Writer::open(dir)?;
     if scan.whole_bytes > 0 || pid_in(dir).is_some() {
         // Someone wrote this run's end before we came, or another shim has been here: it must not start any more.
-        return Ok(());
+        return Ok(Ran {
+            spool: None,
+            left_nothing: true,
+        });
     }
-    set_child_subreaper(Some(getpid()))?;
     lock.write_all(format!("\n{}", getpid().as_raw_nonzero()).as_bytes())?;
-    if dir.join(CANCEL).exists() {
-        return end(&mut spool, &ended(EndKind::Cancelled, NOT_STARTED), None);
-    }
-    let mut shim = match Shim::start(dir, &command, &mut spool) {
-        Ok(shim) => shim,
-        Err(detail) => return end(&mut spool, &ended(EndKind::NotStarted, detail), None),
+    let (record, left_nothing) = if dir.join(CANCEL).exists() {
+        (ended(EndKind::Cancelled, NOT_STARTED), true)
+    } else {
+        own(dir, command, &mut spool, signals)?
     };
-    let mut record = shim.follow(dir, &mut spool)?;
-    if record.kind() == EndKind::Signalled && shim.signals.told_to_end() {
-        record = Ended {
+    again_on_a_full_disk(|| spool.conclude(record.clone()))?;
+    Ok(Ran {
+        spool: Some(spool),
+        left_nothing,
+    })
+}
+
+/// Starts the child and follows it to its end: the record, and whether nothing of it is left.
+fn own(
+    dir: &Path,
+    command: &Command,
+    spool: &mut Writer,
+    signals: &mut Signals,
+) -> io::Result<(Ended, bool)> {
+    let mut shim = match Shim::start(dir, command, spool, signals) {
+        Ok(shim) => shim,
+        Err(detail) => return Ok((ended(EndKind::NotStarted, detail), false)),
+    };
+    let record = shim.follow(dir, spool)?;
+    let left_nothing = shim.watch.left_nothing();
+    if record.kind() == EndKind::Signalled && signals.told_to_end() {
+        let record = Ended {
             detail: "the machine was shut down while it ran".to_owned(),
             kind: EndKind::Interrupted.into(),
             ..record
         };
+        return Ok((record, left_nothing));
     }
-    end(&mut spool, &record, Some(&mut shim.signals))
+    Ok((record, left_nothing))
 }
 
-/// Writes the end record; on a full disk tries again for ten minutes. Most runs are forgotten soon after, and what is gone
-/// needs no sync: the disk is spared one a run.
-fn end(spool: &mut Writer, record: &Ended, mut signals: Option<&mut Signals>) -> io::Result<()> {
-    let mut last = Ok(());
-    for _ in 0..END_TRIES {
-        last = spool.conclude(record.clone());
-        if last.is_ok() && !is_forgotten_soon(spool, signals.as_deref_mut())? {
-            last = spool.sync();
-        }
+fn sync(spool: Option<Writer>) -> io::Result<()> {
+    spool.map_or(Ok(()), |mut spool| again_on_a_full_disk(|| spool.sync()))
+}
+
+/// Tries it for ten minutes.
+fn again_on_a_full_disk(mut write: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut last = write();
+    for _ in 1..END_TRIES {
         if last.is_ok() {
             break;
         }
         pause(END_AGAIN)?;
+        last = write();
     }
     last
-}
-
-/// Waits for it for a while, unless the machine is being shut down.
-fn is_forgotten_soon(spool: &Writer, mut signals: Option<&mut Signals>) -> io::Result<bool> {
-    for _ in 0..FORGOTTEN_LOOKS {
-        pause(FORGOTTEN_AGAIN)?;
-        if spool.is_forgotten() {
-            return Ok(true);
-        }
-        if signals.as_deref_mut().is_some_and(Signals::told_to_end) {
-            break;
-        }
-    }
-    Ok(false)
 }
 
 fn pause(how_long: Timespec) -> io::Result<()> {
@@ -143,10 +246,10 @@ fn pause(how_long: Timespec) -> io::Result<()> {
     }
 }
 
-struct Shim {
+struct Shim<'a> {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    signals: Signals,
+    signals: &'a mut Signals,
     main: NixPid,
     watch: Watch,
     started: Instant,
@@ -158,10 +261,16 @@ struct Shim {
     killed: HashSet<i32>,
 }
 
-impl Shim {
+impl<'a> Shim<'a> {
     /// Spawns the child and writes the first frame; the error is a line for a person.
-    fn start(dir: &Path, command: &Command, spool: &mut Writer) -> Result<Self, String> {
-        let mut child = exposed_to_oom(|| spawn(dir, command))?;
+    fn start(
+        dir: &Path,
+        command: &Command,
+        spool: &mut Writer,
+        signals: &'a mut Signals,
+    ) -> Result<Self, String> {
+        let spawned = signals.unblocked(|| exposed_to_oom(|| spawn(dir, command)));
+        let mut child = spawned.unwrap_or_else(|error| Err(unwatched(&error)))?;
         let started = Instant::now();
         let pid = child.id();
         let first = Started {
@@ -169,10 +278,9 @@ impl Shim {
             pid,
             boot_id: command.boot_id.clone(),
         };
-        let ready = Signals::block().and_then(|fd| spool.append(Body::Started(first)).map(|()| fd));
-        let signals = ready.map_err(|error| {
+        spool.append(Body::Started(first)).map_err(|error| {
             tree::signal_below(getpid().as_raw_nonzero().get(), Signal::KILL);
-            format!("cannot watch over it: {error}")
+            unwatched(&error)
         })?;
         Ok(Self {
             stdout: child.stdout.take(),
@@ -381,6 +489,10 @@ impl Shim {
         ended.leaked_pipes = self.watch.leaked();
         ended
     }
+}
+
+fn unwatched(error: &io::Error) -> String {
+    format!("cannot watch over it: {error}")
 }
 
 fn why(kind: EndKind) -> &'static str {

@@ -21,13 +21,13 @@ pub struct News {
 
 /// Signals that wait here instead of doing what they do.
 pub struct Signals {
+    set: SigSet,
     fd: SignalFd,
     told_to_end: bool,
 }
 
 impl Signals {
-    /// Blocks them. TERM at shutdown must not kill the one that writes the record; it is kept here. To be called once the
-    /// child is there, as a child inherits what is blocked. What happened before left no signal: look once by yourself.
+    /// Blocks them. TERM at shutdown must not kill the one that writes the record; it is kept here.
     ///
     /// # Errors
     /// As sigprocmask(2) and signalfd(2).
@@ -43,8 +43,22 @@ impl Signals {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
             fd: SignalFd::with_flags(&set, flags)?,
+            set,
             told_to_end: false,
         })
+    }
+
+    /// Does something with none of them blocked: a child inherits what is. What happened meanwhile left no signal: look once
+    /// by yourself.
+    ///
+    /// # Errors
+    /// As sigprocmask(2); nothing was done then.
+    pub fn unblocked<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        self.set.thread_unblock()?;
+        let done = act();
+        // It succeeded above, and fails for nothing but bad arguments.
+        let _ = self.set.thread_block();
+        Ok(done)
     }
 
     /// Takes in all that came.

@@ -32,7 +32,7 @@ pub fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
     spawned
 }
 
-/// The child in a process group of its own; the error is a line for a person. What is on our standard input is lost.
+/// The child in a process group of its own; the error is a line for a person. Our own standard input is the child's afterwards.
 ///
 /// # Errors
 /// When there is no such program or folder, or it may not be run.
@@ -46,7 +46,7 @@ pub fn spawn(dir: &Path, command: &Command) -> Result<Child, String> {
     spawned.map_err(|error| format!("cannot run {program} in {}: {error}", command.cwd))
 }
 
-/// Makes the child's standard input ours: so what we were told goes out of memory.
+/// Makes the child's standard input ours.
 fn take_stdin(dir: &Path) -> io::Result<()> {
     let stdin = File::open(dir.join(STDIN)).or_else(|_| File::open("/dev/null"))?;
     Ok(rustix::stdio::dup2_stdin(stdin)?)

@@ -3,8 +3,8 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aot_proto::frame::{self, HEADER_BYTES, MAX_FRAME_BYTES};
@@ -42,6 +42,7 @@ pub fn ended(kind: EndKind, detail: impl Into<String>) -> Ended {
 
 /// The one writer of a spool.
 pub struct Writer {
+    path: PathBuf,
     file: File,
     good_bytes: u64,
     buffer: Vec<u8>,
@@ -56,7 +57,8 @@ impl Writer {
     /// # Errors
     /// As open(2); when the file is no spool.
     pub fn open(dir: &Path) -> io::Result<(Self, Scan)> {
-        let file = open_to_write(&dir.join(SPOOL))?;
+        let path = dir.join(SPOOL);
+        let file = open_to_write(&path)?;
         let meta = file.metadata()?;
         let scan = scan_file(&file, meta.len())?;
         if meta.len() > scan.whole_bytes {
@@ -68,6 +70,7 @@ impl Writer {
         let good_bytes = scan.whole_bytes;
         Ok((
             Self {
+                path,
                 file,
                 good_bytes,
                 buffer: Vec::new(),
@@ -158,7 +161,8 @@ impl Writer {
 
     /// Whether the run was forgotten: the master has it whole, and nobody will open this spool again.
     pub fn is_forgotten(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+        let there = fs::metadata(&self.path);
+        there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Leaves the mark that saves a scan, when there is an end record. Without it the spool is scanned: that it can't be

@@ -103,6 +103,11 @@ impl Watch {
         }
     }
 
+    /// Whether nothing is left of it: no process, and nothing that holds its output open.
+    pub fn left_nothing(&self) -> bool {
+        self.tree_empty.is_some() && self.pipes_closed
+    }
+
     /// Whether something outlived the process and kept its output open.
     pub fn leaked(&self) -> bool {
         !self.pipes_closed
@@ -196,6 +201,9 @@ mod tests {
         watch.pipes_closed();
         assert_eq!(watch.step(t + S), Some(Act::Finish));
         assert_eq!((watch.stopped(), watch.leaked()), (None, false));
+        assert!(!watch.left_nothing(), "a daemon may be there");
+        watch.tree_empty(t + S);
+        assert!(watch.left_nothing());
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -21,6 +25,7 @@ use super::until;
 
 fn command(argv: &[&str], env: &[(&str, &str)]) -> Command {
     Command {
+        dir: PathBuf::new(),
         run_id: "r".into(),
         boot_id: "b".into(),
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
@@ -41,14 +46,26 @@ fn binary() -> OsString {
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into())
 }
 
-fn start(dir: &Path, told: impl Into<Stdio>) -> Child {
+fn start(told: impl Into<Stdio>) -> Child {
     let mut process = Process::new(binary());
-    process.arg("shim").arg(dir).stdin(told);
+    process.arg("shim").stdin(told);
     process.stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// A file that tells it.
+fn told(dir: &Path, command: &Command) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    let command = Command {
+        dir: dir.to_owned(),
+        ..command.clone()
+    };
+    file.write_all(&command.to_bytes().unwrap()).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
 fn run(dir: &Path, command: &Command) -> ExitStatus {
-    start(dir, command.to_file().unwrap()).wait().unwrap()
+    start(told(dir, command)).wait().unwrap()
 }
 
 /// As the journal leaves it.
@@ -82,8 +99,8 @@ fn result(dir: &Path) -> (String, Ended) {
 #[test]
 fn it_makes_no_file_but_its_spool() {
     let dir = folder();
-    let told = command(&["sh", "-c", "pwd; readlink /proc/$PPID/fd/0"], &path());
-    assert!(run(dir.path(), &told).success());
+    let line = command(&["sh", "-c", "pwd; readlink /proc/$PPID/fd/0"], &path());
+    assert!(run(dir.path(), &line).success());
     let (out, end) = result(dir.path());
     assert_eq!((end.kind(), end.exit_code), (EndKind::Exited, 0));
     assert_eq!(out, "/usr\n/dev/null\n", "what it was told is not kept");
@@ -99,8 +116,7 @@ fn a_child_that_ends_at_once_is_not_waited_for_in_vain() {
     let shims: Vec<_> = (0..50)
         .map(|_| {
             let dir = folder();
-            let told = command(&["false"], &path()).to_file().unwrap();
-            let shim = start(dir.path(), told);
+            let shim = start(told(dir.path(), &command(&["false"], &path())));
             (dir, shim)
         })
         .collect();
@@ -123,11 +139,11 @@ fn what_outlives_its_parent_is_read_to_its_end() {
 #[test]
 fn an_end_that_nobody_tells_of_is_found() {
     let dir = folder();
-    let told = command(&["sh", "-c", "sleep 0.2; echo done"], &path());
+    let line = command(&["sh", "-c", "sleep 0.2; echo done"], &path());
     let status = Process::new("env")
         .arg("--ignore-signal=CHLD")
-        .args([&*binary(), "shim".as_ref(), dir.path().as_os_str()])
-        .stdin(told.to_file().unwrap())
+        .args([&*binary(), "shim".as_ref()])
+        .stdin(told(dir.path(), &line))
         .status()
         .unwrap();
     assert!(status.success());
@@ -181,29 +197,31 @@ fn a_script_without_a_first_line_is_one_of_the_shell() {
 fn what_was_cancelled_or_begun_before_is_not_started() {
     let ran = tempfile::tempdir().unwrap();
     let trace = ran.path().join("trace");
-    let told = command(&["touch", trace.to_str().unwrap()], &path());
+    let touch = command(&["touch", trace.to_str().unwrap()], &path());
     let dir = folder();
     std::fs::write(dir.path().join(CANCEL), "0").unwrap();
-    assert!(run(dir.path(), &told).success());
+    assert!(run(dir.path(), &touch).success());
     let end = result(dir.path()).1;
     assert_eq!(end.kind(), EndKind::Cancelled);
     assert_eq!(end.detail, "cancelled before it was started");
-    assert!(run(dir.path(), &told).success());
+    assert!(run(dir.path(), &touch).success());
     assert_eq!(result(dir.path()).1, end, "it has its end");
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(SPEC), "{}\n4194303").unwrap();
-    assert!(run(dir.path(), &told).success());
+    assert!(run(dir.path(), &touch).success());
     assert_eq!(look(&dir.path().join(SPOOL)).unwrap(), (0, false));
 
-    // The agent tells whole commands; what is none leaves no trace of a start.
+    // An agent that died while it told has started nothing.
     let dir = folder();
-    assert!(!start(dir.path(), Stdio::null()).wait().unwrap().success());
+    let torn = told(dir.path(), &touch);
+    torn.set_len(torn.metadata().unwrap().len() - 1).unwrap();
+    assert!(start(torn).wait().unwrap().success());
     assert!(pid_in(dir.path()).is_none());
 
     // Nor is anything started for a run that was forgotten meanwhile.
     let dir = tempfile::tempdir().unwrap();
-    assert!(!run(dir.path(), &told).success());
+    assert!(!run(dir.path(), &touch).success());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     assert!(!trace.exists());
 }
@@ -212,8 +230,8 @@ fn what_was_cancelled_or_begun_before_is_not_started() {
 fn a_cancellation_is_seen_when_the_word_comes() {
     let dir = folder();
     wake(dir.path());
-    let told = command(&["sh", "-c", "echo up; exec sleep 300"], &path());
-    let mut shim = start(dir.path(), told.to_file().unwrap());
+    let line = command(&["sh", "-c", "echo up; exec sleep 300"], &path());
+    let mut shim = start(told(dir.path(), &line));
     let is_up = || {
         let chunk = read(&dir.path().join(SPOOL), 0, 1 << 20);
         chunk.is_ok_and(|chunk| chunk.data.windows(3).any(|bytes| bytes == b"up\n"))
@@ -230,4 +248,112 @@ fn a_cancellation_is_seen_when_the_word_comes() {
     assert_eq!(end.detail, "stopped: it was cancelled");
     // Of one that is gone only the number is left, which may be anybody's.
     wake(dir.path());
+}
+
+/// One that is told by us, as by an agent.
+fn on_a_line() -> (Child, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (start(OwnedFd::from(theirs)), ours)
+}
+
+fn tell(mut line: &UnixStream, dir: &Path, command: &Command) {
+    let command = Command {
+        dir: dir.to_owned(),
+        ..command.clone()
+    };
+    line.write_all(&command.to_bytes().unwrap()).unwrap();
+}
+
+/// What it says next; `None` when it has ended.
+fn said(mut line: &UnixStream) -> Option<u8> {
+    let mut byte = [0];
+    (line.read(&mut byte).unwrap() == 1).then(|| byte[0])
+}
+
+#[test]
+fn it_runs_one_after_the_other_and_each_has_what_the_first_had() {
+    let (mut shim, line) = on_a_line();
+    let script = "cat; pwd; grep Sig[BI] /proc/self/status; echo $V; echo $PPID >&2; exit $V";
+    let mut seen = Vec::new();
+    for number in ["3", "4", "5"] {
+        let dir = folder();
+        std::fs::write(dir.path().join("stdin"), "in\n").unwrap();
+        let mut env = path().to_vec();
+        env.push(("V", number));
+        tell(&line, dir.path(), &command(&["sh", "-c", script], &env));
+        assert_eq!(said(&line), Some(b'\n'));
+        let (out, end) = result(dir.path());
+        assert_eq!(
+            (end.kind(), end.exit_code.to_string()),
+            (EndKind::Exited, number.to_owned())
+        );
+        assert_eq!(pid_in(dir.path()), Some(shim.id().cast_signed()));
+        seen.push(out.replace(&format!("\n{number}\n"), "\n"));
+    }
+    assert!(seen[0].starts_with("in\n/usr\n"), "{seen:?}");
+    assert!(seen.iter().all(|out| *out == seen[0]), "{seen:?}");
+    drop(line);
+    assert!(shim.wait().unwrap().success());
+}
+
+#[test]
+fn one_that_was_cancelled_is_free_again_and_the_next_is_not_cancelled() {
+    let (mut shim, line) = on_a_line();
+    let dir = folder();
+    tell(
+        &line,
+        dir.path(),
+        &command(&["sh", "-c", "echo up; exec sleep 300"], &path()),
+    );
+    until(|| look(&dir.path().join(SPOOL)).is_ok_and(|(bytes, _)| bytes > 0));
+    std::fs::write(dir.path().join(CANCEL), "60000").unwrap();
+    wake(dir.path());
+    assert_eq!(said(&line), Some(b'\n'));
+    assert_eq!(result(dir.path()).1.kind(), EndKind::Cancelled);
+    // A word that comes late is about a run that is over.
+    signal(shim.id().cast_signed(), Signal::URG);
+    let dir = folder();
+    tell(&line, dir.path(), &command(&["echo", "second"], &path()));
+    assert_eq!(said(&line), Some(b'\n'));
+    assert_eq!(result(dir.path()).0, "second\n");
+    drop(line);
+    assert!(shim.wait().unwrap().success());
+}
+
+#[test]
+fn one_that_has_something_left_behind_takes_no_other() {
+    let (mut shim, line) = on_a_line();
+    let dir = folder();
+    let script = "setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!";
+    tell(&line, dir.path(), &command(&["sh", "-c", script], &path()));
+    assert_eq!(said(&line), None, "it has ended");
+    assert!(shim.wait().unwrap().success());
+    let (out, _) = result(dir.path());
+    signal(out.trim().parse().unwrap(), Signal::KILL);
+}
+
+#[test]
+fn it_outlives_an_agent_that_dies_before_it_heard_the_end() {
+    let (mut shim, line) = on_a_line();
+    let dir = folder();
+    tell(&line, dir.path(), &command(&["echo", "whole"], &path()));
+    until(|| look(&dir.path().join(SPOOL)).is_ok_and(|(_, ended)| ended));
+    // It has said that it is free, or does so now: to nobody.
+    drop(line);
+    assert!(shim.wait().unwrap().success());
+    assert_eq!(result(dir.path()).0, "whole\n");
+}
+
+#[test]
+fn one_that_waits_goes_when_the_machine_does() {
+    let (mut shim, line) = on_a_line();
+    for _ in 0..2 {
+        let dir = folder();
+        tell(&line, dir.path(), &command(&["true"], &path()));
+        assert_eq!(said(&line), Some(b'\n'));
+        assert_eq!(result(dir.path()).1.exit_code, 0);
+    }
+    signal(shim.id().cast_signed(), Signal::TERM);
+    assert_eq!(said(&line), None);
+    assert!(shim.wait().unwrap().success(), "it was not killed by it");
 }

@@ -528,17 +528,18 @@ pub fn signal(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// Shims whose run is in this folder.
+/// Shims that have a run in this folder in hand.
 pub fn shims(dir: &Path) -> Vec<i32> {
-    let needle = dir.display().to_string();
     let pids = std::fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("\0shim\0") && line.contains(&needle)
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut open = open.into_iter().flatten().flatten();
+        line.ends_with(b"\0shim\0")
+            && open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(dir)))
     })
     .collect()
 }

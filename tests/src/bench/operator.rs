@@ -7,6 +7,7 @@ use aot_proto::v1::exec_event::Body;
 use aot_proto::v1::operator_client::OperatorClient;
 use aot_proto::v1::{ExecRequest, ExecSummary};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -83,5 +84,23 @@ impl Operator {
                 }
             }
         })
+    }
+}
+
+/// Pings all, in a session of its own, until standard input is closed; prints the seconds of each.
+pub(super) fn play(socket: &Path) {
+    const PAUSE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 20_000_000,
+    };
+    rustix::process::setsid().expect("it leads no group yet");
+    let mut operator = Operator::connect(socket);
+    let stdin = std::io::stdin();
+    loop {
+        println!("{}", operator.ping("*"));
+        let mut closed = [PollFd::new(&stdin, PollFlags::IN)];
+        if poll(&mut closed, Some(&PAUSE)).expect("it can be waited for") > 0 {
+            return;
+        }
     }
 }

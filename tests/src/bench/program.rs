@@ -1,10 +1,10 @@
 //! A bench as several processes: it starts itself with a role, and talks to that by lines. The other end of each role
-//! is in [`super::bare`], [`super::agents`] and [`super::copy`].
+//! is in [`super::bare`], [`super::agents`], [`super::copy`] and [`super::operator`].
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{agents, bare, copy};
+use super::{agents, bare, copy, operator};
 
 /// Plays the role that this process was started for; `false` when it is the bench itself.
 ///
@@ -19,6 +19,7 @@ pub fn played() -> bool {
             agents::play(folder.as_ref(), address, parse(count), parse(generation));
         }
         ["copy-sink", folder] => copy::play(folder.as_ref()),
+        ["pinger", socket] => operator::play(socket.as_ref()),
         _ => return false,
     }
     true

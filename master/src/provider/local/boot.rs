@@ -39,6 +39,8 @@ pub(super) struct Boot {
     pidfd: OwnedFd,
     thread: JoinHandle<io::Result<ExitStatus>>,
     heard: String,
+    /// Pid 1 has closed its end of the leash: nothing more is to be heard.
+    pub hung_up: bool,
 }
 
 impl Boot {
@@ -67,6 +69,7 @@ impl Boot {
                 pidfd,
                 thread,
                 heard: String::new(),
+                hung_up: false,
             }),
             Err(_) => Err(match thread.join() {
                 Ok(Err(error)) => error,
@@ -79,7 +82,11 @@ impl Boot {
     pub fn hear(&mut self) -> bool {
         let before = self.is_ready();
         let mut bytes = [0_u8; 1024];
-        while let Ok(count @ 1..) = self.leash.read(&mut bytes) {
+        while let Ok(count) = self.leash.read(&mut bytes) {
+            if count == 0 {
+                self.hung_up = true;
+                break;
+            }
             if self.heard.len() < 8192 {
                 self.heard
                     .push_str(&String::from_utf8_lossy(&bytes[..count]));

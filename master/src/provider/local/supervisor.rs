@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -232,8 +232,12 @@ impl Supervisor {
     fn watch(&mut self, mut boot: Boot) -> io::Result<(Ended, Wish)> {
         let mut wish = Wish::None;
         let mut deadline: Option<Instant> = None;
+        let mut is_silent = false;
         loop {
-            let ready = wait(&self.signals, &boot, deadline)?;
+            let console = (!is_silent).then(|| boot.console.as_fd());
+            let leash = (!boot.hung_up).then(|| boot.leash.as_fd());
+            let end = Some(boot.done.as_fd());
+            let ready = wait([Some(self.signals.as_fd()), console, leash, end], deadline)?;
             if ready[0] {
                 while let Some(signal) = self.signals.read_signal()? {
                     wish = asked(i32::try_from(signal.ssi_signo).unwrap_or(0), wish);
@@ -242,7 +246,7 @@ impl Supervisor {
                 deadline = deadline.or(Some(Instant::now() + STOP_GRACE));
             }
             if ready[1] {
-                self.console.copy(&mut boot.console)?;
+                is_silent = self.console.copy(&mut boot.console)? == 0;
             }
             if ready[2] && boot.hear() {
                 self.note(MachineState::Running, "running".into())?;
@@ -303,14 +307,16 @@ fn asked(signal: i32, wish: Wish) -> Wish {
     }
 }
 
-/// Which of signals, console, leash and end have something to say.
-fn wait(signals: &SignalFd, boot: &Boot, deadline: Option<Instant>) -> io::Result<[bool; 4]> {
-    let mut fds = [
-        PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(boot.console.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(boot.leash.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(boot.done.as_fd(), PollFlags::IN),
-    ];
+/// Which of these have something to say. One that is closed says so again and again, and is to be left out then: between
+/// the end of pid 1 and that of its whole pid namespace lie seconds, which would be spent on asking.
+fn wait<const N: usize>(
+    from: [Option<BorrowedFd<'_>>; N],
+    deadline: Option<Instant>,
+) -> io::Result<[bool; N]> {
+    let open = from.iter().flatten();
+    let mut fds: Vec<PollFd<'_>> = open
+        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .collect();
     let timeout = deadline.map(|deadline| {
         let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(left).unwrap_or_default()
@@ -319,9 +325,8 @@ fn wait(signals: &SignalFd, boot: &Boot, deadline: Option<Instant>) -> io::Resul
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(std::array::from_fn(|index| {
-        !fds[index].revents().is_empty()
-    }))
+    let mut hits = fds.iter().map(|fd| !fd.revents().is_empty());
+    Ok(from.map(|fd| fd.is_some() && hits.next().unwrap_or(false)))
 }
 
 /// A fresh id, as the kernel makes for `/proc/sys/kernel/random/boot_id`.
@@ -334,6 +339,20 @@ fn new_boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_closed_and_left_out_wakes_nobody() {
+        let (closed, writer) = io::pipe().expect("a pipe");
+        let (silent, _open) = io::pipe().expect("a pipe");
+        drop(writer);
+        let fds = [Some(closed.as_fd()), None, Some(silent.as_fd())];
+        let ready = wait(fds, None).expect("polls");
+        assert_eq!(ready, [true, false, false], "its end is news, once");
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let ready = wait([None, Some(silent.as_fd())], Some(deadline)).expect("polls");
+        assert_eq!(ready, [false, false]);
+        assert!(Instant::now() >= deadline, "it slept");
+    }
 
     #[test]
     fn what_follows_a_boot() {
