@@ -2,13 +2,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::flag;
 
 /// The agent's word that a cancellation is to be read. Where nobody listens for it it does nothing (signal(7)): it can't
 /// hurt a shim that is only coming up.
 pub const LOOK: rustix::process::Signal = rustix::process::Signal::URG;
+
+/// What a shutdown of the machine sends.
+const TO_END: [Signal; 3] = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT];
 
 /// What came since the last look.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub struct News {
 pub struct Signals {
     set: SigSet,
     fd: SignalFd,
-    told_to_end: bool,
+    told_to_end: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -32,24 +38,24 @@ impl Signals {
     /// # Errors
     /// As sigprocmask(2) and signalfd(2).
     pub fn block() -> io::Result<Self> {
-        let set = SigSet::from_iter([
-            Signal::SIGTERM,
-            Signal::SIGHUP,
-            Signal::SIGINT,
-            Signal::SIGCHLD,
-            Signal::SIGURG,
-        ]);
+        let mut set = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGURG]);
+        set.extend(TO_END);
         set.thread_block()?;
+        let told_to_end = Arc::new(AtomicBool::new(false));
+        for signal in TO_END {
+            // For the moments when they are not blocked. A program that is started has no handlers (execve(2)).
+            flag::register(signal as i32, told_to_end.clone())?;
+        }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
             fd: SignalFd::with_flags(&set, flags)?,
             set,
-            told_to_end: false,
+            told_to_end,
         })
     }
 
-    /// Does something with none of them blocked: a child inherits what is. What happened meanwhile left no signal: look once
-    /// by yourself.
+    /// Does something with none of them blocked: a child inherits what is. Of what happened meanwhile only a word to end is
+    /// known: look once by yourself.
     ///
     /// # Errors
     /// As sigprocmask(2); nothing was done then.
@@ -68,7 +74,7 @@ impl Signals {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGCHLD) => news.child = true,
                 Ok(Signal::SIGURG) => news.look = true,
-                _ => self.told_to_end = true,
+                _ => self.told_to_end.store(true, Ordering::Relaxed),
             }
         }
         news
@@ -77,12 +83,26 @@ impl Signals {
     /// Whether this process was ever told to end, as at a shutdown of the machine.
     pub fn told_to_end(&mut self) -> bool {
         self.news();
-        self.told_to_end
+        self.told_to_end.load(Ordering::Relaxed)
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_to_end_is_heard_also_while_nothing_is_blocked() {
+        let mut signals = Signals::block().unwrap();
+        assert!(!signals.told_to_end());
+        let sent = signals.unblocked(|| nix::sys::signal::raise(Signal::SIGTERM));
+        sent.unwrap().unwrap();
+        assert!(signals.told_to_end(), "it lives and knows");
     }
 }
