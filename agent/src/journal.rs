@@ -295,8 +295,8 @@ impl Journal {
     /// Drops the run's folder and keeps its id. First the id, so that a killed agent knows one or the other. Not synced:
     /// the master says this when the end is on its own disk, and never starts that run again. What a power cut takes is of
     /// use only against a start that came before and is still on its way, and no session outlives one. A small folder stays
-    /// aside for a while: removing it is not what a command should wait for, and ext4 searches long for the next inode after
-    /// many were freed (`recently_deleted` in fs/ext4/ialloc.c: five seconds).
+    /// aside for a while: no command should wait for its removal, and ext4 without a journal takes no inode again for minutes
+    /// after it was freed, which it finds out one by one (`recently_deleted` in Linux's fs/ext4/ialloc.c).
     ///
     /// # Errors
     /// As write(2), unlink(2).

@@ -1,4 +1,7 @@
 //! `exec '*' -- true` on 50 local agents, beside a shell that starts 50 processes itself.
+//!
+//! All agents keep their runs on one disk here. Where that is ext4 without a journal, new files are slow to make for five
+//! minutes after many were removed: the end of another bench, say.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
