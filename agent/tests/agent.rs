@@ -641,7 +641,9 @@ async fn cluster_facts_are_applied_and_come_back_after_a_restart() {
         peers: vec![peer],
         ..ClusterFacts::default()
     };
-    rig.master.tell(Down::ClusterFacts(facts)).await;
+    for piece in aot_proto::facts::pieces(&facts) {
+        rig.master.tell(Down::ClusterFacts(piece)).await;
+    }
     let applied = rig.master.until("an answer", |state| {
         state.said.iter().find_map(|up| {
             if let Up::ClusterFactsApplied(applied) = up {

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod builtin;
 pub mod codec;
+pub mod facts;
 pub mod frame;
 pub mod ids;
 pub mod limits;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use aot_proto::builtin::Builtin;
+use aot_proto::facts::Joiner;
 use aot_proto::frame::MAX_FRAME_BYTES;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE, SPOOL_CHUNK_BYTES, SPOOL_WINDOW_BYTES};
@@ -133,6 +134,7 @@ pub struct Protocol {
     facts: Option<Box<FactsReport>>,
     facts_at: Option<Instant>,
     waiting: Vec<u64>,
+    joiner: Joiner,
     applying: bool,
     to_apply: Option<Box<ClusterFacts>>,
     mounting: bool,
@@ -156,6 +158,7 @@ impl Protocol {
             facts: None,
             facts_at: None,
             waiting: Vec::new(),
+            joiner: Joiner::default(),
             applying: false,
             to_apply: None,
             mounting: false,
@@ -218,7 +221,11 @@ impl Protocol {
                 self.beat.echo = beat.seq;
                 Vec::new()
             }
-            Down::ClusterFacts(facts) => self.apply(Box::new(facts)),
+            Down::ClusterFacts(piece) => match self.joiner.take(&piece) {
+                Ok(facts) => facts.map_or_else(Vec::new, |facts| self.apply(Box::new(facts))),
+                // The next session is given them from their start.
+                Err(error) => vec![Output::Close(Closed::Broken(error.to_string()))],
+            },
             Down::StartRun(start) => vec![Output::Start(Box::new(start))],
             Down::CancelRun(cancel) => {
                 parsed(&cancel.run_id, |run| Output::Cancel(run, cancel.grace_ms))

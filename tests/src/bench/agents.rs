@@ -10,8 +10,8 @@ use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    AgentMessage, BuiltinReply, ClusterFactsApplied, EndKind, Ended, FactsReport, Frame, Heartbeat,
-    Hello, MasterMessage, RunAnswer, SpoolData, frame,
+    AgentMessage, BuiltinReply, ClusterFactsApplied, ClusterFactsPiece, EndKind, Ended,
+    FactsReport, Frame, Heartbeat, Hello, MasterMessage, RunAnswer, SpoolData, frame,
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -183,15 +183,20 @@ impl Agent {
                 json: "true".to_owned(),
                 error: String::new(),
             })],
-            Some(Down::ClusterFacts(facts)) => vec![Up::ClusterFactsApplied(ClusterFactsApplied {
-                generation: facts.generation,
-                sha256: facts.sha256,
-                error: String::new(),
-            })],
+            Some(Down::ClusterFacts(piece)) if is_last(&piece) => {
+                vec![Up::ClusterFactsApplied(ClusterFactsApplied {
+                    generation: piece.generation,
+                    ..ClusterFactsApplied::default()
+                })]
+            }
             Some(Down::StartRun(start)) => ran(start.run_id),
             _ => Vec::new(),
         }
     }
+}
+
+fn is_last(piece: &ClusterFactsPiece) -> bool {
+    piece.offset + piece.data.len() as u64 == piece.total_bytes
 }
 
 /// What an agent says of a command that was over at once, without output.

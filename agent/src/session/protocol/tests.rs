@@ -1,7 +1,7 @@
 //! The decisions of a session, one by one.
 
 use super::*;
-use aot_proto::v1::{CancelRun, ForgetRun, MasterGoingAway, Reboot, RenewReply};
+use aot_proto::v1::{CancelRun, ClusterFactsPiece, ForgetRun, MasterGoingAway, Reboot, RenewReply};
 use proptest::prelude::*;
 
 const S: Duration = Duration::from_secs(1);
@@ -203,18 +203,36 @@ fn cluster_facts_are_applied_one_after_the_other_and_the_last_counts() {
         ..ClusterFacts::default()
     };
     let apply = |generation| Output::Apply("c".into(), Box::new(facts(generation)));
-    assert_eq!(
-        tell(&mut protocol, Down::ClusterFacts(facts(1)), now),
-        [apply(1)]
-    );
-    assert!(tell(&mut protocol, Down::ClusterFacts(facts(2)), now).is_empty());
-    assert!(tell(&mut protocol, Down::ClusterFacts(facts(3)), now).is_empty());
+    let piece = |generation| {
+        let mut pieces = aot_proto::facts::pieces(&facts(generation));
+        assert_eq!(pieces.len(), 1);
+        Down::ClusterFacts(pieces.remove(0))
+    };
+    assert_eq!(tell(&mut protocol, piece(1), now), [apply(1)]);
+    assert!(tell(&mut protocol, piece(2), now).is_empty());
+    assert!(tell(&mut protocol, piece(3), now).is_empty());
     let done = ClusterFactsApplied {
         generation: 1,
         ..ClusterFactsApplied::default()
     };
     let out = protocol.step(Input::Applied(done.clone()), now);
     assert_eq!(out, [Output::Send(Up::ClusterFactsApplied(done)), apply(3)]);
+}
+
+#[test]
+fn cluster_facts_with_a_piece_missing_end_the_session() {
+    let (mut protocol, now, _) = welcomed(vec![], vec![]);
+    let late = ClusterFactsPiece {
+        generation: 1,
+        offset: 10,
+        total_bytes: 20,
+        data: vec![1; 10].into(),
+    };
+    let why = "a piece of the cluster facts is missing".to_owned();
+    assert_eq!(
+        tell(&mut protocol, Down::ClusterFacts(late), now),
+        [Output::Close(Closed::Broken(why))]
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The barrier: facts come up, generations of cluster facts go down, acknowledgements come back.
 
+use aot_proto::facts::pieces;
 use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 
@@ -106,13 +107,12 @@ impl World {
         if behind.is_empty() {
             return;
         }
-        let message = to_wire(generation, facts::of(cluster));
+        let pieces = pieces(&to_wire(generation, facts::of(cluster)));
         for (at, session) in behind {
-            self.send(
-                &at,
-                session,
-                v1::master_message::Body::ClusterFacts(message.clone()),
-            );
+            for piece in &pieces {
+                let body = v1::master_message::Body::ClusterFacts(piece.clone());
+                self.send(&at, session, body);
+            }
             let instance = self
                 .clusters
                 .get_mut(name)

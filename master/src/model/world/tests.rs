@@ -197,6 +197,7 @@ struct Agent {
     session: Option<u64>,
     enrolled: bool,
     generation: u64,
+    joiner: aot_proto::facts::Joiner,
     journal: BTreeMap<RunId, bool>,
 }
 
@@ -438,7 +439,10 @@ impl Sim {
             return;
         }
         match body {
-            Body::ClusterFacts(facts) => {
+            Body::ClusterFacts(piece) => {
+                let Ok(Some(facts)) = agent.joiner.take(&piece) else {
+                    return;
+                };
                 agent.generation = facts.generation;
                 let (at, generation) = (at.clone(), facts.generation);
                 self.input(Input::Applied {

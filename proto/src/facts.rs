@@ -1,0 +1,173 @@
+//! Cluster facts on their way to agents: packed once, cut into pieces that all sessions share, and put together again. The
+//! facts of thousands of instances are larger than any message may be, and once for each session they would fill the
+//! master's memory. Pure.
+
+use std::io::Read;
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use crate::v1::{ClusterFacts, ClusterFactsPiece};
+
+/// Length of a piece. Bounds what a ping waits behind, and what a session holds for its agent.
+const PIECE_BYTES: usize = 128 << 10;
+/// Most that an agent takes, packed and unpacked: some ten times what 10,000 instances with RSA keys have.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Pieces that are not what was promised: the session is broken, and the next one begins anew.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Bad {
+    /// It does not follow the one before it.
+    #[error("a piece of the cluster facts is missing")]
+    Missing,
+    /// More than anybody takes.
+    #[error("the cluster facts are larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// Together they are nothing.
+    #[error("the cluster facts are garbled")]
+    Garbled,
+}
+
+/// Packs the facts (zstd) and cuts them: the pieces share one buffer, a copy of one is a few words.
+pub fn pieces(facts: &ClusterFacts) -> Vec<ClusterFactsPiece> {
+    // Writing to memory does not fail.
+    let packed = zstd::encode_all(facts.encode_to_vec().as_slice(), 1).unwrap_or_default();
+    let packed = Bytes::from(packed);
+    let starts = (0..packed.len()).step_by(PIECE_BYTES);
+    starts
+        .map(|start| ClusterFactsPiece {
+            generation: facts.generation,
+            offset: start as u64,
+            total_bytes: packed.len() as u64,
+            data: packed.slice(start..packed.len().min(start + PIECE_BYTES)),
+        })
+        .collect()
+}
+
+/// Puts the pieces of one generation after the other together.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    generation: u64,
+    packed: Vec<u8>,
+}
+
+impl Joiner {
+    /// Takes the next piece; the facts with the last one. A first piece begins anew, whatever was there.
+    ///
+    /// # Errors
+    /// When it is not the next one, or all together are no facts.
+    pub fn take(&mut self, piece: &ClusterFactsPiece) -> Result<Option<ClusterFacts>, Bad> {
+        if piece.total_bytes > MAX_BYTES {
+            return Err(Bad::TooLarge);
+        }
+        if piece.offset == 0 {
+            self.packed = Vec::new();
+            self.generation = piece.generation;
+        }
+        let follows = piece.offset == self.packed.len() as u64;
+        if !follows || piece.generation != self.generation || piece.data.is_empty() {
+            return Err(Bad::Missing);
+        }
+        self.packed.extend_from_slice(&piece.data);
+        match (self.packed.len() as u64).cmp(&piece.total_bytes) {
+            std::cmp::Ordering::Less => Ok(None),
+            std::cmp::Ordering::Equal => unpacked(&std::mem::take(&mut self.packed)).map(Some),
+            std::cmp::Ordering::Greater => Err(Bad::Garbled),
+        }
+    }
+}
+
+fn unpacked(packed: &[u8]) -> Result<ClusterFacts, Bad> {
+    let mut bytes = Vec::new();
+    let decoder = zstd::Decoder::new(packed).map_err(|_| Bad::Garbled)?;
+    let read = decoder.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|_| Bad::Garbled)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Bad::TooLarge);
+    }
+    ClusterFacts::decode(bytes.as_slice()).map_err(|_| Bad::Garbled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts(generation: u64, json: Vec<u8>) -> ClusterFacts {
+        ClusterFacts {
+            generation,
+            facts_json: json,
+            ..ClusterFacts::default()
+        }
+    }
+
+    /// Bytes that can't be packed: so there are many pieces.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let next = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    fn joined(
+        joiner: &mut Joiner,
+        pieces: &[ClusterFactsPiece],
+    ) -> Result<Option<ClusterFacts>, Bad> {
+        let (last, first) = pieces.split_last().expect("there is one at least");
+        for piece in first {
+            assert_eq!(joiner.take(piece)?, None);
+        }
+        joiner.take(last)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn what_is_cut_is_put_together(len in 0..6 * PIECE_BYTES, generation in any::<u64>()) {
+            let facts = facts(generation, noise(len));
+            let pieces = pieces(&facts);
+            prop_assert_eq!(pieces.len(), pieces[0].total_bytes.div_ceil(PIECE_BYTES as u64) as usize);
+            prop_assert!(pieces.iter().all(|piece| piece.encoded_len() < PIECE_BYTES + 64));
+            prop_assert_eq!(joined(&mut Joiner::default(), &pieces), Ok(Some(facts)));
+        }
+    }
+
+    #[test]
+    fn a_new_generation_takes_the_place_of_one_that_was_cut_off() {
+        let mut joiner = Joiner::default();
+        let old = pieces(&facts(1, noise(3 * PIECE_BYTES)));
+        assert_eq!(joiner.take(&old[0]), Ok(None));
+        let new = facts(2, noise(2 * PIECE_BYTES));
+        assert_eq!(joined(&mut joiner, &pieces(&new)), Ok(Some(new)));
+        assert_eq!(joiner.take(&old[1]), Err(Bad::Missing));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_no_facts() {
+        let good = pieces(&facts(1, noise(3 * PIECE_BYTES)));
+        let twice = [good[0].clone(), good[0].clone(), good[2].clone()];
+        assert_eq!(joined(&mut Joiner::default(), &twice), Err(Bad::Missing));
+        assert_eq!(Joiner::default().take(&good[1]), Err(Bad::Missing));
+        let mut other = good.clone();
+        other[1].generation = 2;
+        assert_eq!(joined(&mut Joiner::default(), &other), Err(Bad::Missing));
+        let mut short = good.clone();
+        for piece in &mut short {
+            piece.total_bytes -= 1;
+        }
+        assert_eq!(joined(&mut Joiner::default(), &short), Err(Bad::Garbled));
+        let mut garbled = good.clone();
+        garbled[1].data = vec![0; PIECE_BYTES].into();
+        assert_eq!(joined(&mut Joiner::default(), &garbled), Err(Bad::Garbled));
+        let mut huge = good;
+        huge[0].total_bytes = MAX_BYTES + 1;
+        assert_eq!(Joiner::default().take(&huge[0]), Err(Bad::TooLarge));
+        // Little that unpacks to too much.
+        let bomb = zstd::encode_all(std::io::repeat(0).take(MAX_BYTES + 1), 1).unwrap();
+        assert_eq!(unpacked(&bomb), Err(Bad::TooLarge));
+    }
+}
