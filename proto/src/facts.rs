@@ -10,7 +10,7 @@ use prost::bytes::Bytes;
 use crate::v1::{ClusterFacts, ClusterFactsPiece};
 
 /// Length of a piece. Bounds what a ping waits behind, and what a session holds for its agent.
-const PIECE_BYTES: usize = 128 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 /// Most that an agent takes, packed and unpacked: some ten times what 10,000 instances with RSA keys have.
 const MAX_BYTES: u64 = 256 << 20;
 
