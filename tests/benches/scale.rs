@@ -1,6 +1,7 @@
 //! A thousand sessions (`AOT_BENCH_SESSIONS`): simulated agents in one process, real TLS, the real protocol, against a
 //! real `aot-master serve` over a state that this bench writes as a launch and enrolments would have left it. Prints a
 //! ping of all beside a bare program of tonic and mTLS, what a command over all costs, and the master's memory a session.
+//! With `AOT_BENCH_FACTS=1` one of them has new facts, so that all get new cluster facts.
 //! With several counts (`AOT_BENCH_STEPS=1000,2000,5000`) it says at the end whether cost grows as the count does.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use aot_proto::v1::{ExecRequest, Pace};
 use aot_tests::bench::agents::{Agents, report};
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
-    at_most, cpu_seconds, median, memory_kib, number, quantile, seconds,
+    at_most, cpu_seconds, median, memory_kib, number, peak_kib, quantile, seconds,
 };
 use aot_tests::bench::operator::Operator;
 use aot_tests::bench::program::played;
@@ -168,6 +169,20 @@ fn when_quiet(master: &Master, sessions: usize) -> f64 {
     wait::some(look, Duration::from_secs(120), "the master is quiet")
 }
 
+/// The last of them has told something new: how long until all have it, and what that took.
+fn show_news(operator: &mut Operator, master: &Master, count: usize, since: Instant) {
+    wait::until(
+        || operator.applied(GENERATION + 1) == count,
+        Duration::from_secs(300),
+        "all have the new cluster facts",
+    );
+    println!(
+        "  new cluster facts: all have them {:.1} s after they began to attach, the master had {:.0} MiB at most",
+        since.elapsed().as_secs_f64(),
+        peak_kib(master.child.id()) / 1024.0
+    );
+}
+
 fn measure(count: usize) -> Figures {
     println!("--- {count} sessions");
     let mut bare = Bare::start(count);
@@ -186,6 +201,7 @@ fn measure(count: usize) -> Figures {
     let started_cpu = when_quiet(&master, count);
     let empty = memory_kib(master.child.id()); // not before: it still reads its records when its socket is there
     let mut agents = None;
+    let since = Instant::now();
     let attaching = seconds(|| {
         agents = Some(Agents::start(
             folder.path(),
@@ -200,6 +216,9 @@ fn measure(count: usize) -> Figures {
         "all attached after {attaching:.2} s, of which the master computes {cpu:.2} s with its start; until it is quiet \
          {attach_cpu:.2} s without"
     );
+    if std::env::var_os("AOT_BENCH_FACTS").is_some() {
+        show_news(&mut operator, &master, count, since);
+    }
     let first = operator.ping("*");
     // In turns: what else this machine does counts for both.
     let (mut bares, mut times) = (Vec::new(), Vec::new());

@@ -81,6 +81,7 @@ pub(super) fn play(folder: &Path, address: &str, count: usize, generation: u64) 
         .expect("a runtime");
     let (welcome, mut welcomed) = mpsc::channel(count.max(1));
     let tasks = TaskTracker::new();
+    let with_news = std::env::var_os("AOT_BENCH_FACTS").is_some();
     runtime.block_on(async {
         let dialling = Arc::new(Semaphore::new(DIALLING));
         for number in 0..count {
@@ -91,6 +92,7 @@ pub(super) fn play(folder: &Path, address: &str, count: usize, generation: u64) 
                 generation,
                 dialling: dialling.clone(),
                 welcome: welcome.clone(),
+                news: (with_news && number + 1 == count).then(|| "ssh-ed25519 New".to_owned()),
             };
             tasks.spawn(agent.run());
         }
@@ -110,6 +112,8 @@ struct Agent {
     generation: u64,
     dialling: Arc<Semaphore>,
     welcome: mpsc::Sender<()>,
+    /// A host key that the master has not heard of.
+    news: Option<String>,
 }
 
 impl Agent {
@@ -176,7 +180,9 @@ impl Agent {
         match message.body {
             Some(Down::Welcome(_)) => {
                 let _ = self.welcome.send(()).await; // it is counted once
-                vec![Up::Facts(report(self.number))]
+                let mut facts = report(self.number);
+                facts.ssh_host_keys.extend(self.news.clone());
+                vec![Up::Facts(facts)]
             }
             Some(Down::Builtin(call)) => vec![Up::BuiltinReply(BuiltinReply {
                 id: call.id,

@@ -46,6 +46,14 @@ pub fn memory_kib(pid: u32) -> (f64, f64) {
     (field("Pss:"), field("Rss:"))
 }
 
+/// Most resident memory that a process ever had, in KiB (proc_pid_status(5), VmHWM); 0 when it is gone.
+pub fn peak_kib(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0)
+}
+
 /// Resident memory of a process in KiB (proc(5), status); 0 when it is gone. Quicker than [`memory_kib`].
 pub fn resident_kib(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aot_proto::v1::exec_event::Body;
 use aot_proto::v1::operator_client::OperatorClient;
-use aot_proto::v1::{ExecRequest, ExecSummary};
+use aot_proto::v1::{ExecRequest, ExecSummary, StatusRequest};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
@@ -61,6 +61,20 @@ impl Operator {
         let summary = self.exec(request, |_| {});
         assert_eq!(summary.exit_code, 0, "{summary:?}");
         started.elapsed().as_secs_f64()
+    }
+
+    /// How many instances have applied this generation of the cluster facts.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn applied(&mut self, generation: u64) -> usize {
+        let asked = self.client.status(StatusRequest::default());
+        let reply = self.runtime.block_on(asked).expect("an answer");
+        let instances = reply.into_inner().instances;
+        instances
+            .iter()
+            .filter(|i| i.generation == generation)
+            .count()
     }
 
     /// Runs a job to its end and shows each of its events.
