@@ -23,9 +23,10 @@ const MOST_TOMBSTONES: usize = 20_000;
 const GONE: Duration = Duration::from_secs(30);
 const MOST_GONE: usize = 256;
 const SMALL_BYTES: u64 = 16 << 10;
+
 /// Name of the record in a run's folder: one line. Held (flock) by a shim until it has written the end, and by the agent
-/// while it writes one in a dead shim's stead. A second line is the pid of the shim, which is also its session; without it no shim
-/// got so far as to start something. One file for all that, as each costs more than all that is in it.
+/// while it writes one in a dead shim's stead. A second line is the pid of the shim, which is also its session; without it
+/// no shim got so far as to start something. One file for all that, as each costs more than all that is in it.
 pub const SPEC: &str = "spec.json";
 
 /// One run as it was asked for. Never printed: its environment may hold secrets.

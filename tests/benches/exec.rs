@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aot_tests::bench::figures::{at_most, median, number, seconds};
-use aot_tests::rig::{Rig, agent_dir};
+use aot_tests::rig::Rig;
 
 /// Commands whose median is taken.
 const ROUNDS: usize = 15;
@@ -25,16 +25,6 @@ fn main() {
     println!(
         "a shell that starts {agents} times /bin/true: {:.2} ms",
         shell * 1e3
-    );
-    let agent = agent_dir().join("../agent/aot-agent"); // as it is handed out
-    let line = format!(
-        "for i in $(seq {agents}); do {} version; /bin/true; done",
-        agent.display()
-    );
-    let both = median(ROUNDS, || run(Command::new("sh").args(["-c", &line])));
-    println!(
-        "  one that starts the agent's program too, as each run has a process that outlives the agent: {:.2} ms",
-        both * 1e3
     );
     let time = median(ROUNDS, || {
         run(&mut rig.command(["exec", "*", "--", "/bin/true"]))

@@ -1,5 +1,5 @@
-//! What a shim is told: JSON behind its length, on its standard input, one run after the other. What is torn is not started,
-//! so an agent that dies while it tells has started nothing; and what is secret in it is in no further file on disk.
+//! What a shim is told: JSON behind its length, on its standard input, one run after the other. What is torn is not
+//! started, so an agent that dies while it tells has started nothing; what is secret in it is in no further file on disk.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

@@ -34,7 +34,7 @@ const ENROLLED: Duration = Duration::from_secs(600);
 /// How a launch ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The shim has ended, or never came up; its spool says more.
+    /// The shim has ended or is free for another command; the spool says more.
     ShimGone(RunId),
     /// There was nothing to run.
     NotStarted(RunId, String),

@@ -140,10 +140,11 @@ fn wait_for_next(
     let mut looks = 0;
     loop {
         over = over.filter(|spool| !spool.is_forgotten());
-        if looks == FORGOTTEN_LOOKS || signals.told_to_end() {
+        let told_to_end = signals.told_to_end();
+        if looks == FORGOTTEN_LOOKS || told_to_end {
             sync(over.take())?;
         }
-        if over.is_none() && (teller.closed || signals.told_to_end()) {
+        if over.is_none() && (teller.closed || told_to_end) {
             return Ok(None);
         }
         let pollin = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
@@ -209,15 +210,14 @@ fn own(
         Ok(shim) => shim,
         Err(detail) => return Ok((ended(EndKind::NotStarted, detail), false)),
     };
-    let record = shim.follow(dir, spool)?;
+    let mut record = shim.follow(dir, spool)?;
     let left_nothing = shim.watch.left_nothing();
     if record.kind() == EndKind::Signalled && signals.told_to_end() {
-        let record = Ended {
+        record = Ended {
             detail: "the machine was shut down while it ran".to_owned(),
             kind: EndKind::Interrupted.into(),
             ..record
         };
-        return Ok((record, left_nothing));
     }
     Ok((record, left_nothing))
 }

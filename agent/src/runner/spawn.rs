@@ -32,7 +32,7 @@ pub fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
     spawned
 }
 
-/// The child in a process group of its own; the error is a line for a person. Our own standard input is the child's afterwards.
+/// The child in a process group of its own; the error is a line for a person. Ours is its standard input then.
 ///
 /// # Errors
 /// When there is no such program or folder, or it may not be run.

@@ -264,6 +264,14 @@ fn tell(mut line: &UnixStream, dir: &Path, command: &Command) {
     line.write_all(&command.to_bytes().unwrap()).unwrap();
 }
 
+/// The folder of a command that it was told, and of which nothing is left.
+fn ran(line: &UnixStream, command: &Command) -> tempfile::TempDir {
+    let dir = folder();
+    tell(line, dir.path(), command);
+    assert_eq!(said(line), Some(b'\n'));
+    dir
+}
+
 /// What it says next; `None` when it has ended.
 fn said(mut line: &UnixStream) -> Option<u8> {
     let mut byte = [0];
@@ -312,9 +320,7 @@ fn one_that_was_cancelled_is_free_again_and_the_next_is_not_cancelled() {
     assert_eq!(result(dir.path()).1.kind(), EndKind::Cancelled);
     // A word that comes late is about a run that is over.
     signal(shim.id().cast_signed(), Signal::URG);
-    let dir = folder();
-    tell(&line, dir.path(), &command(&["echo", "second"], &path()));
-    assert_eq!(said(&line), Some(b'\n'));
+    let dir = ran(&line, &command(&["echo", "second"], &path()));
     assert_eq!(result(dir.path()).0, "second\n");
     drop(line);
     assert!(shim.wait().unwrap().success());
@@ -348,9 +354,7 @@ fn it_outlives_an_agent_that_dies_before_it_heard_the_end() {
 fn one_that_waits_goes_when_the_machine_does() {
     let (mut shim, line) = on_a_line();
     for _ in 0..2 {
-        let dir = folder();
-        tell(&line, dir.path(), &command(&["true"], &path()));
-        assert_eq!(said(&line), Some(b'\n'));
+        let dir = ran(&line, &command(&["true"], &path()));
         assert_eq!(result(dir.path()).1.exit_code, 0);
     }
     signal(shim.id().cast_signed(), Signal::TERM);
