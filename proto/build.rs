@@ -1,6 +1,9 @@
 //! Compiles the .proto files with protox: no protoc is needed on the machine.
 
 use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
 
 const FILES: [&str; 3] = [
     "aot/v1/types.proto",
@@ -10,12 +13,14 @@ const FILES: [&str; 3] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(out, descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
         .bytes(".aot.v1.SpoolData.data")
         .bytes(".aot.v1.ClusterFactsPiece.data")
         .bytes(".aot.v1.FetchChunk.data")
-        .bytes(".aot.v1.ExecOutput.data")
+        .bytes(".aot.v1.JobOutput.data")
         .bytes(".aot.v1.UploadChunk.data")
         .bytes(".aot.v1.Frame")
         .compile_fds(descriptors)?;

@@ -2,14 +2,14 @@
 
 /// First and last line of a block, without line ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marks {
+pub(crate) struct Marks {
     begin: String,
     end: String,
 }
 
 impl Marks {
     /// The marks of a cluster.
-    pub fn of_cluster(cluster: &str) -> Self {
+    pub(crate) fn of_cluster(cluster: &str) -> Self {
         Self {
             begin: format!("# BEGIN aot cluster {cluster}"),
             end: format!("# END aot cluster {cluster}"),
@@ -20,7 +20,7 @@ impl Marks {
 /// The text with `lines` as its block: where the block was, else at the end. Everything outside stays byte for byte, but
 /// that a missing line end is added before a block at the end. Further blocks with the same marks go. A first line
 /// without a last one is only a stray line, and goes alone: what follows it may be someone's.
-pub fn replace(text: &[u8], marks: &Marks, lines: &[String]) -> Vec<u8> {
+pub(crate) fn replace(text: &[u8], marks: &Marks, lines: &[String]) -> Vec<u8> {
     let all: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let mut out = Vec::with_capacity(text.len() + 256);
     let mut placed = false;
@@ -31,13 +31,7 @@ pub fn replace(text: &[u8], marks: &Marks, lines: &[String]) -> Vec<u8> {
             at += 1;
             continue;
         }
-        let rest = &all[at + 1..];
-        let end = rest.iter().position(|line| is_mark(line, &marks.end));
-        let next = rest.iter().position(|line| is_mark(line, &marks.begin));
-        at += match end {
-            Some(end) if next.is_none_or(|next| end < next) => end + 2,
-            _ => 1,
-        };
+        at += block_length(&all[at..], marks);
         if !placed {
             push_block(&mut out, marks, lines);
             placed = true;
@@ -50,6 +44,33 @@ pub fn replace(text: &[u8], marks: &Marks, lines: &[String]) -> Vec<u8> {
         push_block(&mut out, marks, lines);
     }
     out
+}
+
+/// The text without the block; everything else stays byte for byte.
+pub(crate) fn without(text: &[u8], marks: &Marks) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let all: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut at = 0;
+    while at < all.len() {
+        if is_mark(all[at], &marks.begin) {
+            at += block_length(&all[at..], marks);
+        } else {
+            out.extend_from_slice(all[at]);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Lines of the block that begins with the first of these; 1 when it has no end of its own.
+fn block_length(lines: &[&[u8]], marks: &Marks) -> usize {
+    let rest = &lines[1..];
+    let end = rest.iter().position(|line| is_mark(line, &marks.end));
+    let next = rest.iter().position(|line| is_mark(line, &marks.begin));
+    match end {
+        Some(end) if next.is_none_or(|next| end < next) => end + 2,
+        _ => 1,
+    }
 }
 
 fn is_mark(line: &[u8], mark: &str) -> bool {
@@ -74,6 +95,19 @@ mod tests {
     fn replaced(text: &str, lines: &[&str]) -> String {
         let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         String::from_utf8(replace(text.as_bytes(), &Marks::of_cluster("c"), &lines)).unwrap()
+    }
+
+    #[test]
+    fn a_block_goes_and_leaves_no_trace() {
+        let marks = Marks::of_cluster("c");
+        let gone = |text: &str| String::from_utf8(without(text.as_bytes(), &marks)).unwrap();
+        assert_eq!(gone("a\nb"), "a\nb");
+        let text = "a\n# BEGIN aot cluster c\nx\n# END aot cluster c\nb";
+        assert_eq!(gone(text), "a\nb");
+        assert_eq!(gone(&replaced("a\n", &["x", "y"])), "a\n");
+        let other = "# BEGIN aot cluster d\nx\n# END aot cluster d\n";
+        assert_eq!(gone(other), other);
+        assert_eq!(gone("# BEGIN aot cluster c\nsomeone's\n"), "someone's\n");
     }
 
     #[test]

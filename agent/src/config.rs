@@ -14,7 +14,7 @@ pub const DEFAULT_PATH: &str = "/etc/aot/agent.toml";
 /// Who made the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Provider {
+pub enum Platform {
     /// Amazon EC2: identity and facts come from IMDSv2.
     Ec2,
     /// A clone of the master's machine.
@@ -42,6 +42,8 @@ impl fmt::Debug for Secret {
 /// The settings, with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Where they were read.
+    pub file: PathBuf,
     /// Masters as `host:port`, tried in turn.
     pub master: Vec<String>,
     /// The only authority whose certificates are believed.
@@ -52,12 +54,12 @@ pub struct Config {
     pub machine_id: Option<String>,
     /// The agent's own folder.
     pub state_dir: PathBuf,
-    /// `/etc`.
+    /// `/etc` of this machine; elsewhere in tests.
     pub etc_dir: PathBuf,
-    /// Root's home folder.
+    /// Home of root: its ssh keys are there.
     pub root_home: PathBuf,
     /// Who made the machine.
-    pub provider: Provider,
+    pub provider: Platform,
     /// Holds the boot id where clones share a kernel.
     pub boot_id_file: Option<PathBuf>,
     /// Address of IMDS, `http://host[:port]`.
@@ -68,7 +70,7 @@ pub struct Config {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct RawConfig {
     master: Vec<String>,
     ca_pem: Option<String>,
     ca_file: Option<PathBuf>,
@@ -81,7 +83,7 @@ struct Raw {
     #[serde(default = "root_home")]
     root_home: PathBuf,
     #[serde(default = "provider")]
-    provider: Provider,
+    provider: Platform,
     boot_id_file: Option<PathBuf>,
     #[serde(default = "imds")]
     imds: String,
@@ -97,8 +99,8 @@ fn etc_dir() -> PathBuf {
 fn root_home() -> PathBuf {
     "/root".into()
 }
-fn provider() -> Provider {
-    Provider::Ec2
+fn provider() -> Platform {
+    Platform::Ec2
 }
 fn imds() -> String {
     "http://169.254.169.254".to_owned()
@@ -109,25 +111,14 @@ fn imds() -> String {
 pub enum Error {
     /// A file can't be read.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The text is no TOML or has a key of the wrong type. The source's own text quotes lines, which may hold the
+    Read { path: PathBuf, source: io::Error },
+    /// The text is not TOML, or has a key of the wrong type. The source's own text quotes lines, which may hold the
     /// token: only its message is kept.
     #[error("{}: {message}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
+    Parse { path: PathBuf, message: String },
     /// A setting that can't be.
     #[error("{}: {why}", path.display())]
     Bad {
-        /// The file.
         path: PathBuf,
         /// What is wrong, and what is wanted.
         why: String,
@@ -144,7 +135,7 @@ impl Config {
         if let Ok(meta) = fs::metadata(path)
             && meta.permissions().mode() & 0o077 != 0
         {
-            tracing::warn!(path = %path.display(), "settings hold a token and can be read by others: chmod 600 is wanted");
+            tracing::warn!(path = %path.display(), "the settings hold a token and others can read them: chmod 600 them");
         }
         Self::parse(&text, path)
     }
@@ -154,7 +145,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let raw: Raw = toml::from_str(text).map_err(|error| Error::Parse {
+        let raw: RawConfig = toml::from_str(text).map_err(|error| Error::Parse {
             path: path.to_owned(),
             message: error.message().to_owned(),
         })?;
@@ -163,7 +154,9 @@ impl Config {
             why: why.to_owned(),
         };
         if raw.master.is_empty() {
-            return Err(bad("master names no address, [\"host:port\"] is wanted"));
+            return Err(bad(
+                "master is empty: list at least one address, [\"host:port\"]",
+            ));
         }
         if let Some(wrong) = raw
             .master
@@ -175,15 +168,16 @@ impl Config {
         let ca_pem = match (raw.ca_pem, raw.ca_file) {
             (Some(pem), None) => pem,
             (None, Some(file)) => read(&file)?,
-            _ => return Err(bad("exactly one of ca_pem and ca_file is wanted")),
+            _ => return Err(bad("give exactly one of ca_pem and ca_file")),
         };
         if raw.reboot.as_ref().is_some_and(Vec::is_empty) {
             return Err(bad("reboot is an empty command"));
         }
-        if raw.provider == Provider::Local && raw.machine_id.is_none() {
-            return Err(bad("machine_id is wanted where provider is local"));
+        if raw.provider == Platform::Local && raw.machine_id.is_none() {
+            return Err(bad("machine_id is required when provider is local"));
         }
         Ok(Self {
+            file: path.to_owned(),
             master: raw.master,
             ca_pem,
             token: raw.token,
@@ -200,7 +194,7 @@ impl Config {
 }
 
 /// `host:port` or `[v6]:port` in its parts.
-pub fn split_address(address: &str) -> Option<(&str, u16)> {
+pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host
         .strip_prefix('[')

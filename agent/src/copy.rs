@@ -1,6 +1,7 @@
 //! `aot-agent pack` and `aot-agent unpack`: what the shim runs for a copy. Plain blocking code: no network, no decisions
 //! of its own; the journal, the spool and the cancellation around it are those of any run.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,72 +10,77 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use aot_proto::archive::{self, Digesting, Limits, PackError, PlaceError, Rules};
+use aot_archive::{DestinationError, Digesting, Limits, Links, PackError, Rules, Tops};
+use aot_host::chain::Chain;
 use aot_proto::limits::{MAX_COPY_BYTES, MAX_COPY_ENTRIES};
 use nix::sys::signal::{SigSet, Signal};
-
-use crate::service::Chain;
 
 /// Bytes that go to the pipe at once.
 const PIPE_BYTES: usize = 64 << 10;
 
 /// Why a copy fails.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The archive that was fetched.
-    #[error("cannot read the files that were fetched: {0}")]
-    Archive(io::Error),
+    #[error("cannot read the files that were fetched")]
+    Archive(#[source] io::Error),
     /// Where it goes.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Destination(#[from] DestinationError),
     /// What is in it.
     #[error(transparent)]
-    Unpack(#[from] archive::Error),
+    Unpack(#[from] aot_archive::Error),
     /// What is to be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// It was told to end.
-    #[error("told to end before it was done")]
+    #[error("ended by a signal before it was done")]
     Ended,
     /// Signals can't be waited for.
-    #[error("cannot wait for signals: {0}")]
-    Signals(io::Error),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
 }
 
 /// Packs `paths` to standard output; the last line of standard error is the archive's SHA-256 in hex.
 pub fn pack(paths: &[PathBuf]) -> ExitCode {
-    told(pack_to(paths, io::stdout().lock()).map(|sha256| eprintln!("{sha256}")))
+    report(pack_to(paths, io::stdout().lock()).map(|sha256| eprintln!("{sha256}")))
 }
 
 fn pack_to(paths: &[PathBuf], out: impl Write) -> Result<String, Error> {
-    let sources = archive::sources(paths)?;
+    let sources = aot_archive::sources(paths)?;
     let mut out = Digesting::new(BufWriter::with_capacity(PIPE_BYTES, out));
-    archive::pack(&sources, &mut out, &mut |note| eprintln!("{note}"))?;
+    aot_archive::pack(&sources, &mut out, &mut |note| eprintln!("{note}"))?;
     Ok(out.finish().1)
 }
 
-/// Unpacks the file `archive` to `path` and removes it. Told to end (TERM, INT, HUP), it leaves no half file.
-pub fn unpack(archive: &Path, path: &Path, into: bool) -> ExitCode {
+/// Unpacks the file `archive` to `path` and removes it; at its top may stand what `only` names, or anything when it names
+/// nothing. Ended by a signal (TERM, INT, HUP), it leaves no half file.
+pub fn unpack(archive: &Path, path: &Path, into: bool, only: Vec<OsString>) -> ExitCode {
     let ended = Arc::new(AtomicBool::new(false));
-    told(
-        note_signals(&ended)
+    report(
+        stop_on_signals(&ended)
             .map_err(Error::Signals)
-            .and_then(|()| unpack_to(archive, path, into, &ended)),
+            .and_then(|()| unpack_to(archive, path, into, Tops::from_names(only), &ended)),
     )
 }
 
-fn unpack_to(from: &Path, path: &Path, into: bool, ended: &AtomicBool) -> Result<(), Error> {
+fn unpack_to(
+    from: &Path,
+    path: &Path,
+    into: bool,
+    tops: Tops,
+    ended: &AtomicBool,
+) -> Result<(), Error> {
     let file = File::open(from).map_err(Error::Archive)?;
-    let place = archive::place(path, into)?;
+    let to = aot_archive::destination(path, into, Links::Followed)?;
     let rules = Rules {
         limits: Limits {
             bytes: MAX_COPY_BYTES,
             entries: MAX_COPY_ENTRIES,
         },
-        bundle: false,
-        rename: place.rename,
+        tops,
+        rename: to.rename,
     };
-    let unpacked = archive::unpack(Stoppable { file, ended }, &place.folder, &rules);
+    let unpacked = aot_archive::unpack(Stoppable { file, ended }, &to.folder, &rules);
     // It is of no use any more, and its folder goes when the master has taken the result.
     let _ = std::fs::remove_file(from);
     match unpacked {
@@ -83,7 +89,7 @@ fn unpack_to(from: &Path, path: &Path, into: bool, ended: &AtomicBool) -> Result
     }
 }
 
-/// Reads until it is told to end.
+/// Reads until a signal has asked for the end.
 struct Stoppable<'a> {
     file: File,
     ended: &'a AtomicBool,
@@ -99,7 +105,7 @@ impl Read for Stoppable<'_> {
 }
 
 /// Signals are blocked for the whole process and waited for by one thread, which ends with the process.
-fn note_signals(ended: &Arc<AtomicBool>) -> io::Result<()> {
+fn stop_on_signals(ended: &Arc<AtomicBool>) -> io::Result<()> {
     let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     set.thread_block()?;
     let ended = ended.clone();
@@ -111,7 +117,7 @@ fn note_signals(ended: &Arc<AtomicBool>) -> io::Result<()> {
     Ok(())
 }
 
-fn told(result: Result<(), Error>) -> ExitCode {
+fn report(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -127,6 +133,19 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn why_a_copy_fails_is_reported_once() {
+        for (path, why) in [
+            ("/no/such/file", "(os error 2)"),
+            ("/dev/null", "is a device"),
+        ] {
+            let error = pack_to(&[PathBuf::from(path)], io::sink()).expect_err(path);
+            let text = Chain(&error).to_string();
+            assert_eq!(text.matches(why).count(), 1, "{text}");
+            assert_eq!(text.matches(path).count(), 1, "{text}");
+        }
+    }
+
+    #[test]
     fn files_go_out_and_come_in() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -136,21 +155,29 @@ mod tests {
         let sha256 = pack_to(&[at("app")], &mut bytes).unwrap();
         fs::write(at("archive"), &bytes).unwrap();
         let mut file = File::open(at("archive")).unwrap();
-        assert_eq!(archive::Digest::of_file(&mut file).unwrap(), sha256);
-        unpack_to(&at("archive"), &at("new"), false, &AtomicBool::new(false)).unwrap();
+        assert_eq!(aot_archive::Digest::of_file(&mut file).unwrap(), sha256);
+        let only = || Tops::from_names(["app"]);
+        let on = AtomicBool::new(false);
+        unpack_to(&at("archive"), &at("new"), false, only(), &on).unwrap();
         assert_eq!(fs::read(at("new/x")).unwrap(), b"text");
         assert!(!at("archive").exists(), "it takes room");
     }
 
     #[test]
-    fn one_that_is_told_to_end_says_so_and_leaves_nothing() {
+    fn one_that_is_asked_to_end_reports_that_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("x"), "text").unwrap();
         let mut bytes = Vec::new();
         pack_to(&[at("x")], &mut bytes).unwrap();
         fs::write(at("archive"), &bytes).unwrap();
-        let ended = unpack_to(&at("archive"), &at("to"), true, &AtomicBool::new(true));
+        let ended = unpack_to(
+            &at("archive"),
+            &at("to"),
+            true,
+            Tops::Any,
+            &AtomicBool::new(true),
+        );
         assert!(matches!(ended, Err(Error::Ended)));
         assert_eq!(fs::read_dir(at("to")).unwrap().count(), 0);
     }
@@ -163,6 +190,7 @@ mod tests {
             Path::new("/no/such/archive"),
             Path::new("/tmp"),
             false,
+            Tops::Any,
             &AtomicBool::new(false),
         );
         assert!(matches!(error, Err(Error::Archive(_))));

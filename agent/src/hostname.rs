@@ -4,30 +4,35 @@
 use std::io;
 use std::path::Path;
 
-use crate::files::write_atomic;
+use aot_host::files::write_atomic;
+use aot_proto::hostname;
 
 /// Keeps cloud-init from putting its own name back at the next boot (cloud-init, "Set Hostname").
 const PRESERVE: &str = "# Written by aot-agent.\npreserve_hostname: true\n";
 
 /// Why the name was not given.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It is no host name (RFC 1123, 2.1).
-    #[error("{0:?} is no host name")]
-    Invalid(String),
+pub(crate) enum Error {
+    #[error("{name:?} is not a host name: {why}")]
+    Invalid {
+        name: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
     /// The system refused.
     #[error("cannot set the host name")]
     Io(#[from] io::Error),
 }
 
-/// Sets the name for good, when it is another; says whether it was.
+/// Sets the name for good, when it is another; whether it was.
 ///
 /// # Errors
-/// When it is no host name, or the system refuses.
-pub fn ensure(etc_dir: &Path, wanted: &str) -> Result<bool, Error> {
-    if !is_valid(wanted) {
-        return Err(Error::Invalid(wanted.to_owned()));
-    }
+/// When it is not a host name, or the system refuses.
+pub(crate) fn ensure(etc_dir: &Path, wanted: &str) -> Result<bool, Error> {
+    hostname::check(wanted).map_err(|why| Error::Invalid {
+        name: wanted.to_owned(),
+        why,
+    })?;
     let file = etc_dir.join("hostname");
     let written = std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == wanted);
     let named = rustix::system::uname().nodename().to_bytes() == wanted.as_bytes();
@@ -49,32 +54,29 @@ pub fn ensure(etc_dir: &Path, wanted: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Labels of letters, digits and inner hyphens, 64 characters in all at most (hostname(7), gethostname(2)).
-fn is_valid(name: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-    };
-    name.len() <= 64 && name.split('.').all(label)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_host_names_are_taken() {
-        for good in ["web1", "web-1.example.com", "A"] {
-            assert!(is_valid(good), "{good}");
-        }
         let long = "a".repeat(65);
-        for bad in ["", "-a", "a-", "a..b", "a b", "a\nb", "a/b", &long] {
-            assert!(!is_valid(bad), "{bad:?}");
+        for bad in [
+            "",
+            "-a",
+            "a..b",
+            "a\nb",
+            "a/b",
+            "localhost",
+            "10.0.0.1",
+            &long,
+        ] {
             let dir = tempfile::tempdir().unwrap();
-            assert!(matches!(ensure(dir.path(), bad), Err(Error::Invalid(_))));
+            assert!(matches!(
+                ensure(dir.path(), bad),
+                Err(Error::Invalid { .. })
+            ));
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         }
     }
 

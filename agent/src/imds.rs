@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 64 << 10;
 
 /// What went wrong with IMDS.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No answer in time.
     #[error("the metadata service did not answer {path} in 2 s")]
     Timeout {
@@ -29,7 +29,6 @@ pub enum Error {
     Broken {
         /// What was asked for.
         path: String,
-        /// Why.
         why: String,
     },
     /// An answer other than 200.
@@ -37,13 +36,12 @@ pub enum Error {
     Status {
         /// What was asked for.
         path: String,
-        /// The answer.
         status: u16,
     },
 }
 
 /// A session with IMDS.
-pub struct Imds {
+pub(crate) struct Imds {
     base: String,
     token: String,
 }
@@ -53,7 +51,7 @@ impl Imds {
     ///
     /// # Errors
     /// When the service does not answer.
-    pub async fn open(base: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(base: &str) -> Result<Self, Error> {
         let header = ("X-aws-ec2-metadata-token-ttl-seconds", "300");
         let token = ask(base, Method::PUT, "/latest/api/token", header).await?;
         Ok(Self {
@@ -66,7 +64,7 @@ impl Imds {
     ///
     /// # Errors
     /// When the service does not answer, or has nothing there (404).
-    pub async fn get(&self, path: &str) -> Result<String, Error> {
+    pub(crate) async fn get(&self, path: &str) -> Result<String, Error> {
         ask(
             &self.base,
             Method::GET,
@@ -80,7 +78,7 @@ impl Imds {
     ///
     /// # Errors
     /// When the service does not answer.
-    pub async fn find(&self, path: &str) -> Result<Option<String>, Error> {
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<String>, Error> {
         match self.get(path).await {
             Ok(text) => Ok(Some(text)),
             Err(Error::Status { status: 404, .. }) => Ok(None),

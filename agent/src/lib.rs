@@ -3,31 +3,72 @@
 //! Used by its own thin binary and by tests. It never listens on a port, never speaks to AWS (but for the machine's own
 //! metadata service), and never runs a journalled run twice.
 
-pub mod backoff;
-pub mod blocks;
-pub mod boot;
-pub mod bundle;
-pub mod config;
-pub mod copy;
-pub mod facts;
-pub mod files;
-pub mod hostname;
-pub mod identity;
-pub mod imds;
-pub mod journal;
-pub mod keys;
-pub mod link;
-pub mod look;
-pub mod power;
-pub mod runner;
-pub mod service;
-pub mod session;
-pub mod shell;
-pub mod sshkeys;
-pub mod stop;
-pub mod tls;
-pub mod users;
-pub mod volumes;
+#![warn(unreachable_pub)]
 
-/// Version of this agent, as it tells the master.
+mod backoff;
+mod blocks;
+mod boot_id;
+mod bundle;
+mod cluster_facts;
+mod config;
+mod copy;
+mod file_builtins;
+mod hostname;
+mod identity;
+mod imds;
+mod link;
+mod node_facts;
+mod origin;
+mod power;
+mod runner;
+mod service;
+mod session;
+mod shell;
+mod sshkeys;
+mod stop;
+mod tls;
+mod userkeys;
+mod users;
+mod volumes;
+
+pub use config::{Config, DEFAULT_PATH};
+pub use service::{Mode, main as serve};
+
+/// What this program runs as when it starts itself: each in a process of its own, none with a runtime or a network.
+pub mod programs {
+    pub use crate::copy::{pack, unpack};
+    pub use crate::runner::shim::main as shim;
+    pub use crate::shell::keeper::{become_program as pty_exec, main as terminal};
+    pub use crate::users::become_and_exec;
+}
+
+/// What tests of whole processes and of real disks reach into. Nothing else uses it.
+#[doc(hidden)]
+pub mod inside {
+    pub use crate::runner::command::CommandSpec;
+    pub use crate::tls::{provider, roots};
+    pub use crate::volumes::{VolumePaths, mount_all};
+
+    /// What a run's folder says of its cancellation.
+    pub mod cancellation {
+        pub use crate::runner::cancellation::{CANCEL, wake};
+    }
+
+    /// A run's record, and who holds it.
+    pub mod journal {
+        pub use crate::runner::journal::{SPEC, lock_if_free, pid_in};
+    }
+
+    /// A run's output.
+    pub mod spool {
+        pub use crate::runner::spool::{Chunk, SPOOL, SpoolStat, read, stat};
+    }
+
+    /// The machine's processes.
+    pub mod tree {
+        pub use crate::runner::tree::{signal_below, stat};
+    }
+}
+
+/// Version of this agent, as it reports it to the master.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,14 +1,19 @@
 //! One TLS connection to a master: names resolved without NSS, each address tried in turn. Used by enrolment, the
 //! session and the bulk lane. Knows nothing of what is said on it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hickory_resolver::Resolver;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -17,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::config::split_address;
-use crate::identity::Identity;
+use crate::identity::ClientIdentity;
 use crate::tls;
 
 /// Longest wait for a name, and for TCP and TLS together.
@@ -31,22 +36,16 @@ const FRAME_BYTES: u32 = 64 << 10;
 
 /// A master that could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The name has no address.
     #[error("cannot resolve {name}: {why}")]
-    Name {
-        /// The name.
-        name: String,
-        /// Why.
-        why: String,
-    },
+    Name { name: String, why: String },
     /// TCP or TLS failed.
     #[error("cannot reach the master at {address}")]
     Unreachable {
         /// Name or address and port.
         address: String,
-        /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// No answer in time.
     #[error("the master at {0} did not answer in 10 s")]
@@ -56,9 +55,11 @@ pub enum Error {
     Http {
         /// Name or address and port.
         address: String,
-        /// Why.
         source: tonic::transport::Error,
     },
+    /// The master does not take our certificate.
+    #[error("the master at {0} does not accept the certificate")]
+    Refused(String),
     /// The certificate can't be used.
     #[error("cannot use the identity")]
     Tls(#[from] tls::Error),
@@ -69,7 +70,7 @@ pub enum Error {
 
 /// How to reach the masters.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     masters: Vec<String>,
     roots: Arc<RootCertStore>,
 }
@@ -79,15 +80,14 @@ impl Link {
     ///
     /// # Errors
     /// When the PEM holds no authority.
-    pub fn new(masters: Vec<String>, ca_pem: &str) -> Result<Self, tls::Error> {
+    pub(crate) fn new(masters: Vec<String>, ca_pem: &str) -> Result<Self, tls::Error> {
         Ok(Self {
             masters,
             roots: tls::roots(ca_pem)?,
         })
     }
 
-    /// The pinned authority.
-    pub fn roots(&self) -> &Arc<RootCertStore> {
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
 
@@ -96,15 +96,29 @@ impl Link {
     ///
     /// # Errors
     /// The last master's, when none answered.
-    pub async fn connect(&self, identity: Option<&Identity>) -> Result<Channel, Error> {
+    pub(crate) async fn connect(
+        &self,
+        identity: Option<&ClientIdentity>,
+    ) -> Result<Channel, Error> {
+        Ok(self.dial(identity).await?.channel)
+    }
+
+    /// As [`Link::connect`], and with what the master says of the certificate.
+    ///
+    /// # Errors
+    /// The last master's, when none answered.
+    pub(crate) async fn dial(
+        &self,
+        identity: Option<&ClientIdentity>,
+    ) -> Result<Connection, Error> {
         let config = Arc::new(tls::client_config(
             &self.roots,
-            identity.map(Identity::for_tls),
+            identity.map(ClientIdentity::for_tls),
         )?);
         let mut last = Error::NoMaster;
         for address in &self.masters {
             match connect_one(address, config.clone()).await {
-                Ok(channel) => return Ok(channel),
+                Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
         }
@@ -112,15 +126,98 @@ impl Link {
     }
 }
 
-async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Channel, Error> {
+/// One connection to a master.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// To make calls on.
+    pub channel: Channel,
+    /// What the master said of our certificate.
+    pub refusal: Refusal,
+}
+
+/// What the other side says of our certificate. In TLS 1.3 it says so after our side of the handshake is over, so it
+/// comes with the first bytes that are read, long after the connection was made (RFC 8446, 4.4.2.4).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusal(Arc<AtomicBool>);
+
+impl Refusal {
+    /// The other side sent the alert certificate_expired: by its clock our certificate is over, or not yet good.
+    pub(crate) fn is_certificate_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn inspect(&self, error: &io::Error) {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let over = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        if inner == Some(&over) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A stream whose errors are looked through for a [`Refusal`]: HTTP/2 keeps only their text.
+struct Inspected {
+    stream: TlsStream<TcpStream>,
+    refusal: Refusal,
+}
+
+impl AsyncRead for Inspected {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            self.refusal.inspect(error);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Inspected {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connection, Error> {
     let dialled = timeout(CONNECT, dial(address, config)).await;
     let stream = dialled.map_err(|_| Error::Timeout(address.to_owned()))??;
-    let mut once = Some(stream);
+    let refusal = Refusal::default();
+    let mut once = Some(Inspected {
+        stream,
+        refusal: refusal.clone(),
+    });
     let connector = service_fn(move |_| {
         let stream = once.take().map(TokioIo::new);
-        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    Endpoint::from_static("http://aot-master")
+    let connected = Endpoint::from_static("http://aot-master")
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
@@ -129,11 +226,15 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Channel
         .max_frame_size(FRAME_BYTES)
         .buffer_size(16)
         .connect_with_connector(connector)
-        .await
-        .map_err(|source| Error::Http {
+        .await;
+    match connected {
+        Ok(channel) => Ok(Connection { channel, refusal }),
+        Err(_) if refusal.is_certificate_over() => Err(Error::Refused(address.to_owned())),
+        Err(source) => Err(Error::Http {
             address: address.to_owned(),
             source,
-        })
+        }),
+    }
 }
 
 async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
@@ -141,9 +242,9 @@ async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpS
         address: address.to_owned(),
         source,
     };
-    let (host, port) = split_address(address)
-        .ok_or_else(|| unreachable(std::io::ErrorKind::InvalidInput.into()))?;
-    let mut last = unreachable(std::io::ErrorKind::AddrNotAvailable.into());
+    let (host, port) =
+        split_address(address).ok_or_else(|| unreachable(io::ErrorKind::InvalidInput.into()))?;
+    let mut last = unreachable(io::ErrorKind::AddrNotAvailable.into());
     for ip in resolve(host).await? {
         let connected = async {
             let stream = TcpStream::connect(SocketAddr::new(ip, port)).await?;

@@ -3,29 +3,28 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use aot_agent::{Config, DEFAULT_PATH, Mode, programs};
+use aot_host::descriptors;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-
-use aot_agent::config::{Config, DEFAULT_PATH};
-use aot_agent::{copy, runner, service, shell};
 
 /// The agent of aot: dials the master, runs stages and commands.
 #[derive(Parser)]
 #[command(name = "aot-agent", version)]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: AgentCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Serve the master that the settings name, until told to stop
+enum AgentCommand {
+    /// Serve the master that the settings name, until asked to stop
     Run {
         /// Settings
         #[arg(long, default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
-    /// Own the processes of runs (started by the agent itself, told on standard input what to run)
+    /// Own the processes of runs (started by the agent itself, which sends commands on standard input)
     #[command(hide = true)]
     Shim,
     /// Give up root, then run a command (started by the shim itself)
@@ -54,6 +53,9 @@ enum Command {
         /// The path is a folder, made when it is missing
         #[arg(long)]
         into: bool,
+        /// A name that may stand at the archive's top; without any, all may
+        #[arg(long)]
+        only: Vec<std::ffi::OsString>,
         /// What was fetched
         archive: PathBuf,
         /// Where it goes
@@ -86,13 +88,17 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::signal::SigSet::all().thread_unblock() {
         eprintln!("aot-agent: cannot unblock signals: {error}");
     }
+    // What a shim or a terminal runs is not ours: it has the limits that there were.
+    if let Err(error) = descriptors::give_back() {
+        eprintln!("aot-agent: cannot lower the limit on open files: {error}");
+    }
     if is_shim() {
-        return runner::shim::main();
+        return programs::shim();
     }
     let args = Args::parse();
     if matches!(
         args.command,
-        Command::Run { .. } | Command::EnrolCheck { .. }
+        AgentCommand::Run { .. } | AgentCommand::EnrolCheck { .. }
     ) {
         let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
@@ -103,28 +109,29 @@ fn main() -> ExitCode {
             .init();
     }
     match args.command {
-        Command::Run { config } => settled(&config, |config| {
-            service::main(config, service::Mode::Serve)
-        }),
-        Command::EnrolCheck { config } => settled(&config, |config| {
-            service::main(config, service::Mode::EnrolCheck)
-        }),
-        Command::Shim => runner::shim::main(),
-        Command::Become {
+        AgentCommand::Run { config } => {
+            with_settings(&config, |config| aot_agent::serve(config, Mode::Serve))
+        }
+        AgentCommand::EnrolCheck { config } => {
+            with_settings(&config, |config| aot_agent::serve(config, Mode::EnrolCheck))
+        }
+        AgentCommand::Shim => programs::shim(),
+        AgentCommand::Become {
             uid,
             gid,
             groups,
             argv,
-        } => aot_agent::users::become_and_exec(uid, gid, &groups, &argv),
-        Command::Pack { paths } => copy::pack(&paths),
-        Command::Unpack {
+        } => programs::become_and_exec(uid, gid, &groups, &argv),
+        AgentCommand::Pack { paths } => programs::pack(&paths),
+        AgentCommand::Unpack {
             into,
+            only,
             archive,
             path,
-        } => copy::unpack(&archive, &path, into),
-        Command::Terminal { login } => shell::keeper::main(&login),
-        Command::PtyExec { login } => shell::keeper::become_program(&login),
-        Command::Version => {
+        } => programs::unpack(&archive, &path, into, only),
+        AgentCommand::Terminal { login } => programs::terminal(&login),
+        AgentCommand::PtyExec { login } => programs::pty_exec(&login),
+        AgentCommand::Version => {
             println!("aot-agent {}", aot_agent::VERSION);
             ExitCode::SUCCESS
         }
@@ -138,11 +145,11 @@ fn is_shim() -> bool {
 }
 
 /// Reads the settings and hands them on; bad settings are exit status 2.
-fn settled(path: &std::path::Path, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+fn with_settings(path: &std::path::Path, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match Config::read(path) {
         Ok(config) => go(config),
         Err(error) => {
-            eprintln!("error: {}", service::Chain(&error));
+            eprintln!("error: {}", aot_host::chain::Chain(&error));
             ExitCode::from(2)
         }
     }

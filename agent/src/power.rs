@@ -6,21 +6,18 @@ use tokio::process::Command;
 
 /// A machine that would not reboot.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The command could not be started, or the kernel refused.
     #[error("cannot reboot with {what}")]
     Refused {
         /// The command or system call.
         what: String,
-        /// Why.
         source: std::io::Error,
     },
     /// The command ended with an error.
     #[error("{what} ended with {status}")]
     Failed {
-        /// The command.
         what: String,
-        /// Its exit status.
         status: std::process::ExitStatus,
     },
 }
@@ -29,7 +26,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the machine stays up.
-pub async fn reboot(command: Option<&[String]>) -> Result<(), Error> {
+pub(crate) async fn reboot(command: Option<&[String]>) -> Result<(), Error> {
     let systemctl = ["systemctl".to_owned(), "reboot".to_owned()];
     let argv = match command {
         Some(argv) => argv,

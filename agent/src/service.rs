@@ -1,10 +1,12 @@
 //! The agent's life: sort out what was left, get an identity, hold a session, come back when it breaks. Called by main.
 
-use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_host::chain::Chain;
+use aot_host::descriptors;
+use aot_host::files::shut_dir;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -12,47 +14,31 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::{Backoff, unit};
-use crate::boot::boot_id;
+use crate::boot_id::boot_id;
 use crate::config::Config;
-use crate::files::private_dir;
-use crate::identity::{Vault, enrol};
-use crate::link::Link;
-use crate::look::Looks;
-use crate::runner::fetched::Fetched;
-use crate::runner::launch::Launch;
-use crate::runner::shims::Shims;
-use crate::runner::{Runner, spool};
+use crate::file_builtins::FileReads;
+use crate::identity::{ClientIdentity, Vault, enrol};
+use crate::link::{self, Link};
+use crate::runner::Runner;
+use crate::runner::copy_progress::Fetched;
+use crate::runner::prepare::Starter;
+use crate::runner::shim_pool::Shims;
 use crate::session::protocol::Closed;
-use crate::session::{Agent, places};
-use crate::shell::{Places, Shells};
-use crate::{keys, power, stop, tls};
+use crate::session::{Agent, paths};
+use crate::shell::{Context, Shells};
+use crate::{cluster_facts, origin, power, stop, tls};
 
 /// Longest wait that a master may ask for before the next connection.
 const MOST_AWAY: Duration = Duration::from_secs(300);
 /// How long a reboot may take to take this process away before the master is dialled again.
 const REBOOT_WAIT: Duration = Duration::from_secs(120);
-/// How long background work may go on after the end.
+/// How long background work may continue after the end.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// An error with everything under it, in one line.
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
 
 /// What the process is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Serve until told to stop.
+    /// Serve until asked to stop.
     Serve,
     /// Enrol, say as whom, end.
     EnrolCheck,
@@ -60,17 +46,24 @@ pub enum Mode {
 
 /// An agent that can't start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The state folder, its content, or the runtime.
     #[error("cannot start")]
     Io(#[from] std::io::Error),
-    /// The pinned authority.
     #[error("cannot use the settings")]
     Tls(#[from] tls::Error),
+    /// What is on the disk.
+    #[error("cannot start as this machine")]
+    Origin(#[from] origin::Error),
 }
 
 /// Runs the agent in a runtime of its own. Exit status 0 after a stop that was asked for, 1 when it can't start.
 pub fn main(config: Config, mode: Mode) -> ExitCode {
+    if mode == Mode::Serve
+        && let Err(error) = descriptors::raise()
+    {
+        tracing::warn!(error = %Chain(&error), "cannot raise the limit on open files");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
@@ -96,12 +89,24 @@ fn failed(error: &Error) -> ExitCode {
 ///
 /// # Errors
 /// When it can't start at all; whatever goes wrong later is tried again.
-pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
+pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
     let (token, tracker) = (CancellationToken::new(), TaskTracker::new());
-    tracker.spawn(stop::watch(token.clone())?);
-    private_dir(&config.state_dir)?;
+    tracker.spawn(stop::on_signals(token.clone())?);
+    shut_dir(&config.state_dir)?;
+    let config = select! {
+        config = origin::own_settings(config) => config,
+        () = token.cancelled() => return Ok(()),
+    };
+    shut_dir(&config.state_dir)?;
     let link = Link::new(config.master.clone(), &config.ca_pem)?;
     let vault = Vault::new(&config.state_dir);
+    if let Some(former) = origin::claim(&config, &vault)? {
+        tracing::warn!(
+            former,
+            machine = config.machine_id,
+            "the state came from another machine, by way of an image: it was set aside"
+        );
+    }
     if mode == Mode::EnrolCheck {
         select! {
             identity = enrol::obtain(&config, &vault, &link) => println!("{}", identity.name),
@@ -109,9 +114,9 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         }
         return Ok(());
     }
-    ask_for_a_larger_share();
+    aot_host::share::raise();
     let (identity, seen) = watch::channel(None);
-    let launch = Launch {
+    let starter = Starter {
         state_dir: config.state_dir.clone(),
         etc_dir: config.etc_dir.clone(),
         root_home: config.root_home.clone(),
@@ -122,19 +127,19 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         fetched: Fetched::default(),
         shims: Shims::default(),
     };
-    let shells = Shells::new(Places {
+    let shells = Shells::new(Context {
         etc_dir: config.etc_dir.clone(),
         root_home: config.root_home.clone(),
         link: link.clone(),
-        identity: launch.identity.clone(),
+        identity: starter.identity.clone(),
     });
-    let runner = Runner::open(launch)?;
+    let runner = Runner::open(starter)?;
     tracing::info!(
         version = crate::VERSION,
         running = runner.running(),
         "agent started"
     );
-    let started_unix_ms = spool::unix_ms();
+    let started_unix_ms = aot_host::clock::unix_ms();
     let mut agent = Agent {
         config,
         link,
@@ -144,8 +149,9 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         shells,
         tracker,
         volumes: Arc::default(),
-        looks: Looks::default(),
+        reads: FileReads::default(),
         started_unix_ms,
+        process_id: process_id(),
     };
     live(&mut agent, &token).await;
     agent.shells.close().await;
@@ -153,11 +159,13 @@ pub async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where each session has an equal share of the processors (sched(7), autogroup), that of every command would be as large
-/// as ours, and a busy machine would seem to be away. What runs is started in sessions of its own, and keeps its share.
-fn ask_for_a_larger_share() {
-    // Where it can't be had, nothing is lost but time.
-    let _ = std::fs::write("/proc/self/autogroup", "-10");
+/// 128 random bits in hex; empty when there are none, which distinguishes this process from no other.
+fn process_id() -> String {
+    let mut bits = [0; 16];
+    match aws_lc_rs::rand::fill(&mut bits) {
+        Ok(()) => format!("{:032x}", u128::from_be_bytes(bits)),
+        Err(_) => String::new(),
+    }
 }
 
 /// Session after session, until `stop`.
@@ -171,25 +179,35 @@ async fn live(agent: &mut Agent, stop: &CancellationToken) {
         };
         agent.identity.send_replace(Some(identity.clone()));
         if !applied {
-            apply_kept(agent, identity.name.cluster.as_str()).await;
+            reapply_last(agent, &identity).await;
             applied = true;
         }
         let connected = select! {
-            connected = agent.link.connect(Some(&identity)) => connected,
+            connected = agent.link.dial(Some(&identity)) => connected,
             () = stop.cancelled() => return,
         };
         let wait = match connected {
+            Err(link::Error::Refused(why)) => refused(agent, &why, stop, &mut backoff).await,
             Err(error) => {
                 let wait = backoff.next(unit());
                 tracing::warn!(error = %Chain(&error), wait_ms = wait.as_millis() as u64, "no master; trying again");
                 wait
             }
-            Ok(channel) => {
-                let (why, welcome) = agent.attach(channel, &identity, stop).await;
+            Ok(connection) => {
+                let (why, welcome) = agent.attach(connection, &identity, stop).await;
                 if welcome {
                     backoff.reset();
                 }
-                after(agent, &why, &mut backoff).await
+                match why {
+                    Closed::Refused(why) => refused(agent, &why, stop, &mut backoff).await,
+                    // What the master's TLS said of it may have got lost with the connection.
+                    Closed::Broken(why)
+                        if !welcome && identity.not_after <= aot_host::clock::since_1970() =>
+                    {
+                        refused(agent, &why, stop, &mut backoff).await
+                    }
+                    why => after(agent, &why, &mut backoff).await,
+                }
             }
         };
         select! {
@@ -197,6 +215,33 @@ async fn live(agent: &mut Agent, stop: &CancellationToken) {
             () = stop.cancelled() => {}
         }
     }
+}
+
+/// The master does not take the certificate: by its clock it is over, or it knows of a newer one. Ours may say otherwise,
+/// so it is not asked; the key that was certified before may have another. Says how long to wait before the next connection.
+async fn refused(
+    agent: &Agent,
+    why: &str,
+    stop: &CancellationToken,
+    backoff: &mut Backoff,
+) -> Duration {
+    tracing::warn!(
+        why,
+        "the master does not accept the certificate; enrolling again"
+    );
+    let again = enrol::again(&agent.config, &agent.vault, &agent.link);
+    let enrolled = select! {
+        enrolled = again => enrolled,
+        () = stop.cancelled() => return Duration::ZERO,
+    };
+    let wait = backoff.next(unit());
+    match enrolled {
+        Ok(identity) => tracing::info!(instance = %identity.name.instance, "enrolled again"),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), wait_ms = wait.as_millis() as u64, "cannot enrol again; the certificate stays");
+        }
+    }
+    wait
 }
 
 /// What follows the end of a session: how long to wait before the next one.
@@ -207,7 +252,7 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
             let wait = (*within).min(MOST_AWAY).mul_f64(unit());
             tracing::info!(
                 wait_ms = wait.as_millis() as u64,
-                "the master goes away; coming back"
+                "the master is leaving; reconnecting"
             );
             wait.max(backoff.next(unit()).min(*within))
         }
@@ -216,17 +261,17 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
             match power::reboot(agent.config.reboot.as_deref()).await {
                 Ok(()) => REBOOT_WAIT,
                 Err(error) => {
-                    tracing::error!(error = %Chain(&error), "the machine does not reboot");
+                    tracing::error!(error = %Chain(&error), "the machine did not reboot");
                     Duration::ZERO
                 }
             }
         }
-        Closed::Silent | Closed::Broken(_) => {
+        Closed::Silent | Closed::Broken(_) | Closed::Refused(_) => {
             let wait = backoff.next(unit());
             tracing::warn!(
                 ?why,
                 wait_ms = wait.as_millis() as u64,
-                "the session is over; trying again"
+                "the session has ended; trying again"
             );
             wait
         }
@@ -234,19 +279,27 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
 }
 
 /// Puts the last cluster facts in place again: cloud-init may have rewritten /etc/hosts at boot.
-async fn apply_kept(agent: &Agent, cluster: &str) {
-    let (places, cluster) = (places(&agent.config), cluster.to_owned());
-    let work = tokio::task::spawn_blocking(move || match keys::kept(&places.state_dir) {
-        Some(facts) => keys::apply(&places, &cluster, &facts),
-        None => Ok(()),
-    });
+async fn reapply_last(agent: &Agent, identity: &ClientIdentity) {
+    let (paths, name) = (paths(&agent.config), identity.name.clone());
+    let work =
+        tokio::task::spawn_blocking(
+            move || match cluster_facts::last_applied(&paths.state_dir) {
+                Some(facts) => cluster_facts::apply(
+                    &paths,
+                    name.cluster.as_str(),
+                    name.instance.as_str(),
+                    &facts,
+                ),
+                None => Ok(()),
+            },
+        );
     match timeout(Duration::from_secs(30), work).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => {
             tracing::warn!(error = %Chain(&error), "cannot put the last cluster facts in place again")
         }
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("putting the last cluster facts in place again broke off")
+            tracing::warn!("putting the last cluster facts in place again was interrupted")
         }
     }
 }

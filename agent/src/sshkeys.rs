@@ -15,15 +15,9 @@ use crate::users::User;
 
 /// A key that could not be made or read.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file.
+pub(crate) enum Error {
     #[error("cannot read or make the key {name}")]
-    File {
-        /// The key.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
+    File { name: String, source: io::Error },
     /// Making it failed.
     #[error("cannot make an ssh key: {0}")]
     Key(String),
@@ -33,7 +27,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the folder can't be made, or the key can't be written.
-pub fn host_keys(etc_dir: &Path, hostname: &str) -> Result<Vec<String>, Error> {
+pub(crate) fn host_keys(etc_dir: &Path, hostname: &str) -> Result<Vec<String>, Error> {
     let dir = etc_dir.join("ssh");
     let failed = |source| Error::File {
         name: "ssh_host_ed25519_key".into(),
@@ -83,7 +77,7 @@ fn any_host_key(dir: &Path) -> bool {
 ///
 /// # Errors
 /// When it can't be made or read.
-pub fn user_key(home: &Path, comment: &str, owner: Option<&User>) -> Result<String, Error> {
+pub(crate) fn user_key(home: &Path, comment: &str, owner: Option<&User>) -> Result<String, Error> {
     let failed = |error: Errno| Error::File {
         name: "id_ed25519".into(),
         source: error.into(),
@@ -148,7 +142,7 @@ fn make_pair(
     Ok(line)
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     openat(
         CWD,
         path,
@@ -157,7 +151,7 @@ fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
-fn open_below(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     openat(
         folder,
         name,
@@ -166,7 +160,7 @@ fn open_below(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     )
 }
 
-/// The trimmed text of a file of at most 64 KiB that is no link.
+/// The trimmed text of a file of at most 64 KiB that is not a link.
 fn read_small(folder: &OwnedFd, name: &str) -> Result<String, Errno> {
     let fd = openat(
         folder,
@@ -198,7 +192,7 @@ fn write_new(
         .map_err(|_| Errno::IO)
 }
 
-fn give(fd: &OwnedFd, owner: Option<&User>) -> Result<(), Errno> {
+pub(crate) fn give(fd: &OwnedFd, owner: Option<&User>) -> Result<(), Errno> {
     match owner {
         Some(user) => fchown(
             fd,
@@ -215,7 +209,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_pair_is_made_once_and_kept() {
+    fn a_pair_is_made_once_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let first = user_key(dir.path(), "root@web1", None).unwrap();
         assert!(

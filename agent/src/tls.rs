@@ -21,14 +21,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Certificates or keys that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pinned authority is no PEM of certificates.
+    /// The pinned authority is not a PEM of certificates.
     #[error("ca_pem of the settings holds no certificate that can be used: {0}")]
     Authority(String),
     /// A certificate can't be parsed.
     #[error("a certificate that cannot be read: {0}")]
     Certificate(String),
     /// A certificate that the pinned authority did not sign, or not for now, or not for this use.
-    #[error("a certificate that the pinned authority does not vouch for")]
+    #[error("a certificate that the pinned authority did not sign")]
     Untrusted(#[source] rustls::Error),
     /// The key can't be used.
     #[error("a key that cannot be used: {0}")]
@@ -61,7 +61,7 @@ pub fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, Error> {
 ///
 /// # Errors
 /// When a block can't be read.
-pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| Error::Certificate(error.to_string()))
@@ -71,7 +71,7 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
 ///
 /// # Errors
 /// When it does not.
-pub fn check_client_chain(
+pub(crate) fn check_client_chain(
     chain: &[CertificateDer<'static>],
     roots: &Arc<RootCertStore>,
     now: Duration,
@@ -92,7 +92,7 @@ pub fn check_client_chain(
 ///
 /// # Errors
 /// When the key does not fit.
-pub fn client_config(
+pub(crate) fn client_config(
     roots: &Arc<RootCertStore>,
     identity: Option<(&[CertificateDer<'static>], &[u8])>,
 ) -> Result<ClientConfig, Error> {
@@ -120,7 +120,7 @@ pub fn client_config(
     Ok(config)
 }
 
-/// Believes a server whose certificate the pinned authority signed for serving, and that is no agent's.
+/// Believes a server whose certificate the pinned authority signed for serving, and that does not belong to an agent.
 #[derive(Debug)]
 struct PinnedAuthority {
     roots: Arc<RootCertStore>,
@@ -192,7 +192,7 @@ fn is_agents(certificate: &CertificateDer<'_>) -> bool {
 }
 
 /// URIs among the names of a certificate.
-pub fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
+pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
     let names = certificate
         .subject_alternative_name()
         .ok()

@@ -3,31 +3,28 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use rustix::fs::{FileType, fchown, fstat};
 
 /// One line of passwd(5) and what group(5) adds to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// Login name.
+pub(crate) struct User {
     pub name: String,
-    /// User id.
     pub uid: u32,
-    /// Primary group.
     pub gid: u32,
     /// Every group, the primary one too.
     pub groups: Vec<u32>,
-    /// Home folder.
     pub home: PathBuf,
-    /// Login shell.
     pub shell: String,
 }
 
 /// Looks `name` up in `etc`, then by getent(1).
-pub fn find(name: &str, etc: &Path) -> Option<User> {
+pub(crate) fn find(name: &str, etc: &Path) -> Option<User> {
     let passwd = fs::read_to_string(etc.join("passwd")).unwrap_or_default();
     let group = fs::read_to_string(etc.join("group")).unwrap_or_default();
     parse(name, &passwd, &group).or_else(|| {
@@ -48,7 +45,7 @@ pub fn find(name: &str, etc: &Path) -> Option<User> {
 }
 
 /// The name that `file`, in the format of passwd(5) or group(5), has for an id; `None` for one that it does not know.
-pub fn name_of(id: u32, file: &Path) -> Option<String> {
+pub(crate) fn name_of(id: u32, file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let mut fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let line = fields.find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(id))?;
@@ -95,6 +92,7 @@ fn parse(name: &str, passwd: &str, group: &str) -> Option<User> {
 /// (the numbers of env(1)).
 pub fn become_and_exec(uid: u32, gid: u32, groups: &str, argv: &[OsString]) -> ExitCode {
     let groups: Vec<u32> = groups.split(',').filter_map(|id| id.parse().ok()).collect();
+    own_stdio(uid);
     if let Err(error) = become_user(uid, gid, &groups) {
         eprintln!("aot-agent: cannot become user {uid}: {error}");
         return ExitCode::from(126);
@@ -105,11 +103,24 @@ pub fn become_and_exec(uid: u32, gid: u32, groups: &str, argv: &[OsString]) -> E
     }
 }
 
+/// Makes the pipes and the file that are our standard input and outputs the user's, so that it can also open them by name:
+/// /dev/stdout leads to /proc/self/fd/1, and opening that asks for rights as opening the file does (proc_pid_fd(5)).
+fn own_stdio(uid: u32) {
+    let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [input.as_fd(), output.as_fd(), errors.as_fd()] {
+        let kind = fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if matches!(kind, Ok(FileType::Fifo | FileType::RegularFile)) {
+            // Where that is not allowed (a user namespace without that id), they are still open.
+            let _ = fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None);
+        }
+    }
+}
+
 /// Gives up root for good.
 ///
 /// # Errors
 /// As setgroups(2), setgid(2) and setuid(2); some of it may be done then.
-pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
+pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(gid)))
@@ -117,7 +128,7 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
 }
 
 /// Becomes `command`. Returns only when that failed: 126, or 127 when there is no such program.
-pub fn exec(command: &mut Command) -> ExitCode {
+pub(crate) fn exec(command: &mut Command) -> ExitCode {
     let error = command.exec();
     let program = command.get_program().display().to_string();
     eprintln!("aot-agent: cannot run {program}: {error}");

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use aot_agent::volumes::system::Real;
-use aot_agent::volumes::{Places, mount_all};
+use aot_agent::inside::{VolumePaths, mount_all};
 use aot_proto::v1::Volume;
 
 const MIB: usize = 1 << 20;
@@ -43,15 +42,15 @@ impl Disk {
         self.dir.path().join("data set")
     }
 
-    fn places(&self) -> Places {
+    fn paths(&self) -> VolumePaths {
         let under = |name: &str| self.dir.path().join(name);
         fs::create_dir_all(under("state")).expect("a folder");
-        Places {
+        VolumePaths {
             dev: under("dev"),
             run: under("run"),
             appear: Duration::from_secs(5),
             release: Duration::from_secs(5),
-            ..Places::new(&under("state"), &under("etc"))
+            ..VolumePaths::new(&under("state"), &under("etc"))
         }
     }
 
@@ -62,7 +61,7 @@ impl Disk {
             mount: self.at().display().to_string(),
             fs: fs.to_owned(),
         };
-        mount_all(&Real, &self.places(), &[volume])
+        mount_all(&self.paths(), &[volume])
     }
 
     fn umount(&self) -> bool {
@@ -141,7 +140,7 @@ fn a_real_disk_that_is_mounted_elsewhere_is_left_alone() {
         return;
     };
     disk.mount("ext4").expect("made and mounted");
-    let mut other = disk.places();
+    let mut other = disk.paths();
     other.appear = Duration::from_millis(10);
     let volume = Volume {
         volume_id: "vol-0a1b".to_owned(),
@@ -149,7 +148,7 @@ fn a_real_disk_that_is_mounted_elsewhere_is_left_alone() {
         mount: disk.dir.path().join("other").display().to_string(),
         fs: String::new(),
     };
-    let error = mount_all(&Real, &other, &[volume]).expect_err("refused");
+    let error = mount_all(&other, &[volume]).expect_err("refused");
     let at = format!("is mounted at {} already", disk.at().display());
     assert!(error.contains(&at), "{error}");
     assert_eq!(

@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aot_cluster_file::{Parsed, Report};
+use aot_model::plural;
+use aot_model::problem::Problem;
 use serde_json::{Value, json};
-
-use crate::config::{self, Parsed, Report};
-use crate::provider::Problem;
 
 /// A file that is good, with everything that it names.
 #[derive(Debug, Clone)]
@@ -22,9 +22,10 @@ impl CheckOk {
         let spec = &self.parsed.spec;
         let pools = spec.pools.iter().filter(|pool| pool.name.is_some()).count();
         format!(
-            "cluster {}: {} instances ({pools} pools), all well",
+            "cluster {}: {} ({}), all well",
             spec.name,
-            spec.instances().count()
+            plural::count(spec.instances().count(), "instance"),
+            plural::count(pools, "pool")
         )
     }
 
@@ -59,11 +60,11 @@ pub enum CheckError {
     #[error("{0}")]
     File(Report),
     /// What it names is not there, or not good.
-    #[error("{} of the files that {} names can't be used", problems.len(), path.display())]
+    #[error("{} named in {} cannot be used", plural::count(problems.len(), "file"), path.display())]
     Files {
         /// The path.
         path: PathBuf,
-        /// One a file.
+        /// One per file.
         problems: Vec<Problem>,
     },
 }
@@ -112,8 +113,8 @@ pub fn check(path: &Path) -> Result<CheckOk, CheckError> {
         source,
     };
     let text = fs::read_to_string(path).map_err(read)?;
-    let parsed = config::parse(&text, path).map_err(CheckError::File)?;
-    let problems = config::check_files(&parsed.spec);
+    let parsed = aot_cluster_file::parse(&text, path).map_err(CheckError::File)?;
+    let problems = aot_cluster_file::check_files(&parsed.spec, path);
     if problems.is_empty() {
         return Ok(CheckOk { parsed });
     }
@@ -125,7 +126,7 @@ pub fn check(path: &Path) -> Result<CheckOk, CheckError> {
 
 /// JSON Schema of cluster.yml, indented.
 pub fn schema() -> String {
-    format!("{:#}", config::schema())
+    format!("{:#}", aot_cluster_file::schema())
 }
 
 #[cfg(test)]

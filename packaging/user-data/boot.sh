@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs aot-agent and starts it. Run once by cloud-init, as root. Needs systemd and one of curl, wget, python3.
-# The AOT_* variables are for trying it elsewhere.
+# Installs aot-agent and starts it. Run once by cloud-init, as root; at every boot where there is coreos-cloudinit. Needs
+# systemd and one of curl, wget, python3. The AOT_* variables are for trying it elsewhere.
 set -u
 umask 077
 root=${AOT_ROOT-}
@@ -70,16 +70,18 @@ beacon() {
   done
   return 0
 }
+why() { head -n 1 "$work/err" 2>/dev/null; }
 fail() {
   beacon failed "$1"
   exit 1
 }
-# retry WHAT COMMAND...: for ever, 1 to 30 s apart; the first failure and every tenth are reported.
+# retry TRIES WHAT COMMAND...: 1 to 30 s apart; the first failure and every tenth are reported. 0 tries: for ever.
 retry() {
-  what=$1 tries=0 delay=1; shift
+  most=$1 what=$2 tries=0 delay=1; shift 2
   while ! "$@"; do
-    [ $((tries % 10)) -ne 0 ] || beacon failed "$what: try $((tries + 1)): $(head -n 1 "$work/err" 2>/dev/null)"
+    [ $((tries % 10)) -ne 0 ] || beacon failed "$what: try $((tries + 1)): $(why)"
     tries=$((tries + 1))
+    [ "$tries" -ne "$most" ] || return 1
     sleep "$delay"
     delay=$((delay * 2)); [ "$delay" -le 30 ] || delay=30
   done
@@ -103,33 +105,61 @@ fetch() {
   done
   return 1
 }
-retry "machine id" identify
+# place DIR: puts the agent there and tries whether it runs: a folder may be read-only (/usr on Flatcar), or noexec.
+place() {
+  { mkdir -p "$root$1" && cp "$work/agent" "$root$1/.aot-agent" && chmod 755 "$root$1/.aot-agent" &&
+    "$root$1/.aot-agent" version > /dev/null && mv -f "$root$1/.aot-agent" "$root$1/aot-agent"; } 2> "$work/err" && return
+  rm -f "$root$1/.aot-agent" 2> /dev/null
+  return 1
+}
+toml="$root/etc/aot/agent.toml"
+unit="$root/etc/systemd/system/aot-agent.service"
+# About 15 minutes.
+retry "${AOT_TRIES-34}" "machine id" identify ||
+  fail "gave up: the metadata service does not say which machine this is ($(why)); is HttpEndpoint disabled?"
+if grep -qxF "machine_id = \"$machine\"" "$toml" 2> /dev/null; then
+  # Set up at an earlier boot: what was upgraded since stays.
+  bin=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' "$unit" 2> /dev/null)
+  if [ -n "$bin" ] && "$root$bin" version > /dev/null 2>&1 && "$systemctl" is-enabled -q aot-agent.service &&
+    "$systemctl" start aot-agent.service; then
+    say "the agent is set up already"
+    exit 0
+  fi
+elif [ -e "$toml" ]; then
+  # Of the machine that the image was made of: its agent must not speak for that one.
+  "$systemctl" stop aot-agent.service 2> /dev/null
+fi
 beacon started "$arch"
 case $arch in
 @SHAS@
-*) fail "there is no agent for architecture $arch" ;;
+*) fail "no agent for architecture $arch" ;;
 esac
 beacon agent-download "$sha"
-retry "agent download" fetch
+retry 0 "agent download" fetch
 beacon agent-checksum "$sha"
 umask 022
-mkdir -p "$root/usr/local/bin" "$root/etc/aot" "$root/etc/systemd/system" || fail "cannot make folders"
-{ cp "$work/agent" "$root/usr/local/bin/.aot-agent" && chmod 755 "$root/usr/local/bin/.aot-agent" &&
-  mv "$root/usr/local/bin/.aot-agent" "$root/usr/local/bin/aot-agent"; } || fail "cannot install the agent"
+for dir in /usr/local/bin /opt/bin /opt/aot/bin none; do
+  [ "$dir" != none ] || fail "cannot install the agent: $first"
+  place "$dir" && break
+  say "not in $dir: $(why)"
+  first=${first-$(why)}
+done
+mkdir -p "$root/etc/aot" "$root/etc/systemd/system" 2> "$work/err" || fail "cannot make folders: $(why)"
 umask 077
 { cat <<'AOT_END'
 @TOML@
 AOT_END
   printf 'machine_id = "%s"\n' "$machine"
-} > "$root/etc/aot/.agent.toml" || fail "cannot write agent.toml"
-mv "$root/etc/aot/.agent.toml" "$root/etc/aot/agent.toml" || fail "cannot write agent.toml"
+} 2> "$work/err" > "$root/etc/aot/.agent.toml" && mv -f "$root/etc/aot/.agent.toml" "$toml" 2> "$work/err" ||
+  fail "cannot write agent.toml: $(why)"
 umask 022
-cat > "$root/etc/systemd/system/aot-agent.service" <<'AOT_END'
+sed "s|^ExecStart=[^ ]*|ExecStart=$dir/aot-agent|" 2> "$work/err" > "$unit" <<'AOT_END' || fail "cannot write the unit: $(why)"
 @UNIT@
 AOT_END
 # A machine that loses power now must come back with all of this, or with none of it.
 sync
 beacon config-written ""
-"$systemctl" daemon-reload
-"$systemctl" enable --now aot-agent.service > "$work/err" 2>&1 || fail "systemctl: $(head -n 1 "$work/err")"
+# Restarted, not started: one from the image may run, with the settings of another machine.
+{ "$systemctl" daemon-reload && "$systemctl" enable aot-agent.service && "$systemctl" restart aot-agent.service; } \
+  > "$work/err" 2>&1 || fail "systemctl: $(why)"
 beacon service-started ""

@@ -38,16 +38,16 @@ pub enum Builtin {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No such name.
-    #[error("{0:?} is no built-in; they are {list}", list = NAMES.join(", "))]
+    #[error("unknown built-in {0:?}; the built-ins are {list}", list = NAMES.join(", "))]
     Unknown(String),
     /// Too many or too few arguments.
-    #[error("it is used as: {0}")]
+    #[error("usage: {0}")]
     Usage(&'static str),
     /// Agents have no folder of their own to start from.
     #[error("{0:?} is not an absolute path")]
     Relative(String),
     /// A path that no file can have.
-    #[error("a path has no NUL bytes")]
+    #[error("a path cannot have NUL bytes")]
     Nul,
     /// Not a number of lines.
     #[error("{0:?} is not a number of lines from 1 to {MAX_TAIL_LINES}")]
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn every_mistake_has_its_message() {
         let table: [(&[&str], &str); 11] = [
-            (&["ping", "x"], "it is used as: ping"),
-            (&["facts", "os"], "it is used as: facts"),
-            (&["version", "x"], "it is used as: version"),
-            (&["stat"], "it is used as: stat PATH"),
-            (&["stat", "/a", "/b"], "it is used as: stat PATH"),
+            (&["ping", "x"], "usage: ping"),
+            (&["facts", "os"], "usage: facts"),
+            (&["version", "x"], "usage: version"),
+            (&["stat"], "usage: stat PATH"),
+            (&["stat", "/a", "/b"], "usage: stat PATH"),
             (&["stat", "a"], "\"a\" is not an absolute path"),
-            (&["stat", "/a\0"], "a path has no NUL bytes"),
-            (&["tail"], "it is used as: tail PATH [LINES]"),
+            (&["stat", "/a\0"], "a path cannot have NUL bytes"),
+            (&["tail"], "usage: tail PATH [LINES]"),
             (
                 &["tail", "/a", "0"],
                 "\"0\" is not a number of lines from 1 to 1000",
@@ -148,7 +148,7 @@ mod tests {
             ),
             (
                 &["shell"],
-                "\"shell\" is no built-in; they are ping, facts, version, stat, tail",
+                "unknown built-in \"shell\"; the built-ins are ping, facts, version, stat, tail",
             ),
         ];
         for (words, message) in table {

@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 256 << 20;
 
 /// Pieces that are not what was promised: the session is broken, and the next one begins anew.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Bad {
+pub enum BadPiece {
     /// It does not follow the one before it.
     #[error("a piece of the cluster facts is missing")]
     Missing,
@@ -52,13 +52,13 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// Takes the next piece; the facts with the last one. A first piece begins anew, whatever was there.
+    /// Adds the next piece; gives the facts with the last one. A first piece begins anew, whatever was there.
     ///
     /// # Errors
-    /// When it is not the next one, or all together are no facts.
-    pub fn take(&mut self, piece: &ClusterFactsPiece) -> Result<Option<ClusterFacts>, Bad> {
+    /// When it is not the next one, or all together are not cluster facts.
+    pub fn step(&mut self, piece: &ClusterFactsPiece) -> Result<Option<ClusterFacts>, BadPiece> {
         if piece.total_bytes > MAX_BYTES {
-            return Err(Bad::TooLarge);
+            return Err(BadPiece::TooLarge);
         }
         if piece.offset == 0 {
             self.packed = Vec::new();
@@ -66,26 +66,26 @@ impl Joiner {
         }
         let follows = piece.offset == self.packed.len() as u64;
         if !follows || piece.generation != self.generation || piece.data.is_empty() {
-            return Err(Bad::Missing);
+            return Err(BadPiece::Missing);
         }
         self.packed.extend_from_slice(&piece.data);
         match (self.packed.len() as u64).cmp(&piece.total_bytes) {
             std::cmp::Ordering::Less => Ok(None),
             std::cmp::Ordering::Equal => unpacked(&std::mem::take(&mut self.packed)).map(Some),
-            std::cmp::Ordering::Greater => Err(Bad::Garbled),
+            std::cmp::Ordering::Greater => Err(BadPiece::Garbled),
         }
     }
 }
 
-fn unpacked(packed: &[u8]) -> Result<ClusterFacts, Bad> {
+fn unpacked(packed: &[u8]) -> Result<ClusterFacts, BadPiece> {
     let mut bytes = Vec::new();
-    let decoder = zstd::Decoder::new(packed).map_err(|_| Bad::Garbled)?;
+    let decoder = zstd::Decoder::new(packed).map_err(|_| BadPiece::Garbled)?;
     let read = decoder.take(MAX_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|_| Bad::Garbled)?;
+    read.map_err(|_| BadPiece::Garbled)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Bad::TooLarge);
+        return Err(BadPiece::TooLarge);
     }
-    ClusterFacts::decode(bytes.as_slice()).map_err(|_| Bad::Garbled)
+    ClusterFacts::decode(bytes.as_slice()).map_err(|_| BadPiece::Garbled)
 }
 
 #[cfg(test)]
@@ -116,12 +116,12 @@ mod tests {
     fn joined(
         joiner: &mut Joiner,
         pieces: &[ClusterFactsPiece],
-    ) -> Result<Option<ClusterFacts>, Bad> {
+    ) -> Result<Option<ClusterFacts>, BadPiece> {
         let (last, first) = pieces.split_last().expect("there is one at least");
         for piece in first {
-            assert_eq!(joiner.take(piece)?, None);
+            assert_eq!(joiner.step(piece)?, None);
         }
-        joiner.take(last)
+        joiner.step(last)
     }
 
     proptest! {
@@ -140,34 +140,46 @@ mod tests {
     fn a_new_generation_takes_the_place_of_one_that_was_cut_off() {
         let mut joiner = Joiner::default();
         let old = pieces(&facts(1, noise(3 * PIECE_BYTES)));
-        assert_eq!(joiner.take(&old[0]), Ok(None));
+        assert_eq!(joiner.step(&old[0]), Ok(None));
         let new = facts(2, noise(2 * PIECE_BYTES));
         assert_eq!(joined(&mut joiner, &pieces(&new)), Ok(Some(new)));
-        assert_eq!(joiner.take(&old[1]), Err(Bad::Missing));
+        assert_eq!(joiner.step(&old[1]), Err(BadPiece::Missing));
     }
 
     #[test]
     fn what_is_not_whole_is_no_facts() {
         let good = pieces(&facts(1, noise(3 * PIECE_BYTES)));
         let twice = [good[0].clone(), good[0].clone(), good[2].clone()];
-        assert_eq!(joined(&mut Joiner::default(), &twice), Err(Bad::Missing));
-        assert_eq!(Joiner::default().take(&good[1]), Err(Bad::Missing));
+        assert_eq!(
+            joined(&mut Joiner::default(), &twice),
+            Err(BadPiece::Missing)
+        );
+        assert_eq!(Joiner::default().step(&good[1]), Err(BadPiece::Missing));
         let mut other = good.clone();
         other[1].generation = 2;
-        assert_eq!(joined(&mut Joiner::default(), &other), Err(Bad::Missing));
+        assert_eq!(
+            joined(&mut Joiner::default(), &other),
+            Err(BadPiece::Missing)
+        );
         let mut short = good.clone();
         for piece in &mut short {
             piece.total_bytes -= 1;
         }
-        assert_eq!(joined(&mut Joiner::default(), &short), Err(Bad::Garbled));
+        assert_eq!(
+            joined(&mut Joiner::default(), &short),
+            Err(BadPiece::Garbled)
+        );
         let mut garbled = good.clone();
         garbled[1].data = vec![0; PIECE_BYTES].into();
-        assert_eq!(joined(&mut Joiner::default(), &garbled), Err(Bad::Garbled));
+        assert_eq!(
+            joined(&mut Joiner::default(), &garbled),
+            Err(BadPiece::Garbled)
+        );
         let mut huge = good;
         huge[0].total_bytes = MAX_BYTES + 1;
-        assert_eq!(Joiner::default().take(&huge[0]), Err(Bad::TooLarge));
+        assert_eq!(Joiner::default().step(&huge[0]), Err(BadPiece::TooLarge));
         // Little that unpacks to too much.
         let bomb = zstd::encode_all(std::io::repeat(0).take(MAX_BYTES + 1), 1).unwrap();
-        assert_eq!(unpacked(&bomb), Err(Bad::TooLarge));
+        assert_eq!(unpacked(&bomb), Err(BadPiece::TooLarge));
     }
 }

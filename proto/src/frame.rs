@@ -16,10 +16,10 @@ pub const MAX_FRAME_BYTES: usize = FRAME_BYTES + 4096;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSpool {
     /// The length in front of a frame is past any that a shim writes.
-    #[error("a frame of {0} bytes at most {MAX_FRAME_BYTES} are allowed")]
+    #[error("a frame of {0} bytes; at most {MAX_FRAME_BYTES} are allowed")]
     TooLong(usize),
-    /// The bytes of a frame are no message.
-    #[error("a frame that is no message")]
+    /// The bytes of a frame are not a message.
+    #[error("a frame that is not a message")]
     Garbled,
 }
 
@@ -71,7 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, BadSpool> {
 ///
 /// # Errors
 /// When the bytes can't be the start of a spool.
-pub fn whole_frames(bytes: &[u8], most: usize) -> Result<usize, BadSpool> {
+pub fn complete_frames(bytes: &[u8], most: usize) -> Result<usize, BadSpool> {
     let mut end = 0;
     while let Some((header, rest)) = bytes[end..].split_first_chunk::<HEADER_BYTES>() {
         let len = u32::from_le_bytes(*header) as usize;
@@ -105,7 +105,7 @@ pub fn decode_all(bytes: &[u8]) -> Result<(Vec<Frame>, usize), BadSpool> {
 /// # Errors
 /// When the bytes can't be the start of a spool.
 pub fn split_off_all(bytes: &mut Bytes) -> Result<Vec<Frame>, BadSpool> {
-    let mut whole = bytes.split_to(whole_frames(bytes, usize::MAX)?);
+    let mut whole = bytes.split_to(complete_frames(bytes, usize::MAX)?);
     let mut frames = Vec::new();
     while let Some(header) = whole.first_chunk::<HEADER_BYTES>() {
         let len = u32::from_le_bytes(*header) as usize;
@@ -163,7 +163,7 @@ mod tests {
             let (read, len) = decode_all(&bytes).expect("our own bytes");
             prop_assert_eq!(&read[..], &frames[..whole]);
             prop_assert_eq!(len, ends[whole]);
-            prop_assert_eq!(whole_frames(&bytes, usize::MAX).expect("our own bytes"), len);
+            prop_assert_eq!(complete_frames(&bytes, usize::MAX).expect("our own bytes"), len);
             let mut shared = Bytes::from(bytes.clone());
             prop_assert_eq!(split_off_all(&mut shared).expect("our own bytes"), read);
             prop_assert_eq!(&shared[..], &bytes[len..]);
@@ -172,7 +172,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode_all(&bytes);
-            let _ = whole_frames(&bytes, 100);
+            let _ = complete_frames(&bytes, 100);
             let _ = split_off_all(&mut bytes.into());
         }
     }
@@ -183,6 +183,6 @@ mod tests {
             decode(&[0xff; 8]),
             Err(BadSpool::TooLong(u32::MAX as usize))
         );
-        assert!(whole_frames(&[0xff; 8], 100).is_err());
+        assert!(complete_frames(&[0xff; 8], 100).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Version of the Attach protocol. A master refuses agents whose number it does not know, with a reason.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Largest gRPC message either side accepts on the control lane.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

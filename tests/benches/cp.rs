@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aot_proto::archive::Digest;
+use aot_archive::Digest;
 use aot_tests::bench::copy::{cpu_of, disk_rate, show_bound, shown_tls_copy};
 use aot_tests::bench::figures::{at_least, number, seconds};
-use aot_tests::bench::program::played;
+use aot_tests::bench::roles::played;
 use aot_tests::rig::Rig;
 use aot_tests::wait;
 

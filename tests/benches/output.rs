@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aot_proto::v1::ExecRequest;
-use aot_proto::v1::exec_event::Body;
+use aot_proto::v1::job_event::Body;
 use aot_tests::bench::copy::{cpu_of, disk_rate, show_bound, shown_tls_copy};
 use aot_tests::bench::figures::{
     at_least, at_most, cpu_seconds, median, number, quantile, resident_kib,
 };
 use aot_tests::bench::operator::Operator;
-use aot_tests::bench::program::{Program, played};
+use aot_tests::bench::program::Program;
+use aot_tests::bench::roles::played;
 use aot_tests::rig::Rig;
 
 fn main() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{at_least, at_most, cpu_seconds, median, quantile};
 use aot_tests::bench::operator::Operator;
-use aot_tests::bench::program::played;
+use aot_tests::bench::roles::played;
 use aot_tests::rig::{Rig, master_program};
 
 /// Agents of the largest round.

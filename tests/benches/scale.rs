@@ -9,30 +9,30 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aot_master::enrol::ca::{self, Ca};
-use aot_master::model::cluster::{Cluster, Identity, Instance, Key, NodeFacts};
-use aot_master::model::file::{
-    ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
-};
-use aot_master::model::ground::Ground;
-use aot_master::model::machine::{Machine, MachineState};
-use aot_master::model::phase::Phase;
-use aot_master::model::world::Changes;
-use aot_master::model::{facts, hash};
-use aot_master::store::Store;
+use aot_daemon::enrol::ca::{self, Ca};
+use aot_host::descriptors;
+use aot_model::cluster::Cluster;
+use aot_model::identity::Identity;
+use aot_model::instance::{Instance, NodeFacts};
+use aot_model::key::{ClusterUuid, InstanceKey};
+use aot_model::machine::{Machine, MachineState};
+use aot_model::phase::Phase;
+use aot_model::spec::{MemberSpec, PoolSpec, ProviderKind};
+use aot_model::world::Changes;
+use aot_model::{facts, hash, samples};
 use aot_proto::ids::SpiffeId;
 use aot_proto::v1::{ExecRequest, Pace};
+use aot_store::Store;
 use aot_tests::bench::agents::{Agents, report};
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
     at_most, cpu_seconds, median, memory_kib, number, peak_kib, quantile, seconds,
 };
 use aot_tests::bench::operator::Operator;
-use aot_tests::bench::program::played;
+use aot_tests::bench::roles::played;
 use aot_tests::bench::tls;
 use aot_tests::rig::master_program;
 use aot_tests::wait;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -46,8 +46,7 @@ fn main() {
     if played() {
         return;
     }
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the hard limit");
+    descriptors::raise().expect("up to the hard limit");
     let default = number("AOT_BENCH_SESSIONS", 1_000);
     let counts: Vec<usize> = match std::env::var("AOT_BENCH_STEPS") {
         Ok(list) => list
@@ -129,12 +128,9 @@ fn compare(steps: &[Figures]) {
     grown("memory", |step| step.memory * step.count as f64);
 }
 
-/// Runs a command over all, so many at a time (0 = all): seconds until it is over, and of the master's processor time.
+/// Runs a command over all, this many at a time (0 = all): seconds until it ends, and of the master's processor time.
 fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64, f64) {
-    let concurrency = match at_a_time {
-        0 => String::new(),
-        many => many.to_string(),
-    };
+    let concurrency = (at_a_time > 0).then(|| at_a_time.to_string());
     let request = ExecRequest {
         target: "*".to_owned(),
         argv: vec!["true".to_owned()],
@@ -152,7 +148,7 @@ fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64,
     (time, cpu_seconds(master.child.id()) - before)
 }
 
-/// The master's processor time, once it uses little more than heartbeats of so many sessions do.
+/// The master's processor time, once it uses little more than heartbeats of this many sessions do.
 fn when_quiet(master: &Master, sessions: usize) -> f64 {
     let little = 0.1 + sessions as f64 * 5e-5;
     let mut last = (Instant::now(), cpu_seconds(master.child.id()));
@@ -346,7 +342,7 @@ impl Master {
     }
 }
 
-/// Writes the master's state with so many instances that are ready, and their certificates; the cluster's name.
+/// Writes the master's state with this many instances that are ready, and their certificates; the cluster's name.
 fn write_state(state: &Path, folder: &Path, count: usize) -> String {
     let (store, _) = Store::open(state).expect("a store");
     let ca = Ca::open(state).expect("an authority");
@@ -367,7 +363,7 @@ fn write_state(state: &Path, folder: &Path, count: usize) -> String {
         cluster.instances.insert(member.name.clone(), instance);
     }
     cluster.facts_sha256 = facts::of(&cluster).content_sha256;
-    let key = |instance: &Instance| Key {
+    let key = |instance: &Instance| InstanceKey {
         cluster: name.clone(),
         instance: instance.name.clone(),
     };
@@ -400,42 +396,15 @@ fn member(number: usize) -> MemberSpec {
 
 fn cluster(members: Vec<MemberSpec>) -> Cluster {
     let pool = PoolSpec {
-        name: Some("n".parse().expect("a name")),
         members,
-        owner: None,
-        user: None,
-        machine: MachineSpec::default(),
-        stages: Vec::new(),
+        ..samples::pool("n", 0)
     };
-    let spec = ClusterSpec {
-        name: "bench".parse().expect("a name"),
-        provider: ProviderKind::Local,
-        region: None,
-        launch: LaunchPolicy {
-            min_ready: MinReady::All,
-            on_failure: OnFailure::Keep,
-            timeout: Duration::from_secs(600),
-            replace: 0,
-        },
-        security_groups: Vec::new(),
-        discovery_url: None,
-        groups: Default::default(),
-        pools: vec![pool],
-        base_dir: "/".into(),
-    };
+    let mut spec = samples::file("bench", ProviderKind::Local, vec![pool]);
+    spec.launch.timeout = Duration::from_secs(600);
     Cluster {
-        spec,
-        file: "/cluster.yml".into(),
-        uuid: "bench".to_owned(),
+        uuid: ClusterUuid::new("bench"),
         generation: GENERATION,
-        facts_sha256: String::new(),
-        launch: None,
-        batches: Default::default(),
-        ground: Ground::default(),
-        prepared_for: None,
-        strays: Default::default(),
-        cleaning: false,
-        instances: Default::default(),
+        ..samples::empty_cluster(spec)
     }
 }
 
@@ -454,12 +423,14 @@ fn issue(ca: &Ca, id: &SpiffeId, folder: &Path, number: usize) -> Identity {
     );
     Identity {
         key_sha256: request.key_sha256.clone(),
+        previous_serial: String::new(),
+        issued_ms: 0,
+        used_twice: None,
         previous_key_sha256: String::new(),
         enrolled_ms: 1,
         serial: issued.serial,
         expires_unix: issued.expires_unix,
-        document: String::new(),
-        signature: String::new(),
+        proof: Default::default(),
     }
 }
 
@@ -491,23 +462,10 @@ fn instance(
 
 fn machine(id: SpiffeId, number: usize) -> Machine {
     Machine {
-        client_token: None,
         launch_index: u32::try_from(number).expect("a small number"),
         name: Some(id.instance),
-        state: MachineState::Running,
-        state_reason: String::new(),
         private_ip: Some(format!("10.0.{}.{}", number / 250, number % 250 + 1)),
-        public_ip: None,
-        private_dns: None,
-        public_dns: None,
-        instance_type: None,
-        availability_zone: None,
-        region: None,
-        subnet: None,
         image: Some(hash::sha256_hex(b"image")),
-        launched_at: None,
-        tags: Default::default(),
-        volumes: Vec::new(),
-        id: id.machine,
+        ..samples::bare_machine(id.machine.as_str(), MachineState::Running)
     }
 }

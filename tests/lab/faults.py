@@ -11,7 +11,11 @@ import uuid
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 
-STATUS = {"RequestLimitExceeded": 503, "Throttling": 503, "ThrottlingException": 400}
+# As EC2 sends them; 400 for the others. No capacity is a server error there, which SDKs take for one that passes.
+STATUS = {"RequestLimitExceeded": 503, "Throttling": 503, "ThrottlingException": 400, "InternalError": 500,
+          "InternalFailure": 500, "Unavailable": 503, "ServiceUnavailable": 503, "InsufficientInstanceCapacity": 500,
+          "InsufficientHostCapacity": 500, "InsufficientAddressCapacity": 500, "InsufficientVolumeCapacity": 500,
+          "UnauthorizedOperation": 403}
 
 
 def error_page(code, message, json_protocol=False):
@@ -50,7 +54,7 @@ class Faults:
         for rule in self.rules:
             if rule["action"] not in (action, "*") or rule["key"] not in (None, key) or not matches(rule["when"], form, zone_of):
                 continue
-            if rule["action"] == "RunInstances" and form.get("DryRun") == "true" and "DryRun" not in rule["when"]:
+            if rule["action"] == "RunInstances" and form.get("DryRun") == "true" and not {"DryRun", "dry"} & set(rule["when"]):
                 continue                            # a fault of RunInstances is meant for the call that counts
             rule["seen"][action] += 1
             draw = random.Random(f"{rule['seed']} {action} {rule['seen'][action]}").random()
@@ -60,6 +64,39 @@ class Faults:
                 rule["left"] -= 1
                 self.rules = [other for other in self.rules if other["left"] != 0]
             return rule
+        return None
+
+
+# What a call that makes something says of it, and how EC2 says that it does not know it (yet).
+MADE = {"CreateSecurityGroup": r"<groupId>(sg-\w+)", "AllocateAddress": r"<allocationId>(eipalloc-\w+)",
+        "RunInstances": r"<instanceId>(i-\w+)"}
+UNKNOWN = {"sg": "InvalidGroup.NotFound", "eipalloc": "InvalidAllocationID.NotFound", "i": "InvalidInstanceID.NotFound"}
+
+
+class Lateness:
+    """New things that the calls which use them do not know for a while. Listings show them at once: that is `forget`'s."""
+
+    def __init__(self):
+        self.seconds, self.known_at = 0.0, {}
+
+    def made(self, action, form, answer, now):
+        """A call has worked: what it made is late, if anything is."""
+        if not self.seconds:
+            return
+        names = re.findall(MADE[action], answer.decode(errors="replace")) if action in MADE else []
+        names += [form.get("GroupName")] if action == "CreatePlacementGroup" else []
+        self.known_at.update({name: now + self.seconds for name in names})
+
+    def refusal(self, action, form, now):
+        """Code and message, if a call names something that is not known yet."""
+        if action.startswith(("Describe", "Get", "Create")) and action != "CreateTags":
+            return None
+        late = {name for name, at in self.known_at.items() if now < at}
+        for key, value in form.items():
+            if value in late:
+                kind = value.rsplit("-", 1)[0]
+                code = "InvalidPlacementGroup.Unknown" if key.endswith("GroupName") else UNKNOWN.get(kind, "InvalidID")
+                return code, f"'{value}' does not exist"
         return None
 
 

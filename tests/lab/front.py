@@ -41,8 +41,11 @@ class Handler(BaseHTTPRequestHandler):
         form = dict(parse_qsl(body.decode("latin-1"))) if re.search(rb"(^|&)Action=\w", body) else {}
         action = form.get("Action") or self.headers.get("X-Amz-Target", "").split(".")[-1] or f"{self.command} {self.path}"
         key = (re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", "")) or [None, None])[1]
-        fault = lab.take_fault(action, form, key)
-        if fault and fault["code"]:
+        lab.check_request(action, form)
+        fault, late = lab.take_fault(action, form, key), lab.too_new(action, form)
+        if late and not fault:
+            status, headers, answer = 400, [], error_page(*late)
+        elif fault and fault["code"]:
             status, headers = fault["status"], []
             answer = error_page(fault["code"], "made up by the lab", "X-Amz-Target" in self.headers)
         else:
@@ -53,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(fault["delay"])
         drop = bool(fault and fault["drop_answer"])
         lab.log_call({"time": round(start, 3), "action": action, "status": status,
-                      "ms": round(1000 * (time.time() - start)), "injected": injected(fault),
+                      "ms": round(1000 * (time.time() - start)), "injected": injected(fault) or (late[0] if late else None),
                       "from": self.client_address[0], "key": key})
         if drop:                                    # the call worked, and the client never learns of it
             self.close_connection = True
@@ -76,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200 and action == "DescribeInstances":
             status, answer = lab.forget(form, answer, key)
         if status == 200 and form and not action.startswith(("Describe", "Get", "List")):
+            lab.made(action, form, answer)
             lab.changed(action, [value for name, value in form.items() if name.startswith("InstanceId.")], form, answer)
         return status, headers, answer
 

@@ -1,9 +1,12 @@
 """The instance metadata service, versions 1 and 2, for the machines of the lab.
 
 It knows its caller by source address. The identity documents are signed with a key made for this lab; its certificate is
-handed to the tests, who give it to the master in place of AWS's. Started by region.py as a thread."""
+handed to the tests, who give it to the master in place of AWS's. The message has AWS's form: BER with indefinite lengths,
+signed attributes, no certificate inside. Tests may have single machines lied to, see Spoilt. Started by region.py as a
+thread."""
 import base64
 import datetime
+import hashlib
 import json
 import re
 import secrets
@@ -14,10 +17,38 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import pkcs7
 
 VERSIONS = ["1.0", "2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest"]
 TOKEN, TOKEN_TTL, LONGEST_TTL = "X-aws-ec2-metadata-token", "X-aws-ec2-metadata-token-ttl-seconds", 21600
+
+
+def tlv(tag, *parts):
+    """A DER value."""
+    content = b"".join(parts)
+    size = len(content)
+    length = bytes([size]) if size < 128 else (lambda n: bytes([0x80 | len(n)]) + n)(size.to_bytes((size.bit_length() + 7) // 8, "big"))
+    return bytes([tag]) + length + content
+
+
+def ber(tag, *parts):
+    """A constructed value of indefinite length, as AWS writes the outer ones."""
+    return bytes([tag, 0x80]) + b"".join(parts) + b"\0\0"
+
+
+def oid(text):
+    first, second, *rest = map(int, text.split("."))
+    octets = [40 * first + second]
+    for arc in rest:
+        groups = [arc & 0x7F]
+        while arc := arc >> 7:
+            groups.insert(0, 0x80 | arc & 0x7F)
+        octets += groups
+    return tlv(6, bytes(octets))
+
+
+DATA, SIGNED_DATA = oid("1.2.840.113549.1.7.1"), oid("1.2.840.113549.1.7.2")
+CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME = (oid(f"1.2.840.113549.1.9.{n}") for n in (3, 4, 5))
+SHA256, RSA_SHA256 = (tlv(0x30, oid(name), tlv(5)) for name in ("2.16.840.1.101.3.4.2.1", "1.2.840.113549.1.1.11"))
 
 
 class Signer:
@@ -38,12 +69,61 @@ class Signer:
         """`signature`: RSA PKCS #1 v1.5 with SHA-256 over the document's bytes."""
         return fold(self.key.sign(document.encode(), padding.PKCS1v15(), hashes.SHA256()))
 
-    def pkcs7(self, document):
-        """`pkcs7` and `rsa2048`: a PKCS #7 message that holds the document, but not the certificate."""
-        options = [pkcs7.PKCS7Options.Binary, pkcs7.PKCS7Options.NoCerts, pkcs7.PKCS7Options.NoCapabilities]
-        message = (pkcs7.PKCS7SignatureBuilder().set_data(document.encode())
-                   .add_signer(self.certificate, self.key, hashes.SHA256()))
-        return fold(message.sign(serialization.Encoding.DER, options))
+    def pkcs7(self, document, key=None):
+        """`pkcs7` and `rsa2048`: a PKCS #7 message that holds the document, but not the certificate (RFC 5652)."""
+        content, stamp = document.encode(), time.strftime("%y%m%d%H%M%SZ", time.gmtime()).encode()
+        attributes = b"".join(tlv(0x30, name, tlv(0x31, value)) for name, value in (
+            (CONTENT_TYPE, DATA), (SIGNING_TIME, tlv(0x17, stamp)),
+            (MESSAGE_DIGEST, tlv(4, hashlib.sha256(content).digest()))))
+        signature = (key or self.key).sign(tlv(0x31, attributes), padding.PKCS1v15(), hashes.SHA256())
+        serial = self.certificate.serial_number
+        number = tlv(2, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
+        signer = tlv(0x30, tlv(2, b"\1"), tlv(0x30, self.certificate.issuer.public_bytes(), number), SHA256,
+                     tlv(0xA0, attributes), RSA_SHA256, tlv(4, signature))
+        data = ber(0x30, tlv(2, b"\1"), tlv(0x31, SHA256), ber(0x30, DATA, ber(0xA0, ber(0x24, tlv(4, content)))),
+                   tlv(0x31, signer))
+        return fold(ber(0x30, SIGNED_DATA, ber(0xA0, data)))
+
+
+class Spoilt:
+    """What single machines are lied to about, by their Name tag, as a test sets it: `forged` (signed with another key),
+    `elsewhere` (by the certificate of another region), `account` (another account's), `of` (that of the machine with this id),
+    `tag` (the challenge's tag has another value), `no-tag` (it is not there)."""
+
+    def __init__(self, state):
+        self.lies, self.state = {}, state
+
+    def keys(self):
+        """Another key, and another region's signer: made when first needed, as keys take long."""
+        if not hasattr(self, "key"):
+            self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            self.other = Signer(self.state / "imds-elsewhere.pem")
+        return self.key, self.other
+
+    def lie(self, instance):
+        tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+        return self.lies.get(tags.get("Name"), "")
+
+    def message(self, instance, region, signer, instance_of):
+        """The document and its message for a machine."""
+        lie = self.lie(instance)
+        if lie.startswith("of "):
+            instance = instance_of(lie[3:]) or instance
+        if lie == "account":
+            instance = instance | {"_owner": "999999999999"}
+        document = identity_document(instance, region)
+        if lie == "forged":
+            return signer.pkcs7(document, self.keys()[0])
+        return (self.keys()[1] if lie == "elsewhere" else signer).pkcs7(document)
+
+    def tags(self, instance):
+        tags, lie = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}, self.lie(instance)
+        value = tags.get("aot:challenge")
+        if value and lie == "no-tag":
+            del tags["aot:challenge"]
+        elif value and lie == "tag":
+            tags["aot:challenge"] = value[:-1] + ("0" if value[-1] != "0" else "1")
+        return tags
 
 
 def fold(raw):
@@ -62,7 +142,7 @@ def identity_document(instance, region):
         "devpayProductCodes": None, "marketplaceProductCodes": None, "imageId": instance["ImageId"],
         "instanceId": instance["InstanceId"], "instanceType": instance["InstanceType"], "kernelId": None,
         "pendingTime": iso(instance["LaunchTime"].timestamp()), "privateIp": instance["PrivateIpAddress"],
-        "ramdiskId": None, "region": region, "version": "2017-09-30"}, indent=2)
+        "ramdiskId": None, "region": region, "version": "2017-09-30"}, indent=2, separators=(",", " : "))
 
 
 def interfaces(instance):
@@ -78,7 +158,7 @@ def interfaces(instance):
     } for card in instance["NetworkInterfaces"]}
 
 
-def meta_data(instance, region):
+def meta_data(instance, region, tags):
     host, root = instance["PrivateDnsName"], instance["RootDeviceName"]
     cards = interfaces(instance)
     disks = [disk["DeviceName"] for disk in instance["BlockDeviceMappings"] if disk["DeviceName"] != root]
@@ -102,7 +182,7 @@ def meta_data(instance, region):
     if instance.get("_public_key"):
         meta["public-keys"] = {f"0={instance['KeyName']}": {"openssh-key": instance["_public_key"]}}
     if instance["MetadataOptions"].get("InstanceMetadataTags") == "enabled":
-        meta["tags"] = {"instance": {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}}
+        meta["tags"] = {"instance": tags}
     if instance.get("IamInstanceProfile"):          # the API here takes any credentials
         role = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
         meta["iam"] = {"security-credentials": {role: json.dumps({
@@ -111,12 +191,12 @@ def meta_data(instance, region):
     return meta
 
 
-def tree(instance, region, signer):
+def tree(instance, region, signer, spoilt, instance_of):
     """All that is below a version, as nested dicts. Leaves are text or bytes; dear ones are functions that give it."""
     document = identity_document(instance, region)
-    root = {"meta-data": meta_data(instance, region), "dynamic": {"instance-identity": {
-        "document": document, "signature": lambda: signer.signature(document),
-        "pkcs7": lambda: signer.pkcs7(document), "rsa2048": lambda: signer.pkcs7(document)}}}
+    message = lambda: spoilt.message(instance, region, signer, instance_of)      # noqa: E731
+    root = {"meta-data": meta_data(instance, region, spoilt.tags(instance)), "dynamic": {"instance-identity": {
+        "document": document, "signature": lambda: signer.signature(document), "pkcs7": message, "rsa2048": message}}}
     if instance.get("_user_data"):
         root["user-data"] = instance["_user_data"]
     return root
@@ -178,13 +258,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, "\n".join(VERSIONS))
         if version not in VERSIONS and not re.fullmatch(r"20\d\d-\d\d-\d\d", version):
             return self.answer(404)
-        found = look_up(tree(instance, self.server.region, self.server.signer), parts)
+        server = self.server
+        if "tags" in parts:
+            instance = instance | {"Tags": server.tags_of(instance["InstanceId"])}
+        found = look_up(tree(instance, server.region, server.signer, server.spoilt, server.instance_of), parts)
         self.answer(404) if found is None else self.answer(200, found)
 
 
-def serve(address, region, signer, instance_at):
-    """`instance_at(ip)` gives the DescribeInstances entry of the machine there, with what region.py adds to it."""
+def serve(address, region, signer, spoilt, instance_at, instance_of, tags_of):
+    """`instance_at(ip)` gives the DescribeInstances entry of the machine there, with what region.py adds to it;
+    `instance_of(id)` that of any machine that the API knows, `tags_of(id)` its tags as they are now."""
     server = ThreadingHTTPServer(address, Handler)
     server.daemon_threads, server.tokens = True, {}
-    server.region, server.signer, server.instance_at = region, signer, instance_at
+    server.region, server.signer, server.spoilt = region, signer, spoilt
+    server.instance_at, server.instance_of, server.tags_of = instance_at, instance_of, tags_of
     server.serve_forever()

@@ -335,9 +335,16 @@ def arguments():
     verb("forget", "let DescribeInstances leave an instance out", machine, (["--seconds"], seconds))
     verb("forget-some", "let it leave out a share of those it shows for the first time",
          (["--probability"], {"type": float, "default": 0.5, "metavar": "P"}), (["--seconds"], seconds), seed, key)
+    verb("late", "let new groups, placement groups, addresses and instances be unknown for a while to the calls that use them",
+         (["seconds"], {"type": float, "metavar": "S", "help": "0 ends it for what is made from now on"}))
+    verb("reap", "terminate an instance and forget it for good, with its tags", machine)
+    verb("age", "let an instance have been launched earlier", machine, (["seconds"], {"type": float, "metavar": "S"}))
+    verb("metadata-default", "the account's default for machines' metadata service, for launches that do not say it",
+         (["how"], {"choices": ["on", "off"]}))
     verb("clear-faults", "let them fail no more", key)
     verb("impair", "let an instance's status checks fail", machine)
     verb("repair", "let them be ok again", machine)
+    verb("bad-requests", "print what EC2's own model objects to in the requests so far")
     verb("api-log", "print the API calls, one JSON object a line")
     verb("init", argparse.SUPPRESS, (["settings"], {"type": json.loads}), (["lifeline"], {}))
     return parser, vars(parser.parse_args())
@@ -373,6 +380,10 @@ def main():
     elif verb == "api-log":
         need_pid(state)
         sys.stdout.write((state / "api.log").read_text())
+    elif verb == "bad-requests":
+        need_pid(state)
+        path = state / "bad-requests.log"
+        sys.stdout.write(path.read_text() if path.exists() else "")
     elif verb == "fault" and not any(options[how] for how in ("code", "drop_answer", "truncate", "delay")):
         parser.error("fault: give an error code, --drop-answer, --truncate or --delay")
     else:

@@ -4,6 +4,7 @@ Each section below replaces a piece of moto 5.2.5 and says which rule it brings;
 as a program of its own, with MOTO_EC2_DELAY in its environment: for how many seconds a change of state stays visible
 as pending, stopping or shutting-down; and MOTO_LAB_STATE, the lab's folder, where `impaired/ID` spoils a status check."""
 import copy
+import datetime
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ import moto_iam  # noqa: F401  (patches moto)
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import DryRunClientError
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.elastic_block_store import EBSBackend
@@ -97,11 +99,14 @@ def check_launch(params, backend):
         refuse_if(image.architecture not in fits, "InvalidParameterValue", f"The architecture '{','.join(fits)}' of the "
                   f"specified instance type does not match the architecture '{image.architecture}' of the specified AMI.")
     group = (params.get("Placement") or {}).get("GroupName")
+    if group and not params.get("SubnetId") and not cards and not (params.get("Placement") or {}).get("AvailabilityZone"):
+        params["Placement"] = {**params["Placement"], "AvailabilityZone": any_zone(backend)}
     refuse_if(group and group not in placement_groups(backend), "InvalidPlacementGroup.Unknown",
               f"The Placement Group '{group}' is unknown.")
     if not params.get("SubnetId") and not any("SubnetId" in c or "NetworkInterfaceId" in c for c in cards):
         choose_subnet(params, backend, cards)
     check_zone(backend, (params.get("Placement") or {}).get("AvailabilityZone"), kind)
+    check_group_zone(params, backend, group)
     for place in ([params] if not cards else cards):
         if place.get("SubnetId"):
             groups = [*place.get("Groups", []), *place.get("SecurityGroupIds", [])]
@@ -115,6 +120,24 @@ def check_launch(params, backend):
         if params.get("IamInstanceProfile"):
             return
         raise DryRunClientError()
+
+
+def any_zone(backend):
+    """The zone that EC2 chooses for a launch that names none: another one each time."""
+    zones = sorted(backend.get_default_subnets())
+    count = backend.__dict__["lab_zones"] = backend.__dict__.get("lab_zones", -1) + 1
+    return zones[count % len(zones)]
+
+
+def check_group_zone(params, backend, group):
+    """The machines of a placement group of strategy cluster are all in one zone."""
+    living = [i.placement.zone for i in backend.all_instances()
+              if group and i.placement.group_name == group and i._state.name not in ("terminated", "shutting-down")]
+    subnet = params.get("SubnetId")
+    zone = backend.get_subnet(subnet).availability_zone if subnet else (params.get("Placement") or {}).get("AvailabilityZone")
+    strategy = placement_groups(backend)[group].strategy if group else None
+    refuse_if(strategy == "cluster" and living and zone and zone not in living, "InvalidPlacementGroup.InUse",
+              f"The placement group '{group}' is in use in another availability zone.")
 
 
 def choose_subnet(params, backend, cards):
@@ -136,6 +159,8 @@ def complete_launch(params, backend, reservation):
     for index, instance in enumerate(reservation.instances):
         instance.placement.group_name = (params.get("Placement") or {}).get("GroupName", "")
         instance.placement.tenancy = (params.get("Placement") or {}).get("Tenancy", "default")
+        if "HttpEndpoint" not in (params.get("MetadataOptions") or {}) and (STATE / "metadata-off").exists():
+            instance.metadata_options.http_endpoint = "disabled"
         instance.disable_api_termination = bool(params.get("DisableApiTermination"))
         for place, card in instance.nics.items():
             asked = cards.get(place, {})
@@ -297,6 +322,18 @@ def delete_security_group(self, name=None, group_id=None):
 
 
 SecurityGroupBackend.delete_security_group = delete_security_group
+plain_create_group = SecurityGroupBackend.create_security_group
+
+
+def create_security_group(self, name, description, vpc_id=None, *args, **kwargs):
+    """CreateSecurityGroup: a name in other letters, capital or small, is the same name."""
+    vpc = vpc_id or self.get_default_vpc().id
+    twins = [g for g in self.groups[vpc].values() if g.name.lower() == str(name).lower()]
+    refuse_if(twins and not kwargs.get("force"), "InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc}'")
+    return plain_create_group(self, name, description, vpc_id, *args, **kwargs)
+
+
+SecurityGroupBackend.create_security_group = create_security_group
 
 # ---- volumes ---------------------------------------------------------------------------------------------------------
 
@@ -393,6 +430,35 @@ def check_loading_status(self, key):
 
 ParameterDict._check_loading_status = check_loading_status
 
+# ---- what the lab asks for ---------------------------------------------------------------------------------------------
+
+
+def reap(backend, instance_id):
+    """An instance is forgotten, tags and all."""
+    for key, reservation in list(backend.reservations.items()):
+        reservation.instances = [i for i in reservation.instances if i.id != instance_id]
+        if not reservation.instances:
+            del backend.reservations[key]
+    backend.tags.pop(instance_id, None)
+
+
+def age(backend, instance_id, seconds):
+    instance = backend.get_instance(instance_id)
+    instance.launch_time -= datetime.timedelta(seconds=float(seconds))
+
+
+def obey():
+    """Does what files in STATE/reap say, `reap_ID` or `age_ID_SECONDS`, and takes them away."""
+    backend = ec2_backends[moto_iam.ACCOUNT][moto_iam.REGION]
+    while True:
+        for path in (STATE / "reap").glob("*_*"):
+            verb, *words = path.name.split("_")
+            {"reap": reap, "age": age}[verb](backend, *words)
+            path.unlink()
+        time.sleep(0.05)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=obey, daemon=True).start()
     from moto.server import main
     main()

@@ -22,6 +22,7 @@ import cgroups
 import faults
 import front
 import imds
+import request_model
 from machine import REBOOT_EXIT, Machine
 from prepare import venv
 from volume import wait_until
@@ -108,10 +109,11 @@ class Region:
     def __init__(self, state, name, moto_delay, policy, has_machines):
         self.state, self.name, self.has_machines = state, name, has_machines
         self.machines, self.known, self.by_ip, self.volumes, self.kinds, self.subnets = {}, {}, {}, {}, {}, {}
-        self.faults, self.forgetting = faults.Faults(), faults.Forgetting()
+        self.faults, self.forgetting, self.lateness = faults.Faults(), faults.Forgetting(), faults.Lateness()
+        self.forms = set()
         self.lock, self.wake, self.log_lock = threading.RLock(), threading.Event(), threading.Lock()
         self.vpcs, self.v2 = {}, state / "cgroup"
-        for folder in ("machines", "volumes", "snapshots", "consoles", "impaired", "cgroup"):
+        for folder in ("machines", "volumes", "snapshots", "consoles", "impaired", "reap", "cgroup"):
             (state / folder).mkdir()
         if has_machines:
             cgroups.mount("none", self.v2, "cgroup2")
@@ -120,9 +122,9 @@ class Region:
         self.start_moto(moto_delay)
         self.places = self.make_places()
         self.keys = self.enforce(policy) if policy else {}
-        signer = imds.Signer(state / "imds.pem")
+        signer, self.spoilt = imds.Signer(state / "imds.pem"), imds.Spoilt(state)
         for target, args in ((front.serve, ((HOST_IP, API_PORT), MOTO_PORT, self)), (self.control, ()),
-                             (imds.serve, ((IMDS_IP, 80), REGION, signer, lambda ip: self.by_ip.get(ip)))):
+                             (imds.serve, ((IMDS_IP, 80), REGION, signer, self.spoilt, lambda ip: self.by_ip.get(ip), lambda i: self.known.get(i), self.tags_of))):
             threading.Thread(target=target, args=args, daemon=True).start()
 
     def start_moto(self, delay):
@@ -281,7 +283,8 @@ class Region:
         if instance.get("KeyName"):
             pair = self.ec2.describe_key_pairs(KeyNames=[instance["KeyName"]], IncludePublicKey=True)["KeyPairs"][0]
             more["_public_key"] = pair["PublicKey"].strip() + "\n"
-        self.by_ip[ip] = instance | more
+        if instance.get("MetadataOptions", {}).get("HttpEndpoint") != "disabled":
+            self.by_ip[ip] = instance | more
         self.network.add(machine.id, card["MacAddress"], ip, instance["PrivateDnsName"])
         root = next((disk["Ebs"]["VolumeId"] for disk in instance["BlockDeviceMappings"]
                      if disk["DeviceName"] == instance["RootDeviceName"]), None)
@@ -344,6 +347,28 @@ class Region:
         with self.log_lock:
             return self.forgetting.describe(form, answer, key, time.monotonic())
 
+    def too_new(self, action, form):
+        with self.log_lock:
+            return self.lateness.refusal(action, form, time.monotonic())
+
+    def made(self, action, form, answer):
+        with self.log_lock:
+            self.lateness.made(action, form, answer, time.monotonic())
+
+    def check_request(self, action, form):
+        """Each form of EC2's requests once, against EC2's own model: what is wrong is in `bad-requests.log`. Requests to
+        IAM and STS, which tests themselves make, carry other versions."""
+        if form.get("Version") != request_model.VERSION:
+            return
+        shape = request_model.signature(action, form)
+        with self.log_lock:
+            if not form or shape in self.forms:
+                return
+            self.forms.add(shape)
+        for text in request_model.check(action, form):
+            with self.log_lock, open(self.state / "bad-requests.log", "a") as log:
+                log.write(text + "\n")
+
     def log_call(self, entry):
         with self.log_lock:
             self.api_log.write(json.dumps(entry) + "\n")
@@ -376,6 +401,17 @@ class Region:
         if must_be_on and not machine.leader():
             raise RuntimeError(f"{instance_id} is not running")
         return machine
+
+    def tags_of(self, instance_id):
+        """Its tags as they are now: what CreateTags sets shows in the metadata service at once."""
+        named = [{"Name": "resource-id", "Values": [instance_id]}]
+        return [{"Key": tag["Key"], "Value": tag["Value"]} for tag in self.ec2.describe_tags(Filters=named)["Tags"]]
+
+    def do_spoil(self, lies):
+        """What machines are lied to by the metadata service, by their Name tag; see imds.Spoilt."""
+        self.spoilt.lies = lies
+        self.spoilt.keys()
+        return True
 
     def do_ps(self):
         with self.lock:
@@ -420,6 +456,34 @@ class Region:
     def do_forget_some(self, probability, seconds, seed, key):
         with self.log_lock:
             self.forgetting.some(probability, seconds, seed, key)
+
+    def do_late(self, seconds):
+        with self.log_lock:
+            self.lateness.seconds = seconds
+
+    def do_metadata_default(self, how):
+        path = self.state / "metadata-off"
+        path.touch() if how == "off" else path.unlink(missing_ok=True)
+
+    def do_age(self, id, seconds):
+        """An instance that was launched so much earlier."""
+        self.tell_moto(f"age {id} {seconds}")
+
+    def do_reap(self, id):
+        """Terminate an instance and forget it for good, tags and all, as EC2 does after an hour."""
+        self.ec2.terminate_instances(InstanceIds=[id])
+        self.changed("TerminateInstances", [id])
+        wait_until(lambda: id not in self.machines, 60)
+        self.tell_moto(f"reap {id}")
+        with self.lock:
+            self.known.pop(id, None)
+
+    def tell_moto(self, wish):
+        """moto_plus.py does what files in this folder say, and takes them away."""
+        path = self.state / "reap" / wish.replace(" ", "_")
+        path.touch()
+        if not wait_until(lambda: not path.exists(), 20):
+            raise RuntimeError(f"moto does not {wish}")
 
     def do_clear_faults(self, key):
         with self.log_lock:

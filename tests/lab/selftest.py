@@ -564,11 +564,92 @@ def check_api_only(folder):
         subprocess.run([*LAB, state, "down"], check=False)
 
 
+MANNERS = """
+import boto3, subprocess, sys, time
+from botocore.config import Config
+from botocore.exceptions import ClientError
+ec2, ami, lab = boto3.client("ec2", config=Config(retries={"max_attempts": 0})), sys.argv[1], sys.argv[2:]
+def verb(*words): return subprocess.run([*lab, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+def refused(code, call, status=400, **parameters):
+    try: call(**parameters)
+    except ClientError as error:
+        seen = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        assert seen == (code, status), seen
+    else: raise AssertionError(code)
+def launch(**more): return ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)["Instances"][0]
+first = launch(TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Mine", "Value": "yes"}]}])
+verb("age", first["InstanceId"], "600")
+asked = [{"Name": "instance-id", "Values": [first["InstanceId"]]}]
+shown = ec2.describe_instances(Filters=asked)["Reservations"][0]["Instances"][0]
+assert 590 < (first["LaunchTime"] - shown["LaunchTime"]).total_seconds() < 610
+verb("reap", first["InstanceId"])
+assert not ec2.describe_instances(Filters=asked)["Reservations"]
+refused("InvalidInstanceID.NotFound", ec2.terminate_instances, InstanceIds=[first["InstanceId"]])
+ec2.create_security_group(GroupName="Own", Description="x")
+refused("InvalidGroup.Duplicate", ec2.create_security_group, GroupName="oWN", Description="x")
+verb("late", "1.5")
+group = ec2.create_security_group(GroupName="late", Description="x")["GroupId"]
+address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+machine = launch()["InstanceId"]
+assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+refused("InvalidGroup.NotFound", launch, SecurityGroupIds=[group])
+refused("InvalidAllocationID.NotFound", ec2.associate_address, AllocationId=address, InstanceId=machine)
+refused("InvalidInstanceID.NotFound", ec2.create_tags, Resources=[machine], Tags=[{"Key": "a", "Value": "b"}])
+time.sleep(1.6)
+verb("late", "0")
+launch(SecurityGroupIds=[group])
+ec2.associate_address(AllocationId=address, InstanceId=machine)
+ec2.create_placement_group(GroupName="near", Strategy="cluster")
+zone = launch(Placement={"GroupName": "near"})["Placement"]["AvailabilityZone"]
+refused("InvalidPlacementGroup.InUse", launch, Placement={"GroupName": "near"})
+launch(Placement={"GroupName": "near", "AvailabilityZone": zone})
+verb("metadata-default", "off")
+assert launch()["MetadataOptions"]["HttpEndpoint"] == "disabled"
+assert launch(MetadataOptions={"HttpEndpoint": "enabled"})["MetadataOptions"]["HttpEndpoint"] == "enabled"
+verb("fault", "RunInstances", "InsufficientInstanceCapacity")
+refused("InsufficientInstanceCapacity", launch, status=500)
+assert verb("bad-requests") == ""
+"""
+
+
+def check_manners(folder):
+    """What EC2 does and moto doesn't: things that go for good, come late, or are refused in EC2's own way."""
+    state, began = folder / "manners", time.monotonic()
+    try:
+        up = subprocess.run([*LAB, state, "up", "--no-machines"], check=True, stdout=subprocess.PIPE, text=True)
+        answer = json.loads(up.stdout)
+        subprocess.run([*LAB, state, "run", "--", answer["python"], "-c", MANNERS, answer["ami"], *map(str, LAB), str(state)],
+                       check=True)
+        subprocess.run([answer["python"], "-B", "-c", WRONG_REQUESTS], check=True, cwd=Path(__file__).parent)
+        print(f"ok {time.monotonic() - began:5.1f} s  reap, age, late, zones of placement groups; requests are checked", flush=True)
+    finally:
+        subprocess.run([*LAB, state, "down"], check=False)
+
+
+WRONG_REQUESTS = """
+from request_model import check
+run = {"MinCount": "1", "MaxCount": "1"}
+for action, form, wanted in [
+        ("TerminateInstances", {"InstanceId.1": "i-1", "InstanceId.2": "i-2"}, ""), ("RunInstances", run, ""),
+        ("TerminateInstances", {"InstanceIds.1": "i-1"}, "InstanceIds is not in the model"),
+        ("TerminateInstances", {"InstanceId.2": "i-1"}, "not numbered from 1"),
+        ("RunInstances", {"MinCount": "1"}, "MaxCount is missing"),
+        ("RunInstances", {**run, "MetadataOptions.HttpTokens": "yes"}, "none of the model's values"),
+        ("RunInstances", {**run, "EbsOptimized": "True"}, "not true or false"),
+        ("RunInstances", {**run, "Placement": "x"}, "not a structure"),
+        ("RunInstances", {**run, "MinCount": "one"}, "not a number"),
+        ("DescribeSecurityGroups", {"MaxResults": "2000"}, "out of 5..1000"), ("MakeInstances", {}, "no such operation")]:
+    found = check(action, form)
+    assert wanted in found[0] if wanted else not found, (action, form, found)
+"""
+
+
 def main():
     folder = Path(tempfile.mkdtemp(prefix="aot-lab-"))
     state, before = folder / "state", traces()
     try:
         check_api_only(folder)
+        check_manners(folder)
         for n in range(3):
             begin = time.monotonic()
             process, answer = start(state)

@@ -167,6 +167,17 @@ impl Lab {
         text.unwrap_or_else(|| panic!("the lab says no {name}"))
     }
 
+    /// A folder with the certificate of the lab's region, as the master wants it.
+    pub fn certificates(&self) -> PathBuf {
+        let folder = self.dir.path().join("certificates");
+        let file = folder.join("us-east-1.pem");
+        if !file.exists() {
+            std::fs::create_dir_all(&folder).expect("makes the folder");
+            std::fs::copy(self.info("imds_cert"), &file).expect("copies the certificate");
+        }
+        folder
+    }
+
     /// A subnet of the default VPC: that of a zone (`us-east-1a`), or `private_subnet`, `small_subnet`.
     pub fn subnet(&self, of: &str) -> &str {
         let found = self.info["subnets"][of].as_str();
@@ -279,7 +290,7 @@ impl Lab {
         found.unwrap_or_else(|| panic!("the lab has no machine {id}"))
     }
 
-    /// How many calls of `action` the API has answered; of all actions when it is empty. A dry run is no call: EC2 answers
+    /// How many calls of `action` the API has answered; of all actions when it is empty. A dry run is not a call: EC2 answers
     /// it with HTTP status 412.
     pub fn calls(&self, action: &str) -> usize {
         let log = self.api_log().into_iter();
@@ -303,11 +314,24 @@ impl Lab {
         log.lines().map(parse).collect()
     }
 
-    /// Ends it, and shows that nothing is left: no process, mount, loop device or file.
+    /// How many calls of `action` were answered at or after a moment, a number of seconds since 1970.
+    pub fn calls_since(&self, action: &str, since: f64) -> usize {
+        let log = self.api_log().into_iter();
+        log.filter(|call| call["action"] == action && call["status"] != 412)
+            .filter(|call| call["time"].as_f64().is_some_and(|time| time >= since))
+            .count()
+    }
+
+    /// Ends it, and shows that nothing is left: no process, mount, loop device or file. No request was sent that EC2's own
+    /// model objects to.
     pub fn end(mut self) {
+        let bad = self.verb(&["bad-requests"]);
         self.take_down();
+        // What was killed with its namespace may take a moment to be gone.
+        let _ = wait::maybe(|| self.leftovers().is_empty().then_some(()), DOWN);
         let left = self.leftovers();
         assert!(left.is_empty(), "the lab left behind: {left:#?}");
+        assert!(bad.is_empty(), "requests that EC2 would not take:\n{bad}");
     }
 
     fn take_down(&mut self) {

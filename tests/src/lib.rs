@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: real binaries, real TLS, real machines. Called by the tests in `tests/` only.
 //!
 //! [`rig`] runs one `aot-master` of its own, [`bundle`] writes what it is given, [`machine`] looks into local clones
-//! from outside, [`lab`] runs EC2 in a box, [`screen`] gives a command a terminal, [`jobs`] looks at jobs, [`proxy`] cuts
+//! from outside, [`lab`] runs EC2 in a box, [`liar`] is an agent that lies, [`screen`] gives a command a terminal, [`jobs`] looks at jobs, [`proxy`] cuts
 //! links, [`wait`] waits for conditions, [`bench`] is what the benches share. Nothing here knows the insides of the programs
 //! under test.
 
@@ -9,6 +9,7 @@ pub mod bench;
 pub mod bundle;
 pub mod jobs;
 pub mod lab;
+pub mod liar;
 pub mod machine;
 pub mod process;
 pub mod proxy;

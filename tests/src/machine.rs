@@ -103,6 +103,21 @@ impl LocalMachine {
         pid
     }
 
+    /// Stops its agent (SIGSTOP), so that it neither acts nor comes back. Its machine can still be terminated.
+    ///
+    /// # Panics
+    /// When it has none within 20 s.
+    #[track_caller]
+    pub fn stop_agent(&self) -> u32 {
+        let pid = wait::some(
+            || self.agent_pid(),
+            Duration::from_secs(20),
+            "an agent to stop",
+        );
+        process::send(pid, nix::sys::signal::Signal::SIGSTOP);
+        pid
+    }
+
     /// Takes its power away: its pid 1, and so all in it, ends at once; its supervisor notes that it is stopped.
     ///
     /// # Panics

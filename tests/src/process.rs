@@ -164,6 +164,12 @@ impl Running {
         self.child.id()
     }
 
+    /// Bytes that it has printed so far.
+    pub fn printed(&self) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.len()
+    }
+
     /// Whole lines of JSON that it has printed so far.
     pub fn json(&self) -> Vec<Value> {
         let bytes = self

@@ -104,6 +104,11 @@ impl Rig {
         self.env.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Takes a variable from the commands, and the masters, that are started from now on.
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
     // ---- files ------------------------------------------------------------------------------------------------------
 
     /// Writes a file in the test's folder; says where it is.
@@ -167,6 +172,18 @@ impl Rig {
     /// Starts a command.
     pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
         Running::start(self.command(args))
+    }
+
+    /// Starts `serve` and waits until it answers: before that a command would start a master of its own.
+    ///
+    /// # Panics
+    /// When none answers within 10 s.
+    #[track_caller]
+    pub fn serve(&self) -> Running {
+        let serve = self.spawn(["serve"]);
+        let answers = || self.master_pid() == Some(serve.pid());
+        crate::wait::until(answers, Duration::from_secs(10), "it serves");
+        serve
     }
 
     /// `launch --json --yes cluster.yml` to its end.

@@ -1,5 +1,5 @@
-//! Brings a bundle, or the files of a copy, onto this machine's disk: on a connection of its own, going on where a cut left off, verified before
-//! anyone sees it. Called by the runner.
+//! Brings a bundle, or the files of a copy, onto this machine's disk: on a connection of its own, resumed where it was cut,
+//! verified before anyone sees it. Called by the runner.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aot_proto::archive::Digest;
+use aot_archive::Digest;
+use aot_host::chain::Chain;
+use aot_host::files::shut_dir;
 use aot_proto::limits::MAX_MESSAGE_BYTES;
 use aot_proto::v1::FetchRequest;
 use aot_proto::v1::agent_link_client::AgentLinkClient;
@@ -15,41 +17,37 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 use crate::backoff::{Backoff, unit};
-use crate::files::private_dir;
-use crate::identity::Identity;
+use crate::identity::ClientIdentity;
 use crate::link::{self, Link};
-use crate::service::Chain;
 
-/// A fetch that brings nothing new for so long is given up.
+/// A fetch that brings nothing new for this long is given up.
 const NO_PROGRESS: Duration = Duration::from_secs(600);
-/// A stream that says nothing for so long is cut.
+/// A stream on which nothing comes for this long is cut.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bundles that are kept, so that another attempt of a stage need not fetch again.
 const KEPT: usize = 4;
 
 /// A bundle that could not be brought here.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The disk.
-    #[error("cannot write it down")]
+pub(crate) enum Error {
+    #[error("cannot store it")]
     Disk(#[from] io::Error),
-    /// No master was reached.
     #[error("no master was reached")]
     Link(#[from] link::Error),
     /// The master refused or broke off.
     #[error("the master answered: {0}")]
     Refused(String),
     /// The stream was cut.
-    #[error("the transfer was cut: {0}")]
+    #[error("the transfer broke off: {0}")]
     Cut(String),
     /// What came is something else.
-    #[error("its SHA-256 is {got}, not what was promised")]
+    #[error("its SHA-256 is {got}, not the one announced")]
     Digest {
         /// Of what came.
         got: String,
     },
     /// More came than was promised, or may.
-    #[error("it has more than the {0} bytes that were promised")]
+    #[error("it has more than the {0} bytes that were announced")]
     TooLong(u64),
 }
 
@@ -60,30 +58,28 @@ impl Error {
     }
 }
 
-/// What is wanted.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(crate) struct WantedBundle<'a> {
     /// Its SHA-256, hex.
     pub sha256: &'a str,
-    /// Its length.
     pub bytes: u64,
     /// Most that are taken.
     pub limit: u64,
 }
 
 /// The verified file that is wanted in `dir`, fetched unless it is there already. Cancel safe: what came stays, and the
-/// next fetch goes on from there. How many bytes are here is told to `came`, now and then.
+/// next fetch continues from there. `came` is called now and then with how many bytes are here.
 ///
 /// # Errors
 /// When the master refuses, the digest is wrong, the disk is full, or nothing came for ten minutes.
-pub async fn obtain(
+pub(crate) async fn obtain(
     dir: &Path,
-    wanted: Wanted<'_>,
+    wanted: WantedBundle<'_>,
     link: &Link,
-    identity: Option<&Identity>,
+    identity: Option<&ClientIdentity>,
     came: &(dyn Fn(u64) + Sync),
 ) -> Result<PathBuf, Error> {
-    let Wanted {
+    let WantedBundle {
         sha256,
         bytes,
         limit,
@@ -91,7 +87,7 @@ pub async fn obtain(
     if bytes > limit {
         return Err(Error::TooLong(limit));
     }
-    private_dir(dir)?;
+    shut_dir(dir)?;
     let whole = dir.join(sha256);
     if verified(&whole, sha256).await? {
         // Its age says how long it was not used.
@@ -129,7 +125,7 @@ pub async fn obtain(
         if since.elapsed() > NO_PROGRESS {
             return Err(error);
         }
-        tracing::info!(bytes = reached, error = %Chain(&error), "a transfer goes on shortly");
+        tracing::info!(bytes = reached, error = %Chain(&error), "transfer interrupted, resuming");
         sleep(backoff.next(unit())).await;
     }
 }
@@ -138,13 +134,13 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
-/// Appends to `part` what is missing, until the stream's end; says the digest of the whole. Nothing is synced: what a
+/// Appends to `part` what is missing, until the stream's end; the digest of the whole. Nothing is synced: what a
 /// power cut takes is noticed by the digest, and fetched again.
 async fn pull(
     part: &Path,
-    wanted: Wanted<'_>,
+    wanted: WantedBundle<'_>,
     link: &Link,
-    identity: Option<&Identity>,
+    identity: Option<&ClientIdentity>,
     came: &(dyn Fn(u64) + Sync),
 ) -> Result<String, Error> {
     let bytes = wanted.bytes;
@@ -172,7 +168,7 @@ async fn pull(
     loop {
         let chunk = timeout(SILENCE, stream.message())
             .await
-            .map_err(|_| cut("nothing came for 30 s"))?;
+            .map_err(|_| cut("nothing received for 30 s"))?;
         let Some(chunk) = chunk.map_err(status)? else {
             break;
         };
@@ -198,7 +194,7 @@ async fn begun(part: &Path) -> io::Result<(Digest, u64)> {
     let part = part.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut digest = Digest::default();
-        let bytes = digest.take_file(&mut File::open(&part)?)?;
+        let bytes = digest.update_from_file(&mut File::open(&part)?)?;
         Ok((digest, bytes))
     })
     .await

@@ -3,75 +3,120 @@
 //! An entry lands inside its folder or the bundle is refused: no absolute path, no `..`, no link that leaves the folder,
 //! no writing through a link, no device. Sizes and counts are bounded while unpacking, whatever the headers say.
 
-pub mod fetch;
+pub(crate) mod fetch;
 mod unpack;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aot_proto::archive::Limits;
+use aot_archive::Limits;
+use aot_host::chain::Chain;
+use aot_host::files::shut_dir;
+use aot_host::removal::{self, Scratch, mounts_from, remove_tree};
 use aot_proto::limits::{MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES};
+pub(crate) use unpack::{Error, unpack};
 
-use crate::files::private_dir;
-pub use unpack::{Error, unpack};
+/// Begins the names of folders beside the stages that nobody needs.
+const BESIDE: &str = ".aot-";
+/// Most old folders that may stay because something is mounted in them; then such a stage is refused.
+const MOST_KEPT: usize = 8;
 
-/// What a stage runs.
-const SCRIPT: &str = "bootstrap.sh";
+/// A stage's folder, ready to be run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    /// Where `bootstrap.sh` is: at the top, or in the only folder there.
+    pub script_folder: PathBuf,
+    /// What the folder's old content became that could not be removed, for a person; empty mostly.
+    pub note: String,
+}
 
-/// Unpacks `packed` into a fresh `folder` (mode 0700), replacing what was there, and says where `bootstrap.sh` is: at the
-/// top, or in the only folder there.
+/// Unpacks `packed` into a fresh `folder` (mode 0700), which takes the place of the old one.
+///
+/// The old one is moved aside as it is, and only then removed. What a script has mounted below it is not ours: then it
+/// stays there, mounts and all.
 ///
 /// # Errors
-/// When the bundle is refused or has no `bootstrap.sh`; then the old folder is as it was.
-pub fn unpack_stage(packed: &Path, folder: &Path) -> Result<PathBuf, Error> {
+/// When the bundle is refused or has no `bootstrap.sh`, when something is mounted on the folder itself, or when too many
+/// old ones had to stay already; then the old folder is as it was.
+pub(crate) fn unpack_stage(packed: &Path, folder: &Path) -> Result<Unpacked, Error> {
     let parent = folder
         .parent()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    private_dir(parent)?;
-    for stale in fs::read_dir(parent)?.flatten() {
-        if stale.file_name().to_string_lossy().starts_with(".aot-") {
-            fs::remove_dir_all(stale.path())?;
-        }
-    }
-    let fresh = tempfile::Builder::new()
-        .prefix(".aot-")
-        .tempdir_in(parent)?;
-    private_dir(fresh.path())?;
+    shut_dir(parent)?;
+    let kept = remove_beside(parent)?;
+    let fresh = Scratch::new_in(parent, &format!("{BESIDE}new-"))?;
     let limits = Limits {
         bytes: MAX_UNPACKED_BYTES,
         entries: MAX_BUNDLE_ENTRIES,
     };
-    unpack(File::open(packed)?, fresh.path(), limits)?;
-    let inside = script_folder(fresh.path())?;
-    if folder.symlink_metadata().is_ok() {
-        fs::remove_dir_all(folder)?;
-    }
-    fs::rename(fresh.path(), folder)?;
-    Ok(folder.join(inside))
+    let inside = unpack(File::open(packed)?, fresh.path(), limits)?;
+    let note = match folder.symlink_metadata() {
+        Ok(_) => exchange(fresh, folder, parent, kept < MOST_KEPT)?,
+        Err(_) => {
+            fs::rename(fresh.path(), folder)?;
+            fresh.persist();
+            String::new()
+        }
+    };
+    Ok(Unpacked {
+        script_folder: folder.join(inside),
+        note,
+    })
 }
 
-/// Folder of `bootstrap.sh`, relative to `top`.
-fn script_folder(top: &Path) -> Result<PathBuf, Error> {
-    if top.join(SCRIPT).is_file() {
-        return Ok(PathBuf::new());
+/// Removes what is left beside the stages of earlier ones; how many folders had to stay.
+fn remove_beside(parent: &Path) -> io::Result<usize> {
+    let mut kept = 0;
+    for stale in fs::read_dir(parent)?.flatten() {
+        if !stale.file_name().to_string_lossy().starts_with(BESIDE) {
+            continue;
+        }
+        if let Err(error) = remove_tree(&stale.path()) {
+            tracing::warn!(error = %Chain(&error), "an old stage folder stays");
+            kept += 1;
+        }
     }
-    let with: Vec<PathBuf> = fs::read_dir(top)?
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter(|entry| entry.path().join(SCRIPT).is_file())
-        .map(|entry| entry.file_name().into())
-        .collect();
-    match &with[..] {
-        [one] => Ok(one.clone()),
-        [] => Err(Error::NoScript),
-        _ => Err(Error::ManyScripts),
+    Ok(kept)
+}
+
+/// Puts `fresh` in the place of `folder` and removes what was there; a note when that had to stay, which it `may`.
+fn exchange(fresh: Scratch, folder: &Path, parent: &Path, may: bool) -> Result<String, Error> {
+    let name = folder.file_name().unwrap_or_default();
+    let real = parent.canonicalize()?.join(name);
+    let mounts = mounts_from(&real)?;
+    if let Some(mounted) = mounts.iter().find(|mounted| **mounted == real || !may) {
+        return Err(removal::Error::Mounted(mounted.clone()).into());
+    }
+    let aside = Scratch::new_in(parent, &format!("{BESIDE}old-"))?;
+    let old = aside.path().join(name);
+    fs::rename(folder, &old)?;
+    if let Err(error) = fs::rename(fresh.path(), folder) {
+        fs::rename(&old, folder)?;
+        return Err(error.into());
+    }
+    fresh.persist();
+    let path = aside.path().to_owned();
+    aside.persist();
+    match remove_tree(&path) {
+        Ok(()) => Ok(String::new()),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "an old stage folder stays");
+            Ok(format!(
+                "the folder of the stage's last run was moved to {}, and stays there: {}",
+                old.display(),
+                Chain(&error)
+            ))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aot_archive::NoScript;
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::sched::{CloneFlags, unshare};
     use std::os::unix::fs::PermissionsExt;
 
     fn bundle(entries: &[(&str, &str)]) -> tempfile::NamedTempFile {
@@ -92,10 +137,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("stages/stage-0");
         let first = bundle(&[("bootstrap.sh", "one"), ("old", "x")]);
-        assert_eq!(unpack_stage(first.path(), &folder).unwrap(), folder);
+        let unpacked = unpack_stage(first.path(), &folder).unwrap();
+        assert_eq!(
+            (unpacked.script_folder, unpacked.note),
+            (folder.clone(), String::new())
+        );
         let second = bundle(&[("pack/bootstrap.sh", "two"), ("pack/data/x", "y")]);
         assert_eq!(
-            unpack_stage(second.path(), &folder).unwrap(),
+            unpack_stage(second.path(), &folder).unwrap().script_folder,
             folder.join("pack")
         );
         assert!(!folder.join("old").exists());
@@ -117,16 +166,92 @@ mod tests {
         unpack_stage(bundle(&[("bootstrap.sh", "one")]).path(), &folder).unwrap();
         assert!(matches!(
             unpack_stage(bundle(&[("readme", "x")]).path(), &folder),
-            Err(Error::NoScript)
+            Err(Error::NoScript(NoScript::Missing))
         ));
         let two = bundle(&[("a/bootstrap.sh", "x"), ("b/bootstrap.sh", "x")]);
         assert!(matches!(
             unpack_stage(two.path(), &folder),
-            Err(Error::ManyScripts)
+            Err(Error::NoScript(NoScript::Missing))
         ));
         assert_eq!(
             fs::read_to_string(folder.join("bootstrap.sh")).unwrap(),
             "one"
         );
+    }
+
+    const NONE: Option<&str> = None;
+
+    /// As in a thread of an agent, with mounts that nobody else sees and that end with it.
+    fn with_own_mounts(test: impl FnOnce(&Path) + Send) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let ran = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                let own = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)
+                    .and_then(|()| mount(NONE, "/", NONE, private, NONE));
+                if own.is_ok() {
+                    test(&root);
+                }
+                own.is_ok()
+            });
+            inside.join().unwrap()
+        });
+        if !ran {
+            eprintln!("skipped: mounting is not allowed here");
+        }
+    }
+
+    fn bind(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE).unwrap();
+    }
+
+    #[test]
+    fn what_a_script_has_mounted_in_its_folder_survives_its_next_run() {
+        with_own_mounts(|root| {
+            let (data, stages) = (root.join("data"), root.join("stages"));
+            let folder = stages.join("stage-0");
+            fs::create_dir(&data).unwrap();
+            fs::write(data.join("precious"), "x").unwrap();
+            let packed = bundle(&[("bootstrap.sh", "one")]);
+            unpack_stage(packed.path(), &folder).unwrap();
+            for run in 0..MOST_KEPT {
+                bind(&data, &folder.join("chroot/data"));
+                fs::write(folder.join("mine"), "x").unwrap();
+                let unpacked = unpack_stage(packed.path(), &folder).unwrap();
+                assert!(unpacked.note.contains("chroot/data"), "{}", unpacked.note);
+                assert!(folder.join("bootstrap.sh").exists() && !folder.join("mine").exists());
+                assert!(data.join("precious").exists(), "run {run}");
+            }
+            // There is an end to it, and then nothing is touched.
+            bind(&data, &folder.join("chroot/data"));
+            fs::write(folder.join("mine"), "x").unwrap();
+            let error = unpack_stage(packed.path(), &folder).unwrap_err();
+            assert!(error.to_string().contains("stage-0/chroot/data"), "{error}");
+            assert!(folder.join("mine").exists() && data.join("precious").exists());
+            // Without its mounts all of it goes.
+            for mounted in mounts_from(&stages).unwrap() {
+                umount2(&mounted, MntFlags::MNT_DETACH).unwrap();
+            }
+            let unpacked = unpack_stage(packed.path(), &folder).unwrap();
+            assert_eq!(unpacked.note, "");
+            assert_eq!(fs::read_dir(&stages).unwrap().count(), 1);
+            assert!(data.join("precious").exists());
+        });
+    }
+
+    #[test]
+    fn a_stage_folder_that_is_a_mount_point_is_refused_by_name() {
+        with_own_mounts(|root| {
+            let (data, folder) = (root.join("data"), root.join("stages/stage-0"));
+            fs::create_dir(&data).unwrap();
+            fs::write(data.join("precious"), "x").unwrap();
+            bind(&data, &folder);
+            let packed = bundle(&[("bootstrap.sh", "one")]);
+            let error = unpack_stage(packed.path(), &folder).unwrap_err();
+            assert!(error.to_string().contains("stages/stage-0"), "{error}");
+            assert!(folder.join("precious").exists() && data.join("precious").exists());
+        });
     }
 }

@@ -1,46 +1,39 @@
-//! A bundle's tar, plain or compressed, into its folder. What may be in it is decided by `aot_proto::archive`.
+//! A bundle's tar, plain or compressed, into its folder. What may be in it is decided by `aot_archive`.
 
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
-use aot_proto::archive::{self, Folder, Limits, Rules};
-use flate2::bufread::MultiGzDecoder;
+use aot_archive::{Folder, Limits, NoScript, Unreadable};
 
 /// A bundle that is not unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The disk, or a stream that can't be read.
     #[error("cannot read the bundle or make its folder")]
     Io(#[from] io::Error),
+    /// How it is packed.
+    #[error(transparent)]
+    Packed(#[from] Unreadable),
     /// What is in it.
     #[error(transparent)]
-    Archive(#[from] archive::Error),
-    /// No bootstrap.sh.
-    #[error("no bootstrap.sh at the top or in the only folder there")]
-    NoScript,
-    /// More than one folder with a bootstrap.sh.
-    #[error("several folders with a bootstrap.sh and none at the top: put one at the top")]
-    ManyScripts,
+    Archive(#[from] aot_archive::Error),
+    /// What was there before can't be replaced.
+    #[error(transparent)]
+    Old(#[from] aot_host::removal::Error),
+    #[error(transparent)]
+    NoScript(#[from] NoScript),
 }
 
-/// Unpacks a tar (plain, gzip or zstd, told by its first bytes) into the empty `folder`.
+/// Unpacks a tar (plain, gzip or zstd, by its first bytes) into the empty `folder`; the result is where `bootstrap.sh` is,
+/// relative to it: at the top, or in the only folder there.
 ///
 /// # Errors
-/// At the first entry that is refused or can't be written; what was unpacked before it stays in the folder.
-pub fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<(), Error> {
-    let mut packed = BufReader::with_capacity(64 << 10, packed);
-    let stream: Box<dyn Read> = match packed.fill_buf()? {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(packed)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
-        _ => Box::new(packed),
-    };
-    let rules = Rules {
-        limits,
-        bundle: true,
-        rename: None,
-    };
-    archive::unpack(stream, &Folder::open(folder)?, &rules)?;
-    Ok(())
+/// At the first entry that is refused or can't be written, and when there is no script; what was unpacked before it stays
+/// in the folder.
+pub(crate) fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<PathBuf, Error> {
+    let stream = aot_archive::decompress(packed)?;
+    let (tree, _) = aot_archive::unpack_bundle(stream, &Folder::open(folder)?, limits)?;
+    Ok(tree.script_folder()?)
 }
 
 #[cfg(test)]
@@ -71,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_told_by_its_first_bytes() {
+    fn every_format_is_recognised_by_its_first_bytes() {
         let plain = plain();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&plain).unwrap();
@@ -106,7 +99,7 @@ mod tests {
         let result = unpack(&tar.into_inner().unwrap()[..], dir.path(), LIMITS);
         assert!(matches!(
             result,
-            Err(Error::Archive(archive::Error::Refused { .. }))
+            Err(Error::Archive(aot_archive::Error::Refused { .. }))
         ));
     }
 }

@@ -1,5 +1,6 @@
-//! What a shim is told: JSON behind its length, on its standard input, one run after the other. What is torn is not
-//! started, so an agent that dies while it tells has started nothing; what is secret in it is in no further file on disk.
+//! What an agent and a shim send each other over the shim's standard input, a socket. To the shim: commands, each as JSON
+//! behind its length, one run after the other. What is torn is not started, so an agent that dies while it writes has
+//! started nothing; what is secret in it is in no further file on disk. Back: [`FREE`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -9,49 +10,52 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file with the process's standard input, when there is one.
-pub const STDIN: &str = "stdin";
+pub(crate) const STDIN: &str = "stdin";
+
+/// What a shim answers when nothing is left of the command that it was given.
+pub(crate) const FREE: &[u8] = b"\n";
 
 /// A user to become before the program is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Become {
-    /// User id.
     pub uid: u32,
-    /// Primary group.
     pub gid: u32,
-    /// Every group.
     pub groups: Vec<u32>,
 }
 
 /// One process to be started.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Command {
+pub struct CommandSpec {
     /// The folder of its run.
     pub dir: PathBuf,
     /// The run, for the first frame.
     pub run_id: String,
     /// The boot, for the first frame.
     pub boot_id: String,
-    /// Program and arguments.
+    /// The program, then its arguments. A program without a slash is searched for in the PATH of `env`.
     pub argv: Vec<String>,
-    /// Working folder.
+    /// Working folder, absolute.
     pub cwd: String,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
     /// Another user than root.
     pub become_user: Option<Become>,
+    /// Put before its standard error; whole lines.
+    #[serde(default)]
+    pub note: String,
     /// Ended after this; zero = never.
     pub timeout: Duration,
-    /// Ended when it prints nothing for so long; zero = never.
+    /// Ended when it prints nothing for this long; zero = never.
     pub silence_timeout: Duration,
     /// Output that is kept.
     pub output_cap_bytes: u64,
 }
 
-impl Command {
-    /// As it is told: the length of the JSON in 8 bytes, little-endian, and the JSON.
+impl CommandSpec {
+    /// As it is sent: the length of the JSON in 8 bytes, little-endian, and the JSON.
     ///
     /// # Errors
-    /// When it is no JSON, which does not happen.
+    /// When it can't be written as JSON, which does not happen.
     pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; 8];
         serde_json::to_writer(&mut bytes, self)?;
@@ -63,7 +67,7 @@ impl Command {
     /// Reads the next one; `None` where there is none, or not all of it, any more.
     ///
     /// # Errors
-    /// As read(2); when it is no such thing.
+    /// As read(2); when it is not a command.
     pub fn read(mut from: impl Read) -> io::Result<Option<Self>> {
         let mut len = [0; 8];
         match from.read_exact(&mut len) {
@@ -86,8 +90,8 @@ impl Command {
 mod tests {
     use super::*;
 
-    fn command(word: &str) -> Command {
-        Command {
+    fn command(word: &str) -> CommandSpec {
+        CommandSpec {
             dir: "/d".into(),
             run_id: "r".into(),
             boot_id: "b".into(),
@@ -95,6 +99,7 @@ mod tests {
             cwd: "/".into(),
             env: BTreeMap::new(),
             become_user: None,
+            note: String::new(),
             timeout: Duration::ZERO,
             silence_timeout: Duration::ZERO,
             output_cap_bytes: 1,
@@ -107,15 +112,18 @@ mod tests {
         let bytes = [command("first"), command(&long)].map(|c| c.to_bytes().unwrap());
         let bytes = bytes.concat();
         let mut from = bytes.as_slice();
-        assert_eq!(Command::read(&mut from).unwrap().unwrap().argv, ["first"]);
-        assert_eq!(Command::read(&mut from).unwrap().unwrap().argv, [long]);
-        assert!(Command::read(&mut from).unwrap().is_none());
+        assert_eq!(
+            CommandSpec::read(&mut from).unwrap().unwrap().argv,
+            ["first"]
+        );
+        assert_eq!(CommandSpec::read(&mut from).unwrap().unwrap().argv, [long]);
+        assert!(CommandSpec::read(&mut from).unwrap().is_none());
         let first = command("first").to_bytes().unwrap();
         for cut in 0..first.len() {
-            assert!(Command::read(&first[..cut]).unwrap().is_none(), "{cut}");
+            assert!(CommandSpec::read(&first[..cut]).unwrap().is_none(), "{cut}");
         }
         assert!(
-            Command::read(
+            CommandSpec::read(
                 [[1, 0, 0, 0, 0, 0, 0, 0].as_slice(), b"x"]
                     .concat()
                     .as_slice()

@@ -6,10 +6,10 @@ use aot_proto::v1::Truncated;
 use aot_proto::v1::frame::Body;
 use hyper::body::Bytes;
 
-use super::spool::Writer;
+use super::spool::SpoolWriter;
 
 /// How much output is kept.
-pub struct Output {
+pub(super) struct CappedOutput {
     left: u64,
     cap: u64,
     truncated: bool,
@@ -19,9 +19,9 @@ pub struct Output {
     pub cut_stderr: u64,
 }
 
-impl Output {
+impl CappedOutput {
     /// Keeps `cap` bytes of both together.
-    pub fn new(cap: u64) -> Self {
+    pub(super) fn new(cap: u64) -> Self {
         Self {
             left: cap,
             cap,
@@ -32,7 +32,12 @@ impl Output {
     }
 
     /// Writes what is kept of `bytes` and counts the rest. A full disk cuts like the cap does.
-    pub fn take(&mut self, bytes: &[u8], spool: &mut Writer, body: fn(Bytes) -> Body) {
+    pub(super) fn append(
+        &mut self,
+        bytes: &[u8],
+        spool: &mut SpoolWriter,
+        body: fn(Bytes) -> Body,
+    ) {
         let keep = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
@@ -58,18 +63,18 @@ impl Output {
 }
 
 /// Moves what is in the pipe now; false at its end.
-pub fn pump<R: Read>(
+pub(super) fn pump<R: Read>(
     pipe: &mut Option<R>,
     buffer: &mut [u8],
-    output: &mut Output,
-    spool: &mut Writer,
+    output: &mut CappedOutput,
+    spool: &mut SpoolWriter,
     body: fn(Bytes) -> Body,
 ) -> bool {
     let Some(reader) = pipe else { return false };
     match reader.read(buffer) {
         Ok(0) => false,
         Ok(len) => {
-            output.take(&buffer[..len], spool, body);
+            output.append(&buffer[..len], spool, body);
             true
         }
         Err(error) => error.kind() == io::ErrorKind::Interrupted,

@@ -9,28 +9,23 @@ use super::tree;
 
 /// One that has ended, or the last.
 #[derive(Debug)]
-pub enum Gone {
-    /// The child itself.
+pub(super) enum Gone {
     Main {
-        /// How it ended.
         status: WaitStatus,
         /// Its time and that of those it waited for.
         cpu_ms: u64,
     },
     /// Another one of its tree.
-    Orphan {
-        /// Its time.
-        cpu_ms: u64,
-    },
+    Orphan { cpu_ms: u64 },
     /// Nobody is left.
     Everyone,
 }
 
-/// The next one that has ended and was not taken in yet; `None` while the others live. After `Everyone` comes nothing new.
-pub fn next(main: NixPid) -> Option<Gone> {
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+/// The next one that has ended and was not reaped yet; `None` while the others live. After `Everyone` comes nothing new.
+pub(super) fn next(main: NixPid) -> Option<Gone> {
+    let options = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
     loop {
-        let status = match waitid(Id::All, look) {
+        let status = match waitid(Id::All, options) {
             Ok(status) => status,
             Err(Errno::EINTR) => continue,
             Err(_) => return Some(Gone::Everyone),
@@ -44,5 +39,17 @@ pub fn next(main: NixPid) -> Option<Gone> {
         } else {
             Gone::Orphan { cpu_ms }
         });
+    }
+}
+
+/// Reaps one that has ended, whoever it was; false when there is none.
+pub(super) fn any() -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return false,
+            Ok(_) => return true,
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
     }
 }

@@ -1,24 +1,25 @@
-//! Is a run over, and if its shim died without saying so, its end. Used by the runner at start and ever after. Safe
+//! Is a run over, and if its shim died without a word of it, its end. Used by the runner at start and ever after. Safe
 //! against a shim that comes up at the same time: both take the run's lock first.
 
 use std::io;
 use std::path::Path;
 
+use aot_proto::plural;
 use aot_proto::v1::EndKind;
 
-use super::shim::{CANCEL, NOT_STARTED};
-use super::spool::{SPOOL, Writer, ended, look};
+use super::cancellation::{self, NOT_STARTED};
+use super::journal::{Spec, Work, lock_if_free, pid_in};
+use super::spool::{SPOOL, SpoolWriter, ended, stat};
 use super::tree;
-use crate::journal::{Spec, Work, lock_if_free, pid_in};
 
 /// True when the run is over; writes an INTERRUPTED end when its shim is dead. `spec` is `None` when it can't be read.
 ///
 /// # Errors
 /// As open(2), flock(2), write(2).
-pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool> {
+pub(crate) fn end_if_abandoned(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool> {
     let same_boot = spec.is_some_and(|spec| spec.boot_id == boot_id);
     // A power cut may leave the mark and take the end.
-    let is_marked = || same_boot && look(&dir.join(SPOOL)).is_ok_and(|(_, marked)| marked);
+    let is_marked = || same_boot && stat(&dir.join(SPOOL)).is_ok_and(|stat| stat.marked);
     if is_marked() {
         return Ok(true);
     }
@@ -29,7 +30,7 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
     if is_marked() {
         return Ok(true);
     }
-    let (mut writer, scan) = Writer::open(dir)?;
+    let (mut writer, scan) = SpoolWriter::open(dir)?;
     if scan.is_ended() {
         writer.mark();
         return Ok(true);
@@ -38,17 +39,17 @@ pub fn settle(dir: &Path, spec: Option<&Spec>, boot_id: &str) -> io::Result<bool
     let detail = match (shim, same_boot) {
         (None, true) => "the agent stopped before it could start this run: it never started",
         // A power cut may have taken the traces of a start.
-        (None, false) => "the machine restarted; nothing tells whether this run had been started",
+        (None, false) => "the machine restarted; it is not known whether this run had been started",
         // The same may have taken its end.
         (Some(_), false) => "the machine restarted while it ran or as it ended",
         // Of another boot the number means nothing; of this one the session is still ours.
         (Some(shim), true) => &format!(
-            "its shim was killed; {} processes that it left behind were ended",
-            tree::kill_session(shim)
+            "its shim was killed, and so was what it left behind ({})",
+            plural::count(tree::kill_session(shim), "process")
         ),
     };
     // What someone wanted ended is not to be tried again.
-    let record = match (dir.join(CANCEL).exists(), shim) {
+    let record = match (cancellation::is_requested(dir), shim) {
         (true, None) => ended(EndKind::Cancelled, NOT_STARTED),
         (true, Some(_)) => ended(EndKind::Cancelled, format!("cancelled; {detail}")),
         // A stage is tried again by the master; a command is for its operator to give once more.
@@ -68,7 +69,8 @@ fn is_stage(spec: Option<&Spec>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::SPEC;
+    use crate::runner::cancellation::CANCEL;
+    use crate::runner::journal::SPEC;
     use crate::runner::spool::scan;
     use aot_proto::ids::RunId;
     use aot_proto::v1::frame::Body;
@@ -105,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_never_started_says_so() {
+    fn a_run_that_never_started_is_recorded_as_such() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+        assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), "b1").unwrap());
         let end = end_of(dir.path());
         assert_eq!(
             end.kind(),
@@ -116,7 +118,7 @@ mod tests {
         );
         assert!(end.detail.contains("never started"), "{}", end.detail);
         assert!(
-            settle(dir.path(), Some(&spec("b1")), "b1").unwrap(),
+            end_if_abandoned(dir.path(), Some(&spec("b1")), "b1").unwrap(),
             "safe to repeat"
         );
         assert_eq!(
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cancelled_is_not_told_as_interrupted() {
+    fn what_was_cancelled_is_not_recorded_as_interrupted() {
         let table = [
             (None, "b1", "cancelled before it was started"),
             (None, "b2", "cancelled before it was started"),
@@ -142,7 +144,7 @@ mod tests {
             if let Some(pid) = shim {
                 fs::write(dir.path().join(SPEC), format!("{{}}\n{pid}")).unwrap();
             }
-            assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
+            assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), boot).unwrap());
             let end = end_of(dir.path());
             assert_eq!((end.kind(), &*end.detail), (EndKind::Cancelled, detail));
         }
@@ -155,7 +157,7 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        let (mut writer, _) = SpoolWriter::open(dir.path()).unwrap();
         writer.append(Body::Started(Started::default())).unwrap();
         let whole = fs::metadata(dir.path().join(SPOOL)).unwrap().len();
         let torn = [&fs::read(dir.path().join(SPOOL)).unwrap()[..], &[77, 0]].concat();
@@ -163,7 +165,7 @@ mod tests {
         // The pid of a session leader of this boot, and the record of another.
         let stat = tree::stat(other.id().cast_signed()).unwrap();
         fs::write(dir.path().join(SPEC), format!("{{}}\n{}", stat.session)).unwrap();
-        assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
+        assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), "b2").unwrap());
         assert!(end_of(dir.path()).detail.contains("restarted"));
         assert!(other.try_wait().unwrap().is_none(), "it was killed");
         assert!(fs::metadata(dir.path().join(SPOOL)).unwrap().len() > whole);
@@ -175,18 +177,18 @@ mod tests {
     fn a_mark_of_another_boot_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let spool = dir.path().join(SPOOL);
-        let (mut writer, _) = Writer::open(dir.path()).unwrap();
+        let (mut writer, _) = SpoolWriter::open(dir.path()).unwrap();
         writer.append(Body::Started(Started::default())).unwrap();
         fs::write(dir.path().join(SPEC), "{}\n4194303").unwrap();
         fs::set_permissions(&spool, fs::Permissions::from_mode(0o400)).unwrap();
-        assert!(settle(dir.path(), Some(&spec("b1")), "b2").unwrap());
+        assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), "b2").unwrap());
         let end = end_of(dir.path());
         assert_eq!(end.kind(), EndKind::Interrupted);
-        let after = look(&spool).unwrap();
-        assert!(after.1, "now it is true");
+        let after = stat(&spool).unwrap();
+        assert!(after.marked, "now it is true");
         for boot in ["b1", "b2"] {
-            assert!(settle(dir.path(), Some(&spec("b1")), boot).unwrap());
-            assert_eq!(look(&spool).unwrap(), after, "there is one end");
+            assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), boot).unwrap());
+            assert_eq!(stat(&spool).unwrap(), after, "there is one end");
         }
     }
 
@@ -194,8 +196,8 @@ mod tests {
     fn a_live_shim_keeps_its_run() {
         let dir = tempfile::tempdir().unwrap();
         let lock = lock_if_free(dir.path()).unwrap();
-        assert!(!settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+        assert!(!end_if_abandoned(dir.path(), Some(&spec("b1")), "b1").unwrap());
         drop(lock);
-        assert!(settle(dir.path(), Some(&spec("b1")), "b1").unwrap());
+        assert!(end_if_abandoned(dir.path(), Some(&spec("b1")), "b1").unwrap());
     }
 }

@@ -9,27 +9,27 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook::flag;
 
-/// The agent's word that a cancellation is to be read. Where nobody listens for it it does nothing (signal(7)): it can't
-/// hurt a shim that is only coming up.
-pub const LOOK: rustix::process::Signal = rustix::process::Signal::URG;
+/// Has a shim read the cancellation in its run's folder. Its default action is to be ignored (signal(7)), so it can't hurt a
+/// shim that is only coming up.
+pub(super) const CANCEL_SIGNAL: rustix::process::Signal = rustix::process::Signal::URG;
 
 /// What a shutdown of the machine sends.
-const TO_END: [Signal; 3] = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT];
+const TERMINATING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT];
 
-/// What came since the last look.
+/// What came since it was last drained.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct News {
+pub(super) struct Received {
     /// A child has ended.
-    pub child: bool,
-    /// See [`LOOK`].
-    pub look: bool,
+    pub child_ended: bool,
+    /// See [`CANCEL_SIGNAL`].
+    pub cancel: bool,
 }
 
 /// Signals that wait here instead of doing what they do.
-pub struct Signals {
+pub(super) struct Signals {
     set: SigSet,
     fd: SignalFd,
-    told_to_end: Arc<AtomicBool>,
+    terminating: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -37,29 +37,29 @@ impl Signals {
     ///
     /// # Errors
     /// As sigprocmask(2) and signalfd(2).
-    pub fn block() -> io::Result<Self> {
+    pub(super) fn block() -> io::Result<Self> {
         let mut set = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGURG]);
-        set.extend(TO_END);
+        set.extend(TERMINATING);
         set.thread_block()?;
-        let told_to_end = Arc::new(AtomicBool::new(false));
-        for signal in TO_END {
+        let terminating = Arc::new(AtomicBool::new(false));
+        for signal in TERMINATING {
             // For the moments when they are not blocked. A program that is started has no handlers (execve(2)).
-            flag::register(signal as i32, told_to_end.clone())?;
+            flag::register(signal as i32, terminating.clone())?;
         }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
             fd: SignalFd::with_flags(&set, flags)?,
             set,
-            told_to_end,
+            terminating,
         })
     }
 
-    /// Does something with none of them blocked: a child inherits what is. Of what happened meanwhile only a word to end is
-    /// known: look once by yourself.
+    /// Does something with none of them blocked: a child inherits what is. Of what came meanwhile only a
+    /// shutdown is known: children and cancellations have to be checked for once.
     ///
     /// # Errors
     /// As sigprocmask(2); nothing was done then.
-    pub fn unblocked<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+    pub(super) fn unblocked<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
         self.set.thread_unblock()?;
         let done = act();
         // It succeeded above, and fails for nothing but bad arguments.
@@ -67,23 +67,23 @@ impl Signals {
         Ok(done)
     }
 
-    /// Takes in all that came.
-    pub fn news(&mut self) -> News {
-        let mut news = News::default();
+    /// Reads all that came.
+    pub(super) fn drain(&mut self) -> Received {
+        let mut received = Received::default();
         while let Ok(Some(signal)) = self.fd.read_signal() {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
-                Ok(Signal::SIGCHLD) => news.child = true,
-                Ok(Signal::SIGURG) => news.look = true,
-                _ => self.told_to_end.store(true, Ordering::Relaxed),
+                Ok(Signal::SIGCHLD) => received.child_ended = true,
+                Ok(Signal::SIGURG) => received.cancel = true,
+                _ => self.terminating.store(true, Ordering::Relaxed),
             }
         }
-        news
+        received
     }
 
-    /// Whether this process was ever told to end, as at a shutdown of the machine.
-    pub fn told_to_end(&mut self) -> bool {
-        self.news();
-        self.told_to_end.load(Ordering::Relaxed)
+    /// Whether this process was ever asked to end, as at a shutdown of the machine.
+    pub(super) fn is_terminating(&mut self) -> bool {
+        self.drain();
+        self.terminating.load(Ordering::Relaxed)
     }
 }
 
@@ -98,11 +98,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_to_end_is_heard_also_while_nothing_is_blocked() {
+    fn a_shutdown_is_noticed_also_while_nothing_is_blocked() {
         let mut signals = Signals::block().unwrap();
-        assert!(!signals.told_to_end());
+        assert!(!signals.is_terminating());
         let sent = signals.unblocked(|| nix::sys::signal::raise(Signal::SIGTERM));
         sent.unwrap().unwrap();
-        assert!(signals.told_to_end(), "it lives and knows");
+        assert!(signals.is_terminating(), "it lives and knows");
     }
 }

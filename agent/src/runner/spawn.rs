@@ -11,17 +11,17 @@ use std::process::{Child, Stdio};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::command::{Become, Command, STDIN};
+use super::command::{Become, CommandSpec, STDIN};
 
-/// Where execvp(3) looks when there is no PATH.
+/// Where execvp(3) searches when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The agent's and the shim's protection from the OOM killer is not for what they run (proc_pid_oom_score_adj(5)).
-pub fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
+pub(crate) fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
     const SCORE: &str = "/proc/self/oom_score_adj";
     let own = fs::read_to_string(SCORE).unwrap_or_default();
     let protected = own.trim().parse::<i32>().is_ok_and(|score| score < 0);
-    // Where that is not allowed the child is as well protected as we are: no reason not to run it.
+    // Where that is not allowed the child is as well protected as we are: and is run all the same.
     if protected {
         let _ = fs::write(SCORE, "0");
     }
@@ -36,24 +36,24 @@ pub fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 /// When there is no such program or folder, or it may not be run.
-pub fn spawn(dir: &Path, command: &Command) -> Result<Child, String> {
+pub(crate) fn spawn(dir: &Path, command: &CommandSpec) -> Result<Child, String> {
     let program = command.argv.first().ok_or("the command is empty")?;
-    let spawned = take_stdin(dir)
+    let spawned = set_stdin(dir)
         .and_then(|()| set_current_dir(&command.cwd))
         .and_then(|()| start(command));
-    // It is ours until here; that the root is gone is no reason to lose what runs.
+    // It is ours until here; that the root is gone must not lose what runs.
     let _ = set_current_dir("/");
     spawned.map_err(|error| format!("cannot run {program} in {}: {error}", command.cwd))
 }
 
 /// Makes the child's standard input ours.
-fn take_stdin(dir: &Path) -> io::Result<()> {
+fn set_stdin(dir: &Path) -> io::Result<()> {
     let stdin = File::open(dir.join(STDIN)).or_else(|_| File::open("/dev/null"))?;
     Ok(rustix::stdio::dup2_stdin(stdin)?)
 }
 
 /// Starts it in our working folder.
-fn start(command: &Command) -> io::Result<Child> {
+fn start(command: &CommandSpec) -> io::Result<Child> {
     let Some((program, args)) = command.argv.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -67,7 +67,7 @@ fn start(command: &Command) -> io::Result<Child> {
     let path = command.env.get("PATH").map(String::as_str);
     let found = on_path(program, path.unwrap_or(DEFAULT_PATH))?;
     match process(command, &found).arg0(program).args(args).spawn() {
-        // A script that does not say by what: execvp(3) takes the shell.
+        // A script without an interpreter line: execvp(3) uses the shell.
         Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
             process(command, Path::new("/bin/sh"))
                 .arg(found)
@@ -78,7 +78,7 @@ fn start(command: &Command) -> io::Result<Child> {
     }
 }
 
-fn process(command: &Command, program: &Path) -> std::process::Command {
+fn process(command: &CommandSpec, program: &Path) -> std::process::Command {
     let mut process = std::process::Command::new(program);
     process
         .env_clear()
@@ -112,7 +112,7 @@ fn on_path(program: &str, path: &str) -> io::Result<PathBuf> {
         return Err(error.into());
     }
     for folder in path.split(':') {
-        // Nothing means the working folder; the slash keeps it from being looked for once more.
+        // Nothing means the working folder; the slash keeps it from being searched for once more.
         let folder = if folder.is_empty() { "." } else { folder };
         let file = Path::new(folder).join(program);
         // Folders can be "run" too.

@@ -7,17 +7,15 @@ use std::io::Read;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Clock ticks a second in /proc, fixed by the kernel's ABI (USER_HZ).
+/// Clock ticks per second in /proc, fixed by the kernel's ABI (USER_HZ).
 const TICKS: u64 = 100;
 
 /// The fields of /proc/PID/stat that are of use here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Process id.
     pub pid: i32,
     /// One letter; Z = ended, not yet waited for.
     pub state: u8,
-    /// Parent.
     pub ppid: i32,
     /// Session: the pid of its leader.
     pub session: i32,
@@ -76,6 +74,15 @@ fn below(root: i32, processes: &[Stat]) -> Vec<i32> {
     found
 }
 
+/// Everything below `root`, not itself, that lives.
+pub(crate) fn all_below(root: i32) -> Vec<i32> {
+    let processes: Vec<Stat> = all()
+        .into_iter()
+        .filter(|stat| stat.state != b'Z')
+        .collect();
+    below(root, &processes)
+}
+
 /// Sends `signal` to everything below this process, which is a subreaper: nothing escapes by forking twice. Says who got
 /// it; what has ended and was not waited for is not among them.
 pub fn signal_below(root: i32, signal: Signal) -> Vec<i32> {
@@ -91,7 +98,7 @@ pub fn signal_below(root: i32, signal: Signal) -> Vec<i32> {
 
 /// Kills what is left of the session `leader` of a shim that is dead. A process with that pid is another one: the number
 /// of a session is not given out again while a member lives (credentials(7), fork(2)).
-pub fn kill_session(leader: i32) -> usize {
+pub(crate) fn kill_session(leader: i32) -> usize {
     if stat(leader).is_some_and(|stat| stat.state != b'Z') {
         return 0;
     }
@@ -106,12 +113,12 @@ pub fn kill_session(leader: i32) -> usize {
 
 /// Sends `signal` to every process of the session `leader`, itself too. To be called only while its leader was not waited
 /// for: until then that number is nobody else's.
-pub fn signal_session(leader: i32, signal: Signal) {
+pub(crate) fn signal_session(leader: i32, signal: Signal) {
     signal_each(&members(leader, &all()), signal);
 }
 
 /// Whether a process of the session `leader` lives. As above.
-pub fn session_lives(leader: i32) -> bool {
+pub(crate) fn session_lives(leader: i32) -> bool {
     !members(leader, &all()).is_empty()
 }
 
@@ -139,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_is_no_trap() {
+    fn a_name_with_parentheses_is_read() {
         let line = "42 (a) b (c) S 7 42 40 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 9999 1 2";
         assert_eq!(
             parse(line),

@@ -1,92 +1,55 @@
-//! One Attach stream from Hello to its end. Called by the service, once a connection. `protocol` decides, this moves.
+//! One Attach stream from Hello to its end. Called by the service, once per connection. `protocol` decides, this moves.
 
-pub mod protocol;
+mod agent;
+mod perform;
+pub(crate) mod protocol;
+mod renewal;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aot_proto::builtin::Builtin;
+use aot_host::chain::Chain;
 use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
-use aot_proto::v1::{
-    AgentMessage, ClusterFacts, ClusterFactsApplied, Hello, MasterMessage, SpoolData, Volumes,
-    VolumesMounted, master_message,
-};
+use aot_proto::v1::{AgentMessage, Hello, MasterMessage, SpoolData, master_message};
 use futures::{Stream, StreamExt};
 use tokio::select;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::Status;
-use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use crate::backoff::unit;
-use crate::boot::boot_id;
-use crate::config::{Config, Provider};
-use crate::facts::{self, Sources};
-use crate::hostname;
-use crate::identity::enrol::now as unix_now;
-use crate::identity::{self, Identity, Vault};
-use crate::keys::{self, Places};
-use crate::link::Link;
-use crate::look::Looks;
+use crate::boot_id::boot_id;
+use crate::cluster_facts;
+use crate::identity::ClientIdentity;
+use crate::link::{Connection, Refusal};
 use crate::runner::Runner;
-use crate::service::Chain;
-use crate::shell::Shells;
-use crate::volumes;
-use protocol::{Closed, Input, Output, Protocol};
+pub(crate) use agent::{Agent, paths};
+use protocol::{Closed, Protocol, SessionInput, SessionOutput};
+use renewal::renew_at;
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Messages between this loop and HTTP/2. When full, spools wait first: control is queued before them.
 const OUTBOUND: usize = 1;
-/// Answers of background work. When full, that work waits.
-const NEWS: usize = 16;
-/// While so many messages wait to be sent, none is read: a master that does not read is not served.
+/// Results of background work. When full, that work waits.
+const RESULTS: usize = 16;
+/// While this many messages wait to be sent, none is read: a master that does not read is not served.
 const OUTBOX: usize = 1024;
 
-/// What a session needs of its agent.
-pub struct Agent {
-    /// Settings.
-    pub config: Config,
-    /// To the master.
-    pub link: Link,
-    /// Where the identity is kept.
-    pub vault: Vault,
-    /// The identity of the day, for whoever opens a connection.
-    pub identity: watch::Sender<Option<Arc<Identity>>>,
-    /// Every run.
-    pub runner: Runner,
-    /// Terminals that operators have open.
-    pub shells: Shells,
-    /// Tasks of the agent.
-    pub tracker: TaskTracker,
-    /// Whoever puts volumes in place has it: work of a session that is over may still go on when the next one begins.
-    pub volumes: Arc<Mutex<()>>,
-    /// Looks at files that are under way.
-    pub looks: Looks,
-    /// When the agent was started, ms since 1970.
-    pub started_unix_ms: u64,
-}
-
 impl Agent {
-    fn places(&self) -> Places {
-        places(&self.config)
-    }
-
     /// Opens a stream on `channel` and serves it to its end. The flag says whether the master ever answered Hello.
-    pub async fn attach(
+    pub(crate) async fn attach(
         &mut self,
-        channel: Channel,
-        identity: &Identity,
+        connection: Connection,
+        identity: &ClientIdentity,
         stop: &CancellationToken,
     ) -> (Closed, bool) {
+        let Connection { channel, refusal } = connection;
         self.runner.check();
         let runs = self.runner.states();
         let (outbound, rest) = mpsc::channel(OUTBOUND);
@@ -96,9 +59,10 @@ impl Agent {
             boot_id: boot_id(self.config.boot_id_file.as_deref()),
             agent_started_unix_ms: self.started_unix_ms,
             runs: runs.clone(),
-            cluster_facts_generation: keys::kept(&self.config.state_dir)
+            cluster_facts_generation: cluster_facts::last_applied(&self.config.state_dir)
                 .map_or(0, |facts| facts.generation),
             architecture: std::env::consts::ARCH.to_owned(),
+            process_id: self.process_id.clone(),
         };
         let first = AgentMessage {
             body: Some(Up::Hello(hello)),
@@ -112,37 +76,34 @@ impl Agent {
         };
         let inbound = match answer {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return (Closed::Broken(status.message().to_owned()), false),
+            Ok(Err(status)) => return (broken(&status, &refusal), false),
             Err(_) => return (Closed::Silent, false),
         };
         let now = Instant::now();
-        let protocol = Protocol::new(runs, renewal(identity, now), now);
-        let (report, news) = mpsc::channel(NEWS);
+        let protocol = Protocol::new(runs, renew_at(identity, now), now);
+        let (report, results) = mpsc::channel(RESULTS);
         let session = Session {
             agent: self,
             protocol,
             inbound,
             outbound,
-            news,
+            results,
             report,
             new_key: None,
+            refusal,
         };
         session.run(stop).await
     }
 }
 
-/// Where cluster facts go.
-pub fn places(config: &Config) -> Places {
-    Places {
-        state_dir: config.state_dir.clone(),
-        etc_dir: config.etc_dir.clone(),
-        root_home: config.root_home.clone(),
+/// Why a call, or the stream that it opened, came to an end.
+fn broken(status: &Status, refusal: &Refusal) -> Closed {
+    let why = status.message().to_owned();
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => Closed::Refused(why),
+        _ if refusal.is_certificate_over() => Closed::Refused(why),
+        _ => Closed::Broken(why),
     }
-}
-
-/// When the certificate is to be renewed, on the clock for waiting.
-fn renewal(identity: &Identity, now: Instant) -> Instant {
-    now + identity.renew_at(unit()).saturating_sub(unix_now())
 }
 
 struct Session<'a, S> {
@@ -150,10 +111,13 @@ struct Session<'a, S> {
     protocol: Protocol,
     inbound: S,
     outbound: mpsc::Sender<AgentMessage>,
-    news: mpsc::Receiver<Input>,
-    report: mpsc::Sender<Input>,
+    /// What background work has come to, sent by `report`.
+    results: mpsc::Receiver<SessionInput>,
+    report: mpsc::Sender<SessionInput>,
     /// Of a renewal that is under way.
     new_key: Option<rcgen::KeyPair>,
+    /// What the master's TLS says of our certificate.
+    refusal: Refusal,
 }
 
 impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
@@ -170,10 +134,16 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 let (why, deadline) = (why.clone(), *deadline);
                 return self.farewell(why, deadline).await;
             }
-            let sends = !outbox.is_empty() || (open && self.protocol.next_piece().is_some());
+            let now = Instant::now();
+            let sends = !outbox.is_empty() || (open && self.protocol.next_piece(now).is_some());
+            // A piece may wait for more, but not for long.
+            let piece_at = match sends {
+                true => None,
+                false => self.protocol.piece_at(now),
+            };
             // An arm only picks an input. Every arm is cancel safe.
             let inputs = select! {
-                () = stop.cancelled(), if open => vec![Input::Stop],
+                () = stop.cancelled(), if open => vec![SessionInput::Stop],
                 permit = self.outbound.reserve(), if sends => match permit {
                     Ok(permit) => {
                         // Control goes before spools.
@@ -186,28 +156,30 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                     Err(_) => return self.broken("the stream was closed"),
                 },
                 message = self.inbound.next(), if outbox.len() < OUTBOX => match message {
-                    Some(Ok(message)) => vec![Input::Master(message)],
+                    Some(Ok(message)) => vec![SessionInput::Master(message)],
                     _ if !open => return (closing.map_or(Closed::Stopping, |(why, _)| why), self.protocol.is_welcome()),
-                    Some(Err(status)) => return self.broken(status.message()),
+                    Some(Err(status)) => return (broken(&status, &self.refusal), self.protocol.is_welcome()),
                     None => return self.broken("the master ended the stream"),
                 },
-                grown = self.agent.runner.changed() => grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).collect(),
-                Some(news) = self.news.recv() => vec![news],
+                () = time::sleep_until(piece_at.unwrap_or(now).into()), if piece_at.is_some() => continue,
+                grown = self.agent.runner.changed() => grown.into_iter().map(|grown| SessionInput::Grown(grown.run, grown.bytes)).collect(),
+                Some(result) = self.results.recv() => vec![result],
                 _ = tick.tick() => {
+                    self.agent.restore_identity();
                     let grown = self.agent.runner.check();
-                    let fetched = self.agent.runner.fetched().into_iter().map(Input::Fetched);
-                    grown.into_iter().map(|grown| Input::Grown(grown.run, grown.bytes)).chain(fetched).chain([Input::Tick]).collect()
+                    let fetched = self.agent.runner.fetched().into_iter().map(SessionInput::Fetched);
+                    grown.into_iter().map(|grown| SessionInput::Grown(grown.run, grown.bytes)).chain(fetched).chain([SessionInput::Tick]).collect()
                 }
             };
-            let mut inputs: VecDeque<Input> = inputs.into();
+            let mut inputs: VecDeque<SessionInput> = inputs.into();
             while let Some(input) = inputs.pop_front() {
-                if let Input::Master(message) = &input {
+                if let SessionInput::Master(message) = &input {
                     self.realign(message);
                 }
                 for output in self.protocol.step(input, Instant::now()) {
                     match output {
-                        Output::Send(body) => outbox.push_back(body),
-                        Output::Close(why) => {
+                        SessionOutput::Send(body) => outbox.push_back(body),
+                        SessionOutput::Close(why) => {
                             closing.get_or_insert((why, Instant::now() + CLOSE_GRACE));
                         }
                         other => inputs.extend(self.perform(other)),
@@ -232,7 +204,7 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         }
     }
 
-    /// Ends our half of the stream and waits for the master to end its own: only then what we said is surely sent.
+    /// Ends our half of the stream and waits for the master to end its own: only then all that we sent has surely arrived.
     async fn farewell(self, why: Closed, deadline: Instant) -> (Closed, bool) {
         let Self {
             outbound,
@@ -250,202 +222,15 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
     fn broken(&self, why: &str) -> (Closed, bool) {
         (Closed::Broken(why.to_owned()), self.protocol.is_welcome())
     }
-
-    /// Does what is neither sending nor closing; what takes long goes to the background and comes back as news.
-    fn perform(&mut self, output: Output) -> Option<Input> {
-        match output {
-            Output::Send(_) | Output::Close(_) => None,
-            Output::NameHost(name) => {
-                self.name_host(&name);
-                None
-            }
-            Output::CollectFacts(main_user) => {
-                self.collect_facts(main_user);
-                None
-            }
-            Output::Apply(cluster, facts) => {
-                self.apply(cluster, *facts);
-                None
-            }
-            Output::Mount(volumes) => {
-                self.mount(volumes);
-                None
-            }
-            Output::Start(start) => {
-                let result = self.agent.runner.start(&start);
-                Some(Input::Started(start.run_id, result))
-            }
-            Output::Cancel(run, grace_ms) => {
-                self.agent.runner.cancel(run, grace_ms);
-                None
-            }
-            Output::Forget(run) => {
-                self.agent.runner.forget(run);
-                None
-            }
-            Output::Look(id, what) => {
-                self.look(id, what);
-                None
-            }
-            Output::OpenShell(open) => {
-                self.agent.shells.open(*open);
-                None
-            }
-            Output::MakeCsr => Some(Input::Csr(self.make_csr())),
-            Output::Install(pem) => self.install(&pem),
-        }
-    }
-
-    /// A few small writes, before the facts that tell of the name are collected.
-    fn name_host(&self, name: &str) {
-        let config = &self.agent.config;
-        if config.provider != Provider::Ec2 {
-            return;
-        }
-        match hostname::ensure(&config.etc_dir, name) {
-            Ok(true) => tracing::info!(hostname = name, "named"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(hostname = name, error = %Chain(&error), "not named"),
-        }
-    }
-
-    fn collect_facts(&self, main_user: String) {
-        let config = &self.agent.config;
-        let imds = (config.provider == Provider::Ec2).then(|| config.imds.clone());
-        let sources = Sources {
-            etc_dir: config.etc_dir.clone(),
-            root_home: config.root_home.clone(),
-            boot_id: boot_id(config.boot_id_file.as_deref()),
-            main_user,
-        };
-        let report = self.report.clone();
-        self.agent.tracker.spawn(async move {
-            let cloud = match imds {
-                None => None,
-                Some(base) => facts::cloud(&base)
-                    .await
-                    .map_err(|error| tracing::warn!(error = %Chain(&error), "no facts from IMDS"))
-                    .ok(),
-            };
-            if let Ok(facts) =
-                tokio::task::spawn_blocking(move || facts::collect(&sources, cloud)).await
-            {
-                // The session may be over: the next one collects again.
-                let _ = report.send(Input::FactsCollected(Box::new(facts))).await;
-            }
-        });
-    }
-
-    fn apply(&self, cluster: String, facts: ClusterFacts) {
-        let (places, report) = (self.agent.places(), self.report.clone());
-        self.agent.tracker.spawn(async move {
-            let (generation, sha256) = (facts.generation, facts.sha256.clone());
-            let result =
-                tokio::task::spawn_blocking(move || keys::apply(&places, &cluster, &facts)).await;
-            let error = match result {
-                Ok(Ok(())) => String::new(),
-                Ok(Err(error)) => Chain(&error).to_string(),
-                Err(_) => "putting them in place broke off".to_owned(),
-            };
-            tracing::info!(generation, error, "cluster facts");
-            let _ = report
-                .send(Input::Applied(ClusterFactsApplied {
-                    generation,
-                    sha256,
-                    error,
-                }))
-                .await;
-        });
-    }
-
-    fn mount(&self, volumes: Volumes) {
-        let config = &self.agent.config;
-        let places = volumes::Places::new(&config.state_dir, &config.etc_dir);
-        let (turn, report) = (self.agent.volumes.clone(), self.report.clone());
-        self.agent.tracker.spawn(async move {
-            let turn = turn.lock_owned().await;
-            if report.is_closed() {
-                // The next session's master says again what it wants.
-                return;
-            }
-            let id = volumes.id;
-            let work = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                volumes::mount_all(&volumes::system::Real, &places, &volumes.volumes)
-            });
-            let error = match work.await {
-                Ok(Ok(())) => String::new(),
-                Ok(Err(error)) => error,
-                Err(_) => "putting volumes in place broke off".to_owned(),
-            };
-            let _ = report
-                .send(Input::Mounted(VolumesMounted { id, error }))
-                .await;
-        });
-    }
-
-    /// A look at a file may take as long as its file system likes.
-    fn look(&self, id: u64, what: Builtin) {
-        let (looks, report) = (self.agent.looks.clone(), self.report.clone());
-        let etc = self.agent.config.etc_dir.clone();
-        self.agent.tracker.spawn(async move {
-            let reply = looks.answer(id, what, etc).await;
-            // The session may be over: whoever asked is told so by the master.
-            let _ = report.send(Input::Looked(reply)).await;
-        });
-    }
-
-    /// A new key for every renewal; it is kept in memory until its certificate is there.
-    fn make_csr(&mut self) -> Option<Vec<u8>> {
-        let machine = self
-            .agent
-            .identity
-            .borrow()
-            .as_ref()?
-            .name
-            .machine
-            .to_string();
-        let made = identity::new_key().and_then(|key| Ok((identity::csr(&key, &machine)?, key)));
-        match made {
-            Ok((csr, key)) => {
-                self.new_key = Some(key);
-                Some(csr)
-            }
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "cannot ask for a new certificate");
-                None
-            }
-        }
-    }
-
-    fn install(&mut self, pem: &str) -> Option<Input> {
-        let key = self.new_key.take()?;
-        let old = self.agent.identity.borrow().clone()?;
-        let renewed = old.renewed(key, pem, self.agent.link.roots(), unix_now());
-        match renewed.and_then(|new| self.agent.vault.store(&new).map(|()| new)) {
-            Ok(new) => {
-                tracing::info!(
-                    expires_unix = new.not_after.as_secs(),
-                    "certificate renewed"
-                );
-                let renew_at = renewal(&new, Instant::now());
-                self.agent.identity.send_replace(Some(Arc::new(new)));
-                Some(Input::Installed(renew_at))
-            }
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "the renewed certificate is no good; the old one stays");
-                None
-            }
-        }
-    }
 }
 
 /// Reads the next piece of a spool that may be sent.
 fn next_spool(protocol: &mut Protocol, runner: &mut Runner) -> Option<Up> {
-    let piece = protocol.next_piece()?;
+    let now = Instant::now();
+    let piece = protocol.next_piece(now)?;
     match runner.read(piece.run, piece.offset, piece.most) {
         Ok(chunk) => {
-            protocol.sent(piece, chunk.data.len());
+            protocol.sent(piece, chunk.data.len(), now);
             let data = SpoolData {
                 run_id: piece.run.to_string(),
                 offset: piece.offset,
@@ -455,7 +240,7 @@ fn next_spool(protocol: &mut Protocol, runner: &mut Runner) -> Option<Up> {
             (!data.data.is_empty()).then_some(Up::Spool(data))
         }
         Err(error) => {
-            tracing::error!(run = %piece.run, %error, "cannot read a spool");
+            tracing::error!(run = %piece.run, error = %Chain(&error), "cannot read a spool");
             protocol.skip(piece.run);
             None
         }

@@ -1,9 +1,9 @@
-//! The process that owns what runs in one terminal, started by the agent for it: says how it ended, and hangs up the whole
+//! The process that owns what runs in one terminal, started by the agent for it: reports how it ended, and hangs up the whole
 //! session when the agent lets go of it or dies. A second, short-lived step makes the terminal the controlling one and
 //! becomes the program.
 //!
 //! Standard output: [`READY`], then the length of a `ShellEnd` (u32, big endian) and the message. Standard input: [`HEARD`] once
-//! that was told; its end before is the order to hang up. Standard error: the terminal, until the program has it.
+//! that was received; its end before is the order to hang up. Standard error: the terminal, until the program has it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aot_host::descriptors;
 use aot_proto::v1::ShellEnd;
 use prost::Message;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
@@ -23,19 +24,19 @@ use crate::runner::spawn::exposed_to_oom;
 use crate::runner::tree;
 use crate::users;
 
-/// What the keeper says once it has tried to start the program: from here on it answers for it.
-pub const READY: u8 = b'r';
-/// What the agent says once it knows the end: what the program has left in the background may stay.
-pub const HEARD: u8 = b'h';
+/// The keeper has tried to start the program: from here on it answers for it.
+pub(crate) const READY: u8 = b'r';
+/// The agent knows the end: what the program has left in the background may stay.
+pub(crate) const HEARD: u8 = b'h';
 /// From HUP to KILL. Editors save in that time.
-pub const GRACE: Duration = Duration::from_secs(5);
-/// Between two looks at what is left of a session that was hung up; /proc wakes nobody.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// Between two checks for what is left of a session that was hung up; /proc wakes nobody.
 const STEP: Duration = Duration::from_millis(50);
-/// A session that outlives so many KILLs is stuck in the kernel.
+/// A session that outlives this many KILLs is stuck in the kernel.
 const MOST_KILLS: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+enum KeeperEvent {
     Ended,
     Heard,
     HangUp,
@@ -47,11 +48,11 @@ pub fn main(login: &str) -> ExitCode {
     let _ = rustix::process::setsid();
     let started = start(login);
     // An agent that is gone already is seen at the end of standard input.
-    let _ = tell(&[READY]);
+    let _ = send(&[READY]);
     match started {
-        Ok(child) => watch(&child),
+        Ok(child) => supervise(&child),
         Err(detail) => {
-            let _ = tell_end(&ShellEnd {
+            let _ = send_end(&ShellEnd {
                 detail,
                 ..ShellEnd::default()
             });
@@ -60,15 +61,15 @@ pub fn main(login: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn tell(bytes: &[u8]) -> io::Result<()> {
+fn send(bytes: &[u8]) -> io::Result<()> {
     let mut agent = io::stdout();
     agent.write_all(bytes).and_then(|()| agent.flush())
 }
 
-fn tell_end(end: &ShellEnd) -> io::Result<()> {
+fn send_end(end: &ShellEnd) -> io::Result<()> {
     let end = end.encode_to_vec();
     let length = u32::try_from(end.len()).map_err(io::Error::other)?;
-    tell(&[&length.to_be_bytes()[..], &end].concat())
+    send(&[&length.to_be_bytes()[..], &end].concat())
 }
 
 fn start(login: &str) -> Result<Child, String> {
@@ -79,7 +80,9 @@ fn start(login: &str) -> Result<Child, String> {
             .map_err(|error| format!("cannot use the terminal: {error}"))
     };
     let mut process = Command::new("/proc/self/exe");
-    process.args(["pty-exec", login]);
+    process
+        .args(["pty-exec", login])
+        .env_remove(descriptors::VARIABLE);
     process
         .stdin(terminal()?)
         .stdout(terminal()?)
@@ -93,44 +96,44 @@ fn start(login: &str) -> Result<Child, String> {
     Ok(child)
 }
 
-/// Waits for the program's end and tells it, or for the order to hang up. The child's status is never taken: while it is
+/// Waits for the program's end and reports it, or for the order to hang up. The child's status is never taken: while it is
 /// there, the number of its session is nobody else's.
-fn watch(child: &Child) {
+fn supervise(child: &Child) {
     let leader = Pid::from_child(child);
     // One sender stays here, so that the inbox never closes.
     let (open, inbox) = sync_channel(4);
-    let (orders, news) = (open.clone(), open.clone());
+    let (orders, ends) = (open.clone(), open.clone());
     // Both threads end with this process at the latest.
     thread::spawn(move || wait_for_orders(&orders));
     thread::spawn(move || {
         // The process is ending when nobody listens.
         let _ = wait_for_end(leader);
-        let _ = news.send(News::Ended);
+        let _ = ends.send(KeeperEvent::Ended);
     });
     loop {
         match inbox.recv() {
-            Ok(News::Ended) => {
-                // An agent that is gone is seen by the next news.
-                let _ = tell_end(&wait_for_end(leader));
+            Ok(KeeperEvent::Ended) => {
+                // An agent that is gone is seen by the next event.
+                let _ = send_end(&wait_for_end(leader));
             }
-            Ok(News::HangUp) => {
+            Ok(KeeperEvent::HangUp) => {
                 hang_up(leader, &inbox);
-                let _ = tell_end(&wait_for_end(leader));
+                let _ = send_end(&wait_for_end(leader));
                 break;
             }
-            Ok(News::Heard) | Err(_) => break,
+            Ok(KeeperEvent::Heard) | Err(_) => break,
         }
     }
     drop(open);
 }
 
-fn wait_for_orders(news: &SyncSender<News>) {
-    let mut word = [0];
-    let order = match io::stdin().read(&mut word) {
-        Ok(1) if word == [HEARD] => News::Heard,
-        _ => News::HangUp,
+fn wait_for_orders(events: &SyncSender<KeeperEvent>) {
+    let mut byte = [0];
+    let order = match io::stdin().read(&mut byte) {
+        Ok(1) if byte == [HEARD] => KeeperEvent::Heard,
+        _ => KeeperEvent::HangUp,
     };
-    let _ = news.send(order); // the process is ending when nobody listens
+    let _ = events.send(order); // the process is ending when nobody listens
 }
 
 fn wait_for_end(leader: Pid) -> ShellEnd {
@@ -150,7 +153,7 @@ fn wait_for_end(leader: Pid) -> ShellEnd {
 }
 
 /// HUP to all of the session, KILL to what is left of it after the grace, until nothing is.
-fn hang_up(leader: Pid, inbox: &Receiver<News>) {
+fn hang_up(leader: Pid, inbox: &Receiver<KeeperEvent>) {
     let session = leader.as_raw_nonzero().get();
     tree::signal_session(session, Signal::HUP);
     // One that is stopped would never see it.
@@ -169,8 +172,7 @@ fn hang_up(leader: Pid, inbox: &Receiver<News>) {
 fn ended(status: &WaitIdStatus) -> ShellEnd {
     let code = status.exit_status();
     ShellEnd {
-        has_exit_code: code.is_some(),
-        exit_code: code.unwrap_or(0),
+        exit_code: code,
         signal: status.terminating_signal().unwrap_or(0),
         detail: String::new(),
     }
@@ -200,7 +202,7 @@ pub fn become_program(login: &str) -> ExitCode {
         eprintln!("aot-agent: cannot enter {}: {error}; this is /", login.cwd);
     }
     let Some((program, args)) = login.argv.split_first() else {
-        return refuse("there is nothing to run");
+        return refuse("nothing to run");
     };
     let mut command = Command::new(program);
     command.args(args);

@@ -9,7 +9,7 @@ use aot_proto::v1::OpenShell;
 use serde::{Deserialize, Serialize};
 
 use crate::runner::command::Become;
-use crate::runner::launch;
+use crate::runner::environment;
 use crate::users;
 
 /// Where no shell is known, or root's is not there.
@@ -19,10 +19,9 @@ const MOST_TERM_BYTES: usize = 64;
 
 /// What runs in a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Login {
-    /// Program and arguments.
+pub(super) struct Login {
     pub argv: Vec<String>,
-    /// What the program is told as its name: `-bash` for a login shell. `None` = as it is called.
+    /// What the program gets as its name: `-bash` for a login shell. `None` = as it is called.
     pub arg0: Option<String>,
     /// Working folder; `/` when it can't be entered.
     pub cwd: String,
@@ -38,13 +37,13 @@ impl Login {
     ///
     /// # Errors
     /// A line for a person, when there is no such user.
-    pub fn of(
+    pub(super) fn of(
         open: &OpenShell,
         name: Option<&SpiffeId>,
         etc: &Path,
         root_home: &Path,
     ) -> Result<Self, String> {
-        let (mut env, become_user) = launch::login(&open.user, etc, root_home)?;
+        let (mut env, become_user) = environment::login(&open.user, etc, root_home)?;
         let user = if open.user.is_empty() {
             "root"
         } else {
@@ -56,7 +55,7 @@ impl Login {
             .unwrap_or_else(|| SHELL.to_owned());
         env.insert("SHELL".to_owned(), shell.clone());
         env.insert("TERM".to_owned(), term(&open.term).to_owned());
-        launch::own_variables(&mut env, name, etc);
+        environment::own_variables(&mut env, name, etc);
         env.extend(
             open.env
                 .iter()

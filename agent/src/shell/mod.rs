@@ -1,7 +1,7 @@
 //! Terminals that operators open on this machine: each on a connection of its own, so that no control message waits behind
 //! it. Opened by the session; outlive it when only the session breaks, never the connection or the agent.
 
-pub mod keeper;
+pub(crate) mod keeper;
 mod login;
 mod splice;
 mod terminal;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_host::chain::Chain;
 use aot_proto::limits::MAX_MESSAGE_BYTES;
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::{OpenShell, ShellDown, ShellEnd, ShellHello, ShellUp, shell_up};
@@ -20,11 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
-use crate::identity::Identity;
+use crate::identity::ClientIdentity;
 use crate::link::{self, Link};
-use crate::service::Chain;
 use login::Login;
-use splice::{Ended, Splice};
+use splice::{Splice, SpliceEnd};
 
 /// Terminals at once; one more is refused.
 const MOST: usize = 64;
@@ -32,39 +32,37 @@ const MOST: usize = 64;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Messages to the master that may wait, past HTTP/2's own window. When full, the terminal is not read.
 const UP: usize = 4;
-/// How long the last word may take to leave, and what was hung up may take to end when the agent stops.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// How long the last message may take to leave.
+const LAST_MESSAGE: Duration = Duration::from_secs(2);
+/// How long a terminal may take to end when the agent stops: its keeper kills what does not hang up in time, what is left
+/// of its output is read, and the last message leaves.
+const END: Duration = keeper::GRACE.saturating_add(LAST_MESSAGE.saturating_mul(2));
 
 /// Why there was no terminal.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// No master was reached.
     #[error("no master was reached")]
     Link(#[from] link::Error),
     /// It does not want it any more, or never did.
-    #[error("the master refused it: {}", .0.message())]
+    #[error("refused by the master: {}", .0.message())]
     Refused(Box<Status>),
-    /// It says nothing.
     #[error("the master did not answer in 10 s")]
     Silent,
 }
 
 /// What terminals need of their agent.
 #[derive(Clone)]
-pub struct Places {
-    /// `/etc`.
+pub(crate) struct Context {
     pub etc_dir: PathBuf,
-    /// Root's home.
     pub root_home: PathBuf,
-    /// To the master.
     pub link: Link,
     /// The certificate of the day; `None` until enrolled.
-    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+    pub identity: watch::Receiver<Option<Arc<ClientIdentity>>>,
 }
 
 /// Every terminal of this agent.
-pub struct Shells {
-    places: Places,
+pub(crate) struct Shells {
+    context: Context,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -72,45 +70,45 @@ pub struct Shells {
 
 impl Shells {
     /// None yet.
-    pub fn new(places: Places) -> Self {
+    pub(crate) fn new(context: Context) -> Self {
         Self {
-            places,
+            context,
             slots: Arc::new(Semaphore::new(MOST)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Opens one in the background. Whatever goes wrong is told to the master, or seen by it as an end.
-    pub fn open(&self, open: OpenShell) {
+    /// Opens one in the background. Whatever goes wrong is reported to the master, or seen by it as an end.
+    pub(crate) fn open(&self, open: OpenShell) {
         let shell = Shell {
-            places: self.places.clone(),
+            context: self.context.clone(),
             stop: self.stop.clone(),
             open,
         };
         let slot = self.slots.clone().try_acquire_owned().ok();
         self.tasks.spawn(async move {
             let job = shell.open.job_id.clone();
-            tracing::info!(job, user = shell.open.user, "a terminal is asked for");
+            tracing::info!(job, user = shell.open.user, "a terminal was requested");
             match shell.run(slot.is_some()).await {
-                Ok(()) => tracing::info!(job, "a terminal is over"),
+                Ok(()) => tracing::info!(job, "a terminal has ended"),
                 Err(error) => tracing::warn!(job, error = %Chain(&error), "no terminal"),
             }
         });
     }
 
-    /// Hangs up all of them; waits a short while for their last words to leave.
-    pub async fn close(&self) {
+    /// Hangs up all of them; waits a short while for their last messages to leave.
+    pub(crate) async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
-        if timeout(2 * LAST_WORD, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some terminals did not end in time; what runs there is killed soon");
+        if timeout(END, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some terminals did not end in time; what runs there will be killed");
         }
     }
 }
 
 struct Shell {
-    places: Places,
+    context: Context,
     stop: CancellationToken,
     open: OpenShell,
 }
@@ -122,8 +120,8 @@ impl Shell {
             shell_id: self.open.shell_id.clone(),
         };
         let _ = up.try_send(message(shell_up::Body::Hello(hello))); // the channel is empty
-        let identity = self.places.identity.borrow().clone();
-        let channel = self.places.link.connect(identity.as_deref()).await?;
+        let identity = self.context.identity.borrow().clone();
+        let channel = self.context.link.connect(identity.as_deref()).await?;
         let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let answer = timeout(ANSWER, client.shell(ReceiverStream::new(rest))).await;
         let mut down = answer
@@ -134,16 +132,16 @@ impl Shell {
         let ended = if has_slot {
             self.serve(&up, &mut down, identity.as_deref()).await
         } else {
-            Ended::Over(not_opened(format!("this agent has {MOST} terminals open")))
+            SpliceEnd::Over(not_opened(format!("this agent has {MOST} terminals open")))
         };
-        if let Ended::Over(end) = ended {
+        if let SpliceEnd::Over(end) = ended {
             let last = async {
                 let _ = up.send(message(shell_up::Body::End(end))).await;
                 drop(up);
                 // The master ends its half when it has read ours.
                 while let Ok(Some(_)) = down.message().await {}
             };
-            let _ = timeout(LAST_WORD, last).await; // it had the time to read
+            let _ = timeout(LAST_MESSAGE, last).await; // it had the time to read
         }
         Ok(())
     }
@@ -152,17 +150,21 @@ impl Shell {
         &self,
         up: &mpsc::Sender<ShellUp>,
         down: &mut Streaming<ShellDown>,
-        identity: Option<&Identity>,
-    ) -> Ended {
-        let (open, places) = (self.open.clone(), self.places.clone());
+        identity: Option<&ClientIdentity>,
+    ) -> SpliceEnd {
+        let (open, context) = (self.open.clone(), self.context.clone());
         let name = identity.map(|identity| identity.name.clone());
         let login = tokio::task::spawn_blocking(move || {
-            Login::of(&open, name.as_ref(), &places.etc_dir, &places.root_home)
+            Login::of(&open, name.as_ref(), &context.etc_dir, &context.root_home)
         });
         let login = match login.await {
             Ok(Ok(login)) => login,
-            Ok(Err(detail)) => return Ended::Over(not_opened(detail)),
-            Err(_) => return Ended::Over(not_opened("looking up the user broke off".to_owned())),
+            Ok(Err(detail)) => return SpliceEnd::Over(not_opened(detail)),
+            Err(_) => {
+                return SpliceEnd::Over(not_opened(
+                    "looking up the user was interrupted".to_owned(),
+                ));
+            }
         };
         let (id, size) = (&self.open.shell_id, (self.open.columns, self.open.rows));
         match terminal::open(&login, id, size).await {
@@ -170,7 +172,7 @@ impl Shell {
                 let splice = Splice { terminal, up };
                 splice.run(down, keeper, &self.stop).await
             }
-            Err(detail) => Ended::Over(not_opened(detail)),
+            Err(detail) => SpliceEnd::Over(not_opened(detail)),
         }
     }
 }

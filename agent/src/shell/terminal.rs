@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use aot_host::chain::Chain;
+use aot_host::descriptors;
 use aot_proto::v1::ShellEnd;
 use prost::Message;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -22,12 +24,12 @@ use super::login::Login;
 
 /// How long a keeper may take to come up.
 const START: Duration = Duration::from_secs(10);
-/// Longest word of a keeper about the end.
+/// Longest message of a keeper about the end.
 const MOST_END_BYTES: u32 = 64 << 10;
 
 /// The agent's side of a terminal. Dropping it hangs up what runs there.
 #[derive(Debug)]
-pub struct Terminal {
+pub(super) struct Terminal {
     /// Three descriptors of the same terminal: the runtime's pipes are its only safe way to wait for any descriptor.
     shown: pipe::Receiver,
     typed: pipe::Sender,
@@ -36,21 +38,20 @@ pub struct Terminal {
 
 /// Whoever owns what runs in a terminal.
 #[derive(Debug)]
-pub struct Keeper {
-    /// To it.
+pub(super) struct Keeper {
     pub orders: Orders,
-    /// How it ends.
-    pub word: Word,
+    /// How what it owns ended.
+    pub end: EndReport,
 }
 
 /// The way to a keeper. Dropping it is the order to hang up.
 #[derive(Debug)]
-pub struct Orders(ChildStdin);
+pub(super) struct Orders(ChildStdin);
 
-/// The last word of a keeper.
+/// What a keeper reports last: how the program ended.
 #[derive(Debug)]
-pub struct Word {
-    words: ChildStdout,
+pub(super) struct EndReport {
+    output: ChildStdout,
     /// The runtime waits for it once this is dropped.
     _child: Child,
 }
@@ -59,7 +60,11 @@ pub struct Word {
 ///
 /// # Errors
 /// A line for a person, when the machine has no terminals left or no process can be started.
-pub async fn open(login: &Login, id: &str, size: (u32, u32)) -> Result<(Terminal, Keeper), String> {
+pub(super) async fn open(
+    login: &Login,
+    id: &str,
+    size: (u32, u32),
+) -> Result<(Terminal, Keeper), String> {
     let failed = |error: rustix::io::Errno| format!("cannot open a terminal: {error}");
     let master =
         openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).map_err(failed)?;
@@ -71,7 +76,7 @@ pub async fn open(login: &Login, id: &str, size: (u32, u32)) -> Result<(Terminal
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags).map_err(failed)?;
     let login_json =
-        serde_json::to_string(login).map_err(|error| format!("cannot write it down: {error}"))?;
+        serde_json::to_string(login).map_err(|error| format!("cannot store it: {error}"))?;
     let keeper = start(login, &login_json, id, &slave).await?;
     let terminal =
         Terminal::new(master).map_err(|error| format!("cannot use a terminal: {error}"))?;
@@ -86,15 +91,15 @@ async fn start(login: &Login, json: &str, id: &str, slave: &OwnedFd) -> Result<K
         let exe = format!("/proc/{}/exe", std::process::id());
         let unit = format!("--unit=aot-shell-{id}");
         scoped.args(["--scope", "--quiet", "--collect", &unit, "--", &exe]);
-        match keep(scoped, login, json, slave).await {
+        match spawn_keeper(scoped, login, json, slave).await {
             Ok(keeper) => return Ok(keeper),
-            Err(error) => tracing::warn!(error, "no scope for a terminal; it goes without"),
+            Err(error) => tracing::warn!(error, "no scope for a terminal; running without one"),
         }
     }
-    keep(Command::new("/proc/self/exe"), login, json, slave).await
+    spawn_keeper(Command::new("/proc/self/exe"), login, json, slave).await
 }
 
-async fn keep(
+async fn spawn_keeper(
     mut process: Command,
     login: &Login,
     json: &str,
@@ -107,18 +112,19 @@ async fn keep(
         .current_dir("/")
         .env_clear()
         .envs(&login.env)
+        .envs(descriptors::before().map(|files| (descriptors::VARIABLE, files)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(terminal));
     let mut child = process.spawn().map_err(failed)?;
-    let (Some(orders), Some(mut words)) = (child.stdin.take(), child.stdout.take()) else {
+    let (Some(orders), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("the terminal's keeper has no pipes".to_owned());
     };
-    match timeout(START, words.read_u8()).await {
+    match timeout(START, output.read_u8()).await {
         Ok(Ok(READY)) => Ok(Keeper {
             orders: Orders(orders),
-            word: Word {
-                words,
+            end: EndReport {
+                output,
                 _child: child,
             },
         }),
@@ -151,13 +157,13 @@ impl Terminal {
     ///
     /// # Errors
     /// As read(2).
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         const NOBODY: i32 = rustix::io::Errno::IO.raw_os_error();
         loop {
             self.shown.readable().await?;
             match self.shown.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // What Linux says once the last one has closed it.
+                // What Linux answers once the last one has closed it.
                 Err(error) if error.raw_os_error() == Some(NOBODY) => return Ok(0),
                 other => return other,
             }
@@ -168,7 +174,7 @@ impl Terminal {
     ///
     /// # Errors
     /// As write(2).
-    pub async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+    pub(super) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
             self.typed.writable().await?;
             match self.typed.try_write(data) {
@@ -180,41 +186,41 @@ impl Terminal {
     }
 
     /// Gives it another size (columns, rows): who is in the foreground gets SIGWINCH.
-    pub fn resize(&self, size: (u32, u32)) {
+    pub(super) fn resize(&self, size: (u32, u32)) {
         if let Err(error) = tcsetwinsize(&self.master, winsize(size)) {
-            tracing::debug!(%error, "a terminal was not resized");
+            tracing::debug!(error = %Chain(&error), "a terminal was not resized");
         }
     }
 }
 
 impl Orders {
     /// What the program has left in the background may stay: its end is known.
-    pub async fn heard(mut self) {
-        // A keeper that is gone needs no word.
+    pub(super) async fn heard(mut self) {
+        // A keeper that is gone needs no message.
         let _ = self.0.write_all(&[HEARD]).await;
     }
 }
 
-impl Word {
+impl EndReport {
     /// How what runs in the terminal ended.
-    pub async fn end(mut self) -> ShellEnd {
-        match self.read().await {
+    pub(super) async fn read(mut self) -> ShellEnd {
+        match self.decode().await {
             Ok(end) => end,
             Err(error) => ShellEnd {
-                detail: format!("the terminal's keeper was ended by someone: {error}"),
+                detail: format!("the terminal's keeper was killed: {error}"),
                 ..ShellEnd::default()
             },
         }
     }
 
-    async fn read(&mut self) -> io::Result<ShellEnd> {
-        let length = self.words.read_u32().await?;
+    async fn decode(&mut self) -> io::Result<ShellEnd> {
+        let length = self.output.read_u32().await?;
         if length > MOST_END_BYTES {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut word = vec![0; length as usize];
-        self.words.read_exact(&mut word).await?;
-        Ok(ShellEnd::decode(word.as_slice())?)
+        let mut message = vec![0; length as usize];
+        self.output.read_exact(&mut message).await?;
+        Ok(ShellEnd::decode(message.as_slice())?)
     }
 }
 
@@ -251,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn typing_waits_for_whoever_does_not_read_and_goes_on_after() {
+    async fn typing_waits_for_whoever_does_not_read_and_then_continues() {
         let (terminal, slave) = pair();
         let text = "a line\n".repeat(10_000);
         let reader = tokio::task::spawn_blocking(move || {

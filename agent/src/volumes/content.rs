@@ -4,10 +4,8 @@ use super::system::Done;
 
 /// What blkid finds on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// No signature.
+pub(crate) enum DeviceContent {
     Nothing,
-    /// A file system.
     FileSystem {
         /// Its type, as mount(8) names it.
         fs: String,
@@ -24,8 +22,7 @@ pub enum Content {
 
 /// What a marker says: a file system was begun on a volume on which there was nothing.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Marker {
-    /// The volume.
+pub(crate) struct Marker {
     pub volume_id: String,
     /// UUID of the file system that was begun; empty for a type that can't be given one.
     pub uuid: String,
@@ -33,7 +30,7 @@ pub struct Marker {
 
 /// What to do with a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Make a file system; `again` after one of ours that was cut off.
     Make {
         /// Whether mkfs may write over what it finds.
@@ -48,8 +45,8 @@ pub enum Action {
 }
 
 /// Reads the answer of `blkid -p -o export` (blkid(8)): status 0 and tags, 2 for nothing, 8 for several signatures. It
-/// says 2 of a device that can't be opened, too; only then with a word on stderr.
-pub fn content(done: &Done) -> Content {
+/// says 2 of a device that can't be opened, too; only then with an error on stderr.
+pub(crate) fn content(done: &Done) -> DeviceContent {
     let tag = |name: &str| {
         let line = |line: &str| {
             line.strip_prefix(name)?
@@ -61,17 +58,17 @@ pub fn content(done: &Done) -> Content {
     let (table, fs) = (tag("PTTYPE"), tag("TYPE"));
     match (done.code, tag("USAGE").as_str()) {
         (Some(2), _) if done.stderr.trim().is_empty() && done.stdout.trim().is_empty() => {
-            Content::Nothing
+            DeviceContent::Nothing
         }
-        (Some(0), _) if !table.is_empty() => Content::Partitions(table),
-        (Some(0), "filesystem") if !fs.is_empty() => Content::FileSystem {
+        (Some(0), _) if !table.is_empty() => DeviceContent::Partitions(table),
+        (Some(0), "filesystem") if !fs.is_empty() => DeviceContent::FileSystem {
             fs,
             uuid: tag("UUID"),
         },
-        (Some(0), _) if !fs.is_empty() => Content::Other(fs),
-        (Some(8), _) => Content::Unclear("signatures of several kinds".to_owned()),
-        (code, _) => Content::Unclear(format!(
-            "what blkid can't tell (status {}): {}",
+        (Some(0), _) if !fs.is_empty() => DeviceContent::Other(fs),
+        (Some(8), _) => DeviceContent::Unclear("signatures of several kinds".to_owned()),
+        (code, _) => DeviceContent::Unclear(format!(
+            "something blkid cannot identify (status {}): {}",
             code.map_or_else(|| "none".to_owned(), |code| code.to_string()),
             last_line(&done.stderr)
         )),
@@ -79,68 +76,35 @@ pub fn content(done: &Done) -> Content {
 }
 
 /// The last line of a command's errors.
-pub fn last_line(text: &str) -> &str {
+pub(crate) fn last_line(text: &str) -> &str {
     text.lines()
         .map(str::trim)
         .rfind(|line| !line.is_empty())
-        .unwrap_or("no word why")
+        .unwrap_or("no reason given")
 }
 
-/// Decides. `zero` is asked only where there is no signature. A marker alone never allows to write over a file system: its
+/// Decides. `zero` is asked only where there is no signature. A marker alone never permits writing over a file system: its
 /// UUID must be the one that we gave it.
-pub fn decide(content: &Content, marker: Option<&Marker>, zero: bool) -> Action {
+pub(crate) fn decide(content: &DeviceContent, marker: Option<&Marker>, zero: bool) -> Action {
     match (content, marker) {
-        (Content::Nothing, Some(_)) => Action::Make { again: true },
-        (Content::Nothing, None) if zero => Action::Make { again: false },
-        (Content::Nothing, None) => Action::Refuse(
+        // A marker is written only for a blank volume: what is on it now is what our own mkfs was cut off in.
+        (DeviceContent::Nothing, Some(_)) => Action::Make { again: true },
+        (DeviceContent::Nothing, None) if zero => Action::Make { again: false },
+        (DeviceContent::Nothing, None) => Action::Refuse(
             "holds data of a kind that blkid does not know; to lose it, clear it with `blkdiscard -z`".to_owned(),
         ),
-        (Content::FileSystem { fs, uuid }, Some(marker)) if !uuid.is_empty() && *uuid == marker.uuid => {
+        (DeviceContent::FileSystem { fs, uuid }, Some(marker)) if !uuid.is_empty() && *uuid == marker.uuid => {
             Action::Inspect(fs.clone())
         }
-        (Content::FileSystem { fs, .. }, _) => Action::Use(fs.clone()),
-        (Content::Partitions(kind), _) => Action::Refuse(format!(
+        // Somebody's data, whatever type was asked for.
+        (DeviceContent::FileSystem { fs, .. }, _) => Action::Use(fs.clone()),
+        (DeviceContent::Partitions(kind), _) => Action::Refuse(format!(
             "is partitioned ({kind}); aot mounts whole volumes only: leave out `mount`, and mount its partitions in a stage"
         )),
-        (Content::Other(kind), _) => Action::Refuse(format!("holds {kind}, which is no file system")),
-        (Content::Unclear(what), _) => {
+        (DeviceContent::Other(kind), _) => Action::Refuse(format!("holds {kind}, which is not a file system")),
+        (DeviceContent::Unclear(what), _) => {
             Action::Refuse(format!("holds {what}; see `wipefs` and `blkid -p`"))
         }
-    }
-}
-
-/// The command that makes a file system, and whether its UUID is the given one. Without `again` nothing is forced: mkfs
-/// looks at the device for itself, too.
-pub fn mkfs(fs: &str, node: &str, uuid: &str, again: bool) -> (Vec<String>, bool) {
-    let (options, force, has_uuid): (&[&str], &[&str], bool) = match fs {
-        // On a device, without a terminal, mke2fs never asks what to do about what is there (mke2fs(8)).
-        "ext2" | "ext3" | "ext4" => (&["-q", "-U", uuid], &[], true),
-        "xfs" => (&["-q", "-m", &format!("uuid={uuid}")], &["-f"], true),
-        "btrfs" => (&["-q", "-U", uuid], &["-f"], true),
-        "f2fs" => (&["-q", "-U", uuid], &["-f"], true),
-        _ => (&[], &[], false),
-    };
-    let program = format!("mkfs.{fs}");
-    let mut argv: Vec<&str> = vec![&program];
-    argv.extend(options);
-    argv.extend(force.iter().filter(|_| again));
-    argv.push(node);
-    (argv.into_iter().map(str::to_owned).collect(), has_uuid)
-}
-
-/// The package that has mkfs for a file system, by its name in Debian, Ubuntu, Amazon Linux and Fedora.
-pub fn package(fs: &str) -> &'static str {
-    match fs {
-        "ext2" | "ext3" | "ext4" => "the package e2fsprogs",
-        "xfs" => "the package xfsprogs",
-        "btrfs" => "the package btrfs-progs",
-        "f2fs" => "the package f2fs-tools",
-        "vfat" | "msdos" | "fat" => "the package dosfstools",
-        "exfat" => "the package exfatprogs",
-        "ntfs" => "the package ntfs-3g",
-        "jfs" => "the package jfsutils",
-        "nilfs2" => "the package nilfs-tools",
-        _ => "the package of its tools",
     }
 }
 
@@ -156,8 +120,8 @@ mod tests {
         }
     }
 
-    fn fs(fs: &str, uuid: &str) -> Content {
-        Content::FileSystem {
+    fn fs(fs: &str, uuid: &str) -> DeviceContent {
+        DeviceContent::FileSystem {
             fs: fs.into(),
             uuid: uuid.into(),
         }
@@ -166,7 +130,7 @@ mod tests {
     #[test]
     fn blkids_answers_are_read() {
         for (name, done, want) in [
-            ("nothing", done(2, "", ""), Content::Nothing),
+            ("nothing", done(2, "", ""), DeviceContent::Nothing),
             (
                 "ext4",
                 done(
@@ -184,34 +148,34 @@ mod tests {
             (
                 "partitions",
                 done(0, "PTUUID=1\nPTTYPE=gpt\n", ""),
-                Content::Partitions("gpt".into()),
+                DeviceContent::Partitions("gpt".into()),
             ),
             (
                 "both",
                 done(0, "TYPE=iso9660\nUSAGE=filesystem\nPTTYPE=dos\n", ""),
-                Content::Partitions("dos".into()),
+                DeviceContent::Partitions("dos".into()),
             ),
             (
                 "lvm",
                 done(0, "TYPE=LVM2_member\nUSAGE=raid\n", ""),
-                Content::Other("LVM2_member".into()),
+                DeviceContent::Other("LVM2_member".into()),
             ),
             (
                 "several",
                 done(8, "", "blkid: /dev/xvdf: ambivalent result"),
-                Content::Unclear("signatures of several kinds".into()),
+                DeviceContent::Unclear("signatures of several kinds".into()),
             ),
             (
                 "unreadable",
                 done(2, "", "error: /dev/xvdf: Input/output error\n"),
-                Content::Unclear(
-                    "what blkid can't tell (status 2): error: /dev/xvdf: Input/output error".into(),
+                DeviceContent::Unclear(
+                    "something blkid cannot identify (status 2): error: /dev/xvdf: Input/output error".into(),
                 ),
             ),
             (
                 "no tags",
                 done(0, "DEVNAME=/dev/xvdf\n", ""),
-                Content::Unclear("what blkid can't tell (status 0): no word why".into()),
+                DeviceContent::Unclear("something blkid cannot identify (status 0): no reason given".into()),
             ),
             (
                 "killed",
@@ -219,7 +183,7 @@ mod tests {
                     code: None,
                     ..done(0, "", "")
                 },
-                Content::Unclear("what blkid can't tell (status none): no word why".into()),
+                DeviceContent::Unclear("something blkid cannot identify (status none): no reason given".into()),
             ),
         ] {
             assert_eq!(content(&done), want, "{name}");
@@ -239,17 +203,17 @@ mod tests {
         let make = |again| Action::Make { again };
         let uses = |fs: &str| Action::Use(fs.into());
         for (name, content, marker, zero, want) in [
-            ("new", Content::Nothing, None, true, make(false)),
+            ("new", DeviceContent::Nothing, None, true, make(false)),
             (
                 "cut off early",
-                Content::Nothing,
+                DeviceContent::Nothing,
                 Some(&ours),
                 false,
                 make(true),
             ),
             (
                 "cut off before",
-                Content::Nothing,
+                DeviceContent::Nothing,
                 Some(&ours),
                 true,
                 make(true),
@@ -288,10 +252,10 @@ mod tests {
             uuid: "u-1".into(),
         };
         for (content, word) in [
-            (Content::Partitions("gpt".into()), "gpt"),
-            (Content::Other("swap".into()), "swap"),
+            (DeviceContent::Partitions("gpt".into()), "gpt"),
+            (DeviceContent::Other("swap".into()), "swap"),
             (
-                Content::Unclear("signatures of several kinds".into()),
+                DeviceContent::Unclear("signatures of several kinds".into()),
                 "several",
             ),
         ] {
@@ -303,30 +267,10 @@ mod tests {
                 );
             }
         }
-        let raw = decide(&Content::Nothing, None, false);
+        let raw = decide(&DeviceContent::Nothing, None, false);
         assert!(
             matches!(&raw, Action::Refuse(why) if why.contains("blkdiscard")),
             "{raw:?}"
         );
-    }
-
-    #[test]
-    fn mkfs_is_forced_only_where_ours_was_cut_off() {
-        let line = |fs, again| {
-            let (argv, has_uuid) = mkfs(fs, "/dev/xvdf", "u-1", again);
-            (argv.join(" "), has_uuid)
-        };
-        for (fs, again, want, has_uuid) in [
-            ("ext4", false, "mkfs.ext4 -q -U u-1 /dev/xvdf", true),
-            ("ext3", true, "mkfs.ext3 -q -U u-1 /dev/xvdf", true),
-            ("xfs", false, "mkfs.xfs -q -m uuid=u-1 /dev/xvdf", true),
-            ("xfs", true, "mkfs.xfs -q -m uuid=u-1 -f /dev/xvdf", true),
-            ("btrfs", false, "mkfs.btrfs -q -U u-1 /dev/xvdf", true),
-            ("btrfs", true, "mkfs.btrfs -q -U u-1 -f /dev/xvdf", true),
-            ("f2fs", false, "mkfs.f2fs -q -U u-1 /dev/xvdf", true),
-            ("vfat", true, "mkfs.vfat /dev/xvdf", false),
-        ] {
-            assert_eq!(line(fs, again), (want.to_owned(), has_uuid));
-        }
     }
 }

@@ -4,22 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::mountinfo::Dev;
+use super::request::VolumeRequest;
 use super::system::System;
-use super::table::Dev;
-use super::wish::Wish;
-use super::{LOOK_AGAIN, Places};
+use super::{CHECK_AGAIN, VolumePaths};
 
 /// How long udev has to make its link, once the device is there. A node's own name is not the same after each reboot.
 const UDEV_GRACE: Duration = Duration::from_secs(5);
 
-/// A volume's device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct FoundDevice {
     /// The node itself, without links.
     pub node: PathBuf,
     /// By which name it is to be mounted.
     pub what: PathBuf,
-    /// Its number.
     pub dev: Dev,
     /// Whether `what` names the same volume after a reboot.
     pub lasting: bool,
@@ -27,7 +25,7 @@ pub struct Found {
 
 /// A volume without a device.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// It did not appear.
     #[error(
         "no device after {} s: neither {} nor an NVMe device with serial {serial} nor {names}; is it attached to this machine?",
@@ -46,87 +44,92 @@ pub enum Error {
     },
 }
 
-/// Waits for the device of a volume, until `appear_by`; it is looked for once at least.
+/// Waits for the device of a volume, until `appear_by`; it is searched for at least once.
 ///
 /// # Errors
 /// When it has not appeared in time.
-pub fn wait_for(
+pub(crate) fn wait_for(
     system: &impl System,
-    places: &Places,
-    wish: &Wish,
+    paths: &VolumePaths,
+    request: &VolumeRequest,
     appear_by: Instant,
-) -> Result<Found, Error> {
-    let has_udev = places.run.join("udev/control").exists();
+) -> Result<FoundDevice, Error> {
+    let has_udev = paths.run.join("udev/control").exists();
     let mut link_by = None;
     loop {
-        let found = look(system, places, wish);
+        let found = find(system, paths, request);
         let now = Instant::now();
         match found {
             Some(found) if found.lasting || !has_udev => return Ok(found),
             Some(found) => {
-                let grace = UDEV_GRACE.min(places.appear);
+                let grace = UDEV_GRACE.min(paths.appear);
                 if now >= *link_by.get_or_insert(now + grace) {
                     return Ok(found);
                 }
             }
-            None if now >= appear_by => return Err(missing(places, wish)),
+            None if now >= appear_by => return Err(missing(paths, request)),
             None => {}
         }
-        system.wait(&places.dev, LOOK_AGAIN.min(places.appear));
+        system.wait(&paths.dev, CHECK_AGAIN.min(paths.appear));
     }
 }
 
 /// A partition on a device, when the kernel knows one.
-pub fn partition(places: &Places, dev: Dev) -> Option<String> {
-    fs::read_dir(places.sys.join(format!("dev/block/{dev}")))
+pub(crate) fn partition(paths: &VolumePaths, dev: Dev) -> Option<String> {
+    fs::read_dir(paths.sys.join(format!("dev/block/{dev}")))
         .ok()?
         .filter_map(Result::ok)
         .find(|name| name.path().join("partition").exists())
         .and_then(|name| name.file_name().into_string().ok())
 }
 
-fn missing(places: &Places, wish: &Wish) -> Error {
-    let names = candidates(&wish.device);
+fn missing(paths: &VolumePaths, request: &VolumeRequest) -> Error {
+    let names = candidates(&request.device);
     let names: Vec<String> = names
         .iter()
-        .map(|name| places.dev.join(name).display().to_string())
+        .map(|name| paths.dev.join(name).display().to_string())
         .collect();
     Error::Missing {
-        waited: places.appear,
-        link: link(places, &wish.volume_id),
-        serial: serial(&wish.volume_id),
+        waited: paths.appear,
+        link: link(paths, &request.volume_id),
+        serial: serial(&request.volume_id),
         names: match names.is_empty() {
-            true => format!("a name from the mapping ({:?})", wish.device),
+            true => format!("a name from the mapping ({:?})", request.device),
             false => names.join(" nor "),
         },
     }
 }
 
-/// One look: udev's link, then the serial numbers of NVMe devices, then the names of the mapping.
-pub fn look(system: &impl System, places: &Places, wish: &Wish) -> Option<Found> {
-    let serial = serial(&wish.volume_id);
-    let link = link(places, &wish.volume_id);
+/// Searches once: udev's link, then the serial numbers of NVMe devices, then the names of the mapping.
+pub(crate) fn find(
+    system: &impl System,
+    paths: &VolumePaths,
+    request: &VolumeRequest,
+) -> Option<FoundDevice> {
+    let serial = serial(&request.volume_id);
+    let link = link(paths, &request.volume_id);
+    // The surest first: udev's link holds after a reboot too, a serial number until then; a mapped name may be another's.
     by_name(system, &link, true)
-        .or_else(|| by_serial(system, places, &serial))
+        .or_else(|| by_serial(system, paths, &serial))
         .or_else(|| {
-            candidates(&wish.device).iter().find_map(|name| {
-                let path = places.dev.join(name);
+            candidates(&request.device).iter().find_map(|name| {
+                let path = paths.dev.join(name);
                 let found = by_name(system, &path, true)?;
                 let is_link = found.node != path;
                 let node = found.node.file_name()?.to_str()?.to_owned();
                 // Nitro gives names in the order of attachment: the name may be another volume's.
-                let device = places.sys.join(format!("dev/block/{}", found.dev));
+                let device = paths.sys.join(format!("dev/block/{}", found.dev));
                 let other = serial_of(&device).filter(|have| *have != serial);
                 let lasting = is_link || !node.starts_with("nvme");
-                other.is_none().then_some(Found { lasting, ..found })
+                other.is_none().then_some(FoundDevice { lasting, ..found })
             })
         })
 }
 
-fn by_name(system: &impl System, path: &Path, lasting: bool) -> Option<Found> {
+fn by_name(system: &impl System, path: &Path, lasting: bool) -> Option<FoundDevice> {
     let node = fs::canonicalize(path).ok()?;
     let dev = system.number(&node)?;
-    Some(Found {
+    Some(FoundDevice {
         node,
         what: path.to_owned(),
         dev,
@@ -134,24 +137,25 @@ fn by_name(system: &impl System, path: &Path, lasting: bool) -> Option<Found> {
     })
 }
 
-fn by_serial(system: &impl System, places: &Places, serial: &str) -> Option<Found> {
-    let blocks = fs::read_dir(places.sys.join("block")).ok()?;
+fn by_serial(system: &impl System, paths: &VolumePaths, serial: &str) -> Option<FoundDevice> {
+    let blocks = fs::read_dir(paths.sys.join("block")).ok()?;
     blocks
         .filter_map(|block| block.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with("nvme") && name.ends_with("n1"))
-        .filter(|name| serial_of(&places.sys.join("block").join(name)).as_deref() == Some(serial))
-        .find_map(|name| by_name(system, &places.dev.join(name), false))
+        .filter(|name| serial_of(&paths.sys.join("block").join(name)).as_deref() == Some(serial))
+        .find_map(|name| by_name(system, &paths.dev.join(name), false))
 }
 
 /// The volume that an NVMe device says it is, by its folder in /sys; `None` for devices of other kinds.
 fn serial_of(device: &Path) -> Option<String> {
-    crate::files::trimmed(&device.join("device/serial")).filter(|serial| serial.starts_with("vol"))
+    aot_host::files::trimmed(&device.join("device/serial"))
+        .filter(|serial| serial.starts_with("vol"))
 }
 
 /// The link that udev makes of model and serial number (EBS User Guide, "Map Amazon EBS volumes to NVMe device names").
-pub fn link(places: &Places, volume_id: &str) -> PathBuf {
+pub(crate) fn link(paths: &VolumePaths, volume_id: &str) -> PathBuf {
     let name = format!("nvme-Amazon_Elastic_Block_Store_{}", serial(volume_id));
-    places.dev.join("disk/by-id").join(name)
+    paths.dev.join("disk/by-id").join(name)
 }
 
 /// The serial number of a volume's NVMe device: its id without the dash.
@@ -161,7 +165,7 @@ fn serial(volume_id: &str) -> String {
 
 /// Names in /dev that a mapping's name may have come to: kernels call Xen's disks xvdf where EC2 says sdf, and some
 /// images the other way round (EC2 User Guide, "Device names for volumes").
-pub fn candidates(device: &str) -> Vec<String> {
+pub(crate) fn candidates(device: &str) -> Vec<String> {
     let name = device.strip_prefix("/dev/").unwrap_or(device);
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Vec::new();
@@ -196,21 +200,21 @@ mod tests {
         }
     }
 
-    fn looked(fake: &Fake) -> Option<(String, String, bool)> {
-        let dev = fake.places.dev.canonicalize().unwrap();
+    fn located(fake: &Fake) -> Option<(String, String, bool)> {
+        let dev = fake.paths.dev.canonicalize().unwrap();
         let name = |path: &Path| {
             let rest = path
-                .strip_prefix(&fake.places.dev)
+                .strip_prefix(&fake.paths.dev)
                 .or(path.strip_prefix(&dev));
             rest.unwrap().display().to_string()
         };
-        look(fake, &fake.places, &fake.wish("/data", "ext4"))
+        find(fake, &fake.paths, &fake.request("/data", "ext4"))
             .map(|found| (name(&found.node), name(&found.what), found.lasting))
     }
 
-    fn wait(fake: &Fake) -> Result<Found, Error> {
-        let by = Instant::now() + fake.places.appear;
-        wait_for(fake, &fake.places, &fake.wish("/data", "ext4"), by)
+    fn wait(fake: &Fake) -> Result<FoundDevice, Error> {
+        let by = Instant::now() + fake.paths.appear;
+        wait_for(fake, &fake.paths, &fake.request("/data", "ext4"), by)
     }
 
     fn found(node: &str, what: &str, lasting: bool) -> Option<(String, String, bool)> {
@@ -220,16 +224,16 @@ mod tests {
     #[test]
     fn udevs_link_goes_before_all() {
         let fake = Fake::new();
-        assert_eq!(looked(&fake), None);
+        assert_eq!(located(&fake), None);
         fake.device("nvme7n1", 7);
         fake.serial("nvme7n1", "vol0a1b                 \n");
         let by_id = "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b";
         fake.link(by_id, "../../nvme7n1");
-        assert_eq!(looked(&fake), found("nvme7n1", by_id, true));
+        assert_eq!(located(&fake), found("nvme7n1", by_id, true));
     }
 
     #[test]
-    fn without_udev_the_serial_number_tells() {
+    fn without_udev_the_serial_number_decides() {
         let fake = Fake::new();
         for (name, minor, serial) in [
             ("nvme0n1", 0, "vol0dead\n"),
@@ -239,7 +243,7 @@ mod tests {
             fake.device(name, minor);
             fake.serial(name, serial);
         }
-        assert_eq!(looked(&fake), found("nvme1n1", "nvme1n1", false));
+        assert_eq!(located(&fake), found("nvme1n1", "nvme1n1", false));
     }
 
     #[test]
@@ -250,7 +254,7 @@ mod tests {
             "../../nvme7n1",
         );
         fake.device("xvdf", 5);
-        assert_eq!(looked(&fake), found("xvdf", "xvdf", true));
+        assert_eq!(located(&fake), found("xvdf", "xvdf", true));
     }
 
     #[test]
@@ -258,23 +262,23 @@ mod tests {
         let fake = Fake::new();
         fake.device("xvdf", 5);
         fake.link("sdf", "xvdf");
-        assert_eq!(looked(&fake), found("xvdf", "sdf", true), "mapped as sdf");
+        assert_eq!(located(&fake), found("xvdf", "sdf", true), "mapped as sdf");
     }
 
     #[test]
-    fn a_mapped_name_that_leads_to_another_volume_is_not_taken() {
+    fn a_mapped_name_that_leads_to_another_volume_is_not_used() {
         let fake = Fake::new();
         fake.device("nvme1n1", 1);
         fake.serial("nvme1n1", "vol0dead\n");
         fake.link("sdf", "nvme1n1");
-        assert_eq!(looked(&fake), None);
+        assert_eq!(located(&fake), None);
     }
 
     #[test]
-    fn what_is_no_block_device_is_not_taken() {
+    fn what_is_not_a_block_device_is_not_used() {
         let fake = Fake::new();
-        fs::write(fake.places.dev.join("sdf"), "a file").unwrap();
-        assert_eq!(looked(&fake), None);
+        fs::write(fake.paths.dev.join("sdf"), "a file").unwrap();
+        assert_eq!(located(&fake), None);
     }
 
     #[test]
@@ -288,8 +292,8 @@ mod tests {
     #[test]
     fn udev_has_a_moment_for_its_link() {
         let fake = Fake::new();
-        fs::create_dir_all(fake.places.run.join("udev")).unwrap();
-        fs::write(fake.places.run.join("udev/control"), "").unwrap();
+        fs::create_dir_all(fake.paths.run.join("udev")).unwrap();
+        fs::write(fake.paths.run.join("udev/control"), "").unwrap();
         fake.device("nvme1n1", 1);
         fake.serial("nvme1n1", "vol0a1b\n");
         let found = wait(&fake).unwrap();

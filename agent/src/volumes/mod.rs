@@ -1,105 +1,48 @@
 //! Puts EBS volumes in place: finds each device by the volume's id, makes a file system only on a volume that holds
 //! nothing, mounts it for good. Called by the session, for every `Volumes` message of the master.
 //!
+//! A volume is blank only when nothing says otherwise: blkid finds nothing and complains of nothing, and its first and last
+//! MiB are zeros. What holds data is mounted as it is, or refused; a file system is made again only when a marker on disk
+//! names the very UUID that our cut-off mkfs was given.
+//!
 //! Blocking, safe to repeat, one call at a time. It never writes over data, never takes a device that is mounted elsewhere,
 //! partitioned, or of another volume, and never runs a shell.
 
-pub mod content;
-pub mod device;
+mod content;
+mod device;
 #[cfg(test)]
 mod fake;
-pub mod format;
-pub mod place;
-pub mod system;
-pub mod table;
-pub mod unit;
-pub mod wish;
+mod format;
+mod mkfs;
+mod mount;
+mod mountinfo;
+mod paths;
+mod request;
+mod system;
+mod unit;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aot_host::chain::Chain;
 use aot_proto::v1::Volume;
 
-use crate::service::Chain;
-use device::Found;
-use place::Place;
-use system::System;
-use table::Table;
-use wish::Wish;
+use device::FoundDevice;
+use mount::MountPoint;
+use mountinfo::MountTable;
+pub use paths::VolumePaths;
+use request::VolumeRequest;
+use system::{Real, System};
 
-/// How long a device may take to appear: an attachment takes seconds.
-const APPEAR: Duration = Duration::from_secs(120);
-/// How long a device may be held by others: more than a mount unit may take (`unit`).
-const RELEASE: Duration = Duration::from_secs(330);
-/// How long to wait before looking again, when nothing says that it is time.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
-/// Where things are on the machine.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// The agent's own folder.
-    pub state_dir: PathBuf,
-    /// `/etc/systemd/system`.
-    pub units: PathBuf,
-    /// `/dev`.
-    pub dev: PathBuf,
-    /// `/sys`.
-    pub sys: PathBuf,
-    /// `/proc`.
-    pub proc: PathBuf,
-    /// `/run`.
-    pub run: PathBuf,
-    /// How long a device may take to appear.
-    pub appear: Duration,
-    /// How long it may take to be let go by others.
-    pub release: Duration,
-}
-
-impl Places {
-    /// Those of this machine.
-    pub fn new(state_dir: &Path, etc_dir: &Path) -> Self {
-        Self {
-            state_dir: state_dir.to_owned(),
-            units: etc_dir.join("systemd/system"),
-            dev: "/dev".into(),
-            sys: "/sys".into(),
-            proc: "/proc".into(),
-            run: "/run".into(),
-            appear: APPEAR,
-            release: RELEASE,
-        }
-    }
-
-    /// Whether systemd is in charge (sd_booted(3)).
-    fn has_systemd(&self) -> bool {
-        self.run.join("systemd/system").is_dir()
-    }
-
-    /// What is mounted; nothing where /proc is not there.
-    fn table(&self) -> Table {
-        let text = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
-        Table::parse(&String::from_utf8_lossy(&text))
-    }
-
-    /// Markers of file systems that were begun.
-    fn markers(&self) -> PathBuf {
-        self.state_dir.join("volumes")
-    }
-
-    /// Where a volume is mounted for a look.
-    fn look(&self) -> PathBuf {
-        self.state_dir.join("volume-look")
-    }
-}
+/// How long to wait before checking again, when nothing says that it is time.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A volume that is not in place.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// What is wanted can't be.
+pub(crate) enum Error {
     #[error(transparent)]
-    Wish(#[from] wish::Error),
+    Request(#[from] request::Error),
     /// It has no device.
     #[error(transparent)]
     Device(#[from] device::Error),
@@ -108,59 +51,28 @@ pub enum Error {
     Format(#[from] format::Error),
     /// It can't be mounted.
     #[error(transparent)]
-    Place(#[from] place::Error),
+    Mount(#[from] mount::Error),
     /// Something else is mounted there.
     #[error("{source_name} is mounted at {} already", at.display())]
-    Taken {
-        /// The mount point.
-        at: PathBuf,
-        /// What is mounted.
-        source_name: String,
-    },
+    Occupied { at: PathBuf, source_name: String },
     /// The kernel knows partitions on it.
     #[error("{} is partitioned (it has {partition}); aot mounts whole volumes only", node.display())]
-    Partitioned {
-        /// The device.
-        node: PathBuf,
-        /// One of them.
-        partition: String,
-    },
+    Partitioned { node: PathBuf, partition: String },
     /// Another program, LVM or RAID has it.
     #[error("{} is held by another program or by device-mapper", node.display())]
-    Held {
-        /// The device.
-        node: PathBuf,
-    },
+    Held { node: PathBuf },
     /// The device can't be opened.
     #[error("cannot open {}", node.display())]
-    Open {
-        /// The device.
-        node: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Open { node: PathBuf, source: io::Error },
     /// The device is the machine's own.
     #[error("{} holds the root file system", node.display())]
-    Root {
-        /// The device.
-        node: PathBuf,
-    },
+    Root { node: PathBuf },
     /// The device is mounted at another point.
     #[error("{} is mounted at {} already", node.display(), at.display())]
-    Elsewhere {
-        /// The device.
-        node: PathBuf,
-        /// Where.
-        at: PathBuf,
-    },
+    Elsewhere { node: PathBuf, at: PathBuf },
     /// The mount succeeded and is not there.
     #[error("{} was mounted, but {} is not from it", node.display(), at.display())]
-    NotThere {
-        /// The device.
-        node: PathBuf,
-        /// The mount point.
-        at: PathBuf,
-    },
+    NotThere { node: PathBuf, at: PathBuf },
     /// A volume on which this one is to be mounted is not in place.
     #[error("{} is not in place, and this lies below it", above.display())]
     Above {
@@ -169,28 +81,36 @@ pub enum Error {
     },
 }
 
-/// Puts every volume in place, those above others first. Each is tried, and all have the same time to appear; the error names the first that failed, and says
-/// how many did.
+/// Puts every volume in place on this machine, those above others first. Each is tried, and all have the same time to appear; the error names
+/// the first that failed, and how many did.
 ///
 /// # Errors
 /// When one is not in place.
-pub fn mount_all(system: &impl System, places: &Places, volumes: &[Volume]) -> Result<(), String> {
+pub fn mount_all(paths: &VolumePaths, volumes: &[Volume]) -> Result<(), String> {
+    mount_all_on(&Real, paths, volumes)
+}
+
+fn mount_all_on(
+    system: &impl System,
+    paths: &VolumePaths,
+    volumes: &[Volume],
+) -> Result<(), String> {
     let mut volumes: Vec<&Volume> = volumes.iter().collect();
     volumes.sort_by_key(|volume| Path::new(&volume.mount).components().collect::<PathBuf>());
-    let appear_by = Instant::now() + places.appear;
+    let appear_by = Instant::now() + paths.appear;
     let mut failed: Vec<PathBuf> = Vec::new();
     let mut first = None;
     for volume in volumes {
-        let result = Wish::new(volume, places)
+        let result = VolumeRequest::new(volume, paths)
             .map_err(Error::from)
-            .and_then(
-                |wish| match failed.iter().find(|above| wish.mount.starts_with(above)) {
+            .and_then(|request| {
+                match failed.iter().find(|above| request.mount.starts_with(above)) {
                     Some(above) => Err(Error::Above {
                         above: above.clone(),
                     }),
-                    None => put(system, places, &wish, appear_by),
-                },
-            );
+                    None => mount_one(system, paths, &request, appear_by),
+                }
+            });
         let Volume {
             volume_id,
             mount,
@@ -221,28 +141,28 @@ pub fn mount_all(system: &impl System, places: &Places, volumes: &[Volume]) -> R
 }
 
 /// Puts one volume in place. Where it is already, that takes a few reads.
-fn put(
+fn mount_one(
     system: &impl System,
-    places: &Places,
-    wish: &Wish,
+    paths: &VolumePaths,
+    request: &VolumeRequest,
     appear_by: Instant,
 ) -> Result<(), Error> {
-    let found = device::wait_for(system, places, wish, appear_by)?;
-    let at = place::mount_point(&wish.mount)?;
-    let place = Place {
+    let found = device::wait_for(system, paths, request, appear_by)?;
+    let at = mount::mount_point(&request.mount)?;
+    let point = MountPoint {
         system,
-        places,
-        wish,
+        paths,
+        request,
         found: &found,
         at: &at,
     };
-    format::end_look(system, places)?;
-    if let Some(fs) = wait_until_free(system, places, &found, &at)? {
-        return Ok(place.settle(&fs)?);
+    format::end_probe(system, paths)?;
+    if let Some(fs) = wait_until_free(system, paths, &found, &at)? {
+        return Ok(point.ensure_unit(&fs)?);
     }
-    let fs = format::ensure(system, places, wish, &found)?;
-    place.mount(&fs)?;
-    match mounted(system, &places.table(), &found, &at)? {
+    let fs = format::ensure(system, paths, request, &found)?;
+    point.mount(&fs)?;
+    match mounted(system, &paths.table(), &found, &at)? {
         Some(_) => Ok(()),
         None => Err(Error::NotThere {
             node: found.node.clone(),
@@ -255,40 +175,40 @@ fn put(
 /// At boot systemd may be mounting it just now, and an mkfs of this agent's last life may still be at work: both hold it.
 fn wait_until_free(
     system: &impl System,
-    places: &Places,
-    found: &Found,
+    paths: &VolumePaths,
+    found: &FoundDevice,
     at: &Path,
 ) -> Result<Option<String>, Error> {
     let begun = Instant::now();
     loop {
-        if let Some(fs) = mounted(system, &places.table(), found, at)? {
+        if let Some(fs) = mounted(system, &paths.table(), found, at)? {
             return Ok(Some(fs));
         }
         let node = found.node.clone();
-        if let Some(partition) = device::partition(places, found.dev) {
+        if let Some(partition) = device::partition(paths, found.dev) {
             return Err(Error::Partitioned { node, partition });
         }
         match system.is_held(&node) {
             Ok(false) => return Ok(None),
-            Ok(true) if begun.elapsed() < places.release => {}
+            Ok(true) if begun.elapsed() < paths.release => {}
             Ok(true) => return Err(Error::Held { node }),
             Err(source) => return Err(Error::Open { node, source }),
         }
-        system.wait(&places.dev, LOOK_AGAIN.min(places.release));
+        system.wait(&paths.dev, CHECK_AGAIN.min(paths.release));
     }
 }
 
 /// The type of the file system when the device is mounted where it is wanted.
 fn mounted(
     system: &impl System,
-    table: &Table,
-    found: &Found,
+    table: &MountTable,
+    found: &FoundDevice,
     at: &Path,
 ) -> Result<Option<String>, Error> {
     let number = |path: &Path| system.number(path);
     match (table.at(at), table.of(found.dev, number)) {
         (Some(entry), _) if entry.is_of(found.dev, number) => Ok(Some(entry.fs.clone())),
-        (Some(entry), _) => Err(Error::Taken {
+        (Some(entry), _) => Err(Error::Occupied {
             source_name: entry.source.clone(),
             at: at.to_owned(),
         }),

@@ -14,18 +14,18 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
-use super::table::Dev;
+use super::mountinfo::Dev;
 
 /// How long a command that was killed may take to go. After that it is left alone: it hangs in the kernel.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 /// Most of a command's output that is kept, from its end.
 const MOST_OUTPUT: u64 = 64 * 1024;
-/// How much at the start and at the end of a device is looked at: every signature that libblkid knows lies there.
+/// How much at the start and at the end of a device is checked: every signature that libblkid knows lies there.
 const EDGE: u64 = 1 << 20;
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     /// Exit status; `None` after a signal.
     pub code: Option<i32>,
     /// The end of its output.
@@ -36,30 +36,24 @@ pub struct Done {
 
 /// A command without a result.
 #[derive(Debug, thiserror::Error)]
-pub enum NotRun {
+pub(crate) enum NotRun {
     /// There is no such program.
     #[error("{0} is not on this machine")]
     Missing(String),
     /// It had to be killed.
     #[error("{program} had not ended after {} s", within.as_secs())]
     Late {
-        /// The program.
         program: String,
         /// How long it had.
         within: Duration,
     },
     /// It could not be started or waited for.
     #[error("cannot run {program}")]
-    Io {
-        /// The program.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
+    Io { program: String, source: io::Error },
 }
 
 /// What the rest of `volumes` asks of a machine.
-pub trait System {
+pub(crate) trait System {
     /// Runs a command to its end, without input, for at most `within`.
     ///
     /// # Errors
@@ -76,9 +70,8 @@ pub trait System {
     fn wait(&self, dir: &Path, within: Duration);
 }
 
-/// This machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Real;
+pub(crate) struct Real;
 
 impl System for Real {
     fn run(&self, argv: &[&str], within: Duration) -> Result<Done, NotRun> {
@@ -115,15 +108,15 @@ impl System for Real {
 
     fn wait(&self, dir: &Path, within: Duration) {
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC).and_then(|watch| {
-            let news = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-            inotify::add_watch(&watch, dir, news).map(|_| watch)
+            let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+            inotify::add_watch(&watch, dir, events).map(|_| watch)
         });
         let mut fds: Vec<PollFd<'_>> = watch
             .iter()
             .map(|watch| PollFd::new(watch, PollFlags::IN))
             .collect();
         let timeout = Timespec::try_from(within).ok();
-        // A signal, or a folder that can't be watched, only means to look once more.
+        // A signal, or a folder that can't be watched, only means to check once more.
         let _ = poll(&mut fds, timeout.as_ref());
     }
 }
@@ -133,7 +126,7 @@ impl System for Real {
 ///
 /// # Errors
 /// As read(2), and where there is not one byte.
-pub fn is_zero(node: &Path) -> io::Result<bool> {
+pub(crate) fn is_zero(node: &Path) -> io::Result<bool> {
     let mut file = File::open(node)?;
     let length = file.seek(SeekFrom::End(0))?;
     if length == 0 {
@@ -170,15 +163,15 @@ fn run(argv: &[&str], within: Duration) -> io::Result<Done> {
     })
 }
 
-/// Waits for the child's end; `None` when it had to be killed. The waiting thread only looks (WNOWAIT): who reaps it is
+/// Waits for the child's end; `None` when it had to be killed. The waiting thread only observes (WNOWAIT): who reaps it is
 /// who may kill it, so that no other process is ever hit.
 fn ended(child: &mut Child, within: Duration) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-    let (tell, gone) = mpsc::sync_channel(1);
+    let (sender, gone) = mpsc::sync_channel(1);
     thread::spawn(move || {
         let seen = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         // Nobody listens any more where it could not be killed.
-        let _ = tell.send(seen.is_ok());
+        let _ = sender.send(seen.is_ok());
     });
     if gone.recv_timeout(within).is_ok() {
         return child.wait().map(Some);
@@ -206,7 +199,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_command_is_run_to_its_end_with_what_it_said() {
+    fn a_command_is_run_to_its_end_with_its_output() {
         let done = Real
             .run(&["sh", "-c", "echo out; echo err >&2; exit 7"], MINUTE)
             .unwrap();

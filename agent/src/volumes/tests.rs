@@ -1,13 +1,14 @@
-//! Volumes on a machine in a folder: what is made, what is left alone, what survives a power cut.
+//! Volumes on a machine in a folder: what is made, what is left alone, what is refused.
 
-use super::fake::{BLANK, CUT, Fake, Fault, Moment};
+use std::fs;
+
+use super::fake::{BLANK, Fake, Fault};
 use super::*;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const UUID: &str = "11111111-2222-3333-4444-555555555555";
+pub(super) const UUID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A machine as the lab's: the volume is /dev/xvdf, with /dev/sdf and udev's link.
-fn machine() -> (Fake, PathBuf) {
+pub(super) fn machine() -> (Fake, PathBuf) {
     let fake = Fake::new();
     let node = fake.device("xvdf", 5);
     fake.link("sdf", "xvdf");
@@ -15,25 +16,25 @@ fn machine() -> (Fake, PathBuf) {
         "disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b",
         "../../xvdf",
     );
-    fs::write(fake.places.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
+    fs::write(fake.paths.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
     (fake, node)
 }
 
-fn mount(fake: &Fake, fs: &str) -> Result<(), String> {
-    mount_all(fake, &fake.places, &[fake.volume("/data", fs)])
+pub(super) fn mount(fake: &Fake, fs: &str) -> Result<(), String> {
+    mount_all_on(fake, &fake.paths, &[fake.volume("/data", fs)])
 }
 
-fn on(node: &Path) -> String {
+pub(super) fn on(node: &Path) -> String {
     fs::read_to_string(node).unwrap()
 }
 
 fn unit_of(fake: &Fake, mount: &str) -> PathBuf {
     let at = fake.path(mount).canonicalize().unwrap();
-    fake.places.units.join(unit::mount_unit(&at))
+    fake.paths.units.join(unit::mount_unit(&at))
 }
 
-fn marker(fake: &Fake) -> PathBuf {
-    fake.places.markers().join("vol-0a1b")
+pub(super) fn marker(fake: &Fake) -> PathBuf {
+    fake.paths.markers().join("vol-0a1b")
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn a_new_volume_gets_a_file_system_and_a_unit() {
     assert!(!marker(&fake).exists());
     let name = unit_of(&fake, "/data").file_name().unwrap().to_owned();
     assert!(
-        fake.places
+        fake.paths
             .units
             .join("local-fs.target.wants")
             .join(name)
@@ -97,11 +98,11 @@ fn a_unit_that_was_changed_is_put_right_under_the_mount() {
 #[test]
 fn a_name_that_changes_over_reboots_is_not_enabled() {
     let fake = Fake::new();
-    fs::write(fake.places.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
+    fs::write(fake.paths.proc.join("sys/kernel/random/uuid"), UUID).unwrap();
     fake.device("nvme1n1", 1);
     fake.serial("nvme1n1", "vol0a1b\n");
     mount(&fake, "ext4").unwrap();
-    let wants = fake.places.units.join("local-fs.target.wants");
+    let wants = fake.paths.units.join("local-fs.target.wants");
     let name = unit_of(&fake, "/data").file_name().unwrap().to_owned();
     assert!(!wants.join(&name).is_symlink());
     fake.link(
@@ -111,7 +112,7 @@ fn a_name_that_changes_over_reboots_is_not_enabled() {
     mount(&fake, "ext4").unwrap();
     assert!(wants.join(&name).is_symlink(), "now it has a name to keep");
     fs::remove_file(
-        fake.places
+        fake.paths
             .dev
             .join("disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b"),
     )
@@ -127,7 +128,7 @@ fn without_systemd_it_is_mounted_all_the_same() {
     mount(&fake, "ext4").unwrap();
     assert_eq!(fake.mounted("/data"), Some((5, "ext4".into())));
     assert_eq!(fake.programs(), ["blkid", "mkfs.ext4", "blkid", "mount"]);
-    assert_eq!(fs::read_dir(&fake.places.units).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&fake.paths.units).unwrap().count(), 0);
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn a_device_in_use_is_refused() {
 #[test]
 fn a_device_whose_partition_is_in_use_is_refused_at_once() {
     let (fake, _) = machine();
-    let partition = fake.places.sys.join("block/xvdf/xvdf1");
+    let partition = fake.paths.sys.join("block/xvdf/xvdf1");
     fs::create_dir_all(&partition).unwrap();
     fs::write(partition.join("partition"), "1\n").unwrap();
     fake.held.set(u32::MAX);
@@ -191,7 +192,7 @@ fn a_device_whose_partition_is_in_use_is_refused_at_once() {
 #[test]
 fn volumes_share_the_time_they_have_to_appear() {
     let (mut fake, _) = machine();
-    fake.places.appear = Duration::from_millis(300);
+    fake.paths.appear = Duration::from_millis(300);
     let missing = |n: u32| Volume {
         volume_id: format!("vol-0{n}"),
         device: format!("/dev/sdx{n}"),
@@ -200,12 +201,12 @@ fn volumes_share_the_time_they_have_to_appear() {
     let mut volumes: Vec<Volume> = (0..20).map(missing).collect();
     volumes.push(fake.volume("/z", ""));
     let begun = Instant::now();
-    let error = mount_all(&fake, &fake.places, &volumes).unwrap_err();
+    let error = mount_all_on(&fake, &fake.paths, &volumes).unwrap_err();
     assert!(
         error.starts_with("vol-00 ") && error.contains("19 more"),
         "{error}"
     );
-    assert!(begun.elapsed() < 10 * fake.places.appear);
+    assert!(begun.elapsed() < 10 * fake.paths.appear);
     assert_eq!(fake.mounted("/z"), Some((5, "ext4".into())));
 }
 
@@ -227,7 +228,7 @@ fn a_mount_that_is_under_way_is_waited_for() {
 fn a_mount_point_in_use_is_refused() {
     let (fake, node) = machine();
     let other = fake.device("xvdg", 6);
-    let at = place::mount_point(&fake.path("/data")).unwrap();
+    let at = mount::mount_point(&fake.path("/data")).unwrap();
     fake.mount_by_hand(&other, &at, "ext4");
     let error = mount(&fake, "ext4").unwrap_err();
     assert!(error.contains("/dev/xvdg is mounted at"), "{error}");
@@ -237,16 +238,16 @@ fn a_mount_point_in_use_is_refused() {
 #[test]
 fn a_unit_of_someone_else_stays() {
     let (fake, _) = machine();
-    place::mount_point(&fake.path("/data")).unwrap();
+    mount::mount_point(&fake.path("/data")).unwrap();
     let path = unit_of(&fake, "/data");
     fs::write(&path, "[Mount]\n").unwrap();
     let error = mount(&fake, "ext4").unwrap_err();
-    assert!(error.contains("is not of aot"), "{error}");
+    assert!(error.contains("was not created by aot"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "[Mount]\n");
 }
 
 #[test]
-fn commands_that_fail_are_named_with_their_words() {
+fn commands_that_fail_are_named_with_their_errors() {
     for (program, fault, words) in [
         ("mkfs.ext4", Fault::Missing, "install the package e2fsprogs"),
         ("mkfs.ext4", Fault::Fails("first\nno space\n"), "no space"),
@@ -270,7 +271,7 @@ fn commands_that_fail_are_named_with_their_words() {
 }
 
 #[test]
-fn a_mount_that_fails_is_told_in_mounts_words() {
+fn a_mount_that_fails_is_reported_in_mounts_words() {
     let (fake, node) = machine();
     fake.put(&node, "TORN ext4 u-9\n");
     let error = mount(&fake, "ext4").unwrap_err();
@@ -279,132 +280,6 @@ fn a_mount_that_fails_is_told_in_mounts_words() {
         "{error}"
     );
     assert_eq!(on(&node), "TORN ext4 u-9\n", "it is not ours to make anew");
-}
-
-#[test]
-fn mkfs_that_wrote_nothing_leaves_no_marker() {
-    let (fake, node) = machine();
-    fake.fault("mkfs.ext4", Fault::Missing);
-    mount(&fake, "ext4").unwrap_err();
-    assert!(!marker(&fake).exists());
-    fake.faults.borrow_mut().clear();
-    fake.put(&node, "raw data that someone put there\n");
-    mount(&fake, "ext4").unwrap_err();
-    assert_eq!(on(&node), "raw data that someone put there\n");
-}
-
-/// A cut before, in and after each command of a first mount; then the machine is switched on again. XFS is one of those
-/// that have to be forced.
-#[test]
-fn a_power_cut_at_any_point_is_made_good() {
-    let moments = [Moment::Before, Moment::Halfway, Moment::After];
-    let reached = |nth: &usize| moments.iter().all(|moment| cut_and_boot(*nth, *moment));
-    let commands = (0..100).take_while(reached).count();
-    assert_eq!(commands, 7, "blkid, mkfs, blkid, and systemctl four times");
-}
-
-/// Whether there was a command to cut.
-fn cut_and_boot(nth: usize, moment: Moment) -> bool {
-    let (fake, node) = machine();
-    fake.cut.set(Some((nth, moment)));
-    let cut = match catch_unwind(AssertUnwindSafe(|| mount(&fake, "xfs"))) {
-        Ok(result) => {
-            result.unwrap();
-            false
-        }
-        Err(panic) => {
-            let words = panic.downcast_ref::<String>().map_or("", String::as_str);
-            let words = panic.downcast_ref::<&str>().copied().unwrap_or(words);
-            assert!(words.contains(CUT), "{words}");
-            fake.boot();
-            mount(&fake, "xfs").unwrap();
-            true
-        }
-    };
-    assert_eq!(on(&node), format!("FS xfs {UUID}\n"), "{nth} {moment:?}");
-    assert_eq!(
-        fake.mounted("/data"),
-        Some((5, "xfs".into())),
-        "{nth} {moment:?}"
-    );
-    assert!(!marker(&fake).exists());
-    cut
-}
-
-/// A machine whose agent was cut off in mkfs, so that the volume's marker is left.
-fn cut_off() -> (Fake, PathBuf) {
-    let (fake, node) = machine();
-    fake.cut.set(Some((1, Moment::Halfway)));
-    let silent = catch_unwind(AssertUnwindSafe(|| mount(&fake, "ext4")));
-    assert!(silent.is_err() && marker(&fake).exists());
-    fake.boot();
-    fake.programs();
-    (fake, node)
-}
-
-#[test]
-fn with_a_marker_left_only_what_is_ours_and_empty_is_made_anew() {
-    let ours = format!("FS ext4 {UUID}\n");
-    for (name, text, files, made) in [
-        ("half made", format!("TORN ext4 {UUID}\n"), &[][..], true),
-        ("whole, never used", ours.clone(), &["lost+found"], true),
-        (
-            "used on another machine",
-            ours,
-            &["lost+found", "ledger"],
-            false,
-        ),
-        (
-            "made on another machine",
-            "FS ext4 u-9\n".to_owned(),
-            &[],
-            false,
-        ),
-        (
-            "no signature yet",
-            "half a super block\n".to_owned(),
-            &[],
-            true,
-        ),
-    ] {
-        let (fake, node) = cut_off();
-        fake.put(&node, &text);
-        let files: Vec<String> = files.iter().map(|name| (*name).to_owned()).collect();
-        fake.files.borrow_mut().insert(node.clone(), files);
-        mount(&fake, "ext4").unwrap();
-        let ran = fake.programs();
-        assert_eq!(
-            ran.contains(&"mkfs.ext4".to_owned()),
-            made,
-            "{name}: {ran:?}"
-        );
-        assert!(!marker(&fake).exists());
-        assert_eq!(fake.places.table().at(&fake.places.look()), None, "{name}");
-        if !made {
-            assert_eq!(on(&node), text, "{name}");
-        }
-    }
-}
-
-#[test]
-fn another_volumes_marker_and_a_torn_one_allow_nothing() {
-    for text in ["{\"volume_id\":\"vol-0dead\",\"uuid\":\"\"}", "{\"vol", ""] {
-        let (fake, node) = cut_off();
-        fs::write(marker(&fake), text).unwrap();
-        fake.put(&node, "raw data\n");
-        mount(&fake, "ext4").unwrap_err();
-        assert_eq!(on(&node), "raw data\n");
-    }
-}
-
-#[test]
-fn a_look_that_was_cut_off_is_ended() {
-    let (fake, node) = cut_off();
-    fake.put(&node, &format!("FS ext4 {UUID}\n"));
-    fs::create_dir_all(fake.places.look()).unwrap();
-    fake.mount_by_hand(&node, &fake.places.look(), "ext4");
-    mount(&fake, "ext4").unwrap();
-    assert_eq!(fake.mounted("/data"), Some((5, "ext4".into())));
 }
 
 fn two(fake: &Fake) -> [Volume; 2] {
@@ -420,8 +295,8 @@ fn two(fake: &Fake) -> [Volume; 2] {
 #[test]
 fn nested_mount_points_are_mounted_from_the_top() {
     let (fake, _) = machine();
-    mount_all(&fake, &fake.places, &two(&fake)).unwrap();
-    let text = fs::read_to_string(fake.places.proc.join("self/mountinfo")).unwrap();
+    mount_all_on(&fake, &fake.paths, &two(&fake)).unwrap();
+    let text = fs::read_to_string(fake.paths.proc.join("self/mountinfo")).unwrap();
     let (outer, inner) = (text.find("/data rw"), text.find("/data/x rw"));
     assert!(outer.is_some() && outer < inner, "{text}");
 }
@@ -437,7 +312,7 @@ fn nothing_is_mounted_below_what_is_missing_and_others_are_tried() {
         device: "/dev/sdh".into(),
         ..fake.volume("/srv", "ext4")
     });
-    let error = mount_all(&fake, &fake.places, &volumes).unwrap_err();
+    let error = mount_all_on(&fake, &fake.paths, &volumes).unwrap_err();
     assert!(error.starts_with("vol-0a1b"), "{error}");
     assert!(error.ends_with("(and 1 more failed)"), "{error}");
     assert_eq!(fake.mounted("/srv"), Some((8, "ext4".into())));

@@ -1,22 +1,22 @@
-//! The text and the name of a mount unit. Pure. Used by `place`.
+//! The text and the name of a mount unit. Pure. Used by `mount` and `request`.
 
 use std::path::Path;
 
 /// First words of every unit that the agent wrote: a file without them is someone else's.
-pub const MARK: &str = "# Written by aot-agent";
+pub(crate) const MARK: &str = "# Written by aot-agent";
 /// What pulls the mount in at boot. Unlike multi-user.target, local-fs.target is not ordered after what it only wants
 /// (it has DefaultDependencies=no): with `nofail` no boot waits for a volume that is missing, as for such a line in fstab
 /// (systemd.mount(5), fstab).
-pub const WANTED_BY: &str = "local-fs.target";
+pub(crate) const WANTED_BY: &str = "local-fs.target";
 
-/// What a mount unit says.
+/// What a mount unit is made of. Where `what` is an NVMe node without a link of udev's, the agent mounts it in each session
+/// instead of systemd at boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit<'a> {
+pub(crate) struct Unit<'a> {
     /// Id of the volume.
     pub volume_id: &'a str,
     /// Device node or link.
     pub what: &'a Path,
-    /// Mount point.
     pub at: &'a Path,
     /// Type of the file system, as mount(8) names it.
     pub fs: &'a str,
@@ -25,13 +25,13 @@ pub struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// The unit file. It has no order towards the agent's own service: the agent waits for no volume to start, and looks
-    /// after each one in every session.
-    pub fn text(&self) -> String {
+    /// The unit file. It has no order towards the agent's own service: the agent waits for no volume to start, and sees
+    /// to each one in every session.
+    pub(crate) fn text(&self) -> String {
         let what = specifiers(&self.what.to_string_lossy());
         let at = specifiers(&self.at.to_string_lossy());
         let mut text = format!(
-            "{MARK}, which looks after it.\n[Unit]\nDescription=EBS volume {}\nStartLimitIntervalSec=0\n\n[Mount]\n\
+            "{MARK}, which manages it.\n[Unit]\nDescription=EBS volume {}\nStartLimitIntervalSec=0\n\n[Mount]\n\
              What={what}\nWhere={at}\nType={}\nOptions={}\nTimeoutSec=300\n",
             self.volume_id,
             self.fs,
@@ -46,7 +46,7 @@ impl Unit<'_> {
 
 /// Mount options for a type of file system. Volumes made from one snapshot share a UUID, and XFS refuses to mount the
 /// second one on a machine but for `nouuid` (xfs(5)); which volume it is has been made sure of by other means.
-pub fn options(fs: &str) -> &'static str {
+pub(crate) fn options(fs: &str) -> &'static str {
     match fs {
         "xfs" => "defaults,nofail,nouuid",
         _ => "defaults,nofail",
@@ -61,7 +61,7 @@ fn specifiers(value: &str) -> String {
 /// Name of the mount unit of a path, as `systemd-escape --path --suffix=mount` makes it (systemd.unit(5), "String
 /// escaping for inclusion in unit names"): slashes become dashes, other bytes than letters, digits, `:`, `_` and `.`
 /// become `\xNN`, as does a dot at the start.
-pub fn mount_unit(path: &Path) -> String {
+pub(crate) fn mount_unit(path: &Path) -> String {
     let text = path.as_os_str().as_encoded_bytes();
     let parts: Vec<&[u8]> = text
         .split(|byte| *byte == b'/')
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_unit_is_started_at_boot_and_never_holds_it_up() {
         let text = unit("/dev/xvdf", "/data", "ext4", true).text();
-        let want = "# Written by aot-agent, which looks after it.\n\
+        let want = "# Written by aot-agent, which manages it.\n\
             [Unit]\nDescription=EBS volume vol-0a\nStartLimitIntervalSec=0\n\n\
             [Mount]\nWhat=/dev/xvdf\nWhere=/data\nType=ext4\nOptions=defaults,nofail\nTimeoutSec=300\n\n\
             [Install]\nWantedBy=local-fs.target\n";

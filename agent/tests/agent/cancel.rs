@@ -1,4 +1,4 @@
-//! Cancellations of real process trees: the whole tree ends, at any time that the word may come.
+//! Cancellations of real process trees: the whole tree ends, at any time that it may be asked for.
 
 use std::path::Path;
 
@@ -6,8 +6,7 @@ use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{CancelRun, EndKind};
 use rustix::process::Signal;
 
-use super::fake::{Rig, exec, run_id, signal};
-use super::{bundle, stage, until};
+use super::fake::{Rig, bundle, exec, run_id, signal, stage, until};
 
 /// Leaves every trace of a process that does not want to end: some in sessions of their own, adopted, or deaf to TERM.
 const STUBBORN: &str = r#"
@@ -27,7 +26,7 @@ fn pids(path: &Path) -> Vec<i32> {
 
 fn live(path: &Path) -> Vec<i32> {
     let is_live =
-        |pid: &i32| aot_agent::runner::tree::stat(*pid).is_some_and(|stat| stat.state != b'Z');
+        |pid: &i32| aot_agent::inside::tree::stat(*pid).is_some_and(|stat| stat.state != b'Z');
     pids(path).into_iter().filter(is_live).collect()
 }
 
@@ -44,13 +43,39 @@ fn stubborn(rig: &Rig) -> (String, std::path::PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_a_tree_survives_and_the_end_says_what_had_to_be_killed() {
+async fn a_cancellation_ends_the_whole_tree() {
+    let mut rig = Rig::new().await;
+    rig.start_agent();
+    let pids = rig.path("pids");
+    let script = format!(
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ >> {0}; while :; do sleep 1; done' & echo $$ >> {0}; while :; do sleep 1; done",
+        pids.display()
+    );
+    rig.master.start(exec(1, &script)).await;
+    until(|| std::fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2));
+    rig.master.send(cancel(1, 100)).await;
+    let result = rig.master.result(&run_id(1)).await;
+    assert_eq!(
+        (result.ended.kind(), result.ended.leaked_pipes),
+        (EndKind::Cancelled, false)
+    );
+    for pid in std::fs::read_to_string(&pids).unwrap().lines() {
+        assert_eq!(
+            aot_agent::inside::tree::stat(pid.parse().unwrap()),
+            None,
+            "{pid} lives"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_tree_survives_and_the_end_names_what_had_to_be_killed() {
     let mut rig = Rig::new().await;
     rig.start_agent();
     let (script, path) = stubborn(&rig);
     rig.master.start(exec(1, &script)).await;
     until(|| pids(&path).len() == 4);
-    rig.master.tell(cancel(1, 1500)).await;
+    rig.master.send(cancel(1, 1500)).await;
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(result.ended.kind(), EndKind::Cancelled);
     assert_eq!(live(&path), Vec::<i32>::new());
@@ -60,7 +85,7 @@ async fn nothing_of_a_tree_survives_and_the_end_says_what_had_to_be_killed() {
         "{detail}"
     );
     assert!(
-        detail.ends_with(" did not heed TERM and were killed"),
+        detail.ends_with(" ignored TERM and were killed"),
         "{detail}"
     );
     let log = std::fs::read_to_string(format!("{}.log", path.display())).unwrap();
@@ -77,10 +102,10 @@ async fn what_heeds_term_is_not_killed() {
     until(|| {
         let stat = pids(&path)
             .first()
-            .and_then(|pid| aot_agent::runner::tree::stat(*pid));
+            .and_then(|pid| aot_agent::inside::tree::stat(*pid));
         stat.is_some_and(|stat| stat.state == b'T')
     });
-    rig.master.tell(cancel(1, 60_000)).await;
+    rig.master.send(cancel(1, 60_000)).await;
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(
         (result.ended.kind(), &*result.ended.detail),
@@ -95,10 +120,10 @@ async fn a_second_cancellation_hastens_the_end_and_one_after_it_changes_nothing(
     let (script, path) = stubborn(&rig);
     rig.master.start(exec(1, &script)).await;
     until(|| pids(&path).len() == 4);
-    rig.master.tell(cancel(1, 3_600_000)).await;
+    rig.master.send(cancel(1, 3_600_000)).await;
     until(|| Path::new(&format!("{}.log", path.display())).exists());
     assert!(!live(&path).is_empty(), "an hour is not over");
-    rig.master.tell(cancel(1, 1)).await;
+    rig.master.send(cancel(1, 1)).await;
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(
         (result.ended.kind(), live(&path)),
@@ -107,8 +132,8 @@ async fn a_second_cancellation_hastens_the_end_and_one_after_it_changes_nothing(
 
     rig.master.start(exec(2, "exit 5")).await;
     let result = rig.master.result(&run_id(2)).await;
-    rig.master.tell(cancel(2, 1)).await;
-    rig.master.tell(cancel(9, 1)).await;
+    rig.master.send(cancel(2, 1)).await;
+    rig.master.send(cancel(9, 1)).await;
     rig.master.builtin(1, "ping").await;
     assert_eq!(
         (result.ended.kind(), result.ended.exit_code),
@@ -147,7 +172,7 @@ async fn a_cancellation_survives_the_agent() {
         ))
         .await;
     until(|| pids(&other).len() == 1);
-    rig.master.tell(cancel(2, 3_600_000)).await;
+    rig.master.send(cancel(2, 3_600_000)).await;
     let dir = rig.path("state").join("runs").join(run_id(2));
     until(|| dir.join("cancel").exists());
     signal(pids(&other)[0], Signal::KILL);
@@ -179,7 +204,7 @@ async fn a_cancellation_during_the_fetch_starts_nothing() {
             (!state.fetch_offsets.is_empty()).then_some(())
         })
         .await;
-    rig.master.tell(cancel(1, 0)).await;
+    rig.master.send(cancel(1, 0)).await;
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(
         (result.started, result.ended.kind(), &*result.ended.detail),

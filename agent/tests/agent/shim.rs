@@ -1,4 +1,4 @@
-//! `aot-agent shim` by itself: what it makes of what it is told, and of what it finds in the folder.
+//! `aot-agent shim` by itself: what it makes of the commands that it gets, and of what it finds in the folder.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
 
-use aot_agent::journal::{SPEC, pid_in};
-use aot_agent::runner::command::Command;
-use aot_agent::runner::shim::{CANCEL, wake};
-use aot_agent::runner::spool::{SPOOL, look, read};
+use aot_agent::inside::CommandSpec;
+use aot_agent::inside::cancellation::{CANCEL, wake};
+use aot_agent::inside::journal::{SPEC, lock_if_free, pid_in};
+use aot_agent::inside::spool::{SPOOL, SpoolStat, read, stat};
 use aot_proto::frame;
 use aot_proto::v1::frame::Body;
 use aot_proto::v1::{EndKind, Ended};
 use rustix::process::Signal;
 
-use super::fake::signal;
-use super::until;
+use super::fake::{signal, until};
 
-fn command(argv: &[&str], env: &[(&str, &str)]) -> Command {
-    Command {
+fn command(argv: &[&str], env: &[(&str, &str)]) -> CommandSpec {
+    CommandSpec {
         dir: PathBuf::new(),
         run_id: "r".into(),
         boot_id: "b".into(),
@@ -35,6 +34,7 @@ fn command(argv: &[&str], env: &[(&str, &str)]) -> Command {
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect::<BTreeMap<_, _>>(),
         become_user: None,
+        note: String::new(),
         timeout: Duration::ZERO,
         silence_timeout: Duration::ZERO,
         output_cap_bytes: 1 << 20,
@@ -46,16 +46,16 @@ fn binary() -> OsString {
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into())
 }
 
-fn start(told: impl Into<Stdio>) -> Child {
+fn start(commands: impl Into<Stdio>) -> Child {
     let mut process = Process::new(binary());
-    process.arg("shim").stdin(told);
+    process.arg("shim").stdin(commands);
     process.stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// A file that tells it.
-fn told(dir: &Path, command: &Command) -> File {
+/// A file that holds a command.
+fn file_of(dir: &Path, command: &CommandSpec) -> File {
     let mut file = tempfile::tempfile().unwrap();
-    let command = Command {
+    let command = CommandSpec {
         dir: dir.to_owned(),
         ..command.clone()
     };
@@ -64,8 +64,8 @@ fn told(dir: &Path, command: &Command) -> File {
     file
 }
 
-fn run(dir: &Path, command: &Command) -> ExitStatus {
-    start(told(dir, command)).wait().unwrap()
+fn run(dir: &Path, command: &CommandSpec) -> ExitStatus {
+    start(file_of(dir, command)).wait().unwrap()
 }
 
 /// As the journal leaves it.
@@ -91,7 +91,7 @@ fn result(dir: &Path) -> (String, Ended) {
         }
     }
     assert!(chunk.end && ends.len() == 1, "{ends:?}");
-    let (bytes, marked) = look(&dir.join(SPOOL)).unwrap();
+    let SpoolStat { bytes, marked, .. } = stat(&dir.join(SPOOL)).unwrap();
     assert!(marked && bytes == chunk.data.len() as u64);
     (String::from_utf8(out).unwrap(), ends.remove(0))
 }
@@ -103,7 +103,7 @@ fn it_makes_no_file_but_its_spool() {
     assert!(run(dir.path(), &line).success());
     let (out, end) = result(dir.path());
     assert_eq!((end.kind(), end.exit_code), (EndKind::Exited, 0));
-    assert_eq!(out, "/usr\n/dev/null\n", "what it was told is not kept");
+    assert_eq!(out, "/usr\n/dev/null\n", "the command is in no file");
     let names = std::fs::read_dir(dir.path()).unwrap().flatten();
     let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
     names.sort();
@@ -112,11 +112,40 @@ fn it_makes_no_file_but_its_spool() {
 }
 
 #[test]
+fn what_is_left_behind_and_prints_lives_on() {
+    let dir = folder();
+    let server = "while sleep 0.05; do echo serving >&2; echo serving; done & echo $!";
+    let mut shim = start(file_of(
+        dir.path(),
+        &command(&["sh", "-c", server], &path()),
+    ));
+    until(|| stat(&dir.path().join(SPOOL)).is_ok_and(|stat| stat.marked));
+    let (out, end) = result(dir.path());
+    assert_eq!((end.kind(), end.exit_code), (EndKind::Exited, 0));
+    assert!(end.leaked_pipes && end.left_processes >= 1, "{end:?}");
+    let pid: i32 = out.lines().next().unwrap().parse().unwrap();
+    let ticks = || aot_agent::inside::tree::stat(pid).map(|stat| stat.cpu_ms);
+    // It starts children: its time grows for as long as it lives.
+    let before = ticks();
+    until(|| ticks() > before);
+    assert!(
+        lock_if_free(dir.path()).unwrap().is_some(),
+        "the run is over"
+    );
+    assert!(shim.try_wait().unwrap().is_none());
+    signal(pid, Signal::KILL);
+    assert!(
+        shim.wait().unwrap().success(),
+        "with the last of them it ends"
+    );
+}
+
+#[test]
 fn a_child_that_ends_at_once_is_not_waited_for_in_vain() {
     let shims: Vec<_> = (0..50)
         .map(|_| {
             let dir = folder();
-            let shim = start(told(dir.path(), &command(&["false"], &path())));
+            let shim = start(file_of(dir.path(), &command(&["false"], &path())));
             (dir, shim)
         })
         .collect();
@@ -137,23 +166,23 @@ fn what_outlives_its_parent_is_read_to_its_end() {
 }
 
 #[test]
-fn an_end_that_nobody_tells_of_is_found() {
+fn an_end_that_no_signal_reports_is_found() {
     let dir = folder();
     let line = command(&["sh", "-c", "sleep 0.2; echo done"], &path());
     let status = Process::new("env")
         .arg("--ignore-signal=CHLD")
         .args([&*binary(), "shim".as_ref()])
-        .stdin(told(dir.path(), &line))
+        .stdin(file_of(dir.path(), &line))
         .status()
         .unwrap();
     assert!(status.success());
     let (out, end) = result(dir.path());
     assert_eq!((&*out, end.kind()), ("done\n", EndKind::Interrupted));
-    assert_eq!(end.detail, "it has ended, and nothing tells how");
+    assert_eq!(end.detail, "it has ended, and it is not known how");
 }
 
 #[test]
-fn what_is_no_program_is_told_as_such() {
+fn what_is_not_a_program_is_reported_as_such() {
     let tools = tempfile::tempdir().unwrap();
     let plain = tools.path().join("plain");
     std::fs::write(&plain, "").unwrap();
@@ -210,11 +239,15 @@ fn what_was_cancelled_or_begun_before_is_not_started() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(SPEC), "{}\n4194303").unwrap();
     assert!(run(dir.path(), &touch).success());
-    assert_eq!(look(&dir.path().join(SPOOL)).unwrap(), (0, false));
+    let empty = SpoolStat {
+        has_name: true,
+        ..SpoolStat::default()
+    };
+    assert_eq!(stat(&dir.path().join(SPOOL)).unwrap(), empty);
 
-    // An agent that died while it told has started nothing.
+    // An agent that died while it sent a command has started nothing.
     let dir = folder();
-    let torn = told(dir.path(), &touch);
+    let torn = file_of(dir.path(), &touch);
     torn.set_len(torn.metadata().unwrap().len() - 1).unwrap();
     assert!(start(torn).wait().unwrap().success());
     assert!(pid_in(dir.path()).is_none());
@@ -227,17 +260,17 @@ fn what_was_cancelled_or_begun_before_is_not_started() {
 }
 
 #[test]
-fn a_cancellation_is_seen_when_the_word_comes() {
+fn a_cancellation_is_seen_when_the_signal_comes() {
     let dir = folder();
     wake(dir.path());
     let line = command(&["sh", "-c", "echo up; exec sleep 300"], &path());
-    let mut shim = start(told(dir.path(), &line));
+    let mut shim = start(file_of(dir.path(), &line));
     let is_up = || {
         let chunk = read(&dir.path().join(SPOOL), 0, 1 << 20);
         chunk.is_ok_and(|chunk| chunk.data.windows(3).any(|bytes| bytes == b"up\n"))
     };
     until(is_up);
-    // A word too many is no cancellation.
+    // A signal without the file is not a cancellation.
     wake(dir.path());
     signal(shim.id().cast_signed(), Signal::CONT);
     assert!(shim.try_wait().unwrap().is_none());
@@ -250,30 +283,30 @@ fn a_cancellation_is_seen_when_the_word_comes() {
     wake(dir.path());
 }
 
-/// One that is told by us, as by an agent.
+/// One that is given commands by us, as by an agent.
 fn on_a_line() -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (start(OwnedFd::from(theirs)), ours)
 }
 
-fn tell(mut line: &UnixStream, dir: &Path, command: &Command) {
-    let command = Command {
+fn send(mut line: &UnixStream, dir: &Path, command: &CommandSpec) {
+    let command = CommandSpec {
         dir: dir.to_owned(),
         ..command.clone()
     };
     line.write_all(&command.to_bytes().unwrap()).unwrap();
 }
 
-/// The folder of a command that it was told, and of which nothing is left.
-fn ran(line: &UnixStream, command: &Command) -> tempfile::TempDir {
+/// The folder of a command that it was given, and of which nothing is left.
+fn ran(line: &UnixStream, command: &CommandSpec) -> tempfile::TempDir {
     let dir = folder();
-    tell(line, dir.path(), command);
-    assert_eq!(said(line), Some(b'\n'));
+    send(line, dir.path(), command);
+    assert_eq!(answer(line), Some(b'\n'));
     dir
 }
 
-/// What it says next; `None` when it has ended.
-fn said(mut line: &UnixStream) -> Option<u8> {
+/// The next byte that it sends; `None` when it has ended.
+fn answer(mut line: &UnixStream) -> Option<u8> {
     let mut byte = [0];
     (line.read(&mut byte).unwrap() == 1).then(|| byte[0])
 }
@@ -288,8 +321,8 @@ fn it_runs_one_after_the_other_and_each_has_what_the_first_had() {
         std::fs::write(dir.path().join("stdin"), "in\n").unwrap();
         let mut env = path().to_vec();
         env.push(("V", number));
-        tell(&line, dir.path(), &command(&["sh", "-c", script], &env));
-        assert_eq!(said(&line), Some(b'\n'));
+        send(&line, dir.path(), &command(&["sh", "-c", script], &env));
+        assert_eq!(answer(&line), Some(b'\n'));
         let (out, end) = result(dir.path());
         assert_eq!(
             (end.kind(), end.exit_code.to_string()),
@@ -308,17 +341,17 @@ fn it_runs_one_after_the_other_and_each_has_what_the_first_had() {
 fn one_that_was_cancelled_is_free_again_and_the_next_is_not_cancelled() {
     let (mut shim, line) = on_a_line();
     let dir = folder();
-    tell(
+    send(
         &line,
         dir.path(),
         &command(&["sh", "-c", "echo up; exec sleep 300"], &path()),
     );
-    until(|| look(&dir.path().join(SPOOL)).is_ok_and(|(bytes, _)| bytes > 0));
+    until(|| stat(&dir.path().join(SPOOL)).is_ok_and(|stat| stat.bytes > 0));
     std::fs::write(dir.path().join(CANCEL), "60000").unwrap();
     wake(dir.path());
-    assert_eq!(said(&line), Some(b'\n'));
+    assert_eq!(answer(&line), Some(b'\n'));
     assert_eq!(result(dir.path()).1.kind(), EndKind::Cancelled);
-    // A word that comes late is about a run that is over.
+    // A signal that comes late is about a run that is over.
     signal(shim.id().cast_signed(), Signal::URG);
     let dir = ran(&line, &command(&["echo", "second"], &path()));
     assert_eq!(result(dir.path()).0, "second\n");
@@ -327,12 +360,12 @@ fn one_that_was_cancelled_is_free_again_and_the_next_is_not_cancelled() {
 }
 
 #[test]
-fn one_that_has_something_left_behind_takes_no_other() {
+fn one_that_has_something_left_behind_accepts_no_other() {
     let (mut shim, line) = on_a_line();
     let dir = folder();
     let script = "setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!";
-    tell(&line, dir.path(), &command(&["sh", "-c", script], &path()));
-    assert_eq!(said(&line), None, "it has ended");
+    send(&line, dir.path(), &command(&["sh", "-c", script], &path()));
+    assert_eq!(answer(&line), None, "it has ended");
     assert!(shim.wait().unwrap().success());
     let (out, _) = result(dir.path());
     signal(out.trim().parse().unwrap(), Signal::KILL);
@@ -342,9 +375,9 @@ fn one_that_has_something_left_behind_takes_no_other() {
 fn it_outlives_an_agent_that_dies_before_it_heard_the_end() {
     let (mut shim, line) = on_a_line();
     let dir = folder();
-    tell(&line, dir.path(), &command(&["echo", "whole"], &path()));
-    until(|| look(&dir.path().join(SPOOL)).is_ok_and(|(_, ended)| ended));
-    // It has said that it is free, or does so now: to nobody.
+    send(&line, dir.path(), &command(&["echo", "whole"], &path()));
+    until(|| stat(&dir.path().join(SPOOL)).is_ok_and(|stat| stat.marked));
+    // It has reported that it is free, or does so now: to nobody.
     drop(line);
     assert!(shim.wait().unwrap().success());
     assert_eq!(result(dir.path()).0, "whole\n");
@@ -358,6 +391,6 @@ fn one_that_waits_goes_when_the_machine_does() {
         assert_eq!(result(dir.path()).1.exit_code, 0);
     }
     signal(shim.id().cast_signed(), Signal::TERM);
-    assert_eq!(said(&line), None);
+    assert_eq!(answer(&line), None);
     assert!(shim.wait().unwrap().success(), "it was not killed by it");
 }

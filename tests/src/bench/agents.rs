@@ -33,7 +33,7 @@ const DIALLING: usize = 32;
 pub struct Agents(Program);
 
 impl Agents {
-    /// Starts so many with the certificates `0.pem`, `1.pem`, ... of the folder, and waits until all are welcome.
+    /// Starts this many with the certificates `0.pem`, `1.pem`, ... of the folder, and waits until all are welcome.
     /// `generation` is the one of the cluster facts that they say they have.
     pub fn start(folder: &Path, address: &str, count: usize, generation: u64) -> Self {
         let (folder, count) = (folder.display().to_string(), count.to_string());

@@ -34,7 +34,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Starts them with so many streams between.
+    /// Starts them with this many streams between.
     ///
     /// # Panics
     /// When they can't be started.

@@ -21,7 +21,7 @@ use super::tls;
 /// Bytes of one write.
 const PIECE: usize = 256 << 10;
 
-/// Seconds that one TLS 1.3 connection needs for so many bytes, from this process to another.
+/// Seconds that one TLS 1.3 connection needs for this many bytes, from this process to another.
 ///
 /// # Panics
 /// When they can't be moved.

@@ -10,7 +10,7 @@ pub fn seconds(work: impl FnOnce()) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// The middle one of so many times.
+/// The middle one of this many times.
 pub fn median(rounds: usize, mut time: impl FnMut() -> f64) -> f64 {
     let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| time()).collect();
     quantile(&mut times, 0.5)
@@ -76,7 +76,7 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 /// A number from the environment, or its default.
 ///
 /// # Panics
-/// When the variable is no number.
+/// When the variable is not a number.
 pub fn number(variable: &str, default: usize) -> usize {
     match std::env::var(variable) {
         Ok(text) => text.parse().expect("the variable is a number"),

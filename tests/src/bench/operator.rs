@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use aot_proto::v1::exec_event::Body;
+use aot_proto::v1::job_event::Body;
 use aot_proto::v1::operator_client::OperatorClient;
-use aot_proto::v1::{ExecRequest, ExecSummary, StatusRequest};
+use aot_proto::v1::{BuiltinName, ExecRequest, JobSummary, StatusRequest};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
@@ -55,7 +55,7 @@ impl Operator {
         let started = Instant::now();
         let request = ExecRequest {
             target: target.to_owned(),
-            builtin: "ping".to_owned(),
+            builtin: BuiltinName::Ping.into(),
             ..ExecRequest::default()
         };
         let summary = self.exec(request, |_| {});
@@ -81,7 +81,7 @@ impl Operator {
     ///
     /// # Panics
     /// When its stream breaks.
-    pub fn exec(&mut self, request: ExecRequest, mut see: impl FnMut(&Body)) -> ExecSummary {
+    pub fn exec(&mut self, request: ExecRequest, mut see: impl FnMut(&Body)) -> JobSummary {
         self.runtime.block_on(async {
             let mut events = self
                 .client

@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Writes an authority, a server's certificate for 127.0.0.1 and so many agents' into the folder, as `agent_files` and
+/// Writes an authority, a server's certificate for 127.0.0.1 and one per agent into the folder, as `agent_files` and
 /// `acceptor` read them.
 ///
 /// # Panics

@@ -31,7 +31,7 @@ impl Dice {
         self.next() % end.max(1)
     }
 
-    /// True so many times of a hundred.
+    /// True this many times in a hundred.
     pub fn percent(&mut self, of_hundred: u64) -> bool {
         self.below(100) < of_hundred
     }

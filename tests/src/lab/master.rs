@@ -78,6 +78,7 @@ impl<'lab> Master<'lab> {
         command.args(self.env.iter().map(|(key, value)| format!("{key}={value}")));
         let address = self.address();
         command
+            .env("AOT_ATTESTATION_CERTIFICATES", self.lab.certificates())
             .arg(master_program())
             .args(["serve", "--listen", &address])
             .args(["--advertise", &self.advertise])

@@ -1,0 +1,16 @@
+//! The real agent process against a small master over real TLS.
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
+mod fake;
+
+mod cancel;
+mod enrolment;
+mod runs;
+mod session;
+mod shim;
+mod stages;
+mod survival;
+mod users;

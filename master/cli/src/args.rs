@@ -1,0 +1,244 @@
+//! The command line as data: every command, and the flags that all of them take; each family's own flags are in a file
+//! below. Parsed by both programs through [`super::parse`]; decides nothing.
+
+mod changes;
+pub(crate) mod exec;
+mod identities;
+mod jobs;
+mod listen;
+mod queries;
+mod remote;
+mod target;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::help;
+use target::not_empty;
+
+pub use changes::{ApplyArgs, AskedLifecycleArgs, LaunchArgs, LifecycleArgs, OrphansArgs};
+pub use exec::{ExecAction, ExecArgs};
+pub use identities::{AgentsArgs, AgentsCommand, AttestationCommand};
+pub use jobs::{JobsArgs, JobsCommand};
+pub use listen::{ListenArgs, ServeArgs};
+pub use queries::{InventoryArgs, ListArgs, LogsArgs, SshConfigArgs, WaitArgs};
+pub use remote::{CpArgs, ShellArgs};
+pub use target::{MaybeTarget, Narrow, TargetArg};
+
+/// One cluster.yml in, one bootstrapped cluster out.
+#[derive(Debug, Parser)]
+#[command(name = "aot-master", version, max_term_width = help::WIDTH)]
+#[command(about = "Turns one file into a bootstrapped EC2 cluster, and controls it afterwards")]
+#[command(subcommand_required = true, arg_required_else_help = false)]
+#[command(after_help = help::TOP)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command, before or after the command word.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Print results as JSON, one document per line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Cluster to act on [default: the only one]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "AOT_CLUSTER",
+        hide_env_values = true,
+        value_parser = not_empty
+    )]
+    pub cluster: Option<String>,
+    /// Where the master keeps its state
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "AOT_STATE_DIR",
+        hide_env_values = true
+    )]
+    pub state_dir: Option<PathBuf>,
+    /// Unix socket on which the master answers
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "AOT_SOCKET",
+        hide_env_values = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Settings file [default: /etc/aot/master.toml, then $XDG_CONFIG_HOME/aot/master.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show calls to the provider's API; serve: log more (-vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Every command.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run the master in the foreground
+    #[command(after_help = help::SERVE)]
+    Serve(ServeArgs),
+    /// Check a cluster.yml for errors, without using the network
+    #[command(after_help = help::CHECK)]
+    Check {
+        /// The cluster's file
+        file: PathBuf,
+    },
+    /// Show what launch would create, change and destroy
+    #[command(after_help = help::PLAN)]
+    Plan {
+        /// The cluster's file
+        file: PathBuf,
+        /// Plan to terminate what the file no longer names
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Print the JSON Schema of cluster.yml
+    #[command(after_help = help::SCHEMA)]
+    Schema,
+    /// Bring the cluster to what the file says
+    #[command(after_help = help::LAUNCH)]
+    Launch(LaunchArgs),
+    /// Show every cluster and its instances
+    #[command(after_help = help::STATUS)]
+    Status,
+    /// List instances
+    #[command(after_help = help::LIST)]
+    List(ListArgs),
+    /// Print DNS names, one per line
+    #[command(after_help = help::DNS)]
+    Dns(MaybeTarget),
+    /// Print addresses, one per line
+    #[command(after_help = help::IP)]
+    Ip(MaybeTarget),
+    /// Print the facts of instances
+    #[command(after_help = help::FACTS)]
+    Facts(TargetArg),
+    /// Wait until all selected instances reach a state
+    #[command(after_help = help::WAIT)]
+    Wait(WaitArgs),
+    /// Refresh states and addresses from the provider
+    #[command(after_help = help::UPDATE)]
+    Update(MaybeTarget),
+    /// Run a command on many instances, or query their agents
+    #[command(after_help = help::EXEC)]
+    Exec(exec::ExecArgs),
+    /// Run the stages that changed, failed or never ran
+    #[command(after_help = help::APPLY)]
+    Apply(ApplyArgs),
+    /// Show what stages printed
+    #[command(after_help = help::LOGS)]
+    Logs(LogsArgs),
+    /// List and control jobs: execs, launches, applies
+    #[command(after_help = help::JOBS)]
+    Jobs(JobsArgs),
+    /// Copy files to or from instances
+    #[command(after_help = help::CP, override_usage = "aot-master cp [OPTIONS] SRC... DST")]
+    Cp(CpArgs),
+    /// Open a terminal on an instance
+    #[command(after_help = help::SHELL)]
+    Shell(ShellArgs),
+    /// Print an inventory for Ansible
+    #[command(after_help = help::INVENTORY)]
+    Inventory(InventoryArgs),
+    /// Print Host blocks for ssh, with a known hosts file
+    #[command(after_help = help::SSH_CONFIG)]
+    SshConfig(SshConfigArgs),
+    /// List the agents' identities, or revoke them
+    #[command(after_help = help::AGENTS)]
+    Agents(AgentsArgs),
+    /// Import the AWS certificates that prove machines' identities
+    #[command(subcommand, after_help = help::ATTESTATION)]
+    Attestation(AttestationCommand),
+    /// Start stopped instances
+    #[command(after_help = help::START)]
+    Start(LifecycleArgs),
+    /// Stop instances; their disks stay
+    #[command(after_help = help::STOP)]
+    Stop(AskedLifecycleArgs),
+    /// Reboot instances
+    #[command(after_help = help::REBOOT)]
+    Reboot(AskedLifecycleArgs),
+    /// Terminate instances for good
+    #[command(after_help = help::TERMINATE)]
+    Terminate {
+        /// Which instances
+        #[command(flatten)]
+        target: TargetArg,
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Terminate a cluster and delete everything aot created for it
+    #[command(after_help = help::CLEANUP)]
+    Cleanup {
+        /// The cluster [default: that of --cluster, or the only one]
+        #[arg(value_name = "CLUSTER", value_parser = not_empty)]
+        name: Option<String>,
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Find resources that belong to no cluster of this master
+    #[command(after_help = help::ORPHANS)]
+    Orphans(OrphansArgs),
+    /// Stop a master that runs in the background; instances stay
+    #[command(after_help = help::SHUTDOWN)]
+    Shutdown,
+    /// Restart a background master with this shell's settings
+    #[command(after_help = help::RESTART)]
+    Restart(ListenArgs),
+    /// Inside a local clone: run its machine
+    #[command(hide = true)]
+    MachineRun {
+        /// The machine's folder
+        dir: PathBuf,
+    },
+    /// Inside a local clone: its first process
+    #[command(hide = true)]
+    MachineInit {
+        /// The machine's folder
+        dir: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether asking twice comes to the same as asking once: it changes nothing, or a second request joins the first, as a
+    /// launch of the same file does.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Plan { .. }
+            | Self::Launch(_)
+            | Self::Status
+            | Self::List(_)
+            | Self::Dns(_)
+            | Self::Ip(_)
+            | Self::Update(_)
+            | Self::Facts(_)
+            | Self::Wait(_)
+            | Self::Logs(_)
+            | Self::Inventory(_)
+            | Self::SshConfig(_) => true,
+            Self::Exec(exec) => matches!(exec.what(), Ok(exec::ExecAction::Builtin(..))),
+            Self::Jobs(jobs) => matches!(jobs.command, None | Some(JobsCommand::Show { .. })),
+            Self::Agents(agents) => agents.command.is_none(),
+            Self::Orphans(orphans) => orphans.delete.is_none(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! How a command says which instances it is about.
+
+use std::fmt;
+
+use clap::Args;
+
+/// A text that is not empty. An empty one is most likely a variable that was never set; it is refused and never treated as
+/// "not given", which often means all.
+pub(crate) fn not_empty(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty: leave it out, or give a value".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// What narrows a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Narrow {
+    /// Leave these out
+    #[arg(long, value_name = "TARGET", value_parser = not_empty)]
+    pub exclude: Option<String>,
+    /// Only the first N of them, in the order of list
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
+/// A target that must be given.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArg {
+    /// Which instances: '*', 'web*', web1,web2, 'pool:web and not name:web3', state:failed
+    #[arg(value_name = "TARGET", value_parser = not_empty)]
+    pub target: String,
+    /// What narrows it.
+    #[command(flatten)]
+    pub narrow: Narrow,
+}
+
+/// A target that may be left out.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MaybeTarget {
+    /// Which instances [default: all]
+    #[arg(value_name = "TARGET", value_parser = not_empty)]
+    pub target: Option<String>,
+    /// What narrows it.
+    #[command(flatten)]
+    pub narrow: Narrow,
+}
+
+impl Narrow {
+    /// The exclusion, as a request has it.
+    pub fn exclude(&self) -> Option<String> {
+        self.exclude.clone()
+    }
+
+    /// The limit, as a request has it.
+    pub fn limit(&self) -> u32 {
+        self.limit.unwrap_or_default()
+    }
+}
+
+impl From<TargetArg> for MaybeTarget {
+    fn from(TargetArg { target, narrow }: TargetArg) -> Self {
+        Self {
+            target: Some(target),
+            narrow,
+        }
+    }
+}
+
+impl MaybeTarget {
+    /// Whether nothing was said: all instances.
+    pub fn is_all(&self) -> bool {
+        self.target.is_none() && self.narrow == Narrow::default()
+    }
+}
+
+impl fmt::Display for MaybeTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.target.as_deref().unwrap_or("*"))?;
+        if let Some(exclude) = &self.narrow.exclude {
+            write!(f, " --exclude {exclude:?}")?;
+        }
+        if let Some(limit) = self.narrow.limit {
+            write!(f, " --limit {limit}")?;
+        }
+        Ok(())
+    }
+}

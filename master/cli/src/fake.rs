@@ -1,0 +1,343 @@
+//! A master that answers from a script, on a real unix socket, for the tests of the commands.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aot_proto::v1::operator_server::{Operator, OperatorServer};
+use aot_proto::v1::*;
+use futures::{Stream, StreamExt, stream};
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What follows the last scripted event.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Then {
+    /// The stream ends.
+    #[default]
+    End,
+    /// The master is killed.
+    Die,
+}
+
+/// What the fake answers.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    /// Refuses every call so.
+    pub refuse: Option<Status>,
+    /// Of `Plan`.
+    pub plan: Vec<PlanLine>,
+    /// Of `Plan` too.
+    pub things: Vec<PlanThing>,
+    /// Of `Plan` too.
+    pub problems: Vec<Problem>,
+    /// Of `Plan` too.
+    pub other_file: String,
+    /// Of `Orphans`.
+    pub orphans: OrphansReply,
+    /// Of `ApiCalls`: the first when it is opened, the others when `Info` is asked for.
+    pub calls: Vec<ApiCall>,
+    /// Of every call that streams events.
+    pub events: Vec<Event>,
+    /// Of `Exec`.
+    pub exec: Vec<job_event::Body>,
+    /// Of `Logs`.
+    pub logs: Vec<LogLine>,
+    /// After the last of them.
+    pub then: Then,
+    /// Of `Status` and `Update`.
+    pub status: StatusReply,
+    /// Of `Facts`.
+    pub facts: Vec<facts_reply::Entry>,
+    /// Of `Jobs`.
+    pub jobs: Vec<jobs_reply::Entry>,
+    /// Of `Agents`.
+    pub agents: Vec<agents_reply::Entry>,
+    /// Of `Info` and `Shutdown`.
+    pub pid: u32,
+    /// Of `Info`, `Plan` and `Status`, as version 0.1.0 that was started in the background. Empty = a master from before
+    /// there was such a field: `Plan` and `Status` don't say how it was started, either.
+    pub build: String,
+}
+
+/// The running fake; its tasks end with it.
+pub(crate) struct Fake {
+    runtime: Option<Runtime>,
+    /// Holds the socket.
+    pub dir: tempfile::TempDir,
+    /// Every request, as `Debug` shows it.
+    pub asked: Arc<Mutex<Vec<String>>>,
+    infos: Arc<AtomicUsize>,
+    dying: Arc<Notify>,
+}
+
+struct Answers {
+    script: Script,
+    asked: Arc<Mutex<Vec<String>>>,
+    infos: Arc<AtomicUsize>,
+    dying: Arc<Notify>,
+    drained: Arc<Notify>,
+    opened: AtomicBool,
+}
+
+impl Fake {
+    /// Answers on `master.sock` in a folder of its own.
+    pub(crate) fn start(script: Script) -> Self {
+        Self::start_at(script, "master.sock")
+    }
+
+    /// Answers on another name in that folder.
+    pub(crate) fn start_at(script: Script, name: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (asked, dying) = (Arc::default(), Arc::new(Notify::new()));
+        let infos: Arc<AtomicUsize> = Arc::default();
+        let answers = Answers {
+            script,
+            asked: Arc::clone(&asked),
+            infos: Arc::clone(&infos),
+            dying: Arc::clone(&dying),
+            drained: Arc::default(),
+            opened: AtomicBool::default(),
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(dir.path().join(name)).expect("a socket")
+        };
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(OperatorServer::new(answers))
+                .serve_with_incoming(UnixListenerStream::new(listener)),
+        );
+        Self {
+            runtime: Some(runtime),
+            dir,
+            asked,
+            infos,
+            dying,
+        }
+    }
+
+    /// What was asked of it, one text a request.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("not poisoned").clone()
+    }
+
+    /// How often `Info` was asked for, since this was last read.
+    pub(crate) fn infos(&self) -> usize {
+        self.infos.swap(0, Ordering::Relaxed)
+    }
+
+    /// Dies as soon as the script says so.
+    pub(crate) async fn die_in_time(&mut self) {
+        self.dying.notified().await;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Answers {
+    fn record<T: std::fmt::Debug>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push(format!("{:?}", request.get_ref()));
+        match &self.script.refuse {
+            Some(status) => Err(status.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// The first call now, the others once [`Answers::more_calls`] says so; never an end.
+    fn calls(&self) -> Response<Streamed<ApiCall>> {
+        self.opened.store(true, Ordering::Relaxed);
+        let (asked, rest) = (Arc::clone(&self.drained), self.script.calls.clone());
+        let first = stream::iter(rest.first().cloned().map(Ok));
+        let others = stream::once(async move {
+            asked.notified().await;
+            stream::iter(rest.into_iter().skip(1).map(Ok)).chain(stream::pending())
+        });
+        Response::new(Box::pin(first.chain(others.flatten())))
+    }
+
+    /// Lets the other calls go; the number of the last.
+    fn more_calls(&self) -> u64 {
+        self.drained.notify_one();
+        self.script.calls.last().map_or(0, |call| call.number)
+    }
+
+    fn exec_events(&self) -> Response<Streamed<JobEvent>> {
+        let events = self.script.exec.iter().cloned();
+        self.streamed(events.map(|body| JobEvent { body: Some(body) }).collect())
+    }
+
+    fn streamed<T: Send + 'static>(&self, items: Vec<T>) -> Response<Streamed<T>> {
+        let items = stream::iter(items.into_iter().map(Ok));
+        match self.script.then {
+            Then::End => Response::new(Box::pin(items)),
+            Then::Die => {
+                let dying = Arc::clone(&self.dying);
+                let end = stream::once(async move {
+                    dying.notify_one();
+                    std::future::pending().await
+                });
+                Response::new(Box::pin(items.chain(end)))
+            }
+        }
+    }
+}
+
+macro_rules! events {
+    ($($method:ident $stream:ident $request:ident),*) => {
+        #[tonic::async_trait]
+        impl Operator for Answers {
+            type ExecStream = Streamed<JobEvent>;
+            type LogsStream = Streamed<LogLine>;
+            type ApiCallsStream = Streamed<ApiCall>;
+            type FollowStream = Streamed<JobEvent>;
+            type CancelJobStream = Streamed<JobEvent>;
+            type RetryJobStream = Streamed<JobEvent>;
+            type CopyStream = Streamed<JobEvent>;
+            type ShellStream = Streamed<ShellOutput>;
+            async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
+                self.record(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Answer<Self::CancelJobStream> {
+                self.record(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn retry_job(&self, request: Request<RetryJobRequest>) -> Answer<Self::RetryJobStream> {
+                self.record(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn copy(&self, request: Request<CopyRequest>) -> Answer<Self::CopyStream> {
+                self.record(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn upload(&self, request: Request<tonic::Streaming<UploadChunk>>) -> Answer<UploadReply> {
+                let (mut pieces, mut digest) = (request.into_inner(), aot_archive::Digest::default());
+                let mut bytes = 0;
+                while let Some(piece) = pieces.message().await? {
+                    digest.update(&piece.data);
+                    bytes += piece.data.len() as u64;
+                }
+                Ok(Response::new(UploadReply { sha256: digest.hex(), bytes }))
+            }
+            async fn shell(&self, _: Request<tonic::Streaming<ShellInput>>) -> Answer<Self::ShellStream> {
+                Err(Status::unimplemented("the fake has no terminal"))
+            }
+            async fn revoke(&self, request: Request<TargetRequest>) -> Answer<AgentsReply> {
+                self.record(&request)?;
+                Ok(Response::new(AgentsReply { agents: self.script.agents.clone() }))
+            }
+            $(
+                type $stream = Streamed<Event>;
+                async fn $method(&self, request: Request<$request>) -> Answer<Self::$stream> {
+                    self.record(&request)?;
+                    Ok(self.streamed(self.script.events.clone()))
+                }
+            )*
+            async fn info(&self, _: Request<InfoRequest>) -> Answer<InfoReply> {
+                // Every command begins with one, to see that a master is there: that is only counted.
+                self.infos.fetch_add(1, Ordering::Relaxed);
+                if let Some(status) = &self.script.refuse {
+                    return Err(status.clone());
+                }
+                let opened = self.opened.load(Ordering::Relaxed);
+                let api_calls = if opened { self.more_calls() } else { 0 };
+                Ok(Response::new(InfoReply {
+                    pid: self.script.pid,
+                    listen: "127.0.0.1:7440".into(),
+                    api_calls,
+                    version: "0.1.0".into(),
+                    build: self.script.build.clone(),
+                    background: true,
+                    ..InfoReply::default()
+                }))
+            }
+            async fn plan(&self, request: Request<PlanRequest>) -> Answer<PlanReply> {
+                self.record(&request)?;
+                Ok(Response::new(PlanReply {
+                    lines: self.script.plan.clone(),
+                    things: self.script.things.clone(),
+                    problems: self.script.problems.clone(),
+                    other_file: self.script.other_file.clone(),
+                    build: self.script.build.clone(),
+                    background: !self.script.build.is_empty(),
+                    ..PlanReply::default()
+                }))
+            }
+            async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusReply> {
+                self.record(&request)?;
+                Ok(Response::new(StatusReply { build: self.script.build.clone(), background: !self.script.build.is_empty(), ..self.script.status.clone() }))
+            }
+            async fn update(&self, request: Request<TargetRequest>) -> Answer<StatusReply> {
+                self.record(&request)?;
+                Ok(Response::new(self.script.status.clone()))
+            }
+            async fn facts(&self, request: Request<TargetRequest>) -> Answer<FactsReply> {
+                self.record(&request)?;
+                Ok(Response::new(FactsReply { entries: self.script.facts.clone() }))
+            }
+            async fn exec(&self, request: Request<ExecRequest>) -> Answer<Self::ExecStream> {
+                self.record(&request)?;
+                Ok(self.exec_events())
+            }
+            async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+                self.record(&request)?;
+                Ok(self.streamed(self.script.logs.clone()))
+            }
+            async fn agents(&self, request: Request<AgentsRequest>) -> Answer<AgentsReply> {
+                self.record(&request)?;
+                Ok(Response::new(AgentsReply { agents: self.script.agents.clone() }))
+            }
+            async fn jobs(&self, request: Request<JobsRequest>) -> Answer<JobsReply> {
+                self.record(&request)?;
+                Ok(Response::new(JobsReply { jobs: self.script.jobs.clone() }))
+            }
+            async fn orphans(&self, request: Request<OrphansRequest>) -> Answer<OrphansReply> {
+                self.record(&request)?;
+                Ok(Response::new(self.script.orphans.clone()))
+            }
+            async fn api_calls(&self, request: Request<ApiCallsRequest>) -> Answer<Self::ApiCallsStream> {
+                self.record(&request)?;
+                Ok(self.calls())
+            }
+            async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answer<ShutdownReply> {
+                self.record(&request)?;
+                Ok(Response::new(ShutdownReply { pid: self.script.pid }))
+            }
+        }
+    };
+}
+
+events!(
+    launch LaunchStream LaunchRequest,
+    watch WatchStream WatchRequest,
+    apply ApplyStream ApplyRequest,
+    terminate TerminateStream TerminateRequest,
+    lifecycle LifecycleStream LifecycleRequest,
+    cleanup CleanupStream CleanupRequest,
+    delete_orphans DeleteOrphansStream DeleteOrphansRequest,
+    wait WaitStream WaitRequest
+);

@@ -1,0 +1,184 @@
+//! Lines that are redrawn at the bottom of standard error. The only place that draws them, and like the writer of a stream
+//! it makes harmless what it is given.
+
+use std::io;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{harmless, style};
+
+/// Some lines; clones are the same lines.
+#[derive(Clone)]
+pub(crate) struct Bars(MultiProgress);
+
+/// One of them.
+pub(crate) struct Bar(ProgressBar);
+
+/// What a line shows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shows {
+    /// A text, as wide as the terminal at most.
+    Text,
+    /// A text that leaves room behind it: where Ctrl-C is echoed as ^C, that stays on the line and goes with it.
+    ShortText,
+    /// How many bytes of all have come.
+    Share(u64),
+    /// How many bytes have come.
+    Bytes,
+}
+
+impl Bars {
+    /// On the process's standard error; nothing is seen unless it is a terminal.
+    pub(crate) fn on_stderr() -> Self {
+        Self::on(ProgressDrawTarget::stderr())
+    }
+
+    /// Not seen at all.
+    pub(crate) fn hidden() -> Self {
+        Self::on(ProgressDrawTarget::hidden())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        Self(MultiProgress::with_draw_target(target))
+    }
+
+    /// In memory, and what is seen there.
+    #[cfg(test)]
+    pub(crate) fn in_memory(rows: u16, columns: u16) -> (Self, indicatif::InMemoryTerm) {
+        let term = indicatif::InMemoryTerm::new(rows, columns);
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), 255);
+        (Self::on(target), term)
+    }
+
+    /// Whether nobody sees them.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.0.is_hidden()
+    }
+
+    /// One more, below the others.
+    pub(crate) fn add(&self, shows: Shows) -> Bar {
+        let (template, bar) = match shows {
+            Shows::Text => ("{wide_msg}", ProgressBar::new(0)),
+            Shows::ShortText => ("{msg} ", ProgressBar::new(0)),
+            Shows::Share(bytes) => (
+                "{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+                ProgressBar::new(bytes),
+            ),
+            Shows::Bytes => (
+                "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}",
+                ProgressBar::no_length(),
+            ),
+        };
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        Bar(self.0.add(bar.with_style(style)))
+    }
+
+    /// Takes one away.
+    pub(crate) fn remove(&self, bar: &Bar) {
+        bar.0.finish_and_clear();
+        self.0.remove(&bar.0);
+    }
+
+    /// Prints lines above them.
+    ///
+    /// # Errors
+    /// As the terminal.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        self.0.println(style::drawn(&harmless::text(text), true))
+    }
+
+    /// Lets something else print while they are away.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+
+    /// Takes them away until they are drawn again; a failing terminal shows none anyway.
+    pub(crate) fn clear(&self) {
+        let _ = self.0.clear();
+    }
+
+    /// Leaves on the screen what is there.
+    pub(crate) fn leave(&self) {
+        self.0.set_move_cursor(false);
+    }
+}
+
+impl Bar {
+    pub(crate) fn set_text(&self, text: &str) {
+        self.0.set_message(line(text));
+    }
+
+    /// What stands before a number of bytes.
+    pub(crate) fn set_prefix(&self, text: &str) {
+        self.0.set_prefix(line(text));
+    }
+
+    /// This many bytes are there.
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    /// This many more.
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// How many bytes are there.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.position()
+    }
+
+    /// How many there will be, where that is known.
+    pub(crate) fn all_bytes(&self) -> Option<u64> {
+        self.0.length()
+    }
+
+    /// No more comes; stays with this text, or as it is.
+    pub(crate) fn end(&self, text: Option<&str>) {
+        match text {
+            Some(text) => self.0.abandon_with_message(line(text)),
+            None => self.0.abandon(),
+        }
+    }
+
+    /// Whether no more comes.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Draws its clock again.
+    pub(crate) fn tick(&self) {
+        self.0.tick();
+    }
+}
+
+/// One line, harmless, with the colours that [`super::Style`] gave it.
+fn line(text: &str) -> String {
+    style::drawn(&harmless::one_line(text), true).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_is_harmless() {
+        let (bars, term) = Bars::in_memory(10, 200);
+        let marks = "a\x1b[2J\x1b]0;x\x07\u{202e}\nb";
+        let bar = bars.add(Shows::Text);
+        bar.set_text(marks);
+        bars.print(marks).expect("drawn");
+        let picture = term.contents();
+        assert!(picture.starts_with("a^[[2J^[]0;x^G"), "{picture}");
+        assert!(picture.contains("^Jb"), "a bar is one line: {picture}");
+        bars.remove(&bar);
+        let bar = bars.add(Shows::Bytes);
+        bar.set_prefix(marks);
+        bar.end(Some(marks));
+        let picture = term.contents();
+        assert_eq!(picture.matches("^[[2J^[]0;x^G").count(), 3, "{picture}");
+    }
+}

@@ -1,0 +1,266 @@
+//! What is known of every instance of a running launch, event by event. Pure: time comes with the events.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aot_proto::v1::{Event, Phase, StageState};
+use serde_json::Value;
+
+use super::{format, sentence};
+
+/// aot's phases, in the order in which they are counted.
+const PHASES: [Phase; 10] = [
+    Phase::Ready,
+    Phase::Failed,
+    Phase::Blocked,
+    Phase::Bootstrapping,
+    Phase::Configured,
+    Phase::Enrolled,
+    Phase::Booting,
+    Phase::Requested,
+    Phase::Planned,
+    Phase::Gone,
+];
+
+/// One instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub name: String,
+    /// Its pool; empty for a single instance.
+    pub pool: String,
+    /// The number of its phase, which may be of a newer master.
+    pub phase: i32,
+    /// The provider's id; empty while there is none.
+    pub machine_id: String,
+    /// Public address, or the private one; may be empty.
+    pub address: String,
+    /// Stage that runs, or ran last.
+    pub stage: u32,
+    pub stage_name: String,
+    /// How many stages there are.
+    pub stages: u32,
+    /// How many have succeeded.
+    pub stages_ok: u32,
+    /// The last thing worth saying, one line.
+    pub note: String,
+    /// What the provider knows of a machine that never called home; several lines, mostly empty.
+    pub explanation: String,
+    /// When it entered its phase or stage, milliseconds since 1970.
+    pub since_ms: u64,
+    done: BTreeSet<u64>,
+}
+
+/// Every instance that events have named, in the order of their first event.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    /// The cluster's name.
+    pub cluster: String,
+    /// When the first event was, milliseconds since 1970.
+    pub started_ms: u64,
+    rows: Vec<Row>,
+    places: HashMap<String, usize>,
+}
+
+impl Board {
+    /// The instances.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// How many instances are in each phase, in words, in an order that does not change while it runs.
+    pub(crate) fn phase_counts(&self) -> String {
+        let phases = PHASES.into_iter().chain([Phase::Unspecified]);
+        let counted = phases.filter_map(|phase| {
+            let rows = self.rows.iter().filter(|row| row.phase() == phase);
+            let name = rows.clone().next().map(|row| Phase::name_of(row.phase))?;
+            Some(format!("{} {name}", rows.count()))
+        });
+        counted.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What one event changes.
+    pub(crate) fn step(&mut self, event: &Event) {
+        if self.started_ms == 0 {
+            self.started_ms = event.unix_ms;
+        }
+        if !event.cluster.is_empty() {
+            self.cluster.clone_from(&event.cluster);
+        }
+        if event.instance.is_empty() {
+            return;
+        }
+        let row = self.row(&event.instance);
+        let before = (row.phase, row.stage);
+        row.read_view(event);
+        row.read_event(event);
+        if before != (row.phase, row.stage) || row.since_ms == 0 {
+            row.since_ms = event.unix_ms;
+        }
+    }
+
+    fn row(&mut self, name: &str) -> &mut Row {
+        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
+            self.rows.push(Row {
+                name: name.to_owned(),
+                phase: Phase::Planned.into(),
+                ..Row::default()
+            });
+            self.rows.len() - 1
+        });
+        &mut self.rows[place]
+    }
+}
+
+impl Row {
+    /// Its phase; unspecified when a newer master has one that is not known here.
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::try_from(self.phase).unwrap_or_default()
+    }
+
+    fn read_view(&mut self, event: &Event) {
+        let Some(view) = &event.view else { return };
+        self.pool.clone_from(&view.pool);
+        self.explanation.clone_from(&view.explanation);
+        self.machine_id.clone_from(&view.machine_id);
+        self.stage = view.stage;
+        self.stages = view.stages;
+        if let Some(stage) = view.stage_views.get(view.stage as usize) {
+            self.stage_name.clone_from(&stage.name);
+        }
+        self.note.clone_from(&view.note);
+        self.address = format::public_or_private(&view.public_ip, &view.private_ip)
+            .unwrap_or_default()
+            .to_owned();
+        if view.phase != 0 {
+            self.phase = view.phase;
+        }
+        if !view.stage_views.is_empty() {
+            self.done = view
+                .stage_views
+                .iter()
+                .filter(|stage| stage.state() == StageState::Succeeded)
+                .map(|stage| u64::from(stage.index))
+                .collect();
+        }
+        self.stages_ok = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
+    }
+
+    /// What the word and the fields say when no view came with the event.
+    fn read_event(&mut self, event: &Event) {
+        let fields = sentence::fields_of(event);
+        let stage = fields.get("stage").and_then(Value::as_u64);
+        match (event.event.as_str(), stage) {
+            ("stage-started", Some(stage)) => {
+                self.done.remove(&stage);
+                self.stage = u32::try_from(stage).unwrap_or(u32::MAX);
+                let name = fields.get("name").and_then(Value::as_str);
+                self.stage_name = name.unwrap_or_default().to_owned();
+            }
+            ("stage-ended", Some(stage))
+                if fields.get("outcome").is_some_and(|o| o == "succeeded") =>
+            {
+                self.done.insert(stage);
+            }
+            ("stage-skipped", Some(stage)) => {
+                self.done.insert(stage);
+            }
+            _ => {}
+        }
+        self.stages_ok = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
+        if event.view.is_none()
+            && let Some(phase) = phase_after(&event.event)
+        {
+            self.phase = phase.into();
+        }
+        // The row says by itself which stage runs, and how many are done.
+        let shown = matches!(
+            event.event.as_str(),
+            "snapshot" | "stage-started" | "stage-ended"
+        );
+        if event.event == "stage-output" || self.note.is_empty() && !shown {
+            let said = sentence::sentence(event);
+            let said = said.lines().last().unwrap_or_default();
+            self.note = if said == Phase::name_of(self.phase) {
+                String::new()
+            } else {
+                said.to_owned()
+            };
+        }
+    }
+}
+
+/// The phase that an event puts an instance in.
+fn phase_after(event: &str) -> Option<Phase> {
+    Some(match event {
+        "instance-planned" => Phase::Planned,
+        "instance-requested" => Phase::Requested,
+        "instance-launched" | "boot-step" => Phase::Booting,
+        "instance-enrolled" => Phase::Enrolled,
+        "cluster-facts-applied" => Phase::Configured,
+        "stage-started" => Phase::Bootstrapping,
+        "instance-ready" => Phase::Ready,
+        "instance-failed" | "boot-failed" => Phase::Failed,
+        "instance-gone" => Phase::Gone,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::samples;
+
+    #[test]
+    fn a_launch_ends_with_every_instance_where_it_is() {
+        let mut board = Board::default();
+        for event in samples::launch() {
+            board.step(&event);
+        }
+        let names: Vec<_> = board
+            .rows()
+            .iter()
+            .map(|row| (row.name.as_str(), row.phase(), row.stages_ok, row.stages))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("manager", Phase::Ready, 2, 2),
+                ("web1", Phase::Ready, 1, 1),
+                ("web2", Phase::Failed, 0, 1)
+            ]
+        );
+        assert_eq!(board.cluster, "hadoop");
+    }
+
+    #[test]
+    fn events_without_a_view_move_an_instance_too() {
+        let mut board = Board::default();
+        let event = |unix_ms, event: &str, fields: &str| Event {
+            unix_ms,
+            instance: "a".into(),
+            event: event.into(),
+            fields_json: fields.into(),
+            ..Event::default()
+        };
+        board.step(&event(5, "instance-enrolled", ""));
+        assert_eq!(
+            (board.rows()[0].phase(), board.rows()[0].since_ms),
+            (Phase::Enrolled, 5)
+        );
+        board.step(&event(7, "stage-started", r#"{"stage":1}"#));
+        board.step(&event(8, "stage-output", ""));
+        assert_eq!(
+            (
+                board.rows()[0].phase(),
+                board.rows()[0].stage,
+                board.rows()[0].since_ms
+            ),
+            (Phase::Bootstrapping, 1, 7)
+        );
+        board.step(&event(
+            9,
+            "stage-ended",
+            r#"{"stage":1,"outcome":"failed"}"#,
+        ));
+        assert_eq!(board.rows()[0].stages_ok, 0);
+    }
+}

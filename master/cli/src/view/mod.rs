@@ -1,0 +1,75 @@
+//! Events and answers of the master as a person or a program reads them. Called by `cli`; never uses the network.
+//!
+//! Progress goes to standard error, results to standard output, each through the one writer of that stream ([`Out`]).
+//! [`LiveView`], [`Plain`] and [`Json`] are three consumers of the same events.
+
+mod api_call;
+mod bars;
+mod copy;
+mod fault;
+mod format;
+mod grid;
+mod harmless;
+mod job_output;
+mod job_table;
+mod json;
+mod launch_board;
+mod live;
+mod orphans;
+mod out;
+mod plain;
+mod plan;
+mod ranges;
+mod sentence;
+mod style;
+mod table;
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+pub(crate) use out::tests::Kept;
+
+use std::io;
+
+use aot_proto::v1::Event;
+
+// For the programs, and the tests that read names back.
+pub use out::{LogLines, drawn_by_library, log_on_stderr, panics_are_harmless};
+pub use ranges::ranges;
+
+pub(crate) use api_call::api_call_line;
+pub(crate) use copy::{CopyView, copy_json};
+pub(crate) use fault::target_fault;
+pub(crate) use format::{count_things, counts_text, public_or_private};
+pub(crate) use job_output::{
+    JobFold, JobJson, JobLines, JobQuiet, JobView, TallyLine, counts_of, job_summary,
+    outcome_counts, outcome_json, show_builtin,
+};
+pub(crate) use job_table::{job_heading, job_json, jobs_table, outcomes_table};
+pub(crate) use json::{Json, instance_json, log_json, rfc3339, stages_json, text_or_base64};
+pub(crate) use launch_board::Board;
+pub(crate) use live::LiveView;
+pub(crate) use orphans::{orphan_json, orphans_table};
+pub(crate) use out::{Out, StreamKind, Streams, TerminalTraits, columns, harmless_json};
+pub(crate) use plain::Plain;
+pub(crate) use plan::{plan_json, plan_lines, plan_summary, problem_lines};
+pub(crate) use sentence::fields_of;
+pub(crate) use style::Style;
+pub(crate) use table::{
+    Columns, agents_table, closing_table, explanations, instances_table, receipt_line,
+};
+
+/// Shows events as they come.
+pub(crate) trait View {
+    /// Shows one event.
+    ///
+    /// # Errors
+    /// When a stream can't be written to.
+    fn show(&mut self, event: &Event, io: &mut Streams) -> io::Result<()>;
+
+    /// Brings running clocks up to `now_ms` (milliseconds since 1970). Called a few times per second.
+    fn tick(&mut self, _now_ms: u64) {}
+
+    /// Takes away what is only for the time of the events. Safe to repeat.
+    fn close(&mut self) {}
+}

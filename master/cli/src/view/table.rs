@@ -1,0 +1,308 @@
+//! Tables for people. Pure: answers in, text out, each line without blanks at its end.
+
+use aot_proto::v1::{
+    AgentsReply, Event, InstanceView, MachineState, Phase, Proof, StageOutcome, StageState,
+    StageView, agents_reply,
+};
+use serde_json::{Map, Value};
+
+use super::format::{public_or_private, seconds};
+use super::grid::{Cell, Grid, or_dash};
+use super::launch_board::Board;
+use super::sentence::{fields_of, last_printed, stage_outcome_text, stage_position};
+use super::style::{Style, phase_paint};
+
+/// Most lines of what a failed stage printed in a table.
+const MAX_PRINTED: usize = 5;
+
+/// A phase in its colour.
+fn phase(number: i32) -> Cell {
+    Cell::painted(or_dash(Phase::name_of(number)), phase_paint(number))
+}
+
+/// What a launch or an apply leaves: one line per instance.
+pub(crate) fn closing_table(board: &Board, style: Style, columns: Option<usize>) -> String {
+    let mut table = Grid::new(&[
+        "instance", "pool", "phase", "machine", "address", "stages", "note",
+    ]);
+    for row in board.rows() {
+        let note = if row.phase() == Phase::Ready {
+            ""
+        } else {
+            row.note.as_str()
+        };
+        table.row([
+            Cell::new(&row.name),
+            Cell::or_dash(&row.pool),
+            phase(row.phase),
+            Cell::or_dash(&row.machine_id),
+            Cell::or_dash(&row.address),
+            Cell::new(format!("{}/{}", row.stages_ok, row.stages)),
+            Cell::new(note),
+        ]);
+    }
+    table.fitted(style, columns, &["machine", "address", "pool"])
+}
+
+/// Why silent machines may be silent, for below a table: (name, phase, what the provider knows of it), lines indented.
+pub(crate) fn explanations<'a>(
+    instances: impl Iterator<Item = (&'a str, Phase, &'a str)>,
+    style: Style,
+) -> String {
+    let block = |(name, _, text): (&str, Phase, &str)| {
+        let lines = text.lines().map(|line| style.dim(&format!("  {line}")));
+        format!("{name}:\n{}", lines.collect::<Vec<_>>().join("\n"))
+    };
+    let told = |(_, phase, text): &(&str, Phase, &str)| *phase == Phase::Failed && !text.is_empty();
+    let blocks: Vec<String> = instances.filter(told).map(block).collect();
+    blocks.join("\n")
+}
+
+/// Which columns `list` and `status` show besides the instance, its pool, phase and state.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Columns {
+    /// Cloud properties, one per line.
+    pub properties: bool,
+    /// Addresses and DNS names.
+    pub addresses: bool,
+    /// Stages, one per line.
+    pub stages: bool,
+    /// What `status` shows: how far the stages are, the machine, one address, the agent, the note.
+    pub overview: bool,
+}
+
+/// Instances with the columns that were asked for.
+pub(crate) fn instances_table(
+    views: &[InstanceView],
+    columns: Columns,
+    style: Style,
+    width: Option<usize>,
+) -> String {
+    let mut heads = vec!["name", "pool", "phase", "state"];
+    if columns.overview {
+        heads.extend(["stages", "machine", "address", "agent", "note"]);
+    }
+    if columns.addresses {
+        heads.extend(["private ip", "public ip", "private dns", "public dns"]);
+    }
+    if columns.stages {
+        heads.push("stages");
+    }
+    if columns.properties {
+        heads.push("properties");
+    }
+    let mut table = Grid::new(&heads);
+    for view in views {
+        table.row(cells(view, columns));
+    }
+    match columns.overview {
+        true => table.fitted(style, width, &["machine", "state", "address", "pool"]),
+        // What was asked for by name is all there.
+        false => table.text(style),
+    }
+}
+
+fn cells(view: &InstanceView, columns: Columns) -> Vec<Cell> {
+    let plain = Cell::or_dash;
+    let mut cells = vec![
+        plain(&view.name),
+        plain(&view.pool),
+        phase(view.phase),
+        plain(MachineState::name_of(view.state)),
+    ];
+    if columns.overview {
+        let ok = view
+            .stage_views
+            .iter()
+            .filter(|stage| stage.state() == StageState::Succeeded)
+            .count();
+        let agent = if view.connected {
+            "connected"
+        } else if view.state() == MachineState::Terminated {
+            "" // it will not come back
+        } else if view.last_seen_unix_ms > 0 {
+            "away"
+        } else {
+            ""
+        };
+        cells.extend([
+            Cell::new(format!("{ok}/{}", view.stages)),
+            plain(&view.machine_id),
+            plain(public_or_private(&view.public_ip, &view.private_ip).unwrap_or_default()),
+            plain(agent),
+            Cell::new(warned(view)),
+        ]);
+    }
+    if columns.addresses {
+        cells.extend(
+            [
+                &view.private_ip,
+                &view.public_ip,
+                &view.private_dns,
+                &view.public_dns,
+            ]
+            .map(|text| plain(text)),
+        );
+    }
+    if columns.stages {
+        let lines = view
+            .stage_views
+            .iter()
+            .map(|stage| stage_lines(stage, view.stages));
+        cells.push(plain(&lines.collect::<Vec<_>>().join("\n")));
+    }
+    if columns.properties {
+        cells.push(plain(&properties(&view.properties_json)));
+    }
+    cells
+}
+
+/// Why it is where it is; while a stage runs, which.
+fn status_text(view: &InstanceView) -> String {
+    let runs = view
+        .stage_views
+        .iter()
+        .find(|stage| stage.state() == StageState::Running);
+    match (view.note.is_empty(), runs) {
+        (true, Some(stage)) => stage_lines(stage, view.stages),
+        _ => view.note.clone(),
+    }
+}
+
+/// `prereq (1 of 2) succeeded in 3.0 s`; below it, what a failed one printed last.
+fn stage_lines(stage: &StageView, count: u32) -> String {
+    let place = stage_position(&stage.name, u64::from(stage.index), u64::from(count));
+    let took = match stage.ms {
+        0 => String::new(),
+        ms => seconds(ms as f64 / 1000.0),
+    };
+    let said = match (stage.state(), stage.outcome()) {
+        (StageState::Running, StageOutcome::LostContact) => {
+            format!("running for {took}, but contact with its agent is lost")
+        }
+        (StageState::Running, _) => format!("running for {took}"),
+        (StageState::Succeeded, _) => {
+            let left = match stage.detail.as_str() {
+                "" => String::new(),
+                left => format!(", {left}"),
+            };
+            match took.as_str() {
+                "" => format!("succeeded{left}"),
+                took => format!("succeeded in {took}{left}"),
+            }
+        }
+        (StageState::Failed, _) => {
+            let code = stage.exit_code.map(i64::from);
+            stage_outcome_text(stage.outcome, code, &took, &stage.detail)
+        }
+        _ if stage.outcome == 0 => with_detail(StageState::name_of(stage.state), &stage.detail),
+        // It is tried again, or continues after a reboot.
+        _ => {
+            let code = stage.exit_code.map(i64::from);
+            let last = stage_outcome_text(stage.outcome, code, "", &stage.detail);
+            format!("{}: {last}", StageState::name_of(stage.state))
+        }
+    };
+    let mut lines = vec![format!("{place} {said}")];
+    let stderr = stage.tail_stderr as usize;
+    let printed = last_printed(&stage.tail, stderr, MAX_PRINTED).iter();
+    lines.extend(printed.map(|line| format!("  | {}", line.replace('\n', " "))));
+    lines.join("\n")
+}
+
+fn with_detail(state: &str, detail: &str) -> String {
+    match detail {
+        "" => state.to_owned(),
+        detail => format!("{state}: {detail}"),
+    }
+}
+
+/// `key: value`, one per line.
+fn properties(json: &str) -> String {
+    let map: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+    let line = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{key}: {text}"),
+        other => format!("{key}: {other}"),
+    };
+    map.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The agents' identities.
+pub(crate) fn agents_table(reply: &AgentsReply, style: Style, columns: Option<usize>) -> String {
+    let mut table = Grid::new(&[
+        "instance",
+        "cluster",
+        "machine",
+        "connected",
+        "last seen",
+        "expires",
+        "proof",
+        "serial",
+    ]);
+    for agent in &reply.agents {
+        table.row([
+            agent.instance.as_str(),
+            &agent.cluster,
+            or_dash(&agent.machine_id),
+            standing(agent),
+            &stamp(agent.last_seen_unix_ms),
+            &stamp(agent.expires_unix.saturating_mul(1000)),
+            or_dash(Proof::name_of(agent.proof)),
+            or_dash(&agent.serial),
+        ]);
+    }
+    table.fitted(style, columns, &["machine", "cluster"])
+}
+
+/// The note of an instance, behind the warning about it.
+fn warned(view: &InstanceView) -> String {
+    let note = status_text(view);
+    match (view.warning.is_empty(), note.is_empty()) {
+        (true, _) => note,
+        (false, true) => view.warning.clone(),
+        (false, false) => format!("{}; {note}", view.warning),
+    }
+}
+
+/// Whether an agent is there, or may never be again.
+fn standing(agent: &agents_reply::Entry) -> &'static str {
+    match (agent.revoked_unix_ms, agent.connected) {
+        (0, _) if agent.used_twice_unix_ms > 0 => "used twice",
+        (0, true) => "yes",
+        (0, false) => "no",
+        _ => "revoked",
+    }
+}
+
+/// `2026-01-01 00:03:04Z`, `-` for never.
+fn stamp(unix_ms: u64) -> String {
+    match super::rfc3339(unix_ms) {
+        Value::String(text) => format!("{}Z", text[..19].replace('T', " ")),
+        _ => "-".to_owned(),
+    }
+}
+
+/// One line of a cleanup's receipt; `None` when the event is not a receipt.
+pub(crate) fn receipt_line(event: &Event, style: Style) -> Option<String> {
+    if event.event != "receipt" {
+        return None;
+    }
+    let fields = fields_of(event);
+    let field = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
+    if field("id").is_empty() {
+        return Some(event.message.clone());
+    }
+    let left = fields
+        .get("left")
+        .and_then(Value::as_bool)
+        .unwrap_or_default();
+    let state = if left {
+        style.bad(field("state"))
+    } else {
+        style.good(field("state"))
+    };
+    Some(format!("{:<15} {:<24} {state}", field("kind"), field("id")))
+}
+
+#[cfg(test)]
+mod tests;

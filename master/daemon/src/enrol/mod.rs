@@ -1,0 +1,24 @@
+//! Who may join: the CA that signs, the key behind join tokens, and what is looked at in a request before anything is
+//! decided. Called by `server`; the decision itself is `model::world`'s.
+
+pub mod attest;
+pub mod ca;
+
+use std::path::Path;
+
+use aot_model::hash::JoinKey;
+
+/// The key behind all join tokens, made on first start.
+///
+/// # Errors
+/// When the file can't be read or made.
+pub fn join_key(state_dir: &Path) -> std::io::Result<JoinKey> {
+    let path = state_dir.join("join.key");
+    if let Some(secret) = aot_host::files::read_optional(&path)? {
+        return Ok(JoinKey::new(&secret));
+    }
+    let mut secret = [0; 32];
+    aws_lc_rs::rand::fill(&mut secret).map_err(|_| std::io::Error::other("no random bytes"))?;
+    aot_host::files::write_atomic(&path, &secret, 0o600)?;
+    Ok(JoinKey::new(&secret))
+}

@@ -1,0 +1,249 @@
+//! The loop: decides on what has come, writes what changed, and only then does what is to be done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_host::chain::Chain;
+use aot_model::event::Event;
+use aot_model::unix_ms::UnixMs;
+use aot_model::world::{Answer, CallAnswer, Changes, Effect, Input, TargetState, World};
+use aot_proto::ids::RunId;
+use aot_store::fatal::Vital;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Engine, INPUTS, QueuedInput};
+use super::updates::{Followers, JobUpdate, Published};
+use super::{Parts, now_ms, stop};
+
+/// Most inputs that share one write to disk: all that wait.
+const BATCH: usize = INPUTS;
+
+/// Reconciling takes at most one part in this many of the loop's time: the more instances a cluster has, the more of what
+/// happens to them shares one pass over all of them.
+const RECONCILE_SHARE: u32 = 5;
+
+/// How often time is an input.
+const TICK: Duration = Duration::from_millis(250);
+
+pub(super) struct Loop {
+    pub(super) engine: Engine,
+    pub(super) parts: Arc<Parts>,
+    pub(super) followers: Followers,
+    /// Not before then are clusters reconciled again.
+    reconcile_from: Instant,
+}
+
+/// What an input came to, to be done once it is on disk.
+struct Decided {
+    answer: Answer,
+    effects: Vec<Effect>,
+    updates: Option<mpsc::Sender<JobUpdate>>,
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+impl Engine {
+    /// Starts the loop. It ends when `stop` fires and nothing waits.
+    pub(crate) fn start(world: World, parts: Arc<Parts>, stop: CancellationToken) -> Self {
+        let (engine, queue) = Self::new(world);
+        let owner = Loop {
+            engine: engine.clone(),
+            parts: parts.clone(),
+            followers: Followers::default(),
+            reconcile_from: Instant::now(),
+        };
+        parts.tasks.spawn(owner.run(queue, stop));
+        engine
+    }
+}
+
+impl Loop {
+    async fn run(mut self, mut queue: mpsc::Receiver<QueuedInput>, stop: CancellationToken) {
+        let _vital = Vital::new("the loop");
+        self.recover_ended_runs().await;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let is_reconciled = self.engine.read(World::is_reconciled);
+            let first = tokio::select! {
+                Some(message) = queue.recv() => Some(message),
+                _ = tick.tick() => Some(QueuedInput::of(Input::Tick)),
+                () = tokio::time::sleep_until(self.reconcile_from), if !is_reconciled => None,
+                () = stop.cancelled() => return,
+            };
+            let mut batch = Vec::from_iter(first);
+            while batch.len() < BATCH
+                && let Ok(more) = queue.try_recv()
+            {
+                batch.push(more);
+            }
+            if !self.decide(batch).await {
+                stop.cancel(); // what can't be recorded must not be done
+                return;
+            }
+        }
+    }
+
+    /// Spools that were whole when the last master ended, whose end was not yet in the store.
+    async fn recover_ended_runs(&mut self) {
+        let open: Vec<RunId> = self
+            .engine
+            .read(|world| world.runs.keys().copied().collect());
+        let ended = open
+            .into_iter()
+            .filter_map(|run| Some((run, self.parts.spools.synced_end_of(run)?)));
+        let batch: Vec<QueuedInput> = ended
+            .map(|(run, ended)| {
+                QueuedInput::of(Input::Recovered {
+                    run,
+                    ended: Box::new(ended),
+                })
+            })
+            .collect();
+        if !batch.is_empty() {
+            self.decide(batch).await;
+        }
+    }
+
+    /// Decides on a batch, and on what follows from it and others before; writes once, then does all effects in order.
+    /// `false` when the disk refused.
+    async fn decide(&mut self, batch: Vec<QueuedInput>) -> bool {
+        let now = now_ms();
+        let has = |is: fn(&Input) -> bool| batch.iter().any(|message| is(&message.input));
+        let ticked = has(|input| matches!(input, Input::Tick));
+        let shown = has(|input| {
+            let Input::Answered { answer, .. } = input else {
+                return false;
+            };
+            matches!(answer, CallAnswer::Described(_))
+        });
+        let mut spools = Vec::new();
+        let mut steps = Vec::new();
+        let (changes, follows) = {
+            let shared = self.engine.world.clone();
+            let mut world = shared.write().expect("decisions do not panic");
+            for message in batch {
+                let (answer, effects) = world.step(message.input, now);
+                // An output belongs to the end of its run: where that is not accepted, it would be another agent's.
+                if !matches!(answer, Answer::NotItsOwn) {
+                    spools.extend(message.spool);
+                }
+                steps.push(Decided {
+                    answer,
+                    effects,
+                    updates: message.updates,
+                    reply: message.reply,
+                });
+            }
+            let follows = self.reconcile(&mut world, now);
+            (world.drain_changes(), follows)
+        };
+        let ended = ended_runs(&changes);
+        // One write for the whole batch: a sync costs the same for one record as for a thousand.
+        if !(changes.is_empty() && spools.is_empty())
+            && let Err(error) = self.parts.store.commit(changes, spools).await
+        {
+            self.refused(&error);
+            return false;
+        }
+        // Only now: whatever anyone learns or is asked from here on survives a kill.
+        for step in steps {
+            self.finish(step, now);
+        }
+        for effect in follows {
+            self.perform(effect, now);
+        }
+        // After the effects: a follower that they register still reads the copy from memory.
+        for run in ended {
+            self.parts.spools.finish(run);
+        }
+        if shown {
+            self.engine.shown.send_modify(|count| *count += 1);
+        }
+        if ticked {
+            self.followers.drop_closed();
+        }
+        true
+    }
+
+    /// The disk refused a write: the world has what the disk has not, so this master can't continue.
+    fn refused(&self, error: &aot_store::Error) {
+        tracing::error!(error = %Chain(error), "the store refused a write; stopping before anything unrecorded is done");
+        stop::because(match self.parts.room.check_now() {
+            Ok(()) => Chain(error).to_string(),
+            Err(full) => full.to_string(),
+        });
+    }
+
+    /// What follows from all inputs so far; of clusters only when it is their time again.
+    fn reconcile(&mut self, world: &mut World, now: UnixMs) -> Vec<Effect> {
+        let begun = Instant::now();
+        if begun < self.reconcile_from {
+            return world.reconcile_jobs(now);
+        }
+        // What an input means for its cluster reads all its instances, so all that has come shares one pass over them.
+        let effects = world.reconcile(now);
+        self.reconcile_from = begun + begun.elapsed() * RECONCILE_SHARE;
+        effects
+    }
+
+    fn finish(&mut self, step: Decided, now: UnixMs) {
+        // Before its effects, and before any later ones: a follower misses nothing, and learns nothing twice.
+        if let (Answer::Exec { job, targets }, Some(updates)) = (&step.answer, step.updates) {
+            for (instance, state) in targets {
+                if let TargetState::Running(runs) = state {
+                    for run in runs {
+                        let reader = self.parts.spools.read(*run, None, true);
+                        let _ = updates.try_send(JobUpdate::Began(instance.clone(), reader)); // it holds this many
+                    }
+                }
+            }
+            self.followers.add(*job, updates);
+        }
+        if let Some(reply) = step.reply {
+            let _ = reply.send(step.answer); // whoever asked may be gone
+        }
+        for effect in step.effects {
+            self.perform(effect, now);
+        }
+    }
+
+    pub(super) fn publish(&self, event: &Event, now: UnixMs) {
+        log(event);
+        if self.engine.events.receiver_count() == 0 {
+            return;
+        }
+        let published = Published {
+            event: event.to_wire(now),
+            ends: event.ends.map(|ends| ends.0),
+            aside: event.aside,
+        };
+        let _ = self.engine.events.send(published); // nobody may have subscribed
+    }
+}
+
+fn ended_runs(changes: &Changes) -> Vec<RunId> {
+    changes
+        .runs
+        .iter()
+        .filter(|run| run.verdict.is_some())
+        .map(|run| run.id)
+        .collect()
+}
+
+fn log(event: &Event) {
+    let instance = event
+        .instance
+        .as_ref()
+        .map(|name| name.as_str())
+        .unwrap_or_default();
+    match event.kind {
+        "instance-failed" | "boot-failed" | "notice" | "identity-used-twice" => {
+            tracing::warn!(cluster = %event.cluster, instance, event = event.kind, detail = %event.message, "event");
+        }
+        _ => {
+            tracing::info!(cluster = %event.cluster, instance, event = event.kind, detail = %event.message, "event")
+        }
+    }
+}

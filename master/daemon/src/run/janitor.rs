@@ -1,0 +1,92 @@
+//! Drops what is kept no longer: old jobs, too much output, spools that belong to nothing. Decides nothing itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_host::chain::Chain;
+use aot_model::retention::{self, RetentionLimits};
+use aot_proto::ids::RunId;
+use aot_store::fatal::Vital;
+use aot_store::spool::Spools;
+use aot_store::{Error, Store};
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, now_ms};
+
+/// Longest time between two sweeps.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What a janitor works on.
+pub(crate) struct Janitor {
+    /// Knows what is needed.
+    pub engine: Engine,
+    /// Records.
+    pub store: Arc<Store>,
+    /// Outputs.
+    pub spools: Arc<Spools>,
+    /// What is kept.
+    pub limits: RetentionLimits,
+}
+
+impl Janitor {
+    /// Sweeps now and then until the master stops.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let _vital = Vital::new("the janitor");
+        let every = EVERY.min(self.limits.age).max(Duration::from_secs(1));
+        let mut tick = tokio::time::interval(every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let janitor = Arc::new(self);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = janitor.clone().sweep().await {
+                tracing::warn!(error = %Chain(&error), "cannot prune old jobs and outputs; will try again");
+            }
+        }
+    }
+
+    async fn sweep(self: Arc<Self>) -> Result<(), Error> {
+        let needed = self.needed();
+        let janitor = self.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let sizes = janitor.spools.sizes();
+            let kept = janitor.store.kept(&needed, &sizes)?;
+            let known = janitor.store.run_ids()?;
+            let orphans: Vec<RunId> = sizes
+                .keys()
+                .filter(|run| !known.contains(run) && !needed.contains(run))
+                .copied()
+                .collect();
+            Ok::<_, Error>((retention::sweep(&kept, &janitor.limits, now_ms()), orphans))
+        });
+        let (sweep, orphans) = looked.await.map_err(|_| Error::Stopped)??;
+        if !sweep.is_empty() {
+            let (jobs, emptied) = (sweep.jobs.len(), sweep.emptied.len());
+            tracing::info!(jobs, emptied, "dropped old jobs and outputs");
+        }
+        let spools: Vec<RunId> = sweep.spools.iter().copied().chain(orphans).collect();
+        if !sweep.is_empty() {
+            self.store.sweep(sweep).await?;
+        }
+        let janitor = self.clone();
+        let removal = tokio::task::spawn_blocking(move || {
+            spools
+                .into_iter()
+                .for_each(|run| janitor.spools.remove(run));
+        });
+        removal.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Runs that continue, and those that instances' stages name: `logs` shows them.
+    fn needed(&self) -> HashSet<RunId> {
+        self.engine.read(|world| {
+            let instances = world.clusters.values().flat_map(|c| c.instances.values());
+            let stages = instances.flat_map(|instance| &instance.stages);
+            let named = stages.filter_map(|stage| stage.run);
+            world.runs.keys().copied().chain(named).collect()
+        })
+    }
+}

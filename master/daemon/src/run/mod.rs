@@ -1,0 +1,52 @@
+//! The one owner of state: takes inputs, lets `model::world` decide, writes what changed, then does what is to be done.
+//! `engine` is the way to it, `decide` the loop, `effects` what it does, `updates` what goes out to those who follow.
+//!
+//! Called by `server` through `Engine`. Decides nothing itself.
+
+pub(crate) mod agents;
+pub(crate) mod ask;
+mod decide;
+mod effects;
+mod engine;
+pub(crate) mod janitor;
+mod orphans;
+pub(crate) mod prepare;
+pub(crate) mod providers;
+pub(crate) mod stop;
+mod updates;
+
+use std::sync::Arc;
+
+pub(crate) use aot_host::clock::unix_ms as now_ms;
+pub(crate) use engine::Engine;
+pub(crate) use updates::{JobUpdate, Published, updates_queue};
+
+use aot_model::hash::JoinKey;
+use aot_store::Store;
+use aot_store::room::Room;
+use aot_store::spool::Spools;
+use tokio_util::task::TaskTracker;
+
+use crate::session::registry::Registry;
+
+/// Everything that effects are done with.
+pub(crate) struct Parts {
+    /// Records.
+    pub store: Arc<Store>,
+    /// Outputs.
+    pub spools: Arc<Spools>,
+    /// Whether there is room for more.
+    pub room: Arc<Room>,
+    /// Sessions.
+    pub registry: Arc<Registry>,
+    /// Who makes machines.
+    pub providers: Arc<providers::Providers>,
+    /// Agents that are handed out.
+    pub agents: Arc<agents::Agents>,
+    /// CA, PEM.
+    pub ca_pem: String,
+    /// Behind the join tokens.
+    pub join_key: JoinKey,
+    /// Owner of all tasks.
+    pub tasks: TaskTracker,
+}

@@ -1,0 +1,128 @@
+//! From a file's text to something that can be decided on: parsed, checked, its bundles packed into the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use aot_bundle::{BundleError, Packed};
+use aot_cluster_file::Report;
+use aot_model::problem::Problem;
+use aot_model::spec::{BundleSource, ClusterSpec, StageSpec};
+use aot_model::stage::StagePlan;
+use aot_model::stage::ledger_key;
+
+/// Why a file can't be launched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// What is wrong with it.
+    #[error(transparent)]
+    File(Box<Report>),
+    #[error("stage {index} of {pool} can't be packed")]
+    Bundle {
+        /// Of which pool or instance.
+        pool: String,
+        /// Which stage.
+        index: usize,
+        /// What about it.
+        source: BundleError,
+    },
+}
+
+/// A file as it is written, before its bundles are packed.
+#[derive(Debug)]
+pub(crate) struct ClusterText {
+    /// Parsed.
+    pub spec: ClusterSpec,
+    /// What the operator should know.
+    pub notices: Vec<String>,
+    /// Bundles and cloud-configs that are not there, or not good.
+    pub problems: Vec<Problem>,
+    /// Text of each pool's cloud_config, by pool label.
+    pub user_parts: BTreeMap<String, String>,
+}
+
+/// Parses the text and looks at the files that it names. Blocks on the disk.
+///
+/// # Errors
+/// When the text itself is wrong.
+pub(crate) fn read(text: &str, path: &Path) -> Result<ClusterText, Error> {
+    let parsed =
+        aot_cluster_file::parse(text, path).map_err(|report| Error::File(Box::new(report)))?;
+    let mut problems = aot_cluster_file::check_files(&parsed.spec, path);
+    let mut user_parts = BTreeMap::new();
+    for pool in parsed.spec.pools.iter().filter(|_| problems.is_empty()) {
+        let Some(path) = &pool.machine.cloud_config else {
+            continue;
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => drop(user_parts.insert(pool.label().to_owned(), text)),
+            Err(error) => {
+                problems.push(Problem {
+                    message: format!("cannot read cloud_config {}: {error}", path.display()),
+                    hint: "it must be UTF-8 text".to_owned(),
+                });
+                break;
+            }
+        }
+    }
+    Ok(ClusterText {
+        spec: parsed.spec,
+        notices: parsed.notices,
+        problems,
+        user_parts,
+    })
+}
+
+/// Packs the bundles of every pool, each source once.
+///
+/// # Errors
+/// When a bundle can't be packed.
+pub(crate) fn stages(
+    spec: &ClusterSpec,
+    bundles: &Path,
+) -> Result<BTreeMap<String, Vec<StagePlan>>, Error> {
+    let mut packed: HashMap<PathBuf, Packed> = HashMap::new();
+    let mut all = BTreeMap::new();
+    for pool in &spec.pools {
+        let mut plans = Vec::new();
+        for (index, stage) in pool.stages.iter().enumerate() {
+            let failed = |source| Error::Bundle {
+                pool: pool.label().to_owned(),
+                index,
+                source,
+            };
+            plans.push(plan(
+                stage,
+                one(&stage.source, bundles, &mut packed).map_err(failed)?,
+            ));
+        }
+        all.insert(pool.label().to_owned(), plans);
+    }
+    Ok(all)
+}
+
+fn one(
+    source: &BundleSource,
+    bundles: &Path,
+    packed: &mut HashMap<PathBuf, Packed>,
+) -> Result<Packed, BundleError> {
+    if let Some(done) = packed.get(source.path()) {
+        return Ok(done.clone());
+    }
+    let done = aot_bundle::pack(source, bundles)?;
+    packed.insert(source.path().clone(), done.clone());
+    Ok(done)
+}
+
+fn plan(stage: &StageSpec, packed: Packed) -> StagePlan {
+    StagePlan {
+        name: stage.name.clone(),
+        key: ledger_key(&packed.sha256, &stage.args, &stage.env),
+        bundle_sha256: packed.sha256,
+        bundle_bytes: packed.bytes,
+        args: stage.args.clone(),
+        env: stage.env.clone(),
+        timeout: stage.timeout,
+        silence_timeout: stage.silence_timeout,
+        needs: stage.needs.clone(),
+    }
+}

@@ -1,0 +1,275 @@
+//! Events for operators: what happens in a cluster, until something ends it.
+
+mod until;
+mod wait;
+
+use std::collections::BTreeMap;
+
+use aot_model::job::Job;
+use aot_model::key::InstanceKey;
+use aot_model::world::Input;
+use aot_proto::ids::{ClusterName, InstanceName, JobId};
+use aot_proto::v1;
+use futures::StreamExt;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+pub(super) use until::{Goal, Until};
+
+use super::paced::paced;
+use super::{EVENTS, Events, OperatorApi};
+use crate::run::{Published, now_ms};
+
+/// How long a job that waits for room on the master's disk is followed.
+const WITHOUT_ROOM: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl OperatorApi {
+    /// Streams `first`, then what is published about the cluster. `published` was subscribed to before whatever `until`
+    /// names began.
+    pub(super) fn follow(
+        &self,
+        cluster: ClusterName,
+        until: Until,
+        published: broadcast::Receiver<Published>,
+        first: Vec<v1::Event>,
+    ) -> Events {
+        let (sender, stream) = mpsc::channel(EVENTS);
+        let follower = ClusterFollower {
+            api: self.clone(),
+            cluster,
+            until,
+            refused: BTreeMap::new(),
+            short_since: None,
+            sender,
+        };
+        self.tasks.spawn(follower.run(published, first));
+        paced(ReceiverStream::new(stream)).boxed()
+    }
+
+    /// One event per instance, as it is now.
+    pub(super) fn snapshot(&self, cluster: &ClusterName) -> Vec<v1::Event> {
+        self.engine.read(|world| {
+            let Some(found) = world.clusters.get(cluster) else {
+                return Vec::new();
+            };
+            let event = |name: &InstanceName| v1::Event {
+                unix_ms: now_ms(),
+                cluster: cluster.to_string(),
+                instance: name.to_string(),
+                event: "snapshot".to_owned(),
+                view: world.view(&InstanceKey {
+                    cluster: cluster.clone(),
+                    instance: name.clone(),
+                }),
+                ..v1::Event::default()
+            };
+            found
+                .instances
+                .values()
+                .filter(|i| i.wanted)
+                .map(|i| event(&i.name))
+                .collect()
+        })
+    }
+}
+
+struct ClusterFollower {
+    api: OperatorApi,
+    cluster: ClusterName,
+    until: Until,
+    /// Instances whose machines are not terminated, and why.
+    refused: BTreeMap<String, String>,
+    /// Since when there is too little room on the master's disk.
+    short_since: Option<tokio::time::Instant>,
+    sender: mpsc::Sender<Result<v1::Event, Status>>,
+}
+
+impl ClusterFollower {
+    async fn run(mut self, mut published: broadcast::Receiver<Published>, first: Vec<v1::Event>) {
+        for event in first {
+            if self.sender.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+        if self.is_reached().await {
+            return;
+        }
+        let deadline = match &self.until {
+            Until::Reached {
+                deadline: Some(deadline),
+                ..
+            } => Some(*deadline),
+            _ => None,
+        };
+        let mut recheck = tokio::time::interval(std::time::Duration::from_secs(2));
+        loop {
+            let next = tokio::select! {
+                next = published.recv() => next,
+                () = self.sender.closed() => return,
+                () = self.api.stop.cancelled() => {
+                    let _ = self.sender.send(Err(super::stopping())).await;
+                    return;
+                }
+                () = at(deadline) => return self.give_up().await,
+                _ = recheck.tick() => {
+                    if self.is_over_silently().await || self.is_out_of_room().await { return; }
+                    self.poll_again().await;
+                    continue;
+                }
+            };
+            let over = match next {
+                Ok(published) => self.pass_on(published).await,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await,
+                Err(broadcast::error::RecvError::Closed) => true,
+            };
+            if over {
+                return;
+            }
+        }
+    }
+
+    /// Says once that the disk is full, and gives up following a job that has waited for room for a while: it continues by
+    /// itself when there is some.
+    async fn is_out_of_room(&mut self) -> bool {
+        let Err(full) = self.api.room.check() else {
+            self.short_since = None;
+            return false;
+        };
+        let Some(since) = self.short_since else {
+            self.short_since = Some(tokio::time::Instant::now());
+            let event = v1::Event {
+                unix_ms: now_ms(),
+                cluster: self.cluster.to_string(),
+                event: "notice".to_owned(),
+                message: format!(
+                    "{full}; output of what runs waits with its agents until there is room"
+                ),
+                ..v1::Event::default()
+            };
+            return self.sender.send(Ok(event)).await.is_err();
+        };
+        if !matches!(self.until, Until::Job(_)) || since.elapsed() < WITHOUT_ROOM {
+            return false;
+        }
+        let text = format!(
+            "{full}; this continues when there is room: run the same command again to follow it"
+        );
+        let _ = self
+            .sender
+            .send(Err(Status::resource_exhausted(text)))
+            .await; // whoever follows may have left
+        true
+    }
+
+    /// Sends an event on; says whether it was the last.
+    async fn pass_on(&mut self, published: Published) -> bool {
+        let aside = match &self.until {
+            Until::Aside(job) => Some(*job),
+            _ => None,
+        };
+        if published.aside != aside || published.event.cluster != self.cluster.as_str() {
+            return false;
+        }
+        if published.event.event == "instance-not-terminated" {
+            let why = published.event.message.clone();
+            self.refused.insert(published.event.instance.clone(), why);
+        }
+        let last = match &self.until {
+            Until::Job(job) => published.ends == Some(*job),
+            Until::Cleanup(job) | Until::Aside(job) => published.ends == Some(*job),
+            Until::Forever | Until::Reached { .. } | Until::Terminated { .. } => false,
+        };
+        let mut event = v1::Event {
+            last,
+            ..published.event
+        };
+        if last && aside.is_none() {
+            event.fields_json = self.with_log(&event.fields_json);
+        }
+        self.sender.send(Ok(event)).await.is_err() || last || self.is_reached().await
+    }
+
+    /// The fields of a last event, with the path of the master's log where it has one.
+    fn with_log(&self, fields: &str) -> String {
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(fields).unwrap_or_default();
+        if !self.api.info.log_path.is_empty() {
+            fields.insert("log".to_owned(), self.api.info.log_path.clone().into());
+        }
+        serde_json::Value::Object(fields).to_string()
+    }
+
+    /// Too far behind: the instances as they are now stand for all that was missed.
+    async fn catch_up(&self) -> bool {
+        for event in self.api.snapshot(&self.cluster) {
+            if self.sender.send(Ok(event)).await.is_err() {
+                return true;
+            }
+        }
+        self.is_over_silently().await || self.is_reached().await
+    }
+
+    /// While someone waits for a state, the provider is asked often: it may have shown an old one.
+    async fn poll_again(&self) {
+        if matches!(self.until, Until::Reached { .. } | Until::Terminated { .. }) {
+            let cluster = self.cluster.clone();
+            self.api.engine.submit(Input::Poll { cluster }).await;
+        }
+    }
+
+    /// The job ended and its last event was missed.
+    async fn is_over_silently(&self) -> bool {
+        let ended = match &self.until {
+            Until::Job(job) | Until::Cleanup(job) | Until::Aside(job) => {
+                self.ended_before(*job).await
+            }
+            Until::Forever | Until::Reached { .. } | Until::Terminated { .. } => None,
+        };
+        let Some(error) = ended else { return false };
+        let event = v1::Event {
+            unix_ms: now_ms(),
+            cluster: self.cluster.to_string(),
+            event: match self.until {
+                Until::Cleanup(_) => "cleanup-ended",
+                Until::Aside(_) => "orphans-deleted",
+                _ => "launch-ended",
+            }
+            .to_owned(),
+            exit_code: u32::from(!error.is_empty()),
+            message: error,
+            last: true,
+            ..v1::Event::default()
+        };
+        let _ = self.sender.send(Ok(event)).await;
+        true
+    }
+
+    /// Why a job failed that ended a while ago, empty when it did not; `None` while it has not ended.
+    async fn ended_before(&self, id: JobId) -> Option<String> {
+        let known = self
+            .api
+            .engine
+            .read(|world| world.jobs.get(&id).map(Job::end));
+        let (ended_ms, why) = match known {
+            Some(end) => end?,
+            None => {
+                // So long ago that it is on record alone.
+                let store = self.api.store.clone();
+                let record = tokio::task::spawn_blocking(move || store.job(id)).await;
+                match record {
+                    Ok(Ok(Some(job))) => job.end()?,
+                    _ => (0, format!("{id} has ended, and its record can't be read")),
+                }
+            }
+        };
+        (ended_ms + 3_000 < now_ms()).then_some(why)
+    }
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

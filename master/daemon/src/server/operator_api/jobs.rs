@@ -1,0 +1,282 @@
+//! One job: followed or looked back at, cancelled, run again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aot_host::chain::Chain;
+use aot_model::job::{Job, JobKind};
+use aot_model::outcome::{Outcome, Verdict};
+use aot_model::run::Run;
+use aot_model::task::Task;
+use aot_model::world::{Answer, ExecAsk, Input, OpError, TargetState};
+use aot_proto::ids::{InstanceName, JobId};
+use aot_proto::v1::{self, job_event};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::follow::{
+    EVENTS, Follow, JobEvents, JobSender, ended, event, pass_on, started, summary,
+};
+use super::paced::paced;
+use super::select::natural;
+use super::{OperatorApi, refused, stopping};
+use crate::run::{JobUpdate, updates_queue};
+
+type Targets = Vec<(InstanceName, TargetState)>;
+
+impl OperatorApi {
+    /// What a job has come to, and, when asked, all that comes until its end.
+    pub(super) async fn do_follow(&self, request: v1::FollowRequest) -> Result<JobEvents, Status> {
+        let id = job_id(&request.job_id)?;
+        let mut known = self.job(id).await?;
+        let (listener, updates) = mpsc::channel(updates_queue(known.targets.len()));
+        let answer = match request.live {
+            true => {
+                self.engine
+                    .follow(Input::Follow { job: id }, listener)
+                    .await
+            }
+            false => self.engine.ask(Input::Follow { job: id }).await,
+        };
+        let targets = match answer.ok_or_else(stopping)? {
+            Answer::Exec { targets, .. } => targets,
+            Answer::Error(OpError::NoJob(_)) => {
+                // It may have ended and been forgotten after its record was read: the store has the ends by now.
+                known = self.job(id).await?;
+                of_record(&known)
+            }
+            _ => return Err(Status::internal("unexpected reply from the engine")),
+        };
+        // What instances sent is an archive: nothing to look at.
+        let output = request.output && !matches!(known.task.as_deref(), Some(Task::CopyOut(_)));
+        Ok(self.show(known, targets, output, request.live.then_some(updates)))
+    }
+
+    pub(super) async fn do_cancel(
+        &self,
+        request: v1::CancelJobRequest,
+        operator: String,
+    ) -> Result<JobEvents, Status> {
+        let id = job_id(&request.job_id)?;
+        let known = self.job(id).await?;
+        let (listener, updates) = mpsc::channel(updates_queue(known.targets.len()));
+        let input = Input::Cancel {
+            job: id,
+            grace_ms: request.grace_ms,
+            operator,
+        };
+        let targets = match self
+            .engine
+            .follow(input, listener)
+            .await
+            .ok_or_else(stopping)?
+        {
+            Answer::Exec { targets, .. } => targets,
+            Answer::Error(OpError::NoJob(_)) => {
+                return Err(Status::failed_precondition(format!(
+                    "{id} has ended; see `aot-master jobs show {id}`"
+                )));
+            }
+            Answer::Error(error) => return Err(refused(&error)),
+            _ => return Err(Status::internal("unexpected reply from the engine")),
+        };
+        Ok(self.show(known, targets, false, Some(updates)))
+    }
+
+    pub(super) async fn do_retry(
+        &self,
+        request: v1::RetryJobRequest,
+        operator: String,
+    ) -> Result<JobEvents, Status> {
+        let id = job_id(&request.job_id)?;
+        let old = self.job(id).await?;
+        let Some(task) = &old.task else {
+            return Err(Status::failed_precondition(cannot_retry(&old)));
+        };
+        self.can_copy_again(task)?;
+        let again = |verdict: &Option<Verdict>| {
+            !request.failed
+                || verdict
+                    .as_ref()
+                    .is_some_and(|verdict| verdict.outcome != Outcome::Succeeded)
+        };
+        let chosen = old.targets.iter().filter(|(_, verdict)| again(verdict));
+        let mut instances: Vec<InstanceName> = chosen.map(|(name, _)| name.clone()).collect();
+        instances.sort_by_key(|name| natural(name.as_str()));
+        if instances.is_empty() {
+            return Err(Status::not_found(format!(
+                "no target of {id} has failed: nothing to run again"
+            )));
+        }
+        let ask = ExecAsk {
+            cluster: old.cluster.clone(),
+            instances,
+            kind: old.kind,
+            task: task.as_ref().clone(),
+            pace: old.pace.clone(),
+            queue_ms: old.queued_until_ms.saturating_sub(old.started_ms),
+            what: old.what.clone(),
+            operator,
+        };
+        self.start_and_follow(ask, request.detach).await
+    }
+
+    /// A job's record.
+    async fn job(&self, id: JobId) -> Result<Job, Status> {
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || store.job(id));
+        found
+            .await
+            .map_err(|_| stopping())?
+            .map_err(|error| Status::internal(Chain(&error).to_string()))?
+            .ok_or_else(|| {
+                Status::not_found(format!(
+                    "no job {id}; `aot-master jobs` lists those that are kept"
+                ))
+            })
+    }
+
+    fn show(
+        &self,
+        job: Job,
+        targets: Targets,
+        output: bool,
+        updates: Option<mpsc::Receiver<JobUpdate>>,
+    ) -> JobEvents {
+        let (sender, stream) = mpsc::channel(EVENTS);
+        let show = Show {
+            api: self.clone(),
+            job,
+            sender,
+            output,
+        };
+        self.tasks.spawn(show.run(targets, updates));
+        paced(ReceiverStream::new(stream)).boxed()
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, Status> {
+    text.parse().map_err(|_| {
+        Status::invalid_argument(format!(
+            "{text:?} is not a job id; `aot-master jobs` lists them"
+        ))
+    })
+}
+
+fn cannot_retry(job: &Job) -> String {
+    let way = match job.kind {
+        JobKind::Launch => "launch the file again: it continues where it stopped",
+        JobKind::Apply => "use `aot-master apply --failed`",
+        JobKind::Shell => "open another with `aot-master shell`",
+        JobKind::Start
+        | JobKind::Stop
+        | JobKind::Reboot
+        | JobKind::Terminate
+        | JobKind::Cleanup
+        | JobKind::Orphans
+        | JobKind::Update => "use the command itself again",
+        JobKind::Exec | JobKind::Copy => "ask the agents again with `aot-master exec`",
+    };
+    format!("{} ({}) cannot be run again; {way}", job.id, job.what)
+}
+
+/// The targets of a job that is no longer followed: what has no end got none.
+fn of_record(job: &Job) -> Targets {
+    let state = |verdict: &Option<Verdict>| match verdict {
+        Some(verdict) => TargetState::Ended(verdict.clone()),
+        None => TargetState::Waiting,
+    };
+    let targets = job.targets.iter();
+    targets
+        .map(|(name, verdict)| (name.clone(), state(verdict)))
+        .collect()
+}
+
+/// Tells what a job has come to, then hands over to whoever follows it.
+struct Show {
+    api: OperatorApi,
+    job: Job,
+    sender: JobSender,
+    output: bool,
+}
+
+impl Show {
+    async fn run(self, mut targets: Targets, updates: Option<mpsc::Receiver<JobUpdate>>) {
+        targets.sort_by_key(|(name, _)| natural(name.as_str()));
+        let names: Vec<InstanceName> = targets.iter().map(|(name, _)| name.clone()).collect();
+        let first = started(&self.job, &names);
+        if !self.send(job_event::Body::Started(first)).await {
+            return;
+        }
+        let runs = self.runs().await;
+        let (mut open, mut outcomes) = (BTreeSet::new(), BTreeMap::new());
+        for (name, state) in targets {
+            let TargetState::Ended(verdict) = state else {
+                // One that is followed prints from its start when its updates come.
+                if updates.is_none() && !self.print(&runs, &name).await {
+                    return;
+                }
+                open.insert(name);
+                continue;
+            };
+            let end = ended(&name, &verdict, verdict.ms as f64 / 1000.0, String::new());
+            let went =
+                self.print(&runs, &name).await && self.send(job_event::Body::Ended(end)).await;
+            if !went {
+                return;
+            }
+            outcomes.insert(name, verdict.outcome);
+        }
+        match updates {
+            Some(updates) if !open.is_empty() => {
+                let stop = self.api.stop.clone();
+                let follow = Follow::new(self.job.id, self.sender, self.output, open, outcomes);
+                follow.run(updates, stop).await;
+            }
+            _ => {
+                let last = summary(self.job.id, outcomes.into_values());
+                self.send(job_event::Body::Summary(last)).await;
+            }
+        }
+    }
+
+    /// Its runs by instance, in the order in which they began; none when no output is wanted.
+    async fn runs(&self) -> BTreeMap<InstanceName, Vec<Run>> {
+        let mut by_name: BTreeMap<InstanceName, Vec<Run>> = BTreeMap::new();
+        if !self.output || self.job.output_dropped {
+            return by_name;
+        }
+        let (store, id) = (self.api.store.clone(), self.job.id);
+        let runs = tokio::task::spawn_blocking(move || store.runs_of(id)).await;
+        let runs = runs.ok().and_then(|read| {
+            read.inspect_err(
+                |error| tracing::error!(job = %id, error = %Chain(&error), "cannot read its runs"),
+            )
+            .ok()
+        });
+        for run in runs.unwrap_or_default() {
+            by_name
+                .entry(run.at.instance.clone())
+                .or_default()
+                .push(run);
+        }
+        by_name
+    }
+
+    /// What is on record of a target's output. `false` when nobody reads any more.
+    async fn print(&self, runs: &BTreeMap<InstanceName, Vec<Run>>, name: &InstanceName) -> bool {
+        for run in runs.get(name).into_iter().flatten() {
+            let (store, id) = (self.api.store.clone(), run.id);
+            let small = tokio::task::spawn_blocking(move || store.small_spool(id)).await;
+            let small = small.ok().and_then(Result::ok).flatten();
+            let reader = self.api.spools.read(run.id, small, false);
+            pass_on(name.clone(), reader, self.sender.clone()).await;
+        }
+        !self.sender.is_closed()
+    }
+
+    async fn send(&self, body: job_event::Body) -> bool {
+        self.sender.send(event(body)).await.is_ok()
+    }
+}

@@ -1,0 +1,110 @@
+//! Start, stop, reboot: begun as a job, then followed until all are there.
+
+use std::time::Duration;
+
+use aot_model::job::JobKind;
+use aot_model::machine::{ErrorKind, MachineState};
+use aot_model::world::{Answer, AskedBy, CallFailure, Input, LifecycleAsk};
+use aot_proto::ids::{InstanceName, JobId};
+use aot_proto::v1;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::events::{Goal, Until};
+use super::{Events, OperatorApi, refused, stopping};
+use crate::run::{JobUpdate, updates_queue};
+
+/// Longest wait unless said.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+impl OperatorApi {
+    pub(super) async fn do_lifecycle(
+        &self,
+        request: v1::LifecycleRequest,
+        operator: String,
+    ) -> Result<Events, Status> {
+        let kind = match request.action() {
+            v1::LifecycleAction::Start => JobKind::Start,
+            v1::LifecycleAction::Stop => JobKind::Stop,
+            v1::LifecycleAction::Reboot => JobKind::Reboot,
+            v1::LifecycleAction::Unspecified => {
+                return Err(Status::invalid_argument(
+                    "this master knows start, stop and reboot, not what was asked of it",
+                ));
+            }
+        };
+        let cluster = self.cluster(request.cluster.as_deref())?;
+        let instances = self.targets(&cluster, &request)?;
+        let limit = match request.timeout_ms {
+            0 => LIMIT,
+            ms => Duration::from_millis(ms),
+        };
+        let published = self.engine.subscribe();
+        let ask = LifecycleAsk {
+            cluster: cluster.clone(),
+            kind,
+            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            by: AskedBy {
+                what: format!("{} {}", kind.as_str(), request.target),
+                operator,
+            },
+            instances,
+        };
+        let job = self.change(ask).await?;
+        let movers = self.movers(job);
+        let until = Until::Reached {
+            instances: movers.iter().map(|(name, _)| name.clone()).collect(),
+            goal: match kind {
+                JobKind::Stop => Goal::State(MachineState::Stopped),
+                JobKind::Reboot => Goal::Rebooted(movers),
+                _ => Goal::Up,
+            },
+            deadline: Some(tokio::time::Instant::now() + limit),
+            job: Some(job),
+        };
+        Ok(self.follow(cluster, until, published, Vec::new()))
+    }
+
+    /// Begins the job, and waits until the provider has taken all of it. It continues whether or not anybody waits here.
+    async fn change(&self, ask: LifecycleAsk) -> Result<JobId, Status> {
+        let (sender, mut updates) = mpsc::channel(updates_queue(ask.instances.len()));
+        let answer = self.engine.follow(Input::Lifecycle(ask), sender).await;
+        let job = match answer.ok_or_else(stopping)? {
+            Answer::Exec { job, .. } => job,
+            Answer::Error(error) => return Err(refused(&error)),
+            _ => return Err(Status::internal("unexpected reply from the engine")),
+        };
+        loop {
+            let came = tokio::select! {
+                came = updates.recv() => came,
+                () = self.stop.cancelled() => None,
+            };
+            match came.ok_or_else(stopping)? {
+                JobUpdate::Answered(None) => return Ok(job),
+                JobUpdate::Answered(Some(failure)) => return Err(not_taken(&failure)),
+                JobUpdate::Began(..) | JobUpdate::Ended(..) | JobUpdate::Note(..) => {}
+            }
+        }
+    }
+
+    /// The instances whose machines a job changes, each with its boot before that.
+    fn movers(&self, job: JobId) -> Vec<(InstanceName, String)> {
+        self.engine.read(|world| {
+            let call = world.jobs.get(&job).and_then(|job| job.call.as_ref());
+            let machines = call.into_iter().flat_map(|call| &call.machines);
+            machines
+                .map(|(name, target)| (name.clone(), target.boot_id.clone()))
+                .collect()
+        })
+    }
+}
+
+/// Why the provider did not take all of it.
+fn not_taken(failure: &CallFailure) -> Status {
+    match failure.kind {
+        ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::NoCredentials => {
+            Status::unavailable(failure.message.clone())
+        }
+        _ => Status::failed_precondition(failure.message.clone()),
+    }
+}

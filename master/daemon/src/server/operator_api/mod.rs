@@ -1,0 +1,130 @@
+//! What operators ask for, over the unix socket: each call is checked, put to whoever decides, and answered.
+
+mod agents;
+mod api_calls;
+mod attestation;
+mod builtin;
+mod copy;
+mod events;
+mod exec;
+mod follow;
+mod jobs;
+mod launch;
+mod lifecycle;
+mod logs;
+mod notes;
+mod orphans;
+mod paced;
+mod plan;
+mod refusals;
+mod select;
+mod service;
+mod shell;
+mod status;
+mod update;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use aot_proto::ids::ClusterName;
+use aot_proto::v1;
+use aot_provider::calls::Calls;
+use aot_store::Store;
+use aot_store::room::Room;
+use aot_store::spool::Spools;
+use futures::Stream;
+use refusals::{not_empty, refused, stopping, unprepared, unseen};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Status, Streaming};
+
+use crate::enrol::attest::certificates::Certificates;
+use crate::run::Engine;
+use crate::run::agents::Agents;
+use crate::run::ask::Lookups;
+use crate::server::shells::PendingShells;
+use crate::server::transfers::Transfers;
+use crate::session::registry::Registry;
+
+/// Events that may wait for one operator.
+const EVENTS: usize = 256;
+
+/// What the operators' service needs.
+#[derive(Clone)]
+pub(crate) struct OperatorApi {
+    /// Who decides.
+    pub engine: Engine,
+    /// Who is there.
+    pub registry: Arc<Registry>,
+    /// Records.
+    pub store: Arc<Store>,
+    /// Outputs.
+    pub spools: Arc<Spools>,
+    /// Terminals that wait for their agents.
+    pub shells: PendingShells<Streaming<v1::ShellUp>>,
+    /// What is asked of providers without changing anything.
+    pub lookups: Lookups,
+    /// What their APIs are asked.
+    pub calls: Calls,
+    /// AWS's certificates for identity documents.
+    pub certificates: Arc<Certificates>,
+    /// What is handed out.
+    pub agents: Arc<Agents>,
+    /// Where bundles lie.
+    pub bundles: Arc<Path>,
+    /// Archives of copies.
+    pub transfers: Arc<Transfers>,
+    /// Whether there is room for more.
+    pub room: Arc<Room>,
+    /// What this daemon is.
+    pub info: Arc<v1::InfoReply>,
+    /// Owner of tasks.
+    pub tasks: TaskTracker,
+    /// Stops the daemon.
+    pub stop: CancellationToken,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+impl OperatorApi {
+    /// Refuses what would need room on disk when there is too little.
+    fn has_room(&self) -> Result<(), Status> {
+        self.room
+            .check()
+            .map_err(|full| Status::resource_exhausted(full.to_string()))
+    }
+
+    /// The cluster to act on: the named one, or the only one where none was named.
+    fn cluster(&self, name: Option<&str>) -> Result<ClusterName, Status> {
+        let name = not_empty("--cluster", name)?;
+        let known: Vec<ClusterName> = self
+            .engine
+            .read(|world| world.clusters.keys().cloned().collect());
+        let list = || {
+            known
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match (name, known.as_slice()) {
+            (None, [only]) => Ok(only.clone()),
+            (None, []) => Err(Status::not_found("no cluster yet: launch one first")),
+            (None, _) => Err(Status::invalid_argument(format!(
+                "more than one cluster: choose one with --cluster: {}",
+                list()
+            ))),
+            (Some(name), _) => match known.iter().find(|cluster| cluster.as_str() == name) {
+                Some(cluster) => Ok(cluster.clone()),
+                None if known.is_empty() => Err(Status::not_found(format!(
+                    "no cluster {name:?}; there are none"
+                ))),
+                None => Err(Status::not_found(format!(
+                    "no cluster {name:?}; the clusters are: {}",
+                    list()
+                ))),
+            },
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Begins the deletion of what carries the tag of a cluster that this master does not have, and follows it. Asked for by
+//! an operator, by uuid; the uuids of clusters in the store are refused.
+
+use std::collections::BTreeMap;
+
+use aot_model::world::{AskedBy, DeleteOrphansAsk, Input};
+use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::v1;
+use tonic::Status;
+
+use super::super::events::Until;
+use super::super::launch::started;
+use super::super::{Events, OperatorApi, not_empty};
+
+/// A cluster that is to be deleted, and where it has things.
+struct Doomed {
+    cluster: ClusterName,
+    places: BTreeMap<InstanceName, Option<String>>,
+}
+
+impl OperatorApi {
+    pub(in super::super) async fn do_delete_orphans(
+        &self,
+        request: v1::DeleteOrphansRequest,
+        operator: String,
+    ) -> Result<Events, Status> {
+        let v1::DeleteOrphansRequest { uuid, region } = request;
+        not_empty("--delete", Some(&uuid))?;
+        let region = not_empty("--region", region.as_deref())?
+            .unwrap_or_default()
+            .to_owned();
+        self.refuse_ours(&uuid)?;
+        let doomed = self
+            .doomed(&uuid, &region)
+            .await?
+            .ok_or_else(|| Status::not_found(format!("nothing has the tag of a cluster {uuid}")))?;
+        let published = self.engine.subscribe();
+        let ask = DeleteOrphansAsk {
+            by: AskedBy {
+                what: format!("orphans --delete {uuid}"),
+                operator,
+            },
+            cluster: doomed.cluster.clone(),
+            uuid,
+            places: doomed.places,
+        };
+        let job = started(self.engine.ask(Input::DeleteOrphans(ask)).await)?;
+        Ok(self.follow(doomed.cluster, Until::Aside(job), published, Vec::new()))
+    }
+
+    /// Said before any region is asked; decided again when the deletion begins.
+    fn refuse_ours(&self, uuid: &str) -> Result<(), Status> {
+        let ours = self.engine.read(|world| world.is_ours(uuid));
+        match ours {
+            Some(why) => Err(Status::failed_precondition(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// The places that have things with this uuid; only `region` when one is given.
+    async fn doomed(&self, uuid: &str, region: &str) -> Result<Option<Doomed>, Status> {
+        let default = self.lookups.default_region().await;
+        let mut doomed: Option<Doomed> = None;
+        for place in self.places(region, default.as_deref()) {
+            if !region.is_empty() && place.name != region {
+                continue;
+            }
+            let tagged = match self.tagged(&place).await {
+                Ok(tagged) => tagged,
+                Err(status) if place.needed => return Err(status),
+                Err(_) => continue,
+            };
+            let mut found = tagged.iter();
+            let Some(thing) = found.find(|thing| !thing.gone && thing.uuid == uuid) else {
+                continue;
+            };
+            let cluster: ClusterName = thing.cluster.parse().map_err(|_| {
+                Status::failed_precondition(format!(
+                    "the Cluster tag {:?} of what carries {uuid} is not the name of a cluster: aot did not create it",
+                    thing.cluster
+                ))
+            })?;
+            let target = place.name.parse().map_err(|_| {
+                Status::failed_precondition(format!("{:?} is not a region", place.name))
+            })?;
+            let doomed = doomed.get_or_insert_with(|| Doomed {
+                cluster,
+                places: BTreeMap::new(),
+            });
+            doomed.places.insert(target, place.region);
+        }
+        Ok(doomed)
+    }
+}

@@ -1,0 +1,289 @@
+//! The calls of operator.proto, one method each: hands the request, and who asks, to the file that answers it. Called by
+//! tonic; nothing is decided here but whether a master may be shut down.
+
+use std::pin::Pin;
+
+use aot_proto::v1;
+use aot_proto::v1::operator_server::Operator;
+use futures::Stream;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::follow::JobEvents;
+use super::{Events, OperatorApi, events, shell};
+
+pub(super) type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
+
+/// Who is on the other side of the socket: `uid 0` and so on.
+fn operator<T>(request: &Request<T>) -> String {
+    let credentials = request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred);
+    credentials.map_or_else(
+        || "unknown".to_owned(),
+        |peer| format!("uid {}", peer.uid()),
+    )
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorApi {
+    type LaunchStream = Events;
+    type WatchStream = Events;
+    type ApplyStream = Events;
+    type TerminateStream = Events;
+    type CleanupStream = Events;
+    type WaitStream = Events;
+    type LifecycleStream = Events;
+    type ApiCallsStream = ApiCalls;
+    type DeleteOrphansStream = Events;
+    type ExecStream = JobEvents;
+    type FollowStream = JobEvents;
+    type CancelJobStream = JobEvents;
+    type RetryJobStream = JobEvents;
+    type CopyStream = JobEvents;
+    type ShellStream = shell::ShellEvents;
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+        let clusters = self
+            .engine
+            .read(|world| world.clusters.keys().map(ToString::to_string).collect());
+        Ok(Response::new(v1::InfoReply {
+            clusters,
+            api_calls: self.calls.last(),
+            notes: self.notes(),
+            ..(*self.info).clone()
+        }))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanReply>, Status> {
+        self.do_plan(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn launch(
+        &self,
+        request: Request<v1::LaunchRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_launch(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
+        let cluster = self.cluster(request.into_inner().cluster.as_deref())?;
+        Ok(Response::new(self.follow(
+            cluster,
+            events::Until::Forever,
+            self.engine.subscribe(),
+            Vec::new(),
+        )))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        self.do_status(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn facts(
+        &self,
+        request: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::FactsReply>, Status> {
+        self.do_facts(&request.into_inner()).map(Response::new)
+    }
+
+    async fn exec(
+        &self,
+        request: Request<v1::ExecRequest>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let operator = operator(&request);
+        self.do_exec(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn follow(
+        &self,
+        request: Request<v1::FollowRequest>,
+    ) -> Result<Response<JobEvents>, Status> {
+        self.do_follow(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<JobEvents>, Status> {
+        let operator = operator(&request);
+        self.do_cancel(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn retry_job(
+        &self,
+        request: Request<v1::RetryJobRequest>,
+    ) -> Result<Response<JobEvents>, Status> {
+        let operator = operator(&request);
+        self.do_retry(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<v1::UploadChunk>>,
+    ) -> Result<Response<v1::UploadReply>, Status> {
+        self.do_upload(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn copy(&self, request: Request<v1::CopyRequest>) -> Result<Response<JobEvents>, Status> {
+        let operator = operator(&request);
+        self.do_copy(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn shell(
+        &self,
+        request: Request<Streaming<v1::ShellInput>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        let operator = operator(&request);
+        self.do_shell(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::AgentsReply>, Status> {
+        let operator = operator(&request);
+        self.do_revoke(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_apply(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        self.do_logs(request.into_inner()).map(Response::new)
+    }
+
+    async fn terminate(
+        &self,
+        request: Request<v1::TerminateRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_terminate(&request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn lifecycle(
+        &self,
+        request: Request<v1::LifecycleRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_lifecycle(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn orphans(
+        &self,
+        request: Request<v1::OrphansRequest>,
+    ) -> Result<Response<v1::OrphansReply>, Status> {
+        self.do_orphans(&request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn delete_orphans(
+        &self,
+        request: Request<v1::DeleteOrphansRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_delete_orphans(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn api_calls(
+        &self,
+        _: Request<v1::ApiCallsRequest>,
+    ) -> Result<Response<Self::ApiCallsStream>, Status> {
+        Ok(Response::new(self.do_api_calls()))
+    }
+
+    async fn cleanup(
+        &self,
+        request: Request<v1::CleanupRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let operator = operator(&request);
+        self.do_cleanup(&request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::TargetRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let operator = operator(&request);
+        self.do_update(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
+    async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<Events>, Status> {
+        self.do_wait(request.into_inner()).map(Response::new)
+    }
+
+    async fn agents(
+        &self,
+        request: Request<v1::AgentsRequest>,
+    ) -> Result<Response<v1::AgentsReply>, Status> {
+        self.do_agents(&request.into_inner()).map(Response::new)
+    }
+
+    async fn jobs(
+        &self,
+        request: Request<v1::JobsRequest>,
+    ) -> Result<Response<v1::JobsReply>, Status> {
+        self.do_jobs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn shutdown(
+        &self,
+        _: Request<v1::ShutdownRequest>,
+    ) -> Result<Response<v1::ShutdownReply>, Status> {
+        if !self.info.background {
+            return Err(Status::failed_precondition(
+                "this master was started with `serve`: stop it where it was started (systemctl stop aot-master)",
+            ));
+        }
+        tracing::info!("an operator asked for a shutdown");
+        self.stop.cancel();
+        Ok(Response::new(v1::ShutdownReply { pid: self.info.pid }))
+    }
+}

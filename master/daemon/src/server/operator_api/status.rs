@@ -1,0 +1,152 @@
+//! Status, facts, jobs: what there is, as it is.
+
+use aot_host::chain::Chain;
+use aot_model::facts;
+use aot_model::key::InstanceKey;
+use aot_model::view;
+use aot_model::wire;
+use aot_model::world::{CallAnswer, Input};
+use aot_proto::ids::ClusterName;
+use aot_proto::v1;
+use tonic::Status;
+
+use super::select::{Selection, matching, none, required};
+use super::{OperatorApi, not_empty, stopping, unseen};
+
+impl OperatorApi {
+    pub(super) async fn do_status(
+        &self,
+        request: v1::StatusRequest,
+    ) -> Result<v1::StatusReply, Status> {
+        let selection = Selection::from(&request);
+        let names = self.meant(&request)?;
+        if request.live {
+            for name in &names {
+                self.refresh(name).await?;
+            }
+        }
+        let mut reply = v1::StatusReply {
+            notes: self.notes(),
+            build: self.info.build.clone(),
+            background: self.info.background,
+            ..v1::StatusReply::default()
+        };
+        for name in names {
+            self.engine.read(|world| -> Result<(), Status> {
+                let Some(cluster) = world.clusters.get(&name) else {
+                    return Ok(());
+                };
+                reply.clusters.push(view::cluster(cluster));
+                let instances = matching(cluster, selection)?;
+                if instances.is_empty() && !selection.is_all() {
+                    return Err(none(cluster, selection));
+                }
+                for instance in instances {
+                    let cluster = name.clone();
+                    let at = InstanceKey { cluster, instance };
+                    let Some(mut shown) = world.view(&at) else {
+                        continue;
+                    };
+                    if let Some(instance) = world.instance(&at).filter(|_| request.stages) {
+                        view::printed(&mut shown, instance);
+                    }
+                    reply.instances.push(shown);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(reply)
+    }
+
+    /// The clusters that a request is about: all, where neither one nor a target is named.
+    pub(super) fn meant(&self, request: &v1::StatusRequest) -> Result<Vec<ClusterName>, Status> {
+        if request.cluster.is_none() && Selection::from(request).is_all() {
+            let all = |world: &aot_model::world::World| world.clusters.keys().cloned().collect();
+            return Ok(self.engine.read(all));
+        }
+        Ok(vec![self.cluster(request.cluster.as_deref())?])
+    }
+
+    /// Asks the provider and waits until its answer is taken in.
+    pub(super) async fn refresh(&self, name: &ClusterName) -> Result<(), Status> {
+        let reference = self.engine.read(|world| {
+            world
+                .clusters
+                .get(name)
+                .map(|c| (c.spec.provider, c.reference()))
+        });
+        let Some((kind, reference)) = reference else {
+            return Ok(());
+        };
+        let cluster = reference.id();
+        let machines = self.lookups.machines(kind, reference).await;
+        let machines = machines.map_err(|error| unseen(&error))?;
+        let answer = CallAnswer::Described(Ok(machines));
+        let input = Input::Answered { cluster, answer };
+        self.engine.ask(input).await.ok_or_else(stopping)?;
+        Ok(())
+    }
+
+    pub(super) fn do_facts(&self, request: &v1::TargetRequest) -> Result<v1::FactsReply, Status> {
+        let cluster = self.cluster(request.cluster.as_deref())?;
+        let names = self.targets(&cluster, required(request)?)?;
+        self.engine.read(|world| {
+            let found = world
+                .clusters
+                .get(&cluster)
+                .ok_or_else(|| Status::not_found("the cluster is gone"))?;
+            let entry = |name: &aot_proto::ids::InstanceName| v1::facts_reply::Entry {
+                instance: name.to_string(),
+                facts_json: found
+                    .instances
+                    .get(name)
+                    .and_then(|instance| facts::shown(found, instance))
+                    .map_or_else(|| "null".to_owned(), |facts| facts.to_string()),
+            };
+            Ok(v1::FactsReply {
+                entries: names.iter().map(entry).collect(),
+            })
+        })
+    }
+
+    pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
+        let (store, limit) = (
+            self.store.clone(),
+            if request.limit == 0 {
+                50
+            } else {
+                request.limit
+            },
+        );
+        let cluster = not_empty("--cluster", request.cluster.as_deref())?.map(str::to_owned);
+        let spools = self.spools.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let jobs = store.jobs(cluster.as_deref(), limit)?;
+            let sizes = jobs
+                .iter()
+                .map(|job| store.output_of(job.id, |run| spools.size(run)));
+            let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
+            Ok::<_, aot_store::Error>(jobs.into_iter().zip(sizes).collect::<Vec<_>>())
+        });
+        let jobs = work
+            .await
+            .map_err(|_| stopping())?
+            .map_err(|error| Status::internal(Chain(&error).to_string()))?;
+        let entry = |(job, output_bytes): (aot_model::job::Job, u64)| v1::jobs_reply::Entry {
+            outcomes: wire::counts(job.targets.values().flatten().map(|end| end.outcome)),
+            job_id: job.id.to_string(),
+            kind: v1::JobKind::from(job.kind).into(),
+            targets: u32::try_from(job.targets.len()).unwrap_or(u32::MAX),
+            output_bytes,
+            output_dropped: job.output_dropped,
+            cluster: job.cluster.to_string(),
+            what: job.what,
+            started_unix_ms: job.started_ms,
+            ended_unix_ms: job.ended_ms.unwrap_or(0),
+            operator: job.operator,
+        };
+        Ok(v1::JobsReply {
+            jobs: jobs.into_iter().map(entry).collect(),
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! The life of a master, each phase a type: [`Opened`] has the state folder, [`Bound`] its addresses too, [`Running`] what is
+//! in the folder and its tasks, and ends in a drain. Called by the program; who makes machines is handed in.
+
+mod bound;
+mod error;
+mod opened;
+mod operators;
+mod ports;
+mod running;
+mod services;
+mod state;
+mod state_dir;
+mod stopping;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aot_model::retention;
+
+pub use bound::Bound;
+pub use error::Error;
+pub use opened::Opened;
+pub use running::Running;
+pub use stopping::Stop;
+
+use crate::enrol::attest::certificates::Certificates;
+use crate::run::providers::Providers;
+
+/// What a daemon is started with; every default is applied.
+pub struct ServeOptions {
+    /// Who makes machines.
+    pub providers: Arc<Providers>,
+    /// Agents' port, `host:port`; port 0 = any.
+    pub listen: String,
+    /// What agents dial; empty = the address as bound.
+    pub advertise: Vec<String>,
+    /// Where its state lies.
+    pub state_dir: PathBuf,
+    /// Operators' socket.
+    pub socket: PathBuf,
+    /// What this program is built from, for operators: version and commit.
+    pub build: String,
+    /// Where agents to hand out lie.
+    pub agent_dir: PathBuf,
+    /// Started by a command, not by `serve`.
+    pub background: bool,
+    /// A service manager runs it, and starts it again (systemd.exec(5): INVOCATION_ID).
+    pub supervised: bool,
+    /// What the next start goes by where it is given nothing else: a file and its text.
+    pub settings: (PathBuf, String),
+    /// How long jobs, and how much of what they printed, are kept.
+    pub retention: retention::RetentionLimits,
+    /// Bytes of the state's disk that are to stay free.
+    pub keep_free: u64,
+    /// Where AWS's certificates for identity documents lie.
+    pub certificates: Certificates,
+}

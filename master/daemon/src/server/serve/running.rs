@@ -1,0 +1,163 @@
+//! The third phase: the state is read, the loop and all that serves run as tasks, until a signal, `shutdown` or a disk that
+//! refuses; then they are drained, and the state is given back.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aot_host::descriptors;
+use aot_model::world::World;
+use aot_proto::v1;
+use aot_store::Store;
+use tokio_util::task::TaskTracker;
+
+use super::error::Error;
+use super::services::Services;
+use super::state::State;
+use super::{Bound, Opened, ServeOptions, Stop, operators};
+use crate::run::janitor::Janitor;
+use crate::run::{Engine, Parts, now_ms, stop};
+use crate::server::listener;
+use crate::server::strangers::ConnectionLimits;
+use crate::session::registry::Registry;
+
+/// A master that serves.
+pub struct Running {
+    stop: Stop,
+    store: Arc<Store>,
+    socket: PathBuf,
+    /// Last: the next master may have the state once all of this one is gone.
+    _lock: File,
+}
+
+impl Bound {
+    /// Reads the state and starts to serve, until `stop` fires, as a signal, an operator or a failure makes it.
+    ///
+    /// # Errors
+    /// When the state can't be read or brought up to date, or the system has no random bytes.
+    pub fn run(self, ending: Stop) -> Result<Running, Error> {
+        let Self {
+            opened,
+            port,
+            listen,
+            advertise,
+            tls,
+            socket,
+        } = self;
+        let (stop, tasks) = (&ending.token, &ending.tasks);
+        let mut state = State::read(&opened)?;
+        let world = world(&mut state)?;
+        let registry = Arc::new(Registry::new(now_ms()));
+        let parts = Arc::new(parts(&opened, &state, &registry, tasks));
+        let engine = Engine::start(world, parts, stop.clone());
+        let janitor = Janitor {
+            engine: engine.clone(),
+            store: state.store.clone(),
+            spools: state.spools.clone(),
+            limits: opened.options.retention,
+        };
+        tasks.spawn(janitor.run(stop.clone()));
+        let (tidied, until) = (state.transfers.clone(), stop.clone());
+        let asked = engine.clone();
+        tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
+        tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
+        let info = info(&opened.options, listen, advertise);
+        let services = Services::new(&opened, &state, engine, registry, stop, tasks);
+        tasks.spawn(operators::serve(
+            socket,
+            services.operators(info),
+            stop.clone(),
+        ));
+        let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
+        tasks.spawn(listener::serve(
+            port,
+            tls,
+            services.agents(),
+            ConnectionLimits::of(descriptors),
+            tasks.clone(),
+            stop.clone(),
+        ));
+        Ok(Running {
+            stop: ending,
+            store: state.store,
+            socket: opened.options.socket,
+            _lock: opened.lock,
+        })
+    }
+}
+
+impl Running {
+    /// Waits for the end, then drains: sessions say goodbye, the socket goes, what waits for the disk is written.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when nobody asked the master to stop.
+    pub async fn ended(self) -> Result<(), Error> {
+        self.stop.token.cancelled().await;
+        if !stop::drain(&self.stop.tasks).await {
+            tracing::warn!("some tasks did not end in time");
+        }
+        let _ = std::fs::remove_file(&self.socket); // one that is left is replaced at the next start
+        // Some task that did not end may still have it: what it acknowledged is on disk all the same.
+        if let Ok(store) = Arc::try_unwrap(self.store) {
+            store.close();
+        }
+        tracing::info!("stopped");
+        match stop::why() {
+            Some(why) => Err(Error::Stopped(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn world(state: &mut State) -> Result<World, Error> {
+    let loaded = std::mem::take(&mut state.loaded);
+    Ok(World::new(
+        loaded.clusters,
+        loaded.jobs,
+        loaded.runs,
+        state.join_key.clone(),
+        seed()?,
+        now_ms(),
+    ))
+}
+
+fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskTracker) -> Parts {
+    Parts {
+        store: state.store.clone(),
+        spools: state.spools.clone(),
+        room: opened.room.clone(),
+        registry: registry.clone(),
+        providers: opened.options.providers.clone(),
+        agents: opened.agents.clone(),
+        ca_pem: opened.ca.pem().to_owned(),
+        join_key: state.join_key.clone(),
+        tasks: tasks.clone(),
+    }
+}
+
+fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::InfoReply {
+    v1::InfoReply {
+        api_calls: 0, // counted when asked
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: options.build.clone(),
+        pid: std::process::id(),
+        listen,
+        advertise,
+        state_dir: options.state_dir.display().to_string(),
+        log_path: if options.background {
+            options.state_dir.join("master.log").display().to_string()
+        } else {
+            String::new()
+        },
+        started_unix: now_ms() / 1000,
+        background: options.background,
+        clusters: Vec::new(),
+        notes: Vec::new(), // looked for when asked
+    }
+}
+
+fn seed() -> Result<[u8; 32], Error> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}

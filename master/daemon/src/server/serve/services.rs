@@ -1,0 +1,111 @@
+//! What serves agents and operators, each with what it needs of the master. Made once, at the start of `running`.
+
+use std::sync::Arc;
+
+use aot_proto::limits::{MAX_ENROL_BYTES, MAX_MESSAGE_BYTES};
+use aot_proto::v1;
+use aot_proto::v1::agent_link_server::AgentLinkServer;
+use aot_proto::v1::enrolment_server::EnrolmentServer;
+use aot_store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use super::Opened;
+use super::state::State;
+use crate::run::Engine;
+use crate::run::ask::Lookups;
+use crate::run::providers::Providers;
+use crate::server::agent_api::{self, AgentApi};
+use crate::server::boot_api::{self, BootApi};
+use crate::server::limits::RateLimit;
+use crate::server::operator_api::OperatorApi;
+use crate::server::shells::PendingShells;
+use crate::session::registry::Registry;
+
+pub(super) struct Services {
+    agent_api: AgentApi,
+    boot: Arc<BootApi>,
+    store: Arc<Store>,
+    providers: Arc<Providers>,
+}
+
+impl Services {
+    pub(super) fn new(
+        opened: &Opened,
+        state: &State,
+        engine: Engine,
+        registry: Arc<Registry>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let limit = Arc::new(RateLimit::default());
+        let boot = Arc::new(BootApi {
+            engine: engine.clone(),
+            agents: opened.agents.clone(),
+            limit: limit.clone(),
+            open: boot_api::SharedFile::default(),
+        });
+        let agent_api = AgentApi {
+            engine,
+            ca: opened.ca.clone(),
+            registry,
+            spools: state.spools.clone(),
+            shells: PendingShells::default(),
+            bundles: state.bundles.clone(),
+            transfers: state.transfers.clone(),
+            room: opened.room.clone(),
+            limit,
+            certificates: Arc::new(opened.options.certificates.clone()),
+            waiting: Arc::new(Semaphore::new(agent_api::enrol::WAITING)),
+            facts: Arc::new(Semaphore::new(agent_api::FACTS)),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        Self {
+            agent_api,
+            boot,
+            store: state.store.clone(),
+            providers: opened.options.providers.clone(),
+        }
+    }
+
+    /// Everything behind the agents' port: three gRPC services and the boot routes.
+    pub(super) fn agents(&self) -> axum::Router {
+        let enrolment =
+            EnrolmentServer::new(self.agent_api.clone()).max_decoding_message_size(MAX_ENROL_BYTES);
+        let link = AgentLinkServer::new(self.agent_api.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Routes::new(enrolment)
+            .add_service(link)
+            .into_axum_router()
+            .merge(boot_api::routes(self.boot.clone()))
+    }
+
+    /// What operators ask. It shares with the agents' services what both have a hand in: terminals and copies.
+    pub(super) fn operators(&self, info: v1::InfoReply) -> OperatorApi {
+        let shared = self.agent_api.clone();
+        OperatorApi {
+            engine: shared.engine,
+            registry: shared.registry,
+            store: self.store.clone(),
+            spools: shared.spools,
+            shells: shared.shells,
+            calls: self.providers.calls.clone(),
+            lookups: Lookups {
+                providers: self.providers.clone(),
+                tasks: shared.tasks.clone(),
+            },
+            certificates: shared.certificates,
+            agents: self.boot.agents.clone(),
+            bundles: shared.bundles,
+            transfers: shared.transfers,
+            room: shared.room,
+            info: Arc::new(info),
+            tasks: shared.tasks,
+            stop: shared.stop,
+        }
+    }
+}

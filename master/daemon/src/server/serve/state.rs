@@ -1,0 +1,64 @@
+//! What the last master knew, read once the addresses are this one's: its store, outputs, bundles and copies. Called at the
+//! start of the third phase.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aot_host::files::private_dir;
+use aot_model::hash::JoinKey;
+use aot_store::spool::Spools;
+use aot_store::{Loaded, Store};
+
+use super::Opened;
+use super::error::{Error, io};
+use crate::enrol;
+use crate::server::transfers::Transfers;
+
+/// Another one after every boot (random(4)). Where there is none, power cuts go unnoticed.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+pub(super) struct State {
+    pub(super) store: Arc<Store>,
+    pub(super) loaded: Loaded,
+    pub(super) spools: Arc<Spools>,
+    /// Where bundles lie, by content.
+    pub(super) bundles: Arc<Path>,
+    pub(super) transfers: Arc<Transfers>,
+    pub(super) join_key: JoinKey,
+}
+
+impl State {
+    pub(super) fn read(opened: &Opened) -> Result<Self, Error> {
+        Self::read_in(&opened.options.state_dir, opened)
+            .map_err(|error| error.explained(&opened.room))
+    }
+
+    fn read_in(dir: &Path, opened: &Opened) -> Result<Self, Error> {
+        let (store, loaded) = Store::open(dir)?;
+        let spools = spools(dir, &loaded)?;
+        let bundles: Arc<Path> = dir.join("bundles").into();
+        private_dir(&bundles).map_err(io("make the folder", &bundles))?;
+        let transfers = dir.join("transfers");
+        let transfers = Transfers::open(&transfers, opened.room.clone())
+            .map_err(io("use the folder", &transfers))?;
+        let join_key = enrol::join_key(dir).map_err(io("use the join key in", dir))?;
+        Ok(Self {
+            store: Arc::new(store),
+            loaded,
+            spools,
+            bundles,
+            transfers: Arc::new(transfers),
+            join_key,
+        })
+    }
+}
+
+fn spools(dir: &Path, loaded: &Loaded) -> Result<Arc<Spools>, Error> {
+    let spools = Spools::open(&dir.join("spools"))?;
+    let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let open = loaded.runs.iter().map(|run| run.id);
+    spools
+        .distrust_other_boots(boot.trim(), open)
+        .map_err(io("look at the outputs in", dir))?;
+    Ok(spools)
+}

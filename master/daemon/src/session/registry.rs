@@ -1,0 +1,335 @@
+//! Who is connected: instance → the handle of its live session, and what else its machine has open.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use aot_model::key::InstanceKey;
+use aot_proto::v1::master_message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Closed;
+use super::end::SessionEnd;
+
+/// Commands that may wait for a session. When full, the session is ended: it does not read, so it is not there.
+pub(crate) const COMMANDS: usize = 1024;
+
+/// What the master wants of one session.
+#[derive(Debug)]
+pub enum SessionCommand {
+    /// Pass it on.
+    Send(Box<master_message::Body>),
+    /// Ask the agent itself. Boxed: every session's queue has room for 32 commands from its start.
+    Builtin(Box<Question>),
+}
+
+/// What an agent is to answer itself.
+#[derive(Debug)]
+pub struct Question {
+    /// ping, facts, version.
+    pub name: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<BuiltinAnswer>,
+    /// After which nobody waits any more.
+    pub deadline: Instant,
+}
+
+/// What an agent itself answered.
+#[derive(Debug, Clone)]
+pub struct BuiltinAnswer {
+    /// JSON, or why not.
+    pub result: Result<String, String>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    session: u64,
+    commands: mpsc::Sender<SessionCommand>,
+    end: SessionEnd,
+}
+
+/// A session that was registered, as its owner needs it.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    /// Its number.
+    pub session: u64,
+    /// What it is to do.
+    pub commands: mpsc::Receiver<SessionCommand>,
+    /// When it is to end.
+    pub end: SessionEnd,
+    /// How long the session has said nothing that it took the place of; `None` when there was none.
+    pub replaced: Option<Duration>,
+}
+
+/// All live sessions, and the machines' other streams.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    handles: RwLock<HashMap<InstanceKey, Handle>>,
+    streams: Mutex<HashMap<InstanceKey, OpenStreams>>,
+    next: AtomicU64,
+    came: watch::Sender<u64>,
+}
+
+/// What a machine has open beside its session: one end for all of it. Only there while something is open.
+#[derive(Debug)]
+struct OpenStreams {
+    number: u64,
+    open: usize,
+    shut_out: CancellationToken,
+}
+
+impl Registry {
+    /// An empty one. Sessions are numbered from `first` on, which must grow from start to start of the master.
+    pub(crate) fn new(first: u64) -> Self {
+        Self {
+            handles: RwLock::default(),
+            streams: Mutex::default(),
+            next: AtomicU64::new(first),
+            came: watch::Sender::new(first),
+        }
+    }
+
+    /// Puts a session in the place of any other of the same instance, which ends.
+    pub(crate) fn register(&self, at: &InstanceKey) -> Registered {
+        let session = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let end = SessionEnd::default();
+        let handle = Handle {
+            session,
+            commands: sender,
+            end: end.clone(),
+        };
+        let old = self
+            .handles
+            .write()
+            .expect("nobody panics with it")
+            .insert(at.clone(), handle);
+        let replaced = old.map(|old| {
+            old.end.fire(Closed::Replaced);
+            old.end.silent_for()
+        });
+        self.came.send_replace(session);
+        Registered {
+            session,
+            commands,
+            end,
+            replaced,
+        }
+    }
+
+    /// Changes whenever a session comes.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.came.subscribe()
+    }
+
+    /// Whether an instance has a session.
+    pub(crate) fn has(&self, at: &InstanceKey) -> bool {
+        self.handles
+            .read()
+            .expect("nobody panics with it")
+            .contains_key(at)
+    }
+
+    /// Takes a session out, unless a newer one has its place.
+    pub(crate) fn remove(&self, at: &InstanceKey, session: u64) {
+        self.forget(at, |handle| handle.session == session);
+    }
+
+    /// Ends this very session and forgets it in the same step; says whether it was there.
+    pub(crate) fn end(&self, at: &InstanceKey, session: u64, why: Closed) -> bool {
+        let found = self.forget(at, |handle| handle.session == session);
+        found.map(|handle| handle.end.fire(why)).is_some()
+    }
+
+    /// Ends all that the machine of an instance has open, whatever session it is in, and forgets it in the same step.
+    pub(crate) fn shut_out(&self, at: &InstanceKey) {
+        if let Some(handle) = self.forget(at, |_| true) {
+            handle.end.fire(Closed::Revoked);
+        }
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(streams) = streams.remove(at) {
+            streams.shut_out.cancel();
+        }
+    }
+
+    fn forget(&self, at: &InstanceKey, is_meant: impl FnOnce(&Handle) -> bool) -> Option<Handle> {
+        let mut handles = self.handles.write().expect("nobody panics with it");
+        if handles.get(at).is_some_and(is_meant) {
+            return handles.remove(at);
+        }
+        None
+    }
+
+    /// Gives a command to this very session; says whether it was taken.
+    pub(crate) fn send(&self, at: &InstanceKey, session: u64, command: SessionCommand) -> bool {
+        self.give(at, |handle| handle.session == session, command)
+            .is_some()
+    }
+
+    /// Gives a command to whichever session there is; gives its end when it was taken.
+    pub(crate) fn send_any(&self, at: &InstanceKey, command: SessionCommand) -> Option<SessionEnd> {
+        self.give(at, |_| true, command)
+    }
+
+    /// A session whose queue is full does not read: it ends, and is forgotten, for what it would miss is never sent again
+    /// in it.
+    fn give(
+        &self,
+        at: &InstanceKey,
+        is_meant: impl FnOnce(&Handle) -> bool,
+        command: SessionCommand,
+    ) -> Option<SessionEnd> {
+        let full = {
+            let handles = self.handles.read().expect("nobody panics with it");
+            let handle = handles.get(at).filter(|handle| is_meant(handle))?;
+            match handle.commands.try_send(command) {
+                Ok(()) => return Some(handle.end.clone()),
+                Err(mpsc::error::TrySendError::Full(_)) => handle.session,
+                Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            }
+        };
+        self.end(at, full, Closed::Unread);
+        None
+    }
+
+    /// Notes that a machine opens a stream beside its session: it is told when it is shut out.
+    pub(crate) fn open(self: &Arc<Self>, at: &InstanceKey) -> Open {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = streams.entry(at.clone()).or_insert_with(|| OpenStreams {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            open: 0,
+            shut_out: CancellationToken::new(),
+        });
+        entry.open += 1;
+        Open {
+            registry: Arc::clone(self),
+            at: at.clone(),
+            number: entry.number,
+            shut_out: entry.shut_out.clone(),
+        }
+    }
+}
+
+/// A stream that a machine has open beside its session, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Open {
+    registry: Arc<Registry>,
+    at: InstanceKey,
+    number: u64,
+    shut_out: CancellationToken,
+}
+
+impl Open {
+    /// Fires when the machine is shut out: the stream is to end then, whatever it was about.
+    pub(crate) fn shut_out(&self) -> &CancellationToken {
+        &self.shut_out
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut streams = self
+            .registry
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Another machine of the instance may have its own by now.
+        if let Some(entry) = streams.get_mut(&self.at)
+            && entry.number == self.number
+        {
+            entry.open -= 1;
+            if entry.open == 0 {
+                streams.remove(&self.at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> InstanceKey {
+        InstanceKey {
+            cluster: "c".parse().expect("a name"),
+            instance: "a".parse().expect("a name"),
+        }
+    }
+
+    fn command() -> SessionCommand {
+        SessionCommand::Send(Box::new(master_message::Body::Reboot(
+            aot_proto::v1::Reboot::default(),
+        )))
+    }
+
+    #[test]
+    fn a_late_close_keeps_the_new_session() {
+        let registry = Registry::new(7);
+        let old = registry.register(&key());
+        let mut new = registry.register(&key());
+        assert!(new.session > old.session);
+        assert_eq!(old.end.why(), Some(&Closed::Replaced));
+        assert!(old.replaced.is_none() && new.replaced.is_some());
+        registry.remove(&key(), old.session);
+        assert!(!registry.end(&key(), old.session, Closed::Revoked));
+        assert_eq!(new.end.why(), None);
+        assert!(registry.send_any(&key(), command()).is_some());
+        assert!(new.commands.try_recv().is_ok());
+        assert!(
+            !registry.send(&key(), old.session, command()),
+            "the old one is not sent to"
+        );
+        registry.remove(&key(), new.session);
+        assert!(registry.send_any(&key(), command()).is_none());
+    }
+
+    #[test]
+    fn a_session_that_is_ended_is_forgotten_in_the_same_step() {
+        let registry = Registry::new(1);
+        let open = registry.register(&key());
+        assert!(registry.end(&key(), open.session, Closed::Expired));
+        assert_eq!(open.end.why(), Some(&Closed::Expired));
+        assert!(!registry.has(&key()));
+        assert!(!registry.send(&key(), open.session, command()));
+    }
+
+    #[test]
+    fn a_session_that_does_not_read_ends_when_its_queue_is_full_and_can_be_shut_out_before() {
+        let registry = Registry::new(1);
+        let unread = registry.register(&key());
+        for _ in 0..COMMANDS {
+            assert!(registry.send(&key(), unread.session, command()));
+        }
+        assert_eq!(unread.end.why(), None);
+        assert!(!registry.send(&key(), unread.session, command()));
+        assert_eq!(unread.end.why(), Some(&Closed::Unread));
+        assert!(!registry.has(&key()));
+
+        let unread = registry.register(&key());
+        while unread.commands.capacity() > 0 {
+            assert!(registry.send(&key(), unread.session, command()));
+        }
+        registry.shut_out(&key());
+        assert_eq!(unread.end.why(), Some(&Closed::Revoked));
+        assert!(!registry.has(&key()));
+    }
+
+    #[test]
+    fn all_streams_of_a_machine_end_when_it_is_shut_out_and_those_of_the_next_one_do_not() {
+        let registry = Arc::new(Registry::new(1));
+        let (first, second) = (registry.open(&key()), registry.open(&key()));
+        drop(first);
+        registry.shut_out(&key());
+        assert!(second.shut_out().is_cancelled());
+        let next = registry.open(&key());
+        drop(second);
+        assert!(!next.shut_out().is_cancelled());
+        assert_eq!(registry.streams.lock().expect("fine").len(), 1);
+        drop(next);
+        assert!(registry.streams.lock().expect("fine").is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! A session's first report: the agent is welcomed with how far its output is stored, lets go of runs that have ended on
+//! record, and the loop learns that the instance has a session, and who holds it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aot_model::hash::digest_prefix;
+use aot_model::identity::PeerProcess;
+use aot_model::world::{AgentInput, SessionHolder};
+use aot_proto::ids::RunId;
+use aot_proto::limits::{HEARTBEAT, SILENCE};
+use aot_proto::v1::{self, master_message};
+
+use super::{Greeting, Master, Reports};
+use crate::session::registry::COMMANDS;
+
+/// Most runs that an agent may drop when it comes: half of what may wait for its session.
+const FORGOTTEN: usize = COMMANDS / 2;
+
+/// Where a session comes from.
+pub(crate) struct Origin {
+    address: IpAddr,
+    /// Serial of its certificate; from its renewal on, that of the next one.
+    serial: Mutex<String>,
+    /// How long ago the session was heard that it took the place of.
+    replaced: Option<Duration>,
+}
+
+impl Origin {
+    /// The address that it dials from, its certificate's serial, and how long the session that it replaces was silent.
+    pub(crate) fn new(address: IpAddr, serial: String, replaced: Option<Duration>) -> Self {
+        Self {
+            address,
+            serial: Mutex::new(serial),
+            replaced,
+        }
+    }
+
+    pub(super) fn serial(&self) -> String {
+        let serial = self.serial.lock();
+        serial.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn renewed(&self, next: &String) {
+        let serial = self.serial.lock();
+        serial
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(next);
+    }
+
+    fn holder(&self, hello: &v1::Hello) -> SessionHolder {
+        let serial = self.serial();
+        let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        SessionHolder {
+            peer: PeerProcess {
+                address: self.address,
+                certificate: digest_prefix(&serial),
+                boot: digest_prefix(&hello.boot_id),
+                process: process(hello),
+            },
+            serial,
+            replaced_ms: self.replaced.map(ms),
+        }
+    }
+}
+
+/// Which process says hello. Agents that draw no random id for it say at least when they were started.
+fn process(hello: &v1::Hello) -> Option<u64> {
+    let (id, started) = (&hello.process_id, hello.agent_started_unix_ms);
+    match (id.is_empty(), started) {
+        (false, _) => Some(digest_prefix(id)),
+        (true, 0) => None,
+        (true, _) => Some(digest_prefix(&format!("{} {started}", hello.boot_id))),
+    }
+}
+
+impl<M: Master> Reports<M> {
+    pub(super) async fn hello(&mut self, hello: Box<v1::Hello>) {
+        let Greeting {
+            main_user,
+            hostname,
+            open,
+        } = self.master.greeting(&self.at);
+        let named = hello.runs.iter().filter_map(|run| run.run_id.parse().ok());
+        // Sorted, and each once: what an agent names is compared with its own open runs alone.
+        let named: BTreeSet<RunId> = named.collect();
+        let acks = named.intersection(&open).map(|run| v1::SpoolAck {
+            run_id: run.to_string(),
+            bytes: self.master.spools().have(*run),
+            resend: false,
+        });
+        self.send(master_message::Body::Welcome(v1::Welcome {
+            session: self.session,
+            cluster: self.at.cluster.to_string(),
+            instance: self.at.instance.to_string(),
+            main_user: main_user.unwrap_or_default(),
+            hostname,
+            heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
+            acks: acks.collect(),
+        }));
+        // Runs whose end is on record here. More of them are forgotten when their output comes again.
+        for run in named.difference(&open).take(FORGOTTEN) {
+            self.forget(*run);
+        }
+        let holder = Box::new(self.origin.holder(&hello));
+        // Waited for: what comes next counts only once this is the instance's session.
+        self.master
+            .decide(self.input(AgentInput::Attached(hello)))
+            .await;
+        self.submit(AgentInput::HeldBy(holder)).await;
+    }
+}

@@ -1,0 +1,189 @@
+use super::*;
+use aot_proto::limits::{PROTOCOL, SILENCE};
+use aot_proto::v1::{Heartbeat, Hello, agent_message};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::ReceiverStream;
+
+struct Ends {
+    agent: mpsc::Sender<Result<AgentMessage, Broken>>,
+    sent: mpsc::Receiver<Box<MasterMessage>>,
+    commands: mpsc::Sender<SessionCommand>,
+    reports: mpsc::Receiver<Box<SessionReport>>,
+    end: SessionEnd,
+    stop: CancellationToken,
+    over: oneshot::Receiver<Closed>,
+}
+
+/// A session over channels, whose agent has said hello. `outbound` is how many messages fit into its stream.
+async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends {
+    let (agent, inbound) = mpsc::channel(16);
+    let (out, sent) = mpsc::channel(outbound);
+    let (commands, inbox) = mpsc::channel(16);
+    let (reporter, reports) = mpsc::channel(16);
+    let (done, over) = oneshot::channel();
+    let (stop, end) = (CancellationToken::new(), SessionEnd::default());
+    let owner = Session {
+        inbound: ReceiverStream::new(inbound),
+        outbound: out,
+        commands: inbox,
+        end: end.clone(),
+        reports: reporter,
+        protocol: Protocol::new(Instant::now()),
+    };
+    let token = stop.clone();
+    tasks.spawn(async move {
+        let _ = done.send(owner.run(token).await);
+    });
+    let hello = agent_message::Body::Hello(Hello {
+        protocol: PROTOCOL,
+        ..Hello::default()
+    });
+    agent
+        .send(Ok(AgentMessage { body: Some(hello) }))
+        .await
+        .expect("it reads");
+    let mut ends = Ends {
+        agent,
+        sent,
+        commands,
+        reports,
+        end,
+        stop,
+        over,
+    };
+    let first = ends.reports.recv().await.expect("a report");
+    assert!(matches!(*first, SessionReport::Hello(_)));
+    ends
+}
+
+#[tokio::test]
+async fn goodbye_reaches_the_agent_before_the_stream_ends() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let mut ends = session(4, &tasks).await;
+    ends.stop.cancel();
+    let last = ends.sent.recv().await.expect("a message").body;
+    assert!(matches!(last, Some(master_message::Body::GoingAway(_))));
+    assert_eq!(ends.over.await, Ok(Closed::Stopping));
+    assert!(ends.sent.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_cannot_hold_up_the_stop_nor_its_own_reports() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let mut ends = session(1, &tasks).await;
+    for _ in 0..4 {
+        let body = master_message::Body::Reboot(aot_proto::v1::Reboot::default());
+        ends.commands
+            .send(SessionCommand::Send(Box::new(body)))
+            .await
+            .expect("it takes commands");
+    }
+    let facts = agent_message::Body::Facts(aot_proto::v1::FactsReport::default());
+    ends.agent
+        .send(Ok(AgentMessage { body: Some(facts) }))
+        .await
+        .expect("it reads");
+    let next = ends.reports.recv().await.expect("a report");
+    assert!(matches!(*next, SessionReport::Facts(_)));
+    ends.stop.cancel();
+    let limit = CLOSE_GRACE + SILENCE;
+    assert_eq!(
+        tokio::time::timeout(limit, ends.over)
+            .await
+            .expect("it ends"),
+        Ok(Closed::Stopping)
+    );
+}
+
+/// Its stream is full, its reports are taken by nobody, and more of both waits.
+async fn stuck(tasks: &tokio_util::task::TaskTracker) -> Ends {
+    let ends = session(1, tasks).await;
+    for _ in 0..4 {
+        let body = master_message::Body::Reboot(aot_proto::v1::Reboot::default());
+        ends.commands
+            .send(SessionCommand::Send(Box::new(body)))
+            .await
+            .expect("it takes commands");
+    }
+    let facts = || AgentMessage {
+        body: Some(agent_message::Body::Facts(
+            aot_proto::v1::FactsReport::default(),
+        )),
+    };
+    // 16 reports wait, one is in its hands, and the others are not read any more.
+    for _ in 0..20 {
+        ends.agent.send(Ok(facts())).await.expect("it reads");
+    }
+    ends
+}
+
+#[tokio::test]
+async fn the_end_comes_at_once_to_one_that_neither_reads_nor_is_read() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    for why in [Closed::Revoked, Closed::Expired, Closed::Unread] {
+        let ends = stuck(&tasks).await;
+        ends.end.fire(why.clone());
+        let over = tokio::time::timeout(CLOSE_GRACE / 2, ends.over).await;
+        assert_eq!(over.expect("at once"), Ok(why));
+    }
+    let ends = stuck(&tasks).await;
+    ends.end.fire(Closed::Replaced);
+    let over = tokio::time::timeout(2 * REPLACED_GRACE, ends.over).await;
+    assert_eq!(over.expect("not for ever"), Ok(Closed::Replaced));
+}
+
+fn beat(echo: u64) -> Result<AgentMessage, Broken> {
+    let beat = Heartbeat { seq: 9, echo };
+    Ok(AgentMessage {
+        body: Some(agent_message::Body::Heartbeat(beat)),
+    })
+}
+
+/// A session that was replaced, and the number of the beat that it was sent after that.
+async fn replaced(tasks: &tokio_util::task::TaskTracker) -> (Ends, u64) {
+    let mut ends = session(4, tasks).await;
+    ends.end.fire(Closed::Replaced);
+    let first = ends.sent.recv().await.expect("a message").body;
+    let Some(master_message::Body::Heartbeat(probe)) = first else {
+        panic!("{first:?}")
+    };
+    let last = ends.sent.recv().await.expect("a message").body;
+    assert!(matches!(last, Some(master_message::Body::GoingAway(_))));
+    (ends, probe.seq)
+}
+
+#[tokio::test]
+async fn one_that_was_replaced_is_told_so_and_heard_no_more() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let (mut ends, probe) = replaced(&tasks).await;
+    let facts = agent_message::Body::Facts(aot_proto::v1::FactsReport::default());
+    let facts = AgentMessage { body: Some(facts) };
+    for late in [Ok(facts), beat(probe - 1), beat(0)] {
+        ends.agent.send(late).await.expect("it reads");
+    }
+    drop(ends.agent);
+    assert_eq!(ends.over.await, Ok(Closed::Replaced));
+    assert!(ends.reports.recv().await.is_none(), "nothing is reported");
+}
+
+#[tokio::test]
+async fn one_that_answers_after_it_was_replaced_is_still_there() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let (ends, probe) = replaced(&tasks).await;
+    ends.agent.send(beat(probe)).await.expect("it reads");
+    assert_eq!(ends.over.await, Ok(Closed::StillThere), "it read on");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_or_breaks_ends_the_session() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let ends = session(4, &tasks).await;
+    drop(ends.agent);
+    assert_eq!(ends.over.await, Ok(Closed::ByAgent(String::new())));
+    let ends = session(4, &tasks).await;
+    ends.agent
+        .send(Err(Broken("cut".to_owned())))
+        .await
+        .expect("it reads");
+    assert_eq!(ends.over.await, Ok(Closed::Broken("cut".to_owned())));
+}

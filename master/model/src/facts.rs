@@ -1,0 +1,375 @@
+//! Cluster facts: what every machine learns about every other.
+
+use aot_proto::v1;
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+
+use super::cluster::Cluster;
+use super::hash::sha256_hex;
+use super::instance::{Instance, NodeFacts};
+use super::spec::SshAccess;
+
+/// One generation, without its number: made from the instances that have reported and are alive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterFacts {
+    /// `/etc/cluster_facts.json`, byte for byte.
+    pub json: Vec<u8>,
+    /// Of `json` and of the peers' keys: a new value is a new generation. Who is missing is not part of it: joining makes
+    /// one new generation, not two.
+    pub content_sha256: String,
+    /// Of `json` alone.
+    pub json_sha256: String,
+    /// Wanted instances that are not in it.
+    pub missing: Vec<String>,
+    /// Who may log in where, and how to know them.
+    pub peers: Vec<v1::Peer>,
+    /// Whose keys are among those.
+    pub ssh: &'static str,
+}
+
+/// Whether an instance belongs into the cluster facts.
+pub fn counts(instance: &Instance) -> bool {
+    instance.has_machine() && instance.facts.is_some()
+}
+
+/// The cluster facts as they are now.
+pub fn of(cluster: &Cluster) -> ClusterFacts {
+    let mut all = Map::new();
+    let mut peers = Vec::new();
+    for instance in cluster
+        .instances
+        .values()
+        .filter(|instance| counts(instance))
+    {
+        let facts = instance.facts.as_ref().expect("counts says so");
+        all.insert(instance.name.to_string(), entry(cluster, instance, facts));
+        peers.push(peer(instance, facts, cluster.spec.ssh));
+    }
+    let missing = cluster
+        .wanted()
+        .filter(|i| !counts(i))
+        .map(|i| i.name.to_string())
+        .collect();
+    let mut json =
+        serde_json::to_vec_pretty(&Value::Object(all)).expect("a JSON value can be written");
+    json.push(b'\n');
+    let json_sha256 = sha256_hex(&json);
+    let ssh = cluster.spec.ssh.as_str();
+    ClusterFacts {
+        content_sha256: content(&json_sha256, ssh, &peers),
+        ssh,
+        json_sha256,
+        json,
+        missing,
+        peers,
+    }
+}
+
+/// The fingerprint of a generation: of its JSON, and of the peers as they go over the wire. It is stored and compared
+/// after an upgrade, so it must not depend on how this version prints its types; a new field of a peer that is empty
+/// changes nothing.
+fn content(json_sha256: &str, ssh: &str, peers: &[v1::Peer]) -> String {
+    let mut bytes = format!("{json_sha256} {ssh}\0").into_bytes();
+    for peer in peers {
+        bytes.append(&mut peer.encode_length_delimited_to_vec());
+    }
+    sha256_hex(&bytes)
+}
+
+fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
+    let mut entry = attested(cluster, instance);
+    entry.append(&mut claimed(instance, facts));
+    Value::Object(entry)
+}
+
+/// What the provider shows and the file says of an instance: nothing that its machine claims is in it. All names are always there,
+/// with `null` where there is no value, so that nothing else can stand in their place.
+fn attested(cluster: &Cluster, instance: &Instance) -> Map<String, Value> {
+    let machine = instance.machine.as_ref();
+    let addresses = instance.addresses();
+    let facts = json!({
+        "name": instance.name.as_str(),
+        "ip_address": addresses.private_ip,
+        "hostname": instance.hostname,
+        "subnet": machine.and_then(|m| m.subnet.clone()),
+        "main_user": instance.user,
+        "owner": instance.owner,
+        "public_ip": addresses.public_ip,
+        "private_dns": addresses.private_dns,
+        "public_dns": addresses.public_dns,
+        "machine_id": instance.machine_id().map(ToString::to_string),
+        "instance_type": machine.and_then(|m| m.instance_type.clone()),
+        "availability_zone": machine.and_then(|m| m.availability_zone.clone()),
+        "region": machine.and_then(|m| m.region.clone()).or_else(|| cluster.spec.region.clone()),
+        "pool": instance.pool.as_ref().map(ToString::to_string),
+    });
+    object(facts)
+}
+
+/// What only the machine says: its facts under `node`, its host keys, and the main user where the file names none.
+fn claimed(instance: &Instance, facts: &NodeFacts) -> Map<String, Value> {
+    let mut claims = object(json!({
+        "node": lasting(&facts.node),
+        "ssh_host_keys": facts.ssh_host_keys,
+    }));
+    if instance.user.is_none() && !facts.main_user.is_empty() {
+        claims.insert("main_user".to_owned(), facts.main_user.clone().into());
+    }
+    claims
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The facts that targets are compared with: in the first nothing comes from the machine, in the second all does. The
+/// first has some that are not part of the cluster facts, since they change too often: `state`, `phase`, `tags`, and
+/// `cluster` and `provider`.
+pub fn for_targets(cluster: &Cluster, instance: &Instance) -> (Value, Value) {
+    let mut first = attested(cluster, instance);
+    first.append(&mut object(json!({
+        "cluster": cluster.spec.name.as_str(),
+        "provider": cluster.spec.provider.to_string(),
+        "state": instance.state(),
+        "phase": instance.phase.as_str(),
+        "tags": instance.machine.as_ref().map(|m| &m.tags),
+    })));
+    let Some(facts) = &instance.facts else {
+        return (Value::Object(first), Value::Null);
+    };
+    // A name that the file leaves open is the machine's to claim.
+    let mut second = claimed(instance, facts);
+    second.insert("node".to_owned(), facts.node.clone());
+    if second.contains_key("main_user") {
+        first.remove("main_user");
+    }
+    (Value::Object(first), Value::Object(second))
+}
+
+/// An instance's entry as operators see it: that of the cluster facts, and in `claimed` the names of those that only the
+/// machine says. `None` while it has no part in the cluster facts.
+pub fn shown(cluster: &Cluster, instance: &Instance) -> Option<Value> {
+    let facts = instance.facts.as_ref().filter(|_| counts(instance))?;
+    let names: Vec<String> = claimed(instance, facts).keys().cloned().collect();
+    let mut entry = entry(cluster, instance, facts);
+    entry["claimed"] = names.into();
+    Some(entry)
+}
+
+/// An agent's own facts without those that change by themselves (a reboot, or a file written, makes no new generation),
+/// and without the addresses that the provider attests: a new one would make two generations, a moment apart.
+fn lasting(node: &Value) -> Value {
+    let mut node = node.clone();
+    if let Some(node) = node.as_object_mut() {
+        node.remove("boot_id");
+        node.remove("uptime_seconds");
+        if let Some(cloud) = node.get_mut("cloud").and_then(Value::as_object_mut) {
+            cloud.remove("public_ipv4");
+            cloud.remove("public_hostname");
+        }
+    }
+    for disk in node
+        .get_mut("disks")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Some(disk) = disk.as_object_mut() {
+            disk.remove("free");
+        }
+    }
+    node
+}
+
+/// Keys that nobody is to have are left out: what is not there can't be put in the wrong place.
+fn peer(instance: &Instance, facts: &NodeFacts, ssh: SshAccess) -> v1::Peer {
+    let known = instance.addresses();
+    let addresses = [known.private_ip, known.public_ip];
+    let (root, user) = (&facts.root_public_key, &facts.user_public_key);
+    let some = |keys: &[&String]| -> Vec<String> {
+        let keys = keys.iter().filter(|key| !key.is_empty());
+        keys.map(|key| (*key).clone()).collect()
+    };
+    let (public_keys, user_keys) = match ssh {
+        SshAccess::Root => (some(&[root, user]), Vec::new()),
+        SshAccess::Users => (Vec::new(), some(&[user])),
+        SshAccess::None => (Vec::new(), Vec::new()),
+    };
+    v1::Peer {
+        name: instance.name.to_string(),
+        hostname: instance.hostname.clone(),
+        addresses: addresses.into_iter().flatten().collect(),
+        ssh_host_keys: facts.ssh_host_keys.clone(),
+        public_keys,
+        main_user: instance.user.clone().unwrap_or_default(),
+        user_keys,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::samples;
+    use crate::selector::{self, Subject};
+
+    /// The cluster in which web1 claims to be all that it is not.
+    fn with_a_liar() -> Cluster {
+        let mut cluster = samples::cluster();
+        let lies = json!({
+            "name": "db1", "ip_address": "203.0.113.1", "hostname": "db1", "subnet": "lie", "owner": "lie",
+            "public_ip": "203.0.113.1", "private_dns": "lie", "public_dns": "lie", "machine_id": "i-0lie",
+            "instance_type": "lie", "availability_zone": "lie", "region": "lie", "pool": "db", "main_user": "lie",
+            "state": "stopped", "phase": "failed", "tags": {"env": "lie"}, "cluster": "lie", "provider": "lie",
+            "os": {"name": "debian"},
+        });
+        let web1 = cluster.instances.get_mut(&"web1".parse().expect("a name"));
+        web1.expect("it is there").facts = Some(
+            NodeFacts {
+                node: lies,
+                main_user: "lie".to_owned(),
+                ..samples::node_facts()
+            }
+            .into(),
+        );
+        cluster
+    }
+
+    #[test]
+    fn a_claim_never_stands_for_an_attested_fact() {
+        let cluster = with_a_liar();
+        let web1 = &cluster.instances[&"web1".parse().expect("a name")];
+        let (attested, claimed) = for_targets(&cluster, web1);
+        let is = |text: &str| {
+            let none = Default::default();
+            let target = selector::parse(text, &none).expect(text);
+            target.matches(&Subject {
+                name: "web1",
+                pool: Some("web"),
+                state: "running",
+                phase: "ready",
+                tags: &Default::default(),
+                attested: Some(&attested),
+                claimed: Some(&claimed),
+            })
+        };
+        let lies = web1.facts.as_ref().expect("it has").node.as_object();
+        let lies = lies.expect("an object").keys().filter(|key| *key != "os");
+        for name in lies {
+            for lie in [
+                "lie",
+                "i-0lie",
+                "203.0.113.1",
+                "db",
+                "db1",
+                "stopped",
+                "failed",
+            ] {
+                assert!(!is(&format!("fact:{name}={lie}")), "{name}={lie}");
+            }
+            assert!(is(&format!("fact:node.{name}")), "{name}");
+        }
+        assert!(!is("fact:tags.env=lie") && is("fact:tags.env=prod"));
+        assert!(is("fact:os.name=debian") && is("fact:ip_address=10.0.0.1"));
+        assert!(!is("fact:subnet"), "unknown, whatever it claims");
+    }
+
+    #[test]
+    fn what_only_a_machine_says_is_named() {
+        let mut cluster = with_a_liar();
+        let name = "web1".parse().expect("a name");
+        let entry = shown(&cluster, &cluster.instances[&name]).expect("it has facts");
+        assert_eq!(entry["claimed"], json!(["node", "ssh_host_keys"]));
+        assert_eq!(
+            (&entry["name"], &entry["main_user"]),
+            (&json!("web1"), &json!("admin"))
+        );
+        cluster.instances.get_mut(&name).expect("it is there").user = None;
+        let entry = shown(&cluster, &cluster.instances[&name]).expect("it has facts");
+        assert_eq!(
+            entry["claimed"],
+            json!(["node", "ssh_host_keys", "main_user"])
+        );
+        assert_eq!(entry["main_user"], json!("lie"));
+        let planned = &cluster.instances[&"web10".parse().expect("a name")];
+        assert_eq!(shown(&cluster, planned), None);
+        let all: Value = serde_json::from_slice(&of(&cluster).json).expect("JSON");
+        assert_eq!(
+            all["web1"].get("claimed"),
+            None,
+            "machines are told as before"
+        );
+    }
+
+    #[test]
+    fn only_keys_that_somebody_is_to_have_are_told() {
+        let mut cluster = samples::cluster();
+        let name = "web1".parse().expect("a name");
+        let facts = NodeFacts {
+            root_public_key: "root's".to_owned(),
+            user_public_key: "user's".to_owned(),
+            ..samples::node_facts()
+        };
+        cluster.instances.get_mut(&name).expect("it is there").facts = Some(facts.into());
+        let mut seen = Vec::new();
+        for (ssh, public, user) in [
+            (SshAccess::Root, &["root's", "user's"][..], &[][..]),
+            (SshAccess::Users, &[], &["user's"]),
+            (SshAccess::None, &[], &[]),
+        ] {
+            cluster.spec.ssh = ssh;
+            let facts = of(&cluster);
+            let web1 = facts.peers.iter().find(|peer| peer.name == "web1");
+            let web1 = web1.expect("it has facts");
+            assert_eq!(web1.public_keys, public);
+            assert_eq!(web1.user_keys, user);
+            assert_eq!(
+                (facts.ssh, web1.main_user.as_str()),
+                (ssh.as_str(), "admin")
+            );
+            assert!(!seen.contains(&facts.content_sha256), "another generation");
+            seen.push(facts.content_sha256);
+        }
+    }
+
+    /// Another value here makes a new generation on every cluster at the first start of a new version.
+    #[test]
+    fn the_fingerprint_of_a_generation_stays_the_same() {
+        let peer = v1::Peer {
+            name: "web1".to_owned(),
+            hostname: "web1.example".to_owned(),
+            addresses: vec!["10.0.0.1".to_owned()],
+            ssh_host_keys: vec!["ssh-ed25519 AAAA".to_owned()],
+            public_keys: vec!["root key".to_owned()],
+            main_user: "admin".to_owned(),
+            user_keys: Vec::new(),
+        };
+        assert_eq!(
+            content("0123", "root", &[peer]),
+            "a1c724212e50ef74281d06dff028c78f81949d0c86796c6af9e81e5c1f8848b3"
+        );
+    }
+
+    #[test]
+    fn what_changes_by_itself_is_not_content() {
+        let at = |free: u64, boot: &str| {
+            lasting(&json!({
+                "boot_id": boot, "uptime_seconds": free, "cpus": 2,
+                "cloud": {"instance_id": "i-1", "public_ipv4": boot, "public_hostname": boot},
+                "disks": [{"mount": "/", "bytes": 10, "free": free}],
+            }))
+        };
+        assert_eq!(at(1, "a"), at(2, "b"));
+        assert_eq!(
+            at(1, "a"),
+            json!({
+                "cpus": 2, "cloud": {"instance_id": "i-1"},
+                "disks": [{"mount": "/", "bytes": 10}],
+            })
+        );
+        assert_eq!(lasting(&Value::Null), Value::Null);
+    }
+}

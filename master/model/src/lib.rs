@@ -1,0 +1,40 @@
+//! What is wanted, what is there, and every decision between the two. Pure: no clock, no I/O, no tokio.
+
+#![warn(unreachable_pub)]
+
+pub mod attestation;
+mod backoff;
+pub mod batch;
+pub mod cluster;
+pub mod event;
+pub mod facts;
+pub mod hash;
+pub mod identity;
+pub mod instance;
+pub mod job;
+pub mod key;
+pub mod launch;
+pub mod machine;
+mod needs;
+pub mod outcome;
+pub mod pace;
+pub mod phase;
+pub mod plan;
+pub mod prerequisites;
+pub mod problem;
+mod random;
+pub mod retention;
+pub mod run;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+pub mod selector;
+pub mod spec;
+pub mod stage;
+pub mod task;
+pub mod text;
+pub mod unix_ms;
+pub mod view;
+pub mod wire;
+pub mod world;
+
+pub use aot_proto::plural;

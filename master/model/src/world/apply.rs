@@ -1,0 +1,160 @@
+//! Stages again, on machines that are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aot_proto::ids::InstanceName;
+
+use super::World;
+use super::answer::Answer;
+use super::asks::ApplyAsk;
+use super::refusal::OpError;
+use super::stages::adopt_plans;
+use crate::cluster::Cluster;
+use crate::instance::Instance;
+use crate::job::JobKind;
+use crate::key::InstanceKey;
+use crate::launch::Launch;
+use crate::needs::Needs;
+use crate::phase::Phase;
+use crate::stage::StageState;
+
+impl World {
+    /// Runs stages of the chosen instances. `Answer::Ack` when only failed ones were meant, and there are none.
+    pub(super) fn apply(&mut self, ask: ApplyAsk) -> Answer {
+        let Some(cluster) = self.clusters.get(&ask.cluster) else {
+            return Answer::Error(OpError::NoCluster(ask.cluster.to_string()));
+        };
+        if cluster.launching() {
+            let text = format!(
+                "a launch of {} is under way; wait for it (`aot-master launch` joins it)",
+                ask.cluster
+            );
+            return Answer::Error(OpError::Conflict(text));
+        }
+        let chosen = chosen(cluster, &ask);
+        if let Some(text) = lacks_stage(cluster, &ask, &chosen) {
+            return Answer::Error(OpError::Invalid(text));
+        }
+        if chosen.is_empty() && ask.failed {
+            return Answer::Ack;
+        }
+        let keys: Vec<InstanceKey> = chosen
+            .iter()
+            .map(|instance| InstanceKey {
+                cluster: ask.cluster.clone(),
+                instance: instance.clone(),
+            })
+            .collect();
+        for at in &keys {
+            let instance = self
+                .instance_mut(at)
+                .expect("chosen of those that are there");
+            let plans = ask
+                .stages
+                .get(label(instance))
+                .map_or(&[][..], Vec::as_slice);
+            adopt_plans(instance, plans, true);
+            if ask.force || ask.from.is_some() {
+                run_again(instance, ask.from.unwrap_or(0));
+            }
+        }
+        self.begin_apply(ask, chosen, &keys)
+    }
+
+    fn begin_apply(
+        &mut self,
+        ask: ApplyAsk,
+        chosen: BTreeSet<InstanceName>,
+        keys: &[InstanceKey],
+    ) -> Answer {
+        let (name, now, job) = (ask.cluster, self.now, self.new_job());
+        let changed = self.stages_to_run(keys) > 0;
+        let cluster = self.cluster_mut(&name).expect("found before");
+        let timeout = cluster.spec.launch.timeout.as_millis();
+        let timeout_ms = u64::try_from(timeout).unwrap_or(u64::MAX / 2);
+        let targets = chosen.iter().map(|name| (name.clone(), None)).collect();
+        cluster.launch = Some(Launch {
+            job,
+            started_ms: now,
+            deadline_ms: now.saturating_add(timeout_ms),
+            ended_ms: None,
+            changed,
+            error: String::new(),
+            made: Vec::new(),
+            only: Some(chosen),
+            cancelled: false,
+            rolled_back: false,
+            timeout_ms,
+            replaced: BTreeMap::new(),
+            starts: BTreeSet::new(),
+        });
+        cluster.prepared_for = Some(job); // an apply makes nothing
+        self.add_launch_job(job, JobKind::Apply, &name, ask.what, &ask.operator, targets);
+        self.mark_due(&name);
+        match changed {
+            true => Answer::Started(job),
+            false => Answer::UpToDate(job),
+        }
+    }
+}
+
+fn label(instance: &Instance) -> &str {
+    let pool = instance.pool.as_ref().map(|pool| pool.as_str());
+    pool.unwrap_or(instance.name.as_str())
+}
+
+/// The selected instances; with `failed` those of them on which a stage failed, or that did not come to their stages
+/// for another reason, and those that wait for such ones.
+fn chosen(cluster: &Cluster, ask: &ApplyAsk) -> BTreeSet<InstanceName> {
+    let mut needs = Needs::of(cluster);
+    let known = ask.instances.iter();
+    let known = known.filter_map(|name| cluster.instances.get(name));
+    let has_failed = |instance: &&Instance| {
+        let failed = |stage: &crate::stage::Stage| stage.state == StageState::Failed;
+        instance.stages.iter().any(failed)
+            || (instance.phase == Phase::Failed && instance.next_stage().is_some())
+    };
+    known
+        .filter(|instance| !ask.failed || has_failed(instance) || needs.is_stuck(instance))
+        .map(|instance| instance.name.clone())
+        .collect()
+}
+
+/// Says which of them end before the stage to begin with.
+fn lacks_stage(
+    cluster: &Cluster,
+    ask: &ApplyAsk,
+    chosen: &BTreeSet<InstanceName>,
+) -> Option<String> {
+    let from = ask.from?;
+    let stages = |name: &InstanceName| {
+        let instance = cluster.instances.get(name)?;
+        Some(ask.stages.get(label(instance)).map_or(0, Vec::len))
+    };
+    let short: Vec<(&InstanceName, usize)> = chosen
+        .iter()
+        .filter_map(|name| Some((name, stages(name)?)))
+        .filter(|(_, count)| from >= *count)
+        .collect();
+    let (name, count) = short.first()?;
+    let more = match short.len() {
+        1 => String::new(),
+        2 => ", nor has 1 other".to_owned(),
+        all => format!(", nor have {} others", all - 1),
+    };
+    let has = match count {
+        0 => "it has none".to_owned(),
+        1 => "it has only stage 0".to_owned(),
+        _ => format!("its stages are 0 to {}", count - 1),
+    };
+    Some(format!("{name} has no stage {from} ({has}){more}"))
+}
+
+/// From there on all is run again, but for what runs now.
+fn run_again(instance: &mut Instance, from: usize) {
+    for stage in instance.stages.iter_mut().skip(from) {
+        if stage.state != StageState::Running {
+            stage.reset();
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The master between its disk, a provider and agents that behave as each test says: inputs go in, effects wait until
+//! they are done, in any order, and the master may be killed between any two.
+
+mod agents;
+mod provider;
+
+use super::*;
+pub(super) use agents::Agent;
+
+/// The master, its disk, a provider and agents.
+pub(super) struct Sim {
+    pub world: World,
+    pub disk: Disk,
+    pub now: UnixMs,
+    pub pending: VecDeque<Effect>,
+    pub machines: BTreeMap<String, Vec<Machine>>,
+    pub agents: BTreeMap<InstanceKey, Agent>,
+    pub started: BTreeMap<(InstanceKey, String), u32>,
+    pub sessions: u64,
+    /// Instances that cannot write cluster facts, and how many times all were given some.
+    pub unwritable: BTreeSet<String>,
+    pub given: u32,
+    pub starts: u64,
+    pub ended: Vec<(JobId, u32)>,
+    pub refuse: BTreeMap<String, ErrorKind>,
+    pub calls: usize,
+    pub mounted: Vec<(InstanceKey, Vec<v1::Volume>)>,
+    pub no_volume: String,
+    /// What preparing has made.
+    pub notices: Vec<String>,
+    /// The next launch call works, and its answer is lost.
+    pub lose: bool,
+    pub prepares: usize,
+    pub no_prerequisites: Option<ErrorKind>,
+    pub no_address: Option<ErrorKind>,
+    /// Members whose agents never call home.
+    pub silent: BTreeSet<String>,
+    /// Values of challenges, by machine.
+    pub tags: BTreeMap<MachineId, String>,
+    /// Tags can't be set or removed.
+    pub no_tags: Option<ErrorKind>,
+    pub exit: BTreeMap<String, i32>,
+    /// So many inputs share what follows from them, as those of one batch do.
+    pub batch: usize,
+    pub taken: usize,
+    /// Machines that listings by tag lack.
+    pub unlisted: BTreeSet<MachineId>,
+    /// Machines that listings show without their state.
+    pub unclear: Vec<MachineId>,
+    pub no_listing: Option<ErrorKind>,
+    pub listings: usize,
+    /// Machines that were asked for by id, by call.
+    pub finds: Vec<Vec<MachineId>>,
+    /// Machines that were asked to end, by call.
+    pub terminations: Vec<Vec<MachineId>>,
+    /// The whole call that ends machines fails so.
+    pub no_termination: Option<ErrorKind>,
+    /// Machines that are protected from termination.
+    pub protected: BTreeSet<MachineId>,
+    /// Machines that were asked to be named, by call.
+    pub names: Vec<Vec<MachineId>>,
+    pub no_name: Option<ErrorKind>,
+    /// Regions in which orphans were deleted, by call.
+    pub deletions: Vec<InstanceName>,
+    /// What jobs asked of machines, by call.
+    pub changes: Vec<(JobKind, Vec<MachineId>)>,
+    /// Machines that are asked to start stay as they are.
+    pub no_start: bool,
+    pub start_calls: usize,
+    /// What operators were told, besides the ends of jobs.
+    pub told: Vec<(String, String)>,
+}
+
+impl Sim {
+    pub(super) fn new() -> Self {
+        Self {
+            world: Disk::default().load(1, 1),
+            starts: 1,
+            disk: Disk::default(),
+            now: 1_000,
+            pending: VecDeque::new(),
+            machines: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            started: BTreeMap::new(),
+            unwritable: BTreeSet::new(),
+            given: 0,
+            sessions: 0,
+            ended: Vec::new(),
+            refuse: BTreeMap::new(),
+            calls: 0,
+            mounted: Vec::new(),
+            no_volume: String::new(),
+            notices: Vec::new(),
+            lose: false,
+            prepares: 0,
+            no_prerequisites: None,
+            no_address: None,
+            silent: BTreeSet::new(),
+            tags: BTreeMap::new(),
+            no_tags: None,
+            exit: BTreeMap::new(),
+            batch: 1,
+            taken: 0,
+            unlisted: BTreeSet::new(),
+            unclear: Vec::new(),
+            no_listing: None,
+            listings: 0,
+            finds: Vec::new(),
+            terminations: Vec::new(),
+            no_termination: None,
+            protected: BTreeSet::new(),
+            names: Vec::new(),
+            no_name: None,
+            deletions: Vec::new(),
+            changes: Vec::new(),
+            no_start: false,
+            start_calls: 0,
+            told: Vec::new(),
+        }
+    }
+
+    pub(super) fn input(&mut self, input: Input) -> Answer {
+        self.taken += 1;
+        let ticks = matches!(input, Input::Tick);
+        let whole = ticks || self.taken.is_multiple_of(self.batch);
+        let (answer, mut effects) = self.world.step(input, self.now);
+        effects.extend(match whole {
+            true => self.world.reconcile(self.now),
+            false => self.world.reconcile_jobs(self.now),
+        });
+        self.check_counts();
+        self.disk.write(self.world.drain_changes());
+        if ticks {
+            self.disk.check(&self.world, self.now);
+        }
+        self.pending.extend(effects);
+        answer
+    }
+
+    /// Inputs of one batch, as the loop has them: what follows from all of them, then one write to disk.
+    pub(super) fn inputs(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            let (_, effects) = self.world.step(input, self.now);
+            self.pending.extend(effects);
+        }
+        self.pending.extend(self.world.reconcile(self.now));
+        self.check_counts();
+        self.disk.write(self.world.drain_changes());
+    }
+
+    /// What is counted on, or looked up, is what counting and looking anew would give.
+    pub(super) fn check_counts(&self) {
+        for (id, tally) in &self.world.tallies {
+            assert_eq!(*tally, Tally::of(&self.world.jobs[id]));
+        }
+        let mut at: BTreeMap<InstanceKey, BTreeSet<RunId>> = BTreeMap::new();
+        for run in self.world.runs.values() {
+            at.entry(run.at.clone()).or_default().insert(run.id);
+        }
+        assert_eq!(self.world.runs_at, at);
+        for cluster in self.world.clusters.values() {
+            for (machine, at) in machines_of(cluster) {
+                let found = self.world.by_machine(&cluster.spec.name, &machine);
+                assert_eq!(found.map(|instance| &instance.name), Some(&at.instance));
+            }
+        }
+    }
+
+    /// kill -9 of the master, and a start.
+    pub(super) fn crash(&mut self) {
+        self.disk.check(&self.world, self.now);
+        self.pending.clear();
+        self.starts += 1; // ids of two starts must differ, as they do by chance outside
+        self.world = self.disk.load(self.starts * 1_000_003, self.now);
+        for agent in self.agents.values_mut() {
+            agent.session = None;
+        }
+    }
+
+    /// Does the pending effect at `index`.
+    pub(super) fn perform(&mut self, index: usize) {
+        let Some(effect) = self.pending.remove(index) else {
+            return;
+        };
+        match effect {
+            Effect::Call { cluster, call } => {
+                let answer = self.call(call);
+                self.input(Input::Answered { cluster, answer });
+            }
+            Effect::CallOrphans { job, place, .. } => {
+                self.deletions.push(place.clone());
+                let thing = (
+                    "volume".to_owned(),
+                    "v".to_owned(),
+                    "deleted".to_owned(),
+                    false,
+                );
+                let result = self
+                    .no_termination
+                    .map_or(Ok(vec![thing]), |kind| Err(failure(kind)));
+                self.input(Input::OrphansDeleted { job, place, result });
+            }
+            Effect::Measure { run } => {
+                // As of one that has begun, and whose output stands still.
+                self.input(Input::Measured { run, bytes: 10 });
+            }
+            Effect::Event(event) => {
+                self.ended.extend(event.ends);
+                self.told
+                    .push((event.kind.to_owned(), event.message.clone()));
+            }
+            Effect::TargetEnded { .. }
+            | Effect::CallAnswered { .. }
+            | Effect::RunBegan { .. }
+            | Effect::JobNote { .. } => {}
+            Effect::Send { at, session, body } => self.receive(&at, session, *body),
+            Effect::ShutOut { at } => {
+                let open = self.agents.get_mut(&at).and_then(|it| it.session.take());
+                if let Some(session) = open {
+                    let why = "shut out".to_owned();
+                    self.agent(at, session, AgentInput::Closed { why });
+                }
+            }
+            Effect::Close { at, session } | Effect::Expire { at, session } => {
+                let agent = self.agents.entry(at.clone()).or_default();
+                agent.session.take_if(|open| *open == session);
+                let why = "revoked".to_owned();
+                self.agent(at, session, AgentInput::Closed { why });
+            }
+        }
+    }
+
+    /// Does all that is pending, and what follows from it at once.
+    pub(super) fn perform_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.perform(0);
+        }
+    }
+
+    /// Until nothing happens any more, or the launch is over.
+    pub(super) fn run_until_quiet(&mut self) {
+        for _ in 0..500 {
+            while !self.pending.is_empty() {
+                self.perform(0);
+            }
+            if self.world.clusters.values().all(|c| !c.launching()) && self.world.runs.is_empty() {
+                return;
+            }
+            self.agents_move();
+            self.now += 2_500;
+            self.input(Input::Tick);
+        }
+        let stuck: Vec<String> = self
+            .world
+            .clusters
+            .values()
+            .flat_map(|c| c.instances.values())
+            .map(|i| {
+                let stages: Vec<&str> = i.stages.iter().map(|stage| stage.state.as_str()).collect();
+                format!(
+                    "{} {} {:?} {stages:?} applied {}",
+                    i.name, i.phase, i.session, i.applied_generation
+                )
+            })
+            .collect();
+        panic!("the launch never ended: {stuck:#?} {:#?}", self.world.runs);
+    }
+
+    pub(super) fn phases(&self) -> BTreeSet<Phase> {
+        self.world.clusters[&cluster()]
+            .wanted()
+            .map(|i| i.phase)
+            .collect()
+    }
+
+    pub(super) fn alive(&self) -> usize {
+        self.machines
+            .values()
+            .flatten()
+            .filter(|m| !m.state.is_ending())
+            .count()
+    }
+}

@@ -1,0 +1,130 @@
+//! The text of a settings file: `master.toml`, and the settings of the last start, which the master writes itself. Reads no
+//! file, and decides nothing.
+
+use std::path::{Path, PathBuf};
+
+use aot_cluster_file::nearest;
+use serde::{Deserialize, Serialize};
+
+use crate::{Settings, SettingsError};
+
+pub(crate) const KEYS: [&str; 11] = [
+    "listen",
+    "advertise",
+    "state_dir",
+    "socket",
+    "agent_dir",
+    "keep_jobs",
+    "keep_output",
+    "keep_free",
+    "attestation",
+    "log",
+    "cluster",
+];
+
+/// One source of settings: flags, or a file. The fields are those of [`Settings`], as they are written there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Partial {
+    pub(crate) listen: Option<String>,
+    pub(crate) advertise: Option<TextOrList>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) agent_dir: Option<PathBuf>,
+    /// `30d`: see `Settings::keep`.
+    pub(crate) keep_jobs: Option<String>,
+    /// `10GiB`: see `Settings::keep`.
+    pub(crate) keep_output: Option<String>,
+    /// `256MiB`: see `Settings::keep_free`.
+    pub(crate) keep_free: Option<String>,
+    pub(crate) log: Option<String>,
+    pub(crate) cluster: Option<String>,
+    /// What is checked of machines that join.
+    #[serde(skip_serializing_if = "PartialAttestation::is_unset")]
+    pub(crate) attestation: PartialAttestation,
+}
+
+/// `[attestation]`, or `attestation.certificates`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PartialAttestation {
+    pub(crate) certificates: Option<PathBuf>,
+}
+
+impl PartialAttestation {
+    fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A list, or texts with commas between.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum TextOrList {
+    /// `"a:1,b:2"`.
+    One(String),
+    /// `["a:1", "b:2"]`.
+    Many(Vec<String>),
+}
+
+/// Settings of the last start, in the state folder: a master that comes back after a crash, a reboot or `shutdown` listens
+/// where its machines look for it, whoever starts it and with whatever environment.
+pub const LAST_START: &str = "settings.toml";
+
+impl Settings {
+    /// What the next start goes by where it is told nothing else, as the text of the file [`LAST_START`]. Where the state and
+    /// the socket lie, the log's filter and the cluster belong to each command instead.
+    pub fn for_next_start(&self) -> String {
+        let kept = Partial {
+            listen: Some(self.listen.clone()),
+            advertise: (!self.advertise.is_empty())
+                .then(|| TextOrList::Many(self.advertise.clone())),
+            agent_dir: self.agent_dir.clone(),
+            keep_jobs: Some(humantime::format_duration(self.keep.age).to_string()),
+            keep_output: Some(self.keep.output_bytes.to_string()),
+            keep_free: self.keep_free.map(|bytes| bytes.to_string()),
+            attestation: PartialAttestation {
+                certificates: self.named_certificates.clone(),
+            },
+            ..Partial::default()
+        };
+        let text = toml::to_string(&kept).unwrap_or_default(); // plain texts and lists: nothing to fail on
+        format!(
+            "# Settings of the last start of the master, written by it. Flags, AOT_* and master.toml override them.\n{text}"
+        )
+    }
+}
+
+/// Reads the text of a settings file.
+///
+/// # Errors
+/// Unknown keys, duplicate keys and wrong types, with their line.
+pub(crate) fn parse_file(text: &str, path: &Path) -> Result<Partial, SettingsError> {
+    let bad = |message| SettingsError::File {
+        path: path.to_owned(),
+        message,
+    };
+    let whole: toml::Table = toml::from_str(text).map_err(|error| bad(shown(&error)))?;
+    for key in whole.keys() {
+        if !KEYS.contains(&key.as_str()) {
+            let help = match nearest(key, KEYS.into_iter()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("known: {}", KEYS.join(", ")),
+            };
+            let line = text.lines().position(|line| {
+                line.trim_start_matches(['[', ' '])
+                    .starts_with(key.as_str())
+            });
+            let line = line.map_or(1, |line| line + 1);
+            return Err(bad(format!("line {line}: unknown key {key:?} ({help})")));
+        }
+    }
+    toml::from_str(text).map_err(|error| bad(shown(&error)))
+}
+
+fn shown(error: &toml::de::Error) -> String {
+    error
+        .to_string()
+        .trim_end()
+        .replace("TOML parse error at ", "")
+}

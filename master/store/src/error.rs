@@ -1,0 +1,56 @@
+//! Why the store can't be used; each error names the path, none its content.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why the store can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("the store {path} cannot be used")]
+    Sql {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+    /// A write, shared by all who wait for it.
+    #[error("the store {path} could not be written")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<rusqlite::Error>,
+    },
+    /// A record that this version does not understand.
+    #[error("a record of {table} in the store cannot be read")]
+    Record {
+        /// Which table.
+        table: &'static str,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "the store has version {found}, this program knows up to {known}: use the newer aot-master"
+    )]
+    TooNew {
+        /// Version in the file.
+        found: u32,
+        /// Newest known.
+        known: u32,
+    },
+    /// The writer thread is gone.
+    #[error("the store's writer has stopped")]
+    Stopped,
+}

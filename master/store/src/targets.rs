@@ -1,0 +1,35 @@
+//! The targets of jobs, which are rows of their own. Read by whatever reads a job: `load` and `read`.
+
+use std::path::Path;
+
+use aot_model::job::Job;
+use aot_proto::ids::InstanceName;
+use rusqlite::Connection;
+
+use crate::{Error, record};
+
+/// Reads a job's targets into it.
+pub(crate) fn add_targets(
+    connection: &Connection,
+    path: &Path,
+    job: &mut Job,
+) -> Result<(), Error> {
+    let read = || -> rusqlite::Result<Vec<(String, String)>> {
+        let mut statement =
+            connection.prepare_cached("SELECT instance, record FROM targets WHERE job = ?1")?;
+        let rows =
+            statement.query_map([job.id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    };
+    let rows = read().map_err(|source| Error::Sql {
+        path: path.to_owned(),
+        source,
+    })?;
+    for (name, text) in rows {
+        let target = record::read("targets", &text)?;
+        if let Ok(name) = name.parse::<InstanceName>() {
+            job.add_target(name, target);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The thread that owns the writing connection: it commits what waits in one transaction, and answers once that is on disk.
+//! Started by `Store::open`; `rows` says what a change is in SQL.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aot_model::retention::Sweep;
+use aot_model::world::Changes;
+use aot_proto::ids::RunId;
+use prost::bytes::Bytes;
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fatal::Vital;
+use crate::{Error, prune, rows};
+
+/// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
+pub(crate) const QUEUE: usize = 256;
+
+/// Most writes in one transaction.
+const BATCH: usize = 64;
+
+/// What one transaction has, with others or alone.
+pub(crate) struct Write {
+    pub(crate) changes: Changes,
+    pub(crate) spools: Vec<(RunId, Bytes)>,
+    pub(crate) sweep: Sweep,
+    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+}
+
+pub(crate) fn write_loop(
+    mut connection: Connection,
+    mut queue: mpsc::Receiver<Write>,
+    path: &Path,
+) {
+    let _vital = Vital::new("the store's writer");
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH
+            && let Ok(more) = queue.try_recv()
+        {
+            batch.push(more);
+        }
+        let result = write_batch(&mut connection, &batch).map_err(Arc::new);
+        for write in batch {
+            let answer = result.clone().map_err(|source| Error::Write {
+                path: path.to_owned(),
+                source,
+            });
+            let _ = write.done.send(answer); // whoever asked may be gone: it is on disk all the same
+        }
+    }
+}
+
+fn write_batch(connection: &mut Connection, batch: &[Write]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for write in batch {
+        rows::write_changes(&transaction, &write.changes)?;
+        for (run, bytes) in &write.spools {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO spools (run, bytes) VALUES (?1, ?2)")?
+                .execute(params![run.to_string(), bytes.as_ref()])?;
+        }
+        prune::drop_old(&transaction, &write.sweep)?;
+    }
+    transaction.commit()
+}

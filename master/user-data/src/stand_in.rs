@@ -1,0 +1,42 @@
+//! User-data before anything is known of the batch: whether a cloud_config will be taken, and will fit.
+
+use std::path::PathBuf;
+
+use aot_model::spec::MemberSpec;
+use aot_provider::BootSpec;
+
+use super::{Error, SAMPLE_TOKEN, for_batch};
+
+/// A stand-in of about the size of a real one. `advertise`: where agents dial in; none = not known yet.
+pub fn stand_in(advertise: &[String], user_part: Option<String>) -> BootSpec {
+    let hash = "0".repeat(64);
+    let longest = || vec!["255.255.255.255:65535".to_owned(); 2];
+    BootSpec {
+        master: if advertise.is_empty() {
+            longest()
+        } else {
+            advertise.to_vec()
+        },
+        ca_pem: format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            "A".repeat(800)
+        ),
+        join_token: hash.clone(),
+        agent_sha256: [
+            ("aarch64".to_owned(), hash.clone()),
+            ("x86_64".to_owned(), hash),
+        ]
+        .into(),
+        agent_path: PathBuf::new(),
+        user_part,
+    }
+}
+
+/// Whether a launch would take this cloud_config for these members.
+///
+/// # Errors
+/// Those of [`super::render`].
+pub fn check_part(text: &str, cluster: &str, members: &[MemberSpec]) -> Result<(), Error> {
+    let boot = stand_in(&[], Some(text.to_owned()));
+    for_batch(&boot, cluster, members, Some(SAMPLE_TOKEN)).map(drop)
+}

@@ -1,0 +1,11 @@
+//! What both programs need of the machine that they run on. Knows nothing of clusters, messages or masters.
+
+#![warn(unreachable_pub)]
+
+pub mod chain;
+pub mod clock;
+pub mod descriptors;
+pub mod files;
+pub mod hash;
+pub mod removal;
+pub mod share;
