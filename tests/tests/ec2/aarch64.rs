@@ -4,13 +4,13 @@
 //! The kernel runs programs of another architecture through binfmt_misc, which since Linux 6.7 each user namespace has of
 //! its own: the clone's agent gets one, and the host's is not touched.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use aot_tests::process::Running;
+use aot_tests::programs;
 use aot_tests::rig::Rig;
 
 /// What builds it, with nothing built before.
@@ -65,8 +65,7 @@ fn agents(args: &[&str]) -> bool {
 fn emulated(folder: &Path) -> Option<()> {
     let copied = |from: PathBuf, name: &str| {
         let to = folder.join(name);
-        fs::copy(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        fs::set_permissions(&to, Permissions::from_mode(0o755)).expect("a mode");
+        programs::install(&from, &to);
         to.display().to_string()
     };
     let emulator = target().join("cross/root/usr/bin/qemu-aarch64-static");
@@ -83,8 +82,7 @@ exec {agent} \"$@\"' sh \"$@\"
 "
     );
     let wrapper = folder.join(format!("aot-agent-{}", std::env::consts::ARCH));
-    fs::write(&wrapper, script).expect("writes");
-    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("a mode");
+    programs::script(&wrapper, &script);
     // /run is the host's own here: a mount of our own hides it.
     let tried = Command::new("unshare")
         .args([

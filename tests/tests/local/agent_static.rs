@@ -1,8 +1,9 @@
 //! The agent that is handed out runs where there is nothing: no libc, no shell, no /proc.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+
+use aot_tests::programs;
 
 /// Where `cargo agent` puts it: beside the folder of this test's own profile.
 fn agent() -> PathBuf {
@@ -25,8 +26,7 @@ fn it_runs_in_a_chroot_that_has_no_libc() {
     }
     let root = tempfile::tempdir().expect("a folder");
     let inside = root.path().join("aot-agent");
-    std::fs::copy(agent(), &inside).expect("copies");
-    std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o755)).expect("sets");
+    programs::install(&agent(), &inside);
     let output = Command::new("chroot")
         .arg(root.path())
         .args(["/aot-agent", "version"])

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
 use std::time::Duration;
 
+use aot_tests::programs::install;
 use aot_tests::rig::{Rig, Running, agent_dir, master_program};
 
 /// `nobody`, as on every Debian and Fedora.
@@ -41,9 +42,9 @@ fn a_user_who_is_not_root_launches() {
     let programs = rig.dir().join("programs");
     fs::create_dir(&programs).expect("a folder");
     for name in ["aot-master", "aot-masterd"] {
-        fs::copy(master_program().with_file_name(name), programs.join(name)).expect("the master");
+        install(&master_program().with_file_name(name), &programs.join(name));
     }
-    fs::copy(agent_dir().join("aot-agent"), programs.join("aot-agent")).expect("the agent");
+    install(&agent_dir().join("aot-agent"), &programs.join("aot-agent"));
     rig.set_env("AOT_AGENT_DIR", &programs.display().to_string());
     rig.bundle("one", "echo \"$(id -u) $HOME\" > /var/lib/aot/who\n");
     rig.cluster(
