@@ -25,6 +25,7 @@ mod service;
 mod session;
 mod shell;
 mod sshkeys;
+mod starts;
 mod stop;
 mod tls;
 mod userkeys;

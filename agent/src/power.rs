@@ -4,6 +4,8 @@ use std::path::Path;
 
 use tokio::process::Command;
 
+use crate::starts;
+
 /// A machine that would not reboot.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -37,7 +39,11 @@ pub(crate) async fn reboot(command: Option<&[String]>) -> Result<(), Error> {
     let Some((program, args)) = argv.split_first() else {
         return by_kernel();
     };
-    let status = Command::new(program).args(args).status().await;
+    let started = starts::start(|| Command::new(program).args(args).spawn());
+    let status = match started {
+        Ok(mut child) => child.wait().await,
+        Err(error) => Err(error),
+    };
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Error::Failed { what, status }),

@@ -6,10 +6,12 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rustix::fs::{FileType, fchown, fstat};
+
+use crate::starts;
 
 /// One line of passwd(5) and what group(5) adds to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,12 @@ pub(crate) fn name_of(id: u32, file: &Path) -> Option<String> {
 }
 
 fn output(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let child = starts::start(|| command.spawn()).ok()?;
+    let output = child.wait_with_output().ok()?;
     output
         .status
         .success()

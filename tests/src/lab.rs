@@ -173,7 +173,8 @@ impl Lab {
         let file = folder.join("us-east-1.pem");
         if !file.exists() {
             std::fs::create_dir_all(&folder).expect("makes the folder");
-            std::fs::copy(self.info("imds_cert"), &file).expect("copies the certificate");
+            let bytes = std::fs::read(self.info("imds_cert")).expect("the certificate");
+            std::fs::write(&file, bytes).expect("copies the certificate");
         }
         folder
     }

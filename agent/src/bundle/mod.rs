@@ -17,6 +17,8 @@ use aot_host::removal::{self, Scratch, mounts_from, remove_tree};
 use aot_proto::limits::{MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES};
 pub(crate) use unpack::{Error, unpack};
 
+use crate::starts;
+
 /// Begins the names of folders beside the stages that nobody needs.
 const BESIDE: &str = ".aot-";
 /// Most old folders that may stay because something is mounted in them; then such a stage is refused.
@@ -51,6 +53,8 @@ pub(crate) fn unpack_stage(packed: &Path, folder: &Path) -> Result<Unpacked, Err
         entries: MAX_BUNDLE_ENTRIES,
     };
     let inside = unpack(File::open(packed)?, fresh.path(), limits)?;
+    // The script runs programs of its bundle.
+    starts::wait_for_earlier();
     let note = match folder.symlink_metadata() {
         Ok(_) => exchange(fresh, folder, parent, kept < MOST_KEPT)?,
         Err(_) => {
@@ -118,6 +122,7 @@ mod tests {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use nix::sched::{CloneFlags, unshare};
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     fn bundle(entries: &[(&str, &str)]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -157,6 +162,27 @@ mod tests {
             1,
             "something was left beside it"
         );
+    }
+
+    #[test]
+    fn no_child_holds_a_file_of_a_stage_that_is_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let stages = dir.path().join("stages");
+        let packed = bundle(&[("bootstrap.sh", "one")]);
+        std::thread::scope(|scope| {
+            let (ready, is_ready) = std::sync::mpsc::channel();
+            let (packed, stages) = (packed.path(), &stages);
+            // A child that may have been forked while bootstrap.sh was open.
+            starts::start(|| {
+                scope.spawn(move || {
+                    unpack_stage(packed, &stages.join("stage-0")).unwrap();
+                    ready.send(()).unwrap();
+                });
+                let early = is_ready.recv_timeout(Duration::from_millis(500));
+                assert!(early.is_err(), "the child has not executed its program yet");
+            });
+            is_ready.recv().unwrap();
+        });
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::process::{Child, Command as Process};
 use super::command::{CommandSpec, FREE};
 use super::spool::{SPOOL, scan};
 use crate::runner::journal::{lock_if_free, pid_in};
+use crate::starts;
 
 /// Shims that may wait for a command at once.
 const MOST_IDLE: usize = 4;
@@ -181,7 +182,7 @@ impl Shim {
         }
         // With `process` goes our copy of its end of the socket.
         Ok(Self {
-            child: process.spawn()?,
+            child: starts::start(|| process.spawn())?,
             socket: UnixStream::from_std(ours)?,
         })
     }

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::keeper::{HEARD, READY};
 use super::login::Login;
+use crate::starts;
 
 /// How long a keeper may take to come up.
 const START: Duration = Duration::from_secs(10);
@@ -116,7 +117,7 @@ async fn spawn_keeper(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(terminal));
-    let mut child = process.spawn().map_err(failed)?;
+    let mut child = starts::start(|| process.spawn()).map_err(failed)?;
     let (Some(orders), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("the terminal's keeper has no pipes".to_owned());
     };

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::mountinfo::Dev;
+use crate::starts;
 
 /// How long a command that was killed may take to go. After that it is left alone: it hangs in the kernel.
 const KILL_GRACE: Duration = Duration::from_secs(10);
@@ -148,13 +149,14 @@ pub(crate) fn is_zero(node: &Path) -> io::Result<bool> {
 fn run(argv: &[&str], within: Duration) -> io::Result<Done> {
     let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)
-        .stderr(stderr.try_clone()?)
-        .spawn()?;
+        .stderr(stderr.try_clone()?);
+    let mut child = starts::start(|| command.spawn())?;
     let status = ended(&mut child, within)?.ok_or(io::ErrorKind::TimedOut)?;
     Ok(Done {
         code: status.code(),

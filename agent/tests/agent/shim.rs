@@ -20,7 +20,7 @@ use aot_proto::v1::frame::Body;
 use aot_proto::v1::{EndKind, Ended};
 use rustix::process::Signal;
 
-use super::fake::{signal, until};
+use super::fake::{install, signal, until};
 
 fn command(argv: &[&str], env: &[(&str, &str)]) -> CommandSpec {
     CommandSpec {
@@ -214,8 +214,7 @@ fn a_script_without_a_first_line_is_one_of_the_shell() {
     let dir = folder();
     let tools = tempfile::tempdir().unwrap();
     let tool = tools.path().join("tool");
-    std::fs::write(&tool, "echo $0 $1\n").unwrap();
-    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    install("echo $0 $1\n", &tool);
     let env = [("PATH", tools.path().to_str().unwrap())];
     assert!(run(dir.path(), &command(&["tool", "word"], &env)).success());
     let (out, _) = result(dir.path());

@@ -158,6 +158,10 @@ impl<'a> Upper<'a> {
                     waiting.push((entry.path(), target, depth - 1));
                 } else if files && kind.is_file() && entry.metadata()?.len() <= COPY_BYTES {
                     // Unreadable ones stay as they are.
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "small files of the host that no test starts"
+                    )]
                     let _ = fs::copy(entry.path(), target);
                 }
             }

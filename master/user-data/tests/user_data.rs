@@ -180,16 +180,19 @@ fn tools(folder: &Path, tool: &str) -> Option<PathBuf> {
         find(tool)?
     };
     symlink(real, bin.join(tool)).unwrap();
-    let systemctl = bin.join("systemctl");
-    fs::write(
-        &systemctl,
-        format!(
-            "#!/bin/sh\necho \"$@\" >> {}/systemctl.log\n",
-            folder.display()
-        ),
-    )
-    .unwrap();
-    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let systemctl = folder.join("systemctl.sh");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >> {}/systemctl.log\n",
+        folder.display()
+    );
+    fs::write(&systemctl, script).unwrap();
+    // By a child: a file of ours may be held open by another test's child when it is to be run (ETXTBSY).
+    let mut install = Command::new("install");
+    install
+        .args(["-m", "755"])
+        .arg(systemctl)
+        .arg(bin.join("systemctl"));
+    assert!(install.status().unwrap().success());
     Some(bin)
 }
 

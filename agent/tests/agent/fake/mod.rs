@@ -7,6 +7,7 @@ mod run_result;
 mod server;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use aot_proto::ids::RunId;
@@ -55,12 +56,25 @@ pub(crate) fn exec(n: u128, script: &str) -> StartRun {
 }
 
 /// Waits for what has no event: a process of someone else, a file.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "other processes' state wakes nobody here"
+)]
 pub(crate) fn until(mut is_true: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !is_true() {
-        assert!(start.elapsed().as_secs() < 20, "waited 20 s");
-        std::thread::yield_now();
+        assert!(start.elapsed().as_secs() < 120, "waited 120 s");
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
+}
+
+/// Writes a script that may be run. A child does: one of ours would hold it open while others start commands (ETXTBSY).
+pub(crate) fn install(text: &str, path: &Path) {
+    let mut plain = tempfile::NamedTempFile::new().unwrap();
+    plain.write_all(text.as_bytes()).unwrap();
+    let mut command = std::process::Command::new("install");
+    command.args(["-m", "755"]).arg(plain.path()).arg(path);
+    assert!(command.status().unwrap().success());
 }
 
 /// A bundle with this script: its SHA-256 and its bytes.
