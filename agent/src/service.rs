@@ -248,11 +248,12 @@ async fn refused(
 async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
     match why {
         Closed::Stopping => Duration::ZERO,
-        Closed::ByMaster(within) => {
+        Closed::ByMaster { reason, within } => {
             let wait = (*within).min(MOST_AWAY).mul_f64(unit());
             tracing::info!(
+                reason,
                 wait_ms = wait.as_millis() as u64,
-                "the master is leaving; reconnecting"
+                "the master said goodbye; reconnecting"
             );
             wait.max(backoff.next(unit()).min(*within))
         }

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod plural;
 pub mod status;
+pub mod version;
 
 /// The descriptors of all of `proto/aot/v1/*.proto`, a `google.protobuf.FileDescriptorSet`: for tests that must not miss a
 /// field.

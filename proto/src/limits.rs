@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// Version of the Attach protocol. A master refuses agents whose number it does not know, with a reason.
+/// Newest version of the Attach protocol that this build speaks, see [`crate::version`].
 pub const PROTOCOL: u32 = 3;
+
+/// Oldest version of the Attach protocol that this build still speaks. A session of it is given only what was there then.
+pub const OLDEST_PROTOCOL: u32 = 3;
 
 /// Largest gRPC message either side accepts on the control lane.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

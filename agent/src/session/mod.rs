@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
-use aot_proto::limits::{MAX_MESSAGE_BYTES, PROTOCOL, SILENCE};
+use aot_proto::limits::{MAX_MESSAGE_BYTES, SILENCE};
 use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::{AgentMessage, Hello, MasterMessage, SpoolData, master_message};
+use aot_proto::version::ProtocolRange;
 use futures::{Stream, StreamExt};
 use tokio::select;
 use tokio::sync::mpsc;
@@ -55,7 +56,6 @@ impl Agent {
         let (outbound, rest) = mpsc::channel(OUTBOUND);
         let hello = Hello {
             agent_version: crate::VERSION.to_owned(),
-            protocol: PROTOCOL,
             boot_id: boot_id(self.config.boot_id_file.as_deref()),
             agent_started_unix_ms: self.started_unix_ms,
             runs: runs.clone(),
@@ -63,6 +63,7 @@ impl Agent {
                 .map_or(0, |facts| facts.generation),
             architecture: std::env::consts::ARCH.to_owned(),
             process_id: self.process_id.clone(),
+            ..ProtocolRange::OURS.hello()
         };
         let first = AgentMessage {
             body: Some(Up::Hello(hello)),

@@ -20,6 +20,7 @@ use aot_proto::v1::{
     BuiltinCall, BuiltinReply, ClusterFacts, FactsReport, GoingAway, Heartbeat, RenewRequest,
     RunAnswer, RunState, SpoolData, Volumes, Welcome,
 };
+use aot_proto::version::ProtocolRange;
 
 use crate::VERSION;
 pub(crate) use events::{Closed, SessionInput, SessionOutput};
@@ -31,8 +32,13 @@ use spool_window::SpoolWindow;
 /// A renewal that got no answer, or a bad one, is tried again after this.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
+/// Longest reason of a master's goodbye, in characters; what is past it is cut.
+const MAX_REASON: usize = 300;
+
 /// The state of one session.
 pub(crate) struct Protocol {
+    /// Version of the protocol that both sides speak: what is sent may depend on it. `None` before the welcome.
+    agreed: Option<u32>,
     welcome: Option<Welcome>,
     hello_runs: Vec<RunState>,
     heartbeat: Duration,
@@ -52,6 +58,7 @@ impl Protocol {
     /// A session that begins at `now` by a Hello naming `runs`; a certificate is to be renewed at `renew_at`.
     pub(crate) fn new(runs: Vec<RunState>, renew_at: Instant, now: Instant) -> Self {
         Self {
+            agreed: None,
             welcome: None,
             hello_runs: runs,
             heartbeat: HEARTBEAT,
@@ -70,7 +77,7 @@ impl Protocol {
 
     /// Whether the master has answered Hello.
     pub(crate) fn is_welcome(&self) -> bool {
-        self.welcome.is_some()
+        self.agreed.is_some()
     }
 
     /// Decides what follows from `input` at `now`.
@@ -175,9 +182,10 @@ impl Protocol {
             Down::GoingAway(away) => vec![
                 // Shows that it was read: the master may ask itself whether another speaks for this machine.
                 SessionOutput::Send(Up::Heartbeat(self.beat)),
-                SessionOutput::Close(Closed::ByMaster(Duration::from_millis(
-                    away.reconnect_after_ms,
-                ))),
+                SessionOutput::Close(Closed::ByMaster {
+                    reason: away.reason.chars().take(MAX_REASON).collect(),
+                    within: Duration::from_millis(away.reconnect_after_ms),
+                }),
             ],
             Down::Reboot(reboot) => vec![
                 goodbye(&format!("reboot: {}", reboot.reason)),
@@ -199,8 +207,15 @@ impl Protocol {
     }
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) -> Vec<SessionOutput> {
-        if self.welcome.is_some() {
+        if self.is_welcome() {
             return Vec::new();
+        }
+        match ProtocolRange::OURS.picked(&welcome) {
+            Ok(agreed) => self.agreed = Some(agreed),
+            Err(error) => {
+                let why = error.to_string();
+                return vec![goodbye(&why), SessionOutput::Close(Closed::Broken(why))];
+            }
         }
         let or = |ms: u64, default: Duration| {
             if ms == 0 {

@@ -71,8 +71,13 @@ pub(crate) enum Closed {
     Stopping,
     /// The machine is to be rebooted.
     Reboot,
-    /// The master is leaving; come back within this.
-    ByMaster(Duration),
+    /// The master said goodbye.
+    ByMaster {
+        /// Why.
+        reason: String,
+        /// It asks to come back within this.
+        within: Duration,
+    },
     /// Nothing came from the master for too long.
     Silent,
     /// The stream ended or broke.

@@ -1,5 +1,6 @@
 //! The decisions of a session, one by one.
 
+use aot_proto::limits::PROTOCOL;
 use aot_proto::v1::{CancelRun, ClusterFactsPiece, ForgetRun, MasterGoingAway, Reboot, RenewReply};
 use aot_proto::v1::{ClusterFactsApplied, MasterMessage, SpoolAck, StartRun, VolumesMounted};
 
@@ -345,7 +346,7 @@ fn goodbyes_are_sent_before_the_end() {
     }
     let (mut protocol, now, _) = welcomed(vec![], vec![]);
     let away = MasterGoingAway {
-        reason: String::new(),
+        reason: "é".repeat(10 * MAX_REASON),
         reconnect_after_ms: 1500,
     };
     let probe = Heartbeat { seq: 7, echo: 0 };
@@ -355,8 +356,35 @@ fn goodbyes_are_sent_before_the_end() {
         panic!("{out:?}")
     };
     assert_eq!(beat.echo, 7, "it shows that it is still there");
-    let within = Duration::from_millis(1500);
-    assert_eq!(out[1..], [SessionOutput::Close(Closed::ByMaster(within))]);
+    let closed = Closed::ByMaster {
+        reason: "é".repeat(MAX_REASON),
+        within: Duration::from_millis(1500),
+    };
+    assert_eq!(out[1..], [SessionOutput::Close(closed)]);
+}
+
+#[test]
+fn the_version_that_the_master_picked_is_spoken_and_one_that_was_not_offered_ends_the_session() {
+    let now = Instant::now();
+    let welcome = |protocol| {
+        Down::Welcome(Welcome {
+            protocol,
+            ..Welcome::default()
+        })
+    };
+    for picked in [PROTOCOL, 0] {
+        let mut protocol = Protocol::new(vec![], now + FAR, now);
+        receive(&mut protocol, welcome(picked), now);
+        assert_eq!(protocol.agreed, Some(PROTOCOL), "picked {picked}");
+    }
+    let mut protocol = Protocol::new(vec![], now + FAR, now);
+    let out = receive(&mut protocol, welcome(PROTOCOL + 1), now);
+    let [goodbye, SessionOutput::Close(Closed::Broken(why))] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert!(matches!(sends(goodbye), Up::GoingAway(away) if away.reason == *why));
+    assert!(why.contains("upgrade"), "{why}");
+    assert!(!protocol.is_welcome(), "nothing is sent in it");
 }
 
 #[test]

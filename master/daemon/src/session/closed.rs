@@ -1,5 +1,7 @@
 //! Why a session is over: decided by `protocol`, or brought about from outside through `end`. Its texts go into events and logs.
 
+use aot_proto::version::NoCommonVersion;
+
 /// Why a session is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
@@ -15,6 +17,9 @@ pub enum Closed {
     /// It broke the protocol.
     #[error("the agent broke the protocol: {0}")]
     Protocol(&'static str),
+    /// It speaks no version of the protocol that is known here.
+    #[error(transparent)]
+    Version(#[from] NoCommonVersion),
     /// A newer session of the same instance.
     #[error("a newer session took over")]
     Replaced,

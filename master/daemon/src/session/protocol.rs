@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use aot_proto::ids::RunId;
-use aot_proto::limits::{HEARTBEAT, PROTOCOL, SILENCE};
+use aot_proto::limits::{HEARTBEAT, SILENCE};
 use aot_proto::v1::{self, agent_message, master_message};
+use aot_proto::version::ProtocolRange;
 
 use super::registry::{BuiltinAnswer, Question, SessionCommand};
 use super::{Closed, wall};
+
+/// When an agent whose version is not known here may try again, in ms: it, or this master, was upgraded by then, or not.
+const REFUSED_MS: u64 = 30_000;
 
 /// Something that a session takes in.
 #[derive(Debug)]
@@ -40,7 +44,12 @@ pub enum SessionOutput {
 #[derive(Debug)]
 pub enum SessionReport {
     /// The agent said hello.
-    Hello(Box<v1::Hello>),
+    Hello {
+        /// What it said.
+        hello: Box<v1::Hello>,
+        /// Version of the protocol that the session speaks.
+        protocol: u32,
+    },
     /// Facts.
     Facts(Box<v1::FactsReport>),
     /// Cluster facts are written, or could not be.
@@ -72,7 +81,8 @@ pub enum SessionReport {
 /// The state of one session.
 #[derive(Debug)]
 pub struct Protocol {
-    greeted: bool,
+    /// Version of the protocol that both sides speak: what is sent may depend on it. `None` before the hello.
+    agreed: Option<u32>,
     over: bool,
     heard: Instant,
     sent: Instant,
@@ -87,7 +97,7 @@ impl Protocol {
     /// A session that begins now.
     pub fn new(now: Instant) -> Self {
         Self {
-            greeted: false,
+            agreed: None,
             over: false,
             heard: now,
             sent: now,
@@ -144,7 +154,7 @@ impl Protocol {
     /// What got past the wall.
     fn admitted(&mut self, body: agent_message::Body) -> Vec<SessionOutput> {
         use agent_message::Body;
-        match (self.greeted, body) {
+        match (self.agreed.is_some(), body) {
             (false, Body::Hello(hello)) => self.hello(hello),
             (false, _) => vec![SessionOutput::Close(Closed::Protocol(
                 "its first message was not a hello",
@@ -197,13 +207,26 @@ impl Protocol {
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<SessionOutput> {
-        if hello.protocol != PROTOCOL {
-            return vec![SessionOutput::Close(Closed::Protocol(
-                "it speaks another version of the protocol",
-            ))];
+        match ProtocolRange::OURS.pick(ProtocolRange::offered(&hello)) {
+            Ok(protocol) => {
+                self.agreed = Some(protocol);
+                let hello = Box::new(hello);
+                vec![SessionOutput::Report(SessionReport::Hello {
+                    hello,
+                    protocol,
+                })]
+            }
+            Err(refused) => {
+                let goodbye = v1::MasterGoingAway {
+                    reason: refused.to_string(),
+                    reconnect_after_ms: REFUSED_MS,
+                };
+                vec![
+                    SessionOutput::Send(Box::new(master_message::Body::GoingAway(goodbye))),
+                    SessionOutput::Close(Closed::Version(refused)),
+                ]
+            }
         }
-        self.greeted = true;
-        vec![SessionOutput::Report(SessionReport::Hello(Box::new(hello)))]
     }
 
     fn builtin_reply(&mut self, reply: v1::BuiltinReply) -> Vec<SessionOutput> {
@@ -258,7 +281,7 @@ impl Protocol {
         if now.duration_since(self.heard) >= self.silence {
             return vec![SessionOutput::Close(Closed::Silent)];
         }
-        if !self.greeted || now.duration_since(self.sent) < HEARTBEAT {
+        if self.agreed.is_none() || now.duration_since(self.sent) < HEARTBEAT {
             return Vec::new();
         }
         vec![self.beat(now)]

@@ -1,5 +1,5 @@
 use super::*;
-use aot_proto::limits::SPOOL_CHUNK_BYTES;
+use aot_proto::limits::{PROTOCOL, SPOOL_CHUNK_BYTES};
 use proptest::prelude::*;
 
 fn agent(body: agent_message::Body) -> SessionInput {
@@ -18,7 +18,7 @@ fn greeted(now: Instant) -> Protocol {
     let out = protocol.step(hello(PROTOCOL), now);
     assert!(matches!(
         out[..],
-        [SessionOutput::Report(SessionReport::Hello(_))]
+        [SessionOutput::Report(SessionReport::Hello { .. })]
     ));
     protocol
 }
@@ -38,6 +38,44 @@ fn the_first_message_is_a_hello_of_our_protocol_and_the_only_one() {
     assert!(closes(&Protocol::new(now).step(hello(PROTOCOL + 1), now)).is_some());
     assert!(closes(&greeted(now).step(hello(PROTOCOL), now)).is_some());
     assert!(closes(&greeted(now).step(beat(), now)).is_none());
+}
+
+#[test]
+fn the_version_of_a_session_is_the_newest_that_both_speak() {
+    let now = Instant::now();
+    let range = |oldest_protocol, newest_protocol| v1::Hello {
+        protocol: oldest_protocol,
+        oldest_protocol,
+        newest_protocol,
+        ..v1::Hello::default()
+    };
+    let knows_no_ranges = v1::Hello {
+        protocol: PROTOCOL,
+        ..v1::Hello::default()
+    };
+    for hello in [range(1, PROTOCOL + 9), knows_no_ranges] {
+        let mut protocol = Protocol::new(now);
+        let out = protocol.step(agent(agent_message::Body::Hello(hello)), now);
+        let [SessionOutput::Report(SessionReport::Hello { protocol: said, .. })] = out[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!((said, protocol.agreed), (PROTOCOL, Some(PROTOCOL)));
+    }
+    let too_new = range(PROTOCOL + 1, PROTOCOL + 2);
+    let mut protocol = Protocol::new(now);
+    let out = protocol.step(agent(agent_message::Body::Hello(too_new)), now);
+    let [
+        SessionOutput::Send(body),
+        SessionOutput::Close(Closed::Version(refused)),
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    let master_message::Body::GoingAway(goodbye) = &**body else {
+        panic!("{body:?}")
+    };
+    assert_eq!(goodbye.reason, refused.to_string(), "the agent learns why");
+    assert_eq!(protocol.agreed, None);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn process(hello: &v1::Hello) -> Option<u64> {
 }
 
 impl<M: Master> Reports<M> {
-    pub(super) async fn hello(&mut self, hello: Box<v1::Hello>) {
+    pub(super) async fn hello(&mut self, hello: Box<v1::Hello>, protocol: u32) {
         let Greeting {
             main_user,
             hostname,
@@ -100,6 +100,7 @@ impl<M: Master> Reports<M> {
             heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
             silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
             acks: acks.collect(),
+            protocol,
         }));
         // Runs whose end is on record here. More of them are forgotten when their output comes again.
         for run in named.difference(&open).take(FORGOTTEN) {

@@ -124,7 +124,7 @@ impl<M: Master> Reports<M> {
 
     async fn report(&mut self, report: SessionReport) {
         match report {
-            SessionReport::Hello(hello) => self.hello(hello).await,
+            SessionReport::Hello { hello, protocol } => self.hello(hello, protocol).await,
             SessionReport::Facts(facts) => self.facts(*facts).await,
             SessionReport::FactsTooLarge => self.ignored("facts of more than 256 KiB"),
             SessionReport::Volumes(mounted) => {

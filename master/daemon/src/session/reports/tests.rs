@@ -131,13 +131,15 @@ async fn hello_is_welcomed_with_what_is_here_and_ended_runs_are_forgotten() {
         runs: runs.into(),
         ..v1::Hello::default()
     };
-    rig.report(SessionReport::Hello(Box::new(hello))).await;
+    let (hello, protocol) = (Box::new(hello), 7);
+    rig.report(SessionReport::Hello { hello, protocol }).await;
     let master_message::Body::Welcome(welcome) = rig.sent().await else {
         panic!("not welcomed")
     };
     let acks: Vec<_> = welcome.acks.iter().map(|a| (&*a.run_id, a.bytes)).collect();
     assert_eq!(acks, [(&*open.to_string(), part.len() as u64)]);
     assert_eq!((&*welcome.main_user, &*welcome.hostname), ("admin", "web1"));
+    assert_eq!(welcome.protocol, protocol);
     let forgotten = master_message::Body::ForgetRun(v1::ForgetRun {
         run_id: ended.to_string(),
     });

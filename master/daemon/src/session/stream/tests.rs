@@ -52,7 +52,7 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
         over,
     };
     let first = ends.reports.recv().await.expect("a report");
-    assert!(matches!(*first, SessionReport::Hello(_)));
+    assert!(matches!(*first, SessionReport::Hello { .. }));
     ends
 }
 
