@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -204,6 +205,19 @@ pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && port != 0).then_some((host, port))
 }
 
+/// Whether it is an address that a connection can be made to: a name or an address of a machine, and a port.
+pub(crate) fn is_dialable(address: &str) -> bool {
+    let Some((host, _)) = split_address(address) else {
+        return false;
+    };
+    match host.parse::<IpAddr>() {
+        Ok(ip) => !ip.is_unspecified(),
+        Err(_) => host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
+    }
+}
+
 fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.to_owned(),
@@ -262,6 +276,18 @@ mod tests {
         assert_eq!(split_address("m.example:1"), Some(("m.example", 1)));
         for bad in ["", "m", "m:", ":1", "m:0", "m:65536"] {
             assert_eq!(split_address(bad), None, "{bad}");
+        }
+        for (address, wanted) in [
+            ("[fd00::1]:7440", true),
+            ("10.0.0.1:7440", true),
+            ("a-b_c.example:1", true),
+            ("0.0.0.0:7440", false),
+            ("[::]:7440", false),
+            ("a:b:1", false),
+            ("a b:1", false),
+            ("http://a:1", false),
+        ] {
+            assert_eq!(is_dialable(address), wanted, "{address}");
         }
     }
 }

@@ -17,9 +17,11 @@ mod hostname;
 mod identity;
 mod imds;
 mod link;
+mod masters;
 mod node_facts;
 mod origin;
 mod power;
+mod reconnect;
 mod runner;
 mod service;
 mod session;
@@ -58,6 +60,11 @@ pub mod inside {
     /// A run's record, and who holds it.
     pub mod journal {
         pub use crate::runner::journal::{SPEC, lock_if_free, pid_in};
+    }
+
+    /// In which order masters are dialled.
+    pub mod masters {
+        pub use crate::masters::permuted;
     }
 
     /// A run's output.

@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aot_host::chain::Chain;
 use hickory_resolver::Resolver;
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
@@ -23,6 +24,7 @@ use tower::service_fn;
 
 use crate::config::split_address;
 use crate::identity::ClientIdentity;
+use crate::masters::DialOrder;
 use crate::tls;
 
 /// Longest wait for a name, and for TCP and TLS together.
@@ -71,28 +73,30 @@ pub(crate) enum Error {
 /// How to reach the masters.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
-    masters: Vec<String>,
+    order: Arc<Mutex<DialOrder>>,
     roots: Arc<RootCertStore>,
 }
 
 impl Link {
-    /// To any of `masters` (`host:port`) that shows a certificate of the authority in `ca_pem`.
-    ///
-    /// # Errors
-    /// When the PEM holds no authority.
-    pub(crate) fn new(masters: Vec<String>, ca_pem: &str) -> Result<Self, tls::Error> {
-        Ok(Self {
-            masters,
-            roots: tls::roots(ca_pem)?,
-        })
+    /// To any of the masters in `order` that shows a certificate of an authority in `roots`.
+    pub(crate) fn new(order: DialOrder, roots: Arc<RootCertStore>) -> Self {
+        Self {
+            order: Arc::new(Mutex::new(order)),
+            roots,
+        }
     }
 
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
 
-    /// Connects to the first master that answers; `identity` is shown when there is one. The channel is good for this
-    /// one connection: it is dropped, not mended, when it breaks.
+    /// Which master is next; no lock across `.await`.
+    pub(crate) fn order(&self) -> MutexGuard<'_, DialOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects beside a session: to its master where that answers. The channel is good for this one connection: it is
+    /// dropped, not mended, when it breaks.
     ///
     /// # Errors
     /// The last master's, when none answered.
@@ -100,10 +104,12 @@ impl Link {
         &self,
         identity: Option<&ClientIdentity>,
     ) -> Result<Channel, Error> {
-        Ok(self.dial(identity).await?.channel)
+        let connection = self.first_that_answers(identity, |_| {}).await?;
+        Ok(connection.channel)
     }
 
-    /// As [`Link::connect`], and with what the master says of the certificate.
+    /// Connects to the next master that answers, which is the next one from now on; `identity` is shown when there is one.
+    /// Whoever gets nowhere with it calls [`DialOrder::failed`].
     ///
     /// # Errors
     /// The last master's, when none answered.
@@ -111,15 +117,31 @@ impl Link {
         &self,
         identity: Option<&ClientIdentity>,
     ) -> Result<Connection, Error> {
+        let failed = |address: &str| self.order().failed(address);
+        let connection = self.first_that_answers(identity, failed).await?;
+        self.order().reached(&connection.address);
+        Ok(connection)
+    }
+
+    async fn first_that_answers(
+        &self,
+        identity: Option<&ClientIdentity>,
+        failed: impl Fn(&str),
+    ) -> Result<Connection, Error> {
         let config = Arc::new(tls::client_config(
             &self.roots,
             identity.map(ClientIdentity::for_tls),
         )?);
         let mut last = Error::NoMaster;
-        for address in &self.masters {
-            match connect_one(address, config.clone()).await {
+        let round = self.order().round();
+        for address in round {
+            match connect_one(&address, config.clone()).await {
                 Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
+                Err(error) => {
+                    tracing::debug!(address, error = %Chain(&error), "this master was not reached");
+                    failed(&address);
+                    last = error;
+                }
             }
         }
         Err(last)
@@ -129,6 +151,8 @@ impl Link {
 /// One connection to a master.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// The master's, as it was dialled.
+    pub address: String,
     /// To make calls on.
     pub channel: Channel,
     /// What the master said of our certificate.
@@ -228,7 +252,11 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
         .connect_with_connector(connector)
         .await;
     match connected {
-        Ok(channel) => Ok(Connection { channel, refusal }),
+        Ok(channel) => Ok(Connection {
+            address: address.to_owned(),
+            channel,
+            refusal,
+        }),
         Err(_) if refusal.is_certificate_over() => Err(Error::Refused(address.to_owned())),
         Err(source) => Err(Error::Http {
             address: address.to_owned(),

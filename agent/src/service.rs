@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::file_builtins::FileReads;
 use crate::identity::{ClientIdentity, Vault, enrol};
 use crate::link::{self, Link};
+use crate::masters::{DialOrder, kept};
 use crate::runner::Runner;
 use crate::runner::copy_progress::Fetched;
 use crate::runner::prepare::Starter;
@@ -26,10 +27,8 @@ use crate::runner::shim_pool::Shims;
 use crate::session::protocol::Closed;
 use crate::session::{Agent, paths};
 use crate::shell::{Context, Shells};
-use crate::{cluster_facts, origin, power, stop, tls};
+use crate::{cluster_facts, origin, power, reconnect, stop, tls};
 
-/// Longest wait that a master may ask for before the next connection.
-const MOST_AWAY: Duration = Duration::from_secs(300);
 /// How long a reboot may take to take this process away before the master is dialled again.
 const REBOOT_WAIT: Duration = Duration::from_secs(120);
 /// How long background work may continue after the end.
@@ -98,7 +97,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         () = token.cancelled() => return Ok(()),
     };
     shut_dir(&config.state_dir)?;
-    let link = Link::new(config.master.clone(), &config.ca_pem)?;
+    let roots = tls::roots(&config.ca_pem)?;
     let vault = Vault::new(&config.state_dir);
     if let Some(former) = origin::claim(&config, &vault)? {
         tracing::warn!(
@@ -107,6 +106,12 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
             "the state came from another machine, by way of an image: it was set aside"
         );
     }
+    let order = DialOrder::new(
+        config.machine_id.as_deref().unwrap_or_default(),
+        config.master.clone(),
+        kept::load(&config.state_dir),
+    );
+    let link = Link::new(order, roots);
     if mode == Mode::EnrolCheck {
         select! {
             identity = enrol::obtain(&config, &vault, &link) => println!("{}", identity.name),
@@ -194,19 +199,25 @@ async fn live(agent: &mut Agent, stop: &CancellationToken) {
                 wait
             }
             Ok(connection) => {
-                let (why, welcome) = agent.attach(connection, &identity, stop).await;
-                if welcome {
-                    backoff.reset();
+                let address = connection.address.clone();
+                let (why, spread) = agent.attach(connection, &identity, stop).await;
+                match spread {
+                    Some(_) => {
+                        backoff.reset();
+                        agent.link.order().restart();
+                    }
+                    None => agent.link.order().failed(&address),
                 }
                 match why {
                     Closed::Refused(why) => refused(agent, &why, stop, &mut backoff).await,
                     // What the master's TLS said of it may have got lost with the connection.
                     Closed::Broken(why)
-                        if !welcome && identity.not_after <= aot_host::clock::since_1970() =>
+                        if spread.is_none()
+                            && identity.not_after <= aot_host::clock::since_1970() =>
                     {
                         refused(agent, &why, stop, &mut backoff).await
                     }
-                    why => after(agent, &why, &mut backoff).await,
+                    why => after(agent, &why, spread, &mut backoff).await,
                 }
             }
         };
@@ -244,19 +255,16 @@ async fn refused(
     wait
 }
 
-/// What follows the end of a session: how long to wait before the next one.
-async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
+/// What follows the end of a session: how long to wait before the next one. `spread`: what the master asks all of its
+/// agents to spread over when they lose it.
+async fn after(
+    agent: &Agent,
+    why: &Closed,
+    spread: Option<Duration>,
+    backoff: &mut Backoff,
+) -> Duration {
     match why {
         Closed::Stopping => Duration::ZERO,
-        Closed::ByMaster { reason, within } => {
-            let wait = (*within).min(MOST_AWAY).mul_f64(unit());
-            tracing::info!(
-                reason,
-                wait_ms = wait.as_millis() as u64,
-                "the master said goodbye; reconnecting"
-            );
-            wait.max(backoff.next(unit()).min(*within))
-        }
         Closed::Reboot => {
             tracing::info!("rebooting");
             match power::reboot(agent.config.reboot.as_deref()).await {
@@ -267,8 +275,17 @@ async fn after(agent: &Agent, why: &Closed, backoff: &mut Backoff) -> Duration {
                 }
             }
         }
+        Closed::ByMaster { reason, .. } => {
+            let wait = reconnect::wait(why, spread, backoff, unit);
+            tracing::info!(
+                reason,
+                wait_ms = wait.as_millis() as u64,
+                "the master said goodbye; reconnecting"
+            );
+            wait
+        }
         Closed::Silent | Closed::Broken(_) | Closed::Refused(_) => {
-            let wait = backoff.next(unit());
+            let wait = reconnect::wait(why, spread, backoff, unit);
             tracing::warn!(
                 ?why,
                 wait_ms = wait.as_millis() as u64,

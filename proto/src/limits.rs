@@ -34,6 +34,18 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A session whose other side said nothing for this long is over.
 pub const SILENCE: Duration = Duration::from_secs(20);
 
+/// Most masters of a fleet that a machine knows; more are left out.
+pub const MAX_MASTERS: usize = 16;
+
+/// Longest address of a master, `host:port`.
+pub const MAX_ADDRESS_BYTES: usize = 255;
+
+/// Shortest time over which agents that lose their master spread their first tries.
+pub const MIN_RECONNECT_SPREAD: Duration = Duration::from_millis(200);
+
+/// Longest one.
+pub const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(60);
+
 /// Largest enrolment request, all fields together.
 pub const MAX_ENROL_BYTES: usize = 32 << 10;
 

@@ -13,7 +13,7 @@ use super::{ClientIdentity, Error, Vault, csr};
 use crate::backoff::{Backoff, unit};
 use crate::config::Config;
 use crate::imds;
-use crate::link::{self, Link};
+use crate::link::{self, Connection, Link};
 use crate::{VERSION, tls};
 
 /// Longest wait for one answer.
@@ -100,13 +100,20 @@ fn is_of(config: &Config, identity: &ClientIdentity) -> Result<(), Error> {
     }
 }
 
+/// Asks the next master that answers. One that does not enrol this machine is not the next one any more.
 async fn ask(link: &Link, request: EnrolRequest) -> Result<EnrolReply, Failed> {
-    let mut client = EnrolmentClient::new(link.connect(None).await?);
-    let reply = timeout(TIMEOUT, client.enrol(request))
-        .await
-        .map_err(|_| Failed::Silent)?
-        .map_err(|status| Failed::Refused(status.message().to_owned()))?;
-    Ok(reply.into_inner())
+    let Connection {
+        address, channel, ..
+    } = link.dial(None).await?;
+    let mut client = EnrolmentClient::new(channel);
+    let reply = timeout(TIMEOUT, client.enrol(request)).await;
+    let reply = reply
+        .map_err(|_| Failed::Silent)
+        .and_then(|reply| reply.map_err(|status| Failed::Refused(status.message().to_owned())));
+    if reply.is_err() {
+        link.order().failed(&address);
+    }
+    Ok(reply?.into_inner())
 }
 
 /// One try. The key is on disk before the call, so that a repeat carries the same one.

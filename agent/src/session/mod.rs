@@ -43,14 +43,16 @@ const RESULTS: usize = 16;
 const OUTBOX: usize = 1024;
 
 impl Agent {
-    /// Opens a stream on `channel` and serves it to its end. The flag says whether the master ever answered Hello.
+    /// Opens a stream on `connection` and serves it to its end.
     pub(crate) async fn attach(
         &mut self,
         connection: Connection,
         identity: &ClientIdentity,
         stop: &CancellationToken,
-    ) -> (Closed, bool) {
-        let Connection { channel, refusal } = connection;
+    ) -> SessionEnded {
+        let Connection {
+            channel, refusal, ..
+        } = connection;
         self.runner.check();
         let runs = self.runner.states();
         let (outbound, rest) = mpsc::channel(OUTBOUND);
@@ -73,12 +75,12 @@ impl Agent {
         let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let answer = select! {
             answer = timeout(SILENCE, client.attach(messages)) => answer,
-            () = stop.cancelled() => return (Closed::Stopping, false),
+            () = stop.cancelled() => return (Closed::Stopping, None),
         };
         let inbound = match answer {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return (broken(&status, &refusal), false),
-            Err(_) => return (Closed::Silent, false),
+            Ok(Err(status)) => return (broken(&status, &refusal), None),
+            Err(_) => return (Closed::Silent, None),
         };
         let now = Instant::now();
         let protocol = Protocol::new(runs, renew_at(identity, now), now);
@@ -96,6 +98,9 @@ impl Agent {
         session.run(stop).await
     }
 }
+
+/// Why a session is over, and [`Protocol::spread`] at its end.
+type SessionEnded = (Closed, Option<Duration>);
 
 /// Why a call, or the stream that it opened, came to an end.
 fn broken(status: &Status, refusal: &Refusal) -> Closed {
@@ -122,7 +127,7 @@ struct Session<'a, S> {
 }
 
 impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
-    async fn run(mut self, stop: &CancellationToken) -> (Closed, bool) {
+    async fn run(mut self, stop: &CancellationToken) -> SessionEnded {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outbox: VecDeque<Up> = VecDeque::new();
@@ -158,8 +163,8 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
                 },
                 message = self.inbound.next(), if outbox.len() < OUTBOX => match message {
                     Some(Ok(message)) => vec![SessionInput::Master(message)],
-                    _ if !open => return (closing.map_or(Closed::Stopping, |(why, _)| why), self.protocol.is_welcome()),
-                    Some(Err(status)) => return (broken(&status, &self.refusal), self.protocol.is_welcome()),
+                    _ if !open => return (closing.map_or(Closed::Stopping, |(why, _)| why), self.protocol.spread()),
+                    Some(Err(status)) => return (broken(&status, &self.refusal), self.protocol.spread()),
                     None => return self.broken("the master ended the stream"),
                 },
                 () = time::sleep_until(piece_at.unwrap_or(now).into()), if piece_at.is_some() => continue,
@@ -206,7 +211,7 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
     }
 
     /// Ends our half of the stream and waits for the master to end its own: only then all that we sent has surely arrived.
-    async fn farewell(self, why: Closed, deadline: Instant) -> (Closed, bool) {
+    async fn farewell(self, why: Closed, deadline: Instant) -> SessionEnded {
         let Self {
             outbound,
             mut inbound,
@@ -217,11 +222,11 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         let ended = async { while let Some(Ok(_)) = inbound.next().await {} };
         // A master that does not end it has had time to read.
         let _ = time::timeout_at(deadline.into(), ended).await;
-        (why, protocol.is_welcome())
+        (why, protocol.spread())
     }
 
-    fn broken(&self, why: &str) -> (Closed, bool) {
-        (Closed::Broken(why.to_owned()), self.protocol.is_welcome())
+    fn broken(&self, why: &str) -> SessionEnded {
+        (Closed::Broken(why.to_owned()), self.protocol.spread())
     }
 }
 

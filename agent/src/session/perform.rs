@@ -10,6 +10,7 @@ use super::agent::paths;
 use super::protocol::{SessionInput, SessionOutput};
 use crate::boot_id::boot_id;
 use crate::config::Platform;
+use crate::masters::kept;
 use crate::node_facts::{self, Sources};
 use crate::{cluster_facts, hostname, volumes};
 
@@ -18,6 +19,10 @@ impl<S> Session<'_, S> {
     pub(super) fn perform(&mut self, output: SessionOutput) -> Option<SessionInput> {
         match output {
             SessionOutput::Send(_) | SessionOutput::Close(_) => None,
+            SessionOutput::LearnMasters(named) => {
+                self.learn_masters(&named);
+                None
+            }
             SessionOutput::NameHost(name) => {
                 self.name_host(&name);
                 None
@@ -57,6 +62,18 @@ impl<S> Session<'_, S> {
             SessionOutput::MakeCsr => Some(SessionInput::Csr(self.make_csr())),
             SessionOutput::Install(pem) => self.install(&pem),
         }
+    }
+
+    /// One small write, where they are others than before.
+    fn learn_masters(&self, named: &[String]) {
+        let Some(new) = self.agent.link.order().learn(named) else {
+            return;
+        };
+        tracing::info!(
+            masters = new.join(","),
+            "the master named where it is found"
+        );
+        kept::store(&self.agent.config.state_dir, &new);
     }
 
     /// A few small writes, before the facts that hold the name are collected.

@@ -13,7 +13,7 @@ use aot_host::chain::Chain;
 use aot_proto::builtin::Builtin;
 use aot_proto::facts::Joiner;
 use aot_proto::ids::RunId;
-use aot_proto::limits::{HEARTBEAT, SILENCE};
+use aot_proto::limits::{HEARTBEAT, MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, SILENCE};
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
@@ -78,6 +78,12 @@ impl Protocol {
     /// Whether the master has answered Hello.
     pub(crate) fn is_welcome(&self) -> bool {
         self.agreed.is_some()
+    }
+
+    /// When the session breaks, the first wait is a random part of this; `None` when the master has not answered Hello.
+    pub(crate) fn spread(&self) -> Option<Duration> {
+        let named = Duration::from_millis(self.welcome.as_ref()?.reconnect_spread_ms);
+        Some(named.clamp(MIN_RECONNECT_SPREAD, MAX_RECONNECT_SPREAD))
     }
 
     /// Decides what follows from `input` at `now`.
@@ -228,6 +234,9 @@ impl Protocol {
         self.silence = or(welcome.silence_ms, SILENCE).max(self.heartbeat * 2);
         self.beat_at = now + self.heartbeat;
         let mut out = Vec::new();
+        if !welcome.masters.is_empty() {
+            out.push(SessionOutput::LearnMasters(welcome.masters.clone()));
+        }
         if !welcome.hostname.is_empty() {
             out.push(SessionOutput::NameHost(welcome.hostname.clone()));
         }

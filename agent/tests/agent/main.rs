@@ -8,6 +8,7 @@ mod fake;
 
 mod cancel;
 mod enrolment;
+mod masters;
 mod runs;
 mod session;
 mod shim;

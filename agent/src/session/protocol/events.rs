@@ -40,6 +40,8 @@ pub(crate) enum SessionInput {
 #[derive(Debug, PartialEq)]
 pub(crate) enum SessionOutput {
     Send(Up),
+    /// Dial these from now on, as far as they can be dialled: not yet made harmless.
+    LearnMasters(Vec<String>),
     /// Give the machine this host name, when it has another.
     NameHost(String),
     /// Collect facts; the main login user is this one.

@@ -364,6 +364,27 @@ fn goodbyes_are_sent_before_the_end() {
 }
 
 #[test]
+fn what_the_welcome_says_of_reconnecting_is_bounded_and_known_to_the_end() {
+    let now = Instant::now();
+    for (named_ms, wanted) in [
+        (0, MIN_RECONNECT_SPREAD),
+        (10_000, 10 * S),
+        (u64::MAX, MAX_RECONNECT_SPREAD),
+    ] {
+        let mut protocol = Protocol::new(vec![], now + FAR, now);
+        assert_eq!(protocol.spread(), None);
+        let welcome = Welcome {
+            reconnect_spread_ms: named_ms,
+            masters: vec!["a:1".into()],
+            ..Welcome::default()
+        };
+        let out = receive(&mut protocol, Down::Welcome(welcome), now);
+        assert_eq!(out[0], SessionOutput::LearnMasters(vec!["a:1".into()]));
+        assert_eq!(protocol.spread(), Some(wanted));
+    }
+}
+
+#[test]
 fn the_version_that_the_master_picked_is_spoken_and_one_that_was_not_offered_ends_the_session() {
     let now = Instant::now();
     let welcome = |protocol| {

@@ -157,6 +157,7 @@ fn receive(
                 cluster: "c".into(),
                 instance: "web1".into(),
                 acks,
+                masters: state.masters.clone(),
                 ..Welcome::default()
             }))
         }),

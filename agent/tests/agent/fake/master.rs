@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) past_certificates: usize,
     pub(crate) renewals: usize,
     pub(crate) sessions: usize,
+    /// Addresses that its welcome names.
+    pub(crate) masters: Vec<String>,
     pub(crate) to_agent: Option<mpsc::Sender<Result<MasterMessage, Status>>>,
     pub(crate) received: Vec<Up>,
     pub(crate) spools: HashMap<String, Vec<u8>>,
@@ -50,7 +52,7 @@ pub(crate) struct Master {
     changed: Notify,
     pub(crate) issuer: Issuer<'static, KeyPair>,
     pub(crate) ca_pem: String,
-    pub(crate) port: u16,
+    port: u16,
 }
 
 impl Master {
@@ -71,6 +73,11 @@ impl Master {
             ca_pem,
             port,
         }
+    }
+
+    /// Where agents find it.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

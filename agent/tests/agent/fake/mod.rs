@@ -14,7 +14,7 @@ use aot_proto::ids::RunId;
 use aot_proto::v1::start_run::What;
 use aot_proto::v1::{ExecSpec, StageSpec, StartRun};
 
-pub(crate) use rig::Rig;
+pub(crate) use rig::{MACHINE, Rig};
 
 pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();

@@ -1,6 +1,6 @@
 //! A master, a folder for an agent, and the agent as a process.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -20,6 +20,10 @@ pub(crate) const MACHINE: &str = "local-1";
 pub(crate) struct Rig {
     pub(crate) master: Arc<Master>,
     pub(crate) dir: TempDir,
+    /// Masters in the settings of the next agent.
+    pub(crate) dials: Vec<String>,
+    /// Whether the log of the next agent goes into the file `log`.
+    pub(crate) logs_to_file: bool,
     agent: Option<Child>,
     _server: JoinSet<()>,
 }
@@ -36,11 +40,18 @@ impl Rig {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         Self {
+            dials: vec![master.address()],
+            logs_to_file: false,
             master,
             dir,
             agent: None,
             _server: tasks,
         }
+    }
+
+    /// The master's.
+    pub(crate) fn address(&self) -> String {
+        self.master.address()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -53,8 +64,8 @@ impl Rig {
         self.master.lock().to_agent = None;
         let at = |name: &str| self.path(name).display().to_string();
         let config = format!(
-            "master = [\"127.0.0.1:{}\"]\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
-            self.master.port,
+            "master = {:?}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
+            self.dials,
             self.master.ca_pem,
             at("state"),
             at("etc"),
@@ -68,13 +79,13 @@ impl Rig {
         // The static build is tried by naming it here.
         let binary = std::env::var_os("AOT_AGENT_BIN")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_aot-agent").into());
-        let agent = Command::new(binary)
-            .arg("run")
-            .arg("--config")
-            .arg(path)
-            .env("AOT_LOG", "warn")
-            .spawn();
-        self.agent = Some(agent.unwrap());
+        let mut agent = Command::new(binary);
+        agent.arg("run").arg("--config").arg(path);
+        agent.env("AOT_LOG", "warn");
+        if self.logs_to_file {
+            agent.stderr(File::create(self.path("log")).unwrap());
+        }
+        self.agent = Some(agent.spawn().unwrap());
     }
 
     pub(crate) fn agent_pid(&self) -> i32 {

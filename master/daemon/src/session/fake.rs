@@ -34,6 +34,7 @@ pub(super) struct FakeMaster {
     rooms: [Room; 2],
     is_full: AtomicBool,
     registry: Registry,
+    advertised: Vec<String>,
     facts: Semaphore,
     own: Mutex<BTreeMap<RunId, OwnRun>>,
     brought: Mutex<Vec<Brought>>,
@@ -51,6 +52,7 @@ impl FakeMaster {
             rooms: [Room::new(path, 0), Room::without_any(path)],
             is_full: AtomicBool::new(false),
             registry: Registry::new(1),
+            advertised: (0..20).map(|n| format!("m{n}:7440")).collect(),
             facts: Semaphore::new(1),
             own: Mutex::default(),
             brought: Mutex::default(),
@@ -105,6 +107,10 @@ impl Master for Arc<FakeMaster> {
 
     fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    fn advertised(&self) -> &[String] {
+        &self.advertised
     }
 
     fn facts_turns(&self) -> &Semaphore {

@@ -126,6 +126,11 @@ impl Registry {
         self.came.subscribe()
     }
 
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.handles.read().expect("nobody panics with it").len()
+    }
+
     /// Whether an instance has a session.
     pub(crate) fn has(&self, at: &InstanceKey) -> bool {
         self.handles

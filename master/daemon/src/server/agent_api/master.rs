@@ -31,6 +31,10 @@ impl Master for AgentApi {
         &self.registry
     }
 
+    fn advertised(&self) -> &[String] {
+        &self.advertised
+    }
+
     fn facts_turns(&self) -> &Semaphore {
         &self.facts
     }

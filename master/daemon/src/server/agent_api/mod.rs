@@ -42,6 +42,8 @@ pub(crate) struct AgentApi {
     pub ca: Arc<ca::Ca>,
     /// Who is there.
     pub registry: Arc<Registry>,
+    /// Where agents find the masters.
+    pub advertised: Arc<[String]>,
     /// Outputs.
     pub spools: Arc<Spools>,
     /// Terminals that wait for their agents.

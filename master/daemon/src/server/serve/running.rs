@@ -61,8 +61,9 @@ impl Bound {
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
+        let advertised = advertise.as_slice().into();
         let info = info(&opened.options, listen, advertise);
-        let services = Services::new(&opened, &state, engine, registry, stop, tasks);
+        let services = Services::new(&opened, &state, engine, registry, advertised, stop, tasks);
         tasks.spawn(operators::serve(
             socket,
             services.operators(info),

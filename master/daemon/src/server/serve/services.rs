@@ -37,6 +37,7 @@ impl Services {
         state: &State,
         engine: Engine,
         registry: Arc<Registry>,
+        advertised: Arc<[String]>,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
@@ -51,6 +52,7 @@ impl Services {
             engine,
             ca: opened.ca.clone(),
             registry,
+            advertised,
             spools: state.spools.clone(),
             shells: PendingShells::default(),
             bundles: state.bundles.clone(),

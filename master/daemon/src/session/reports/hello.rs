@@ -10,7 +10,9 @@ use aot_model::hash::digest_prefix;
 use aot_model::identity::PeerProcess;
 use aot_model::world::{AgentInput, SessionHolder};
 use aot_proto::ids::RunId;
-use aot_proto::limits::{HEARTBEAT, SILENCE};
+use aot_proto::limits::{
+    HEARTBEAT, MAX_MASTERS, MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, SILENCE,
+};
 use aot_proto::v1::{self, master_message};
 
 use super::{Greeting, Master, Reports};
@@ -18,6 +20,17 @@ use crate::session::registry::COMMANDS;
 
 /// Most runs that an agent may drop when it comes: half of what may wait for its session.
 const FORGOTTEN: usize = COMMANDS / 2;
+
+/// Agents that may come back in one second: a master lets in about a thousand with one processor.
+const RECONNECTS_PER_SECOND: u64 = 1000;
+
+/// Over how many milliseconds the agents of this many sessions are to spread when they lose their master.
+fn reconnect_spread_ms(sessions: usize) -> u64 {
+    let sessions = u64::try_from(sessions).unwrap_or(u64::MAX);
+    let spread = Duration::from_millis(sessions.saturating_mul(1000) / RECONNECTS_PER_SECOND);
+    let spread = spread.clamp(MIN_RECONNECT_SPREAD, MAX_RECONNECT_SPREAD);
+    u64::try_from(spread.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Where a session comes from.
 pub(crate) struct Origin {
@@ -101,6 +114,14 @@ impl<M: Master> Reports<M> {
             silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
             acks: acks.collect(),
             protocol,
+            masters: self
+                .master
+                .advertised()
+                .iter()
+                .take(MAX_MASTERS)
+                .cloned()
+                .collect(),
+            reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len()),
         }));
         // Runs whose end is on record here. More of them are forgotten when their output comes again.
         for run in named.difference(&open).take(FORGOTTEN) {
@@ -112,5 +133,26 @@ impl<M: Master> Reports<M> {
             .decide(self.input(AgentInput::Attached(hello)))
             .await;
         self.submit(AgentInput::HeldBy(holder)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_spread_over_a_second_per_thousand_within_bounds() {
+        for (sessions, wanted) in [
+            (0, 200),
+            (1, 200),
+            (200, 200),
+            (1_000, 1_000),
+            (10_000, 10_000),
+            (60_000, 60_000),
+            (100_000, 60_000),
+            (usize::MAX, 60_000),
+        ] {
+            assert_eq!(reconnect_spread_ms(sessions), wanted, "{sessions}");
+        }
     }
 }

@@ -44,6 +44,9 @@ pub(crate) trait Master: Send + Sync + 'static {
 
     fn registry(&self) -> &Registry;
 
+    /// Where agents find the masters, host:port.
+    fn advertised(&self) -> &[String];
+
     /// Turns of facts that are read and decided on: when a thousand agents come back together, what their facts need for a
     /// moment would stay with the process.
     fn facts_turns(&self) -> &Semaphore;

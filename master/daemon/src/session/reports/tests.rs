@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_proto::limits::MAX_MASTERS;
 use aot_store::spool::{Arrived, Progress};
 use futures::stream::FuturesOrdered;
 use prost::bytes::Bytes;
@@ -140,6 +141,9 @@ async fn hello_is_welcomed_with_what_is_here_and_ended_runs_are_forgotten() {
     assert_eq!(acks, [(&*open.to_string(), part.len() as u64)]);
     assert_eq!((&*welcome.main_user, &*welcome.hostname), ("admin", "web1"));
     assert_eq!(welcome.protocol, protocol);
+    // The fake has more than may be named.
+    assert_eq!(welcome.masters, rig.master.advertised()[..MAX_MASTERS]);
+    assert_eq!(welcome.reconnect_spread_ms, 200);
     let forgotten = master_message::Body::ForgetRun(v1::ForgetRun {
         run_id: ended.to_string(),
     });
