@@ -10,7 +10,7 @@ pub enum Closed {
     ByAgent(String),
     /// The stream broke.
     #[error("the connection broke: {0}")]
-    Broken(String),
+    Broken(&'static str),
     /// It said nothing for too long.
     #[error("the agent stopped answering")]
     Silent,

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use aot_model::text::{MAX_TEXT_BYTES, cleaned};
 use aot_proto::limits::HEARTBEAT;
 use aot_proto::v1::{AgentMessage, MasterMessage, master_message};
 use futures::{Stream, StreamExt};
@@ -31,9 +30,9 @@ const REPLACED_GRACE: Duration = HEARTBEAT;
 /// How long a goodbye may take to leave.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
-/// The agent's stream broke off, and why; the text is the transport's, and not yet made harmless.
+/// The agent's stream broke off, and why, in words.
 #[derive(Debug)]
-pub(crate) struct Broken(pub(crate) String);
+pub(crate) struct Broken(pub(crate) &'static str);
 
 /// What a session's owner holds.
 pub(crate) struct Session<S> {
@@ -88,10 +87,7 @@ where
                 },
                 message = self.inbound.next() => match message {
                     Some(Ok(message)) => SessionInput::Agent(Box::new(message)),
-                    Some(Err(Broken(why))) => {
-                        let why = Closed::Broken(cleaned(&why, MAX_TEXT_BYTES).into_owned());
-                        return end.why().cloned().unwrap_or(why);
-                    }
+                    Some(Err(Broken(why))) => return end.why().cloned().unwrap_or(Closed::Broken(why)),
                     None => return end.why().cloned().unwrap_or(Closed::ByAgent(String::new())),
                 },
                 Some(command) = self.commands.recv(), if open && outbox.len() < OUTBOX => SessionInput::Command(command),

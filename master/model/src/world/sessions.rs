@@ -18,6 +18,9 @@ use crate::stage::StageState;
 /// was merely cut is back before.
 const LISTED_AFTER_MS: u64 = 3_000;
 
+/// Why the agent of a machine that is being ended has left, however its connection broke.
+const MACHINE_ENDED: &str = "its machine was ended";
+
 impl World {
     /// A session began: what the agent knows is compared with what was asked of it.
     pub(super) fn attached(&mut self, at: &InstanceKey, session: u64, hello: &v1::Hello) -> Answer {
@@ -158,10 +161,12 @@ impl World {
         let Some(instance) = self.unrecorded_mut(at) else {
             return Answer::Ack;
         };
+        let is_ended = instance.machine.is_some() && !instance.has_machine();
         instance.session = None;
         instance.lost_ms = Some(now);
         instance.last_seen_ms = now;
         self.left.push_back((now, at.clone()));
+        let why = if is_ended { MACHINE_ENDED } else { why };
         self.emit(at, "agent-disconnected", format!("disconnected: {why}"));
         if let Some(poll) = self.calls.get_mut(&at.cluster) {
             poll.list_ms = poll.list_ms.min(now + LISTED_AFTER_MS);

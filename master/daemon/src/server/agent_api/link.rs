@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::broken::in_words;
 use super::fetch::{CHUNKS, open_either, send_file};
 use super::{AgentApi, Caller, peer};
 use crate::server::shells::StreamHalves;
@@ -89,7 +90,10 @@ impl AgentLink for AgentApi {
             hang_up: peer.hang_up,
         };
         let inbound = request.into_inner();
-        let broken = |status: Status| Broken(status.message().to_owned());
+        let broken = move |status: Status| {
+            tracing::debug!(session, %status, "the stream of an agent broke");
+            Broken(in_words(&status))
+        };
         let inbound = inbound.map(move |message| message.map_err(broken));
         self.tasks
             .spawn(attached.run(inbound, outbound, self.stop.clone()));

@@ -1,5 +1,6 @@
 //! Enrolment and the agents' services: from gRPC to `enrol` and `session`, and back. Attach hands its stream to a session.
 
+mod broken;
 pub(crate) mod enrol;
 mod fetch;
 mod link;

@@ -78,10 +78,7 @@ impl Rig {
 async fn the_loop_learns_why_a_session_ended_and_the_registry_forgets_it() {
     let rig = Rig::new().await;
     assert!(rig.master.registry().has(&key()));
-    rig.agent
-        .send(Err(Broken("cut".to_owned())))
-        .await
-        .expect("it reads");
+    rig.agent.send(Err(Broken("cut"))).await.expect("it reads");
     assert_eq!(rig.closed().await, "the connection broke: cut");
     assert!(!rig.master.registry().has(&key()));
     assert!(!rig.hang_up.is_cancelled(), "others may share it");

@@ -181,9 +181,6 @@ async fn a_stream_that_ends_or_breaks_ends_the_session() {
     drop(ends.agent);
     assert_eq!(ends.over.await, Ok(Closed::ByAgent(String::new())));
     let ends = session(4, &tasks).await;
-    ends.agent
-        .send(Err(Broken("cut".to_owned())))
-        .await
-        .expect("it reads");
-    assert_eq!(ends.over.await, Ok(Closed::Broken("cut".to_owned())));
+    ends.agent.send(Err(Broken("cut"))).await.expect("it reads");
+    assert_eq!(ends.over.await, Ok(Closed::Broken("cut")));
 }

@@ -113,6 +113,26 @@ fn a_stop_is_a_job_by_its_operator_that_ends_when_all_are_stopped() {
 }
 
 #[test]
+fn an_agent_that_leaves_with_its_machine_is_told_apart_from_one_that_was_cut_off() {
+    let disconnects = |sim: &Sim| {
+        let text = |effect: &Effect| match effect {
+            Effect::Event(event) if event.kind == "agent-disconnected" => {
+                Some(event.message.clone())
+            }
+            _ => None,
+        };
+        sim.pending.iter().filter_map(text).collect::<Vec<_>>()
+    };
+    let mut sim = fleet(2);
+    agent_goes(&mut sim, "a1");
+    assert_eq!(disconnects(&sim), ["disconnected: it went down"]);
+    terminate(&mut sim, &["a2"]);
+    sim.pending.clear();
+    agent_goes(&mut sim, "a2");
+    assert_eq!(disconnects(&sim), ["disconnected: its machine was ended"]);
+}
+
+#[test]
 fn a_start_ends_when_the_agent_is_back() {
     let mut sim = fleet(1);
     change(&mut sim, JobKind::Stop, &["a1"]);
