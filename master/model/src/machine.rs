@@ -52,16 +52,6 @@ pub enum MachineState {
     Terminated,
 }
 
-/// All of them, in the order of a life.
-pub(crate) const MACHINE_STATES: [MachineState; 6] = [
-    MachineState::Pending,
-    MachineState::Running,
-    MachineState::Stopping,
-    MachineState::Stopped,
-    MachineState::ShuttingDown,
-    MachineState::Terminated,
-];
-
 impl MachineState {
     /// As the EC2 API spells it.
     pub fn as_str(self) -> &'static str {

@@ -30,20 +30,6 @@ pub enum Phase {
     Gone,
 }
 
-/// All of them, in the order of a good launch.
-pub const PHASES: [Phase; 10] = [
-    Phase::Planned,
-    Phase::Requested,
-    Phase::Booting,
-    Phase::Enrolled,
-    Phase::Configured,
-    Phase::Bootstrapping,
-    Phase::Blocked,
-    Phase::Ready,
-    Phase::Failed,
-    Phase::Gone,
-];
-
 /// What can happen to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Happened {
@@ -222,7 +208,7 @@ mod tests {
 
     #[test]
     fn whatever_has_a_machine_can_lose_it() {
-        for phase in PHASES {
+        for phase in Phase::ALL.iter().copied() {
             let lost = step(phase, Happened::MachineGone);
             match phase {
                 Phase::Planned | Phase::Gone => assert_eq!(lost, None),
@@ -233,7 +219,7 @@ mod tests {
 
     #[test]
     fn ready_is_reached_from_every_phase() {
-        for from in PHASES {
+        for from in Phase::ALL.iter().copied() {
             let mut seen = vec![from];
             let mut at = 0;
             while at < seen.len() {

@@ -12,8 +12,14 @@ use super::plan::PlanAction;
 use super::stage::StageOutcome;
 use super::stage::StageState;
 
+/// The match has every value, or does not compile: so has the list.
 macro_rules! same {
     ($($enum:ident { $($value:ident),* $(,)? })*) => {$(
+        impl $enum {
+            /// All of them, in their order.
+            pub const ALL: &[Self] = &[$(Self::$value),*];
+        }
+
         impl From<$enum> for v1::$enum {
             fn from(value: $enum) -> Self {
                 match value {
@@ -50,13 +56,13 @@ impl From<PlanAction> for v1::PlanAction {
 /// The state that a number names; `None` for none, and for one that this build does not know.
 pub fn machine_state(number: i32) -> Option<MachineState> {
     let found = |state: &&MachineState| number == v1::MachineState::from(**state) as i32;
-    super::machine::MACHINE_STATES.iter().find(found).copied()
+    MachineState::ALL.iter().find(found).copied()
 }
 
 /// The phase that a number names; `None` for none, and for one that this build does not know.
 pub fn phase(number: i32) -> Option<Phase> {
     let found = |phase: &&Phase| number == v1::Phase::from(**phase) as i32;
-    super::phase::PHASES.iter().find(found).copied()
+    Phase::ALL.iter().find(found).copied()
 }
 
 /// How many targets ended how.
@@ -77,25 +83,17 @@ mod tests {
     use super::*;
 
     macro_rules! agree {
-        ($($enum:ident { $($value:ident),* $(,)? })*) => {$(
-            for value in [$($enum::$value),*] {
-                assert_eq!(v1::$enum::from(value).as_str(), value.as_str());
+        ($($enum:ident)*) => {$(
+            for value in $enum::ALL {
+                assert_eq!(v1::$enum::from(*value).as_str(), value.as_str());
             }
-            assert_eq!([$($enum::$value),*].len(), v1::$enum::ALL.len(), stringify!($enum));
+            assert_eq!($enum::ALL.len(), v1::$enum::ALL.len(), stringify!($enum));
         )*};
     }
 
     #[test]
     fn both_sides_have_the_same_names() {
-        agree! {
-            Outcome { Succeeded, Failed, TimedOut, Cancelled, Rejected, Absent, LostContact }
-            StageOutcome { Succeeded, Failed, TimedOut, Cancelled, Rejected, Absent, LostContact, Interrupted, Reboot }
-            StageState { Waiting, Running, Rebooting, Succeeded, Failed }
-            Phase { Planned, Requested, Booting, Enrolled, Configured, Bootstrapping, Blocked, Ready, Failed, Gone }
-            MachineState { Pending, Running, Stopping, Stopped, ShuttingDown, Terminated }
-            Proof { Token, Document, Challenge, Both }
-            JobKind { Exec, Copy, Shell, Launch, Apply, Start, Stop, Reboot, Terminate, Cleanup, Orphans, Update }
-        }
+        agree! { Outcome StageOutcome StageState Phase MachineState Proof JobKind }
         for action in [
             PlanAction::Create,
             PlanAction::Keep,
@@ -110,14 +108,12 @@ mod tests {
 
     #[test]
     fn a_number_of_the_wire_is_read_back_and_a_strange_one_is_none() {
-        for state in super::super::machine::MACHINE_STATES {
-            assert_eq!(
-                machine_state(v1::MachineState::from(state).into()),
-                Some(state)
-            );
+        for state in MachineState::ALL {
+            let number = v1::MachineState::from(*state).into();
+            assert_eq!(machine_state(number).as_ref(), Some(state));
         }
-        for phase_ in super::super::phase::PHASES {
-            assert_eq!(phase(v1::Phase::from(phase_).into()), Some(phase_));
+        for value in Phase::ALL {
+            assert_eq!(phase(v1::Phase::from(*value).into()).as_ref(), Some(value));
         }
         assert_eq!((machine_state(0), phase(0)), (None, None));
         assert_eq!((machine_state(99), phase(-1)), (None, None));

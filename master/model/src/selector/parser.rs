@@ -6,8 +6,8 @@ use super::glob::Glob;
 use super::lexer::Lexer;
 use super::value::{Op, ValuePattern};
 use super::{Target, TargetError};
-use crate::machine::MACHINE_STATES;
-use crate::phase::PHASES;
+use crate::machine::MachineState;
+use crate::phase::Phase;
 
 /// Longest expression: a list of all names of the largest cluster fits.
 const MAX_BYTES: usize = 1 << 20;
@@ -21,7 +21,7 @@ const PREFIXES: &str = "name, pool, state, phase, tag, fact, re, group";
 type ParseFault = (String, usize);
 
 fn states() -> impl Iterator<Item = &'static str> + Clone {
-    MACHINE_STATES.iter().map(|state| state.as_str())
+    MachineState::ALL.iter().map(|state| state.as_str())
 }
 
 struct Parser<'a> {
@@ -167,11 +167,14 @@ impl Parser<'_> {
             "name" => self.glob("a name").map(Target::Name),
             "pool" => self.glob("a pool").map(Target::Pool),
             "state" => {
-                let known = PHASES.iter().map(|phase| phase.as_str()).chain(states());
+                let known = Phase::ALL
+                    .iter()
+                    .map(|phase| phase.as_str())
+                    .chain(states());
                 self.known("a state", known).map(Target::State)
             }
             "phase" => {
-                let known = PHASES.iter().map(|phase| phase.as_str());
+                let known = Phase::ALL.iter().map(|phase| phase.as_str());
                 self.known("a phase", known).map(Target::Phase)
             }
             "tag" => self.compared(Target::Tag),
