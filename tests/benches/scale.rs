@@ -22,7 +22,8 @@ use aot_model::world::Changes;
 use aot_model::{facts, hash, samples};
 use aot_proto::ids::SpiffeId;
 use aot_proto::v1::{ExecRequest, Pace};
-use aot_store::Store;
+use aot_store::sqlite::Sqlite;
+use aot_store::{Backend, OpenStore};
 use aot_tests::bench::agents::{Agents, report};
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
@@ -344,7 +345,7 @@ impl Master {
 
 /// Writes the master's state with this many instances that are ready, and their certificates; the cluster's name.
 fn write_state(state: &Path, folder: &Path, count: usize) -> String {
-    let (store, _) = Store::open(state).expect("a store");
+    aot_host::files::private_dir(state).expect("a folder");
     let ca = Ca::open(state).expect("an authority");
     std::fs::write(folder.join("ca.pem"), ca.pem()).expect("a file");
     let members: Vec<MemberSpec> = (0..count).map(member).collect();
@@ -379,10 +380,12 @@ fn write_state(state: &Path, folder: &Path, count: usize) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
-    runtime
-        .block_on(store.commit(changes, Vec::new()))
-        .expect("it is written");
-    store.close();
+    runtime.block_on(async {
+        let OpenStore { store, hold, .. } = Sqlite.open(state).await.expect("a store");
+        let written = store.commit(&hold, changes, Vec::new()).await;
+        written.expect("it is written");
+        store.close(&hold).await;
+    });
     format!("{count} instances")
 }
 

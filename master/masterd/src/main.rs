@@ -21,6 +21,7 @@ use aot_host::descriptors;
 use aot_local::{LocalProvider, machine_init, machine_run};
 use aot_settings::{self as settings, Settings};
 use aot_store::room::KEEP_FREE;
+use aot_store::sqlite::Sqlite;
 use tracing_subscriber::EnvFilter;
 
 use logging::Turning;
@@ -128,6 +129,7 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         listen: settings.listen.clone(),
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
+        store: Arc::new(Sqlite),
         socket: absolute(&settings.socket),
         agent_dir: settings
             .agent_dir
@@ -164,7 +166,7 @@ async fn live(options: ServeOptions) -> Result<(), Error> {
     let stop = Stop::on_signal(&options)?;
     let opened = Opened::open(options).await?;
     let bound = opened.bind().await?;
-    let running = bound.run(stop)?;
+    let running = bound.run(stop).await?;
     running.ended().await
 }
 

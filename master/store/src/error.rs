@@ -50,7 +50,18 @@ pub enum Error {
         /// Newest known.
         known: u32,
     },
-    /// The writer thread is gone.
+    /// The records of this state lie in another engine.
+    #[error(
+        "the records of this state are in a database, as {} says: start with AOT_STORE as before", path.display()
+    )]
+    Elsewhere {
+        /// Which file says so.
+        path: PathBuf,
+    },
+    /// Another engine than SQLite; what it says names what was done and where.
+    #[error(transparent)]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// The writer is gone, or the store was closed.
     #[error("the store's writer has stopped")]
     Stopped,
 }

@@ -1,24 +1,24 @@
-//! What survives a restart: records in SQLite, outputs and bundles as files. The only crate that knows SQL.
+//! What survives a restart: records in SQLite or another engine, outputs and bundles as files. With the crates of other
+//! engines the only one that knows SQL.
 //!
-//! One thread (`writer`) owns the writing connection and commits what waits in one transaction (WAL, synchronous=FULL), so a
-//! write that was acknowledged is on disk. Readers have connections of their own. Nothing outside learns that it is SQLite.
+//! `store` is what a master needs of an engine, `hold` the right to write, `contract` what every engine must do; `sqlite` is
+//! the one that is always there. Nothing outside learns which it is.
 
 #![warn(unreachable_pub)]
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod error;
 pub mod fatal;
-mod load;
-mod prune;
-mod read;
-mod record;
+mod hold;
+mod kept;
+pub mod record;
 pub mod room;
-mod rows;
-mod schema;
 pub mod spool;
+pub mod sqlite;
 mod store;
-mod targets;
-mod writer;
 
 pub use error::Error;
-pub use load::Loaded;
-pub use store::Store;
+pub use hold::{Hold, HoldPosition};
+pub use kept::kept;
+pub use store::{Backend, ClosedJob, Loaded, OpenStore, Pending, Store, StoredOutputs};

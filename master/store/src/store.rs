@@ -1,121 +1,132 @@
-//! The handle on the store: opens it, hands writes to the writer's thread, ends that. Reading is in `read` and `prune`.
+//! What a master needs of whatever keeps its records, and what it is given when that is opened. `sqlite` meets it, and so does
+//! any other engine; `contract` has what that means.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread::JoinHandle;
+use std::collections::HashMap;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
 
-use aot_host::files;
+use aot_model::cluster::Cluster;
+use aot_model::job::Job;
+use aot_model::key::InstanceKey;
 use aot_model::retention::Sweep;
+use aot_model::run::Run;
 use aot_model::world::Changes;
-use aot_proto::ids::RunId;
+use aot_proto::ids::{JobId, RunId};
 use prost::bytes::Bytes;
-use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
 
-use crate::writer::{QUEUE, Write, write_loop};
-use crate::{Error, Loaded, load, schema};
+use crate::{Error, Hold};
 
-/// Pages that a connection keeps, KiB (SQLite, PRAGMA cache_size).
-const CACHE_KIB: i64 = 512;
+/// What a call of a store comes to, once it is done.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A handle on the store. Cheap calls block for microseconds, `commit` waits for the disk.
-pub struct Store {
-    pub(crate) path: PathBuf,
-    writes: mpsc::Sender<Write>,
-    pub(crate) reader: Mutex<Connection>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+/// All that a store had when it was opened.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// With their instances and facts.
+    pub clusters: Vec<Cluster>,
+    /// Jobs with an open target.
+    pub jobs: Vec<Job>,
+    /// Runs that have not ended.
+    pub runs: Vec<Run>,
 }
 
-impl Store {
-    /// Opens or makes the store in `dir`, and reads all that is needed to continue.
+/// A store that is this master's, until it loses the hold on it.
+pub struct OpenStore {
+    /// Reads and writes.
+    pub store: Arc<dyn Store>,
+    /// What each write is made with.
+    pub hold: Arc<Hold>,
+    /// What the last master knew.
+    pub loaded: Loaded,
+}
+
+/// What keeps a master's records, before it is opened.
+pub trait Backend: Send + Sync {
+    /// Opens or makes the store of the master whose state lies in `state_dir`, brings it up to date, takes the hold on it, and
+    /// reads all that is needed to continue.
     ///
     /// # Errors
-    /// When the folder can't be used, or a newer version wrote it.
-    pub fn open(dir: &Path) -> Result<(Self, Loaded), Error> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { what, path, source }
-        };
-        files::private_dir(dir).map_err(io("make the folder", dir))?;
-        let path = dir.join("aot.sqlite");
-        let sql = |source| Error::Sql {
-            path: path.clone(),
-            source,
-        };
-        let mut connection = Connection::open(&path).map_err(sql)?;
-        files::private_file(&path).map_err(io("set the mode of", &path))?;
-        schema::migrate(&mut connection, &path)?;
-        let loaded = load::load(&connection, &path)?;
-        let reader = Connection::open(&path).map_err(sql)?;
-        for connection in [&connection, &reader] {
-            // The system keeps its pages in memory as well.
-            connection
-                .pragma_update(None, "cache_size", -CACHE_KIB)
-                .map_err(sql)?;
-        }
-        let (writes, queue) = mpsc::channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn({
-                let path = path.clone();
-                move || write_loop(connection, queue, &path)
-            })
-            .map_err(|source| Error::Io {
-                what: "start the writer of",
-                path: path.clone(),
-                source,
-            })?;
-        let store = Self {
-            path,
-            writes,
-            reader: Mutex::new(reader),
-            writer: Mutex::new(Some(writer)),
-        };
-        Ok((store, loaded))
-    }
+    /// When it can't be used, a newer version wrote it, or another master that lives has the hold.
+    fn open<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<OpenStore, Error>>;
+}
 
-    /// Writes; returns once all of it is on disk.
+/// Bytes of outputs that lie in the store, by their jobs and runs; 0 for a run whose output does not.
+pub type StoredOutputs = HashMap<JobId, Vec<(RunId, u64)>>;
+
+/// A job of which nothing is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedJob {
+    /// Its id.
+    pub id: JobId,
+    /// When it ended, milliseconds since 1970.
+    pub ended_ms: u64,
+}
+
+/// Records. What was acknowledged survives the end of the master and of whatever keeps them.
+pub trait Store: Send + Sync {
+    /// Writes all of it or nothing; done once it would survive. Waits for as long as it can't be known whether it was written.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub async fn commit(&self, changes: Changes, spools: Vec<(RunId, Bytes)>) -> Result<(), Error> {
-        self.write(changes, spools, Sweep::default()).await
-    }
-
-    pub(crate) async fn write(
-        &self,
+    /// When it is refused, or the hold is lost. The master can't continue with either.
+    fn commit<'a>(
+        &'a self,
+        hold: &'a Hold,
         changes: Changes,
         spools: Vec<(RunId, Bytes)>,
-        sweep: Sweep,
-    ) -> Result<(), Error> {
-        let (done, answer) = oneshot::channel();
-        self.writes
-            .send(Write {
-                changes,
-                spools,
-                sweep,
-                done,
-            })
-            .await
-            .map_err(|_| Error::Stopped)?;
-        answer.await.map_err(|_| Error::Stopped)?
-    }
+    ) -> Pending<'a, Result<(), Error>>;
 
-    pub(crate) fn sql(&self, source: rusqlite::Error) -> Error {
-        Error::Sql {
-            path: self.path.clone(),
-            source,
-        }
-    }
+    /// Drops jobs and outputs, as `commit` writes.
+    ///
+    /// # Errors
+    /// As `commit`.
+    fn sweep<'a>(&'a self, hold: &'a Hold, sweep: Sweep) -> Pending<'a, Result<(), Error>>;
 
-    /// Ends the writer once all that was given to it is on disk.
-    pub fn close(self) {
-        drop(self.writes);
-        if let Some(writer) = self.writer.lock().expect("nobody panics with it").take() {
-            let _ = writer.join();
-        }
-    }
+    /// The newest jobs first, at most `limit`, with their targets and without their tasks; all clusters' when `cluster` is `None`.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn jobs(&self, cluster: Option<String>, limit: u32) -> Pending<'_, Result<Vec<Job>, Error>>;
+
+    /// A job with its targets and task, as of one moment.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn job(&self, id: JobId) -> Pending<'_, Result<Option<Job>, Error>>;
+
+    /// The runs of a job, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn runs_of(&self, job: JobId) -> Pending<'_, Result<Vec<Run>, Error>>;
+
+    /// Every stage run of an instance, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn stage_runs(&self, at: InstanceKey) -> Pending<'_, Result<Vec<Run>, Error>>;
+
+    /// The whole spool of a run that was kept inside the store; `None` when it is a file, or not there.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn small_spool(&self, run: RunId) -> Pending<'_, Result<Option<Vec<u8>>, Error>>;
+
+    /// The runs of these jobs with what they take in the store; of all jobs when `jobs` is `None`. A job without runs is left out.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn outputs(&self, jobs: Option<Vec<JobId>>) -> Pending<'_, Result<StoredOutputs, Error>>;
+
+    /// Jobs without an open target or run, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn closed_jobs(&self) -> Pending<'_, Result<Vec<ClosedJob>, Error>>;
+
+    /// Done when the hold is lost without a write having said so; why. Most stores can't lose one.
+    fn lost<'a>(&'a self, hold: &'a Hold) -> Pending<'a, Error>;
+
+    /// Ends once all that was given to it is written, and gives the hold back. What is given later is refused.
+    fn close<'a>(&'a self, hold: &'a Hold) -> Pending<'a, ()>;
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,6 +9,7 @@ use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, CallAnswer, Changes, Effect, Input, TargetState, World};
 use aot_proto::ids::RunId;
 use aot_store::fatal::Vital;
+use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +143,7 @@ impl Loop {
         let ended = ended_runs(&changes);
         // One write for the whole batch: a sync costs the same for one record as for a thousand.
         if !(changes.is_empty() && spools.is_empty())
-            && let Err(error) = self.parts.store.commit(changes, spools).await
+            && let Err(error) = self.commit(changes, spools).await
         {
             self.refused(&error);
             return false;
@@ -165,6 +166,15 @@ impl Loop {
             self.followers.drop_closed();
         }
         true
+    }
+
+    async fn commit(
+        &self,
+        changes: Changes,
+        spools: Vec<(RunId, Bytes)>,
+    ) -> Result<(), aot_store::Error> {
+        let parts = &self.parts;
+        parts.store.commit(&parts.hold, changes, spools).await
     }
 
     /// The disk refused a write: the world has what the disk has not, so this master can't continue.

@@ -9,7 +9,7 @@ use aot_model::retention::{self, RetentionLimits};
 use aot_proto::ids::RunId;
 use aot_store::fatal::Vital;
 use aot_store::spool::Spools;
-use aot_store::{Error, Store};
+use aot_store::{Error, Hold, Store, kept};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, now_ms};
@@ -22,7 +22,9 @@ pub(crate) struct Janitor {
     /// Knows what is needed.
     pub engine: Engine,
     /// Records.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
+    /// What they are written with.
+    pub hold: Arc<Hold>,
     /// Outputs.
     pub spools: Arc<Spools>,
     /// What is kept.
@@ -51,25 +53,25 @@ impl Janitor {
     async fn sweep(self: Arc<Self>) -> Result<(), Error> {
         let needed = self.needed();
         let janitor = self.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let sizes = janitor.spools.sizes();
-            let kept = janitor.store.kept(&needed, &sizes)?;
-            let known = janitor.store.run_ids()?;
-            let orphans: Vec<RunId> = sizes
-                .keys()
-                .filter(|run| !known.contains(run) && !needed.contains(run))
-                .copied()
-                .collect();
-            Ok::<_, Error>((retention::sweep(&kept, &janitor.limits, now_ms()), orphans))
-        });
-        let (sweep, orphans) = looked.await.map_err(|_| Error::Stopped)??;
+        let sizes = tokio::task::spawn_blocking(move || janitor.spools.sizes());
+        let sizes = sizes.await.map_err(|_| Error::Stopped)?;
+        let closed = self.store.closed_jobs().await?;
+        let stored = self.store.outputs(None).await?;
+        let known: HashSet<RunId> = stored.values().flatten().map(|(run, _)| *run).collect();
+        let orphans: Vec<RunId> = sizes
+            .keys()
+            .filter(|run| !known.contains(run) && !needed.contains(run))
+            .copied()
+            .collect();
+        let kept = kept(&closed, stored, &needed, &sizes);
+        let sweep = retention::sweep(&kept, &self.limits, now_ms());
         if !sweep.is_empty() {
             let (jobs, emptied) = (sweep.jobs.len(), sweep.emptied.len());
             tracing::info!(jobs, emptied, "dropped old jobs and outputs");
         }
         let spools: Vec<RunId> = sweep.spools.iter().copied().chain(orphans).collect();
         if !sweep.is_empty() {
-            self.store.sweep(sweep).await?;
+            self.store.sweep(&self.hold, sweep).await?;
         }
         let janitor = self.clone();
         let removal = tokio::task::spawn_blocking(move || {

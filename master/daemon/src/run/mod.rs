@@ -22,9 +22,9 @@ pub(crate) use engine::Engine;
 pub(crate) use updates::{JobUpdate, Published, updates_queue};
 
 use aot_model::hash::JoinKey;
-use aot_store::Store;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
+use aot_store::{Hold, Store};
 use tokio_util::task::TaskTracker;
 
 use crate::session::registry::Registry;
@@ -32,7 +32,9 @@ use crate::session::registry::Registry;
 /// Everything that effects are done with.
 pub(crate) struct Parts {
     /// Records.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
+    /// What they are written with.
+    pub hold: Arc<Hold>,
     /// Outputs.
     pub spools: Arc<Spools>,
     /// Whether there is room for more.

@@ -255,10 +255,8 @@ impl ClusterFollower {
             Some(end) => end?,
             None => {
                 // So long ago that it is on record alone.
-                let store = self.api.store.clone();
-                let record = tokio::task::spawn_blocking(move || store.job(id)).await;
-                match record {
-                    Ok(Ok(Some(job))) => job.end()?,
+                match self.api.store.job(id).await {
+                    Ok(Some(job)) => job.end()?,
                     _ => (0, format!("{id} has ended, and its record can't be read")),
                 }
             }

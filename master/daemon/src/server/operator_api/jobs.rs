@@ -124,11 +124,8 @@ impl OperatorApi {
 
     /// A job's record.
     async fn job(&self, id: JobId) -> Result<Job, Status> {
-        let store = self.store.clone();
-        let found = tokio::task::spawn_blocking(move || store.job(id));
+        let found = self.store.job(id).await;
         found
-            .await
-            .map_err(|_| stopping())?
             .map_err(|error| Status::internal(Chain(&error).to_string()))?
             .ok_or_else(|| {
                 Status::not_found(format!(
@@ -247,14 +244,10 @@ impl Show {
         if !self.output || self.job.output_dropped {
             return by_name;
         }
-        let (store, id) = (self.api.store.clone(), self.job.id);
-        let runs = tokio::task::spawn_blocking(move || store.runs_of(id)).await;
-        let runs = runs.ok().and_then(|read| {
-            read.inspect_err(
-                |error| tracing::error!(job = %id, error = %Chain(&error), "cannot read its runs"),
-            )
-            .ok()
-        });
+        let id = self.job.id;
+        let runs = self.api.store.runs_of(id).await.inspect_err(
+            |error| tracing::error!(job = %id, error = %Chain(&error), "cannot read its runs"),
+        );
         for run in runs.unwrap_or_default() {
             by_name
                 .entry(run.at.instance.clone())
@@ -267,9 +260,7 @@ impl Show {
     /// What is on record of a target's output. `false` when nobody reads any more.
     async fn print(&self, runs: &BTreeMap<InstanceName, Vec<Run>>, name: &InstanceName) -> bool {
         for run in runs.get(name).into_iter().flatten() {
-            let (store, id) = (self.api.store.clone(), run.id);
-            let small = tokio::task::spawn_blocking(move || store.small_spool(id)).await;
-            let small = small.ok().and_then(Result::ok).flatten();
+            let small = self.api.store.small_spool(run.id).await.ok().flatten();
             let reader = self.api.spools.read(run.id, small, false);
             pass_on(name.clone(), reader, self.sender.clone()).await;
         }

@@ -27,12 +27,12 @@ type LogStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>
 type LogSender = mpsc::Sender<Result<v1::LogLine, Status>>;
 
 impl OperatorApi {
-    pub(super) fn do_logs(&self, request: v1::LogsRequest) -> Result<LogStream, Status> {
+    pub(super) async fn do_logs(&self, request: v1::LogsRequest) -> Result<LogStream, Status> {
         let cluster = self.cluster(request.cluster.as_deref())?;
         let names = self.targets(&cluster, &request)?;
         let stage = request.stage.map(|stage| stage as usize);
         if let Some(stage) = stage {
-            self.check_stage(&cluster, &names, stage)?;
+            self.check_stage(&cluster, &names, stage).await?;
         }
         let (sender, stream) = mpsc::channel(LINES);
         if request.follow {
@@ -54,7 +54,7 @@ impl OperatorApi {
     }
 
     /// A stage that none of them has, nor ever had, is a mistake.
-    fn check_stage(
+    async fn check_stage(
         &self,
         cluster: &ClusterName,
         names: &[InstanceName],
@@ -67,15 +67,17 @@ impl OperatorApi {
             })
         };
         let most = names.iter().filter_map(counts).max().unwrap_or(0);
-        let had = |name: &InstanceName| {
+        if stage < most {
+            return Ok(());
+        }
+        for name in names {
             let at = InstanceKey {
                 cluster: cluster.clone(),
                 instance: name.clone(),
             };
-            !runs(self, &at, Some(stage)).is_empty()
-        };
-        if stage < most || names.iter().any(had) {
-            return Ok(());
+            if !runs(self, &at, Some(stage)).await.is_empty() {
+                return Ok(());
+            }
         }
         let whose = match names {
             [one] => format!("{one} has no stage {stage}"),
@@ -90,8 +92,8 @@ impl OperatorApi {
     }
 }
 
-fn runs(api: &OperatorApi, at: &InstanceKey, stage: Option<usize>) -> Vec<Run> {
-    let all = api.store.stage_runs(at).unwrap_or_else(|error| {
+async fn runs(api: &OperatorApi, at: &InstanceKey, stage: Option<usize>) -> Vec<Run> {
+    let all = api.store.stage_runs(at.clone()).await.unwrap_or_else(|error| {
         tracing::error!(instance = %at, error = %Chain(&error), "cannot read the runs of an instance");
         Vec::new()
     });
@@ -109,7 +111,7 @@ async fn recorded(
 ) {
     for instance in names {
         let cluster = cluster.clone();
-        for run in runs(&api, &InstanceKey { cluster, instance }, stage) {
+        for run in runs(&api, &InstanceKey { cluster, instance }, stage).await {
             if !one(&api, &run, false, &sender).await {
                 return;
             }
@@ -206,7 +208,7 @@ async fn follow(
 ) {
     let mut seen = BTreeSet::new();
     loop {
-        for run in runs(&api, &at, stage) {
+        for run in runs(&api, &at, stage).await {
             let shown = async { !seen.insert(run.id) || one(&api, &run, true, &sender).await };
             tokio::select! {
                 more = shown => if !more { return },
@@ -224,9 +226,9 @@ async fn follow(
 
 /// Reads the output of a run. It may end while this looks, so the live source is taken first: it is asked for its end
 /// after the record was, and holds what the record does not have yet.
-fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
+async fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
     let source = api.spools.read(run.id, None, true);
-    let stored = api.store.small_spool(run.id).ok().flatten();
+    let stored = api.store.small_spool(run.id).await.ok().flatten();
     let open = api.engine.read(|world| world.runs.contains_key(&run.id));
     match (stored, open) {
         (None, true) if live => source,
@@ -261,7 +263,7 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &LogSender) -> bo
         attempt,
         ..v1::LogLine::default()
     };
-    let mut reader = reader(api, run, live);
+    let mut reader = reader(api, run, live).await;
     loop {
         let frames = match reader.next().await {
             Ok(Some(frames)) => frames,

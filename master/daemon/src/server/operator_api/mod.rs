@@ -58,7 +58,7 @@ pub(crate) struct OperatorApi {
     /// Who is there.
     pub registry: Arc<Registry>,
     /// Records.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
     /// Outputs.
     pub spools: Arc<Spools>,
     /// Terminals that wait for their agents.

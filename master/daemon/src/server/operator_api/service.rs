@@ -186,7 +186,7 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        self.do_logs(request.into_inner()).map(Response::new)
+        self.do_logs(request.into_inner()).await.map(Response::new)
     }
 
     async fn terminate(

@@ -6,7 +6,7 @@ use aot_model::key::InstanceKey;
 use aot_model::view;
 use aot_model::wire;
 use aot_model::world::{CallAnswer, Input};
-use aot_proto::ids::ClusterName;
+use aot_proto::ids::{ClusterName, RunId};
 use aot_proto::v1;
 use tonic::Status;
 
@@ -110,28 +110,25 @@ impl OperatorApi {
     }
 
     pub(super) async fn do_jobs(&self, request: v1::JobsRequest) -> Result<v1::JobsReply, Status> {
-        let (store, limit) = (
-            self.store.clone(),
-            if request.limit == 0 {
-                50
-            } else {
-                request.limit
-            },
-        );
+        let limit = match request.limit {
+            0 => 50,
+            limit => limit,
+        };
         let cluster = not_empty("--cluster", request.cluster.as_deref())?.map(str::to_owned);
+        let unread = |error| Status::internal(Chain(&error).to_string());
+        let jobs = self.store.jobs(cluster, limit).await.map_err(unread)?;
+        let ids = jobs.iter().map(|job| job.id).collect();
+        let mut stored = self.store.outputs(Some(ids)).await.map_err(unread)?;
         let spools = self.spools.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let jobs = store.jobs(cluster.as_deref(), limit)?;
-            let sizes = jobs
-                .iter()
-                .map(|job| store.output_of(job.id, |run| spools.size(run)));
-            let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
-            Ok::<_, aot_store::Error>(jobs.into_iter().zip(sizes).collect::<Vec<_>>())
+        let sized = tokio::task::spawn_blocking(move || {
+            let size = |(run, stored): (RunId, u64)| stored + spools.size(run);
+            let sized = jobs.into_iter().map(|job| {
+                let runs = stored.remove(&job.id).unwrap_or_default();
+                (job, runs.into_iter().map(size).sum())
+            });
+            sized.collect::<Vec<_>>()
         });
-        let jobs = work
-            .await
-            .map_err(|_| stopping())?
-            .map_err(|error| Status::internal(Chain(&error).to_string()))?;
+        let jobs = sized.await.map_err(|_| stopping())?;
         let entry = |(job, output_bytes): (aot_model::job::Job, u64)| v1::jobs_reply::Entry {
             outcomes: wire::counts(job.targets.values().flatten().map(|end| end.outcome)),
             job_id: job.id.to_string(),

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aot_model::retention;
+use aot_store::Backend;
 
 pub use bound::Bound;
 pub use error::Error;
@@ -38,6 +39,8 @@ pub struct ServeOptions {
     pub advertise: Vec<String>,
     /// Where its state lies.
     pub state_dir: PathBuf,
+    /// What keeps its records.
+    pub store: Arc<dyn Backend>,
     /// Operators' socket.
     pub socket: PathBuf,
     /// What this program is built from, for operators: version and commit.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aot_host::descriptors;
 use aot_model::world::World;
 use aot_proto::v1;
-use aot_store::Store;
+use aot_store::{Hold, Store};
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
@@ -24,7 +24,8 @@ use crate::session::registry::Registry;
 /// A master that serves.
 pub struct Running {
     stop: Stop,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
+    hold: Arc<Hold>,
     socket: PathBuf,
     /// Last: the next master may have the state once all of this one is gone.
     _lock: File,
@@ -35,7 +36,7 @@ impl Bound {
     ///
     /// # Errors
     /// When the state can't be read or brought up to date, or the system has no random bytes.
-    pub fn run(self, ending: Stop) -> Result<Running, Error> {
+    pub async fn run(self, ending: Stop) -> Result<Running, Error> {
         let Self {
             opened,
             port,
@@ -45,7 +46,7 @@ impl Bound {
             socket,
         } = self;
         let (stop, tasks) = (&ending.token, &ending.tasks);
-        let mut state = State::read(&opened)?;
+        let mut state = State::read(&opened).await?;
         let world = world(&mut state)?;
         let registry = Arc::new(Registry::new(now_ms()));
         let parts = Arc::new(parts(&opened, &state, &registry, tasks));
@@ -53,6 +54,7 @@ impl Bound {
         let janitor = Janitor {
             engine: engine.clone(),
             store: state.store.clone(),
+            hold: state.hold.clone(),
             spools: state.spools.clone(),
             limits: opened.options.retention,
         };
@@ -81,6 +83,7 @@ impl Bound {
         Ok(Running {
             stop: ending,
             store: state.store,
+            hold: state.hold,
             socket: opened.options.socket,
             _lock: opened.lock,
         })
@@ -94,13 +97,14 @@ impl Running {
     /// [`Error::Stopped`] when nobody asked the master to stop.
     pub async fn ended(self) -> Result<(), Error> {
         self.stop.token.cancelled().await;
-        if !stop::drain(&self.stop.tasks).await {
+        let are_drained = stop::drain(&self.stop.tasks).await;
+        if !are_drained {
             tracing::warn!("some tasks did not end in time");
         }
         let _ = std::fs::remove_file(&self.socket); // one that is left is replaced at the next start
         // Some task that did not end may still have it: what it acknowledged is on disk all the same.
-        if let Ok(store) = Arc::try_unwrap(self.store) {
-            store.close();
+        if are_drained {
+            self.store.close(&self.hold).await;
         }
         tracing::info!("stopped");
         match stop::why() {
@@ -125,6 +129,7 @@ fn world(state: &mut State) -> Result<World, Error> {
 fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskTracker) -> Parts {
     Parts {
         store: state.store.clone(),
+        hold: state.hold.clone(),
         spools: state.spools.clone(),
         room: opened.room.clone(),
         registry: registry.clone(),

@@ -27,7 +27,7 @@ use crate::session::registry::Registry;
 pub(super) struct Services {
     agent_api: AgentApi,
     boot: Arc<BootApi>,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     providers: Arc<Providers>,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aot_host::files::private_dir;
 use aot_model::hash::JoinKey;
 use aot_store::spool::Spools;
-use aot_store::{Loaded, Store};
+use aot_store::{Hold, Loaded, OpenStore, Store};
 
 use super::Opened;
 use super::error::{Error, io};
@@ -18,7 +18,8 @@ use crate::server::transfers::Transfers;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 pub(super) struct State {
-    pub(super) store: Arc<Store>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) hold: Arc<Hold>,
     pub(super) loaded: Loaded,
     pub(super) spools: Arc<Spools>,
     /// Where bundles lie, by content.
@@ -28,13 +29,17 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn read(opened: &Opened) -> Result<Self, Error> {
-        Self::read_in(&opened.options.state_dir, opened)
-            .map_err(|error| error.explained(&opened.room))
+    pub(super) async fn read(opened: &Opened) -> Result<Self, Error> {
+        let read = Self::read_in(&opened.options.state_dir, opened).await;
+        read.map_err(|error| error.explained(&opened.room))
     }
 
-    fn read_in(dir: &Path, opened: &Opened) -> Result<Self, Error> {
-        let (store, loaded) = Store::open(dir)?;
+    async fn read_in(dir: &Path, opened: &Opened) -> Result<Self, Error> {
+        let OpenStore {
+            store,
+            hold,
+            loaded,
+        } = opened.options.store.open(dir).await?;
         let spools = spools(dir, &loaded)?;
         let bundles: Arc<Path> = dir.join("bundles").into();
         private_dir(&bundles).map_err(io("make the folder", &bundles))?;
@@ -43,7 +48,8 @@ impl State {
             .map_err(io("use the folder", &transfers))?;
         let join_key = enrol::join_key(dir).map_err(io("use the join key in", dir))?;
         Ok(Self {
-            store: Arc::new(store),
+            store,
+            hold,
             loaded,
             spools,
             bundles,

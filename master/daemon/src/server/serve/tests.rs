@@ -5,6 +5,7 @@ use aot_local::LocalProvider;
 use aot_model::retention::RetentionLimits;
 use aot_proto::v1;
 use aot_proto::v1::operator_client::OperatorClient;
+use aot_store::sqlite::Sqlite;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +25,7 @@ fn options(dir: &Path) -> ServeOptions {
         )),
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
+        store: Arc::new(Sqlite),
         socket: dir.join("operators.sock"),
         build: "1.0.0 test".to_owned(),
         agent_dir: dir.to_owned(),
@@ -68,7 +70,7 @@ async fn a_master_opens_binds_runs_and_gives_all_of_it_back() {
         let bound = opened.bind().await.expect("binds");
         let stop = Stop::default();
         let token = stop.token.clone();
-        let running = bound.run(stop).expect("runs");
+        let running = bound.run(stop).await.expect("runs");
         let info = info(&socket).await;
         assert_eq!(info.advertise, std::slice::from_ref(&info.listen));
         TcpStream::connect(&info.listen).await.expect("listens");

@@ -1,5 +1,5 @@
 //! The thread that owns the writing connection: it commits what waits in one transaction, and answers once that is on disk.
-//! Started by `Store::open`; `rows` says what a change is in SQL.
+//! Started by `SqliteStore::open`; `rows` says what a change is in SQL.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,24 +11,25 @@ use prost::bytes::Bytes;
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::{prune, rows};
+use crate::Error;
 use crate::fatal::Vital;
-use crate::{Error, prune, rows};
 
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
-pub(crate) const QUEUE: usize = 256;
+pub(super) const QUEUE: usize = 256;
 
 /// Most writes in one transaction.
 const BATCH: usize = 64;
 
 /// What one transaction has, with others or alone.
-pub(crate) struct Write {
-    pub(crate) changes: Changes,
-    pub(crate) spools: Vec<(RunId, Bytes)>,
-    pub(crate) sweep: Sweep,
-    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+pub(super) struct Write {
+    pub(super) changes: Changes,
+    pub(super) spools: Vec<(RunId, Bytes)>,
+    pub(super) sweep: Sweep,
+    pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
 
-pub(crate) fn write_loop(
+pub(super) fn write_loop(
     mut connection: Connection,
     mut queue: mpsc::Receiver<Write>,
     path: &Path,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::Error;
+use crate::Error;
 
 /// What brings a store from one version to the next.
 enum Migration {

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::{Error, record};
 
 /// Reads a job's targets into it.
-pub(crate) fn add_targets(
+pub(super) fn add_targets(
     connection: &Connection,
     path: &Path,
     job: &mut Job,

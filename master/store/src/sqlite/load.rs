@@ -4,29 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use aot_model::cluster::Cluster;
 use aot_model::instance::{Instance, NodeFacts};
 use aot_model::job::Job;
-use aot_model::run::Run;
 use aot_model::task::Task;
 use aot_proto::ids::InstanceName;
 use rusqlite::Connection;
 
-use crate::targets::add_targets;
-use crate::{Error, record};
+use super::targets::add_targets;
+use crate::{Error, Loaded, record};
 
-/// All that the store had when it was opened.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// With their instances and facts.
-    pub clusters: Vec<Cluster>,
-    /// Jobs with an open target.
-    pub jobs: Vec<Job>,
-    /// Runs that have not ended.
-    pub runs: Vec<Run>,
-}
-
-pub(crate) fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
+pub(super) fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error> {
     let rows = |sql: &str| -> Result<Vec<(String, String)>, Error> {
         let read = || -> rusqlite::Result<Vec<(String, String)>> {
             let mut statement = connection.prepare(sql)?;
@@ -72,7 +59,9 @@ pub(crate) fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error
     ))? {
         tasks.insert(job, Arc::new(record::read("tasks", &text)?));
     }
-    for (id, text) in rows(&format!("SELECT id, record FROM jobs WHERE {open}"))? {
+    for (id, text) in rows(&format!(
+        "SELECT id, record FROM jobs WHERE {open} ORDER BY id"
+    ))? {
         let task = tasks.remove(&id);
         let mut job = Job {
             task,
@@ -81,7 +70,7 @@ pub(crate) fn load(connection: &Connection, path: &Path) -> Result<Loaded, Error
         add_targets(connection, path, &mut job)?;
         loaded.jobs.push(job);
     }
-    for (_, text) in rows("SELECT id, record FROM runs WHERE open")? {
+    for (_, text) in rows("SELECT id, record FROM runs WHERE open ORDER BY id")? {
         loaded.runs.push(record::read("runs", &text)?);
     }
     Ok(loaded)

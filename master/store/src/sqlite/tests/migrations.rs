@@ -6,11 +6,14 @@ use aot_model::samples;
 use aot_model::spec::{MemberSpec, ProviderKind};
 use rusqlite::params;
 
-#[test]
-fn a_cluster_of_version_2_keeps_its_prerequisites() {
+async fn close(store: SqliteStore) {
+    store.close(&hold()).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_version_2_keeps_its_prerequisites() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (store, _) = Store::open(dir.path()).expect("opens");
-    store.close();
+    close(SqliteStore::open(dir.path()).expect("opens").0).await;
     let with = |name: &str, token: Option<&str>| {
         let spec = samples::file(name, ProviderKind::Ec2, Vec::new());
         let mut cluster = samples::empty_cluster(spec);
@@ -36,16 +39,15 @@ fn a_cluster_of_version_2_keeps_its_prerequisites() {
         .execute_batch("DROP TABLE targets; PRAGMA user_version = 2")
         .expect("as it was");
     drop(connection);
-    let (_store, loaded) = Store::open(dir.path()).expect("opens");
+    let (_store, loaded) = SqliteStore::open(dir.path()).expect("opens");
     assert_eq!(loaded.clusters, clusters);
 }
 
 /// Of before targets had rows of their own: all of them, and the order of those that wait, in the job's record.
-#[test]
-fn a_job_of_version_3_keeps_its_targets_and_their_order() {
+#[tokio::test]
+async fn a_job_of_version_3_keeps_its_targets_and_their_order() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (store, _) = Store::open(dir.path()).expect("opens");
-    store.close();
+    close(SqliteStore::open(dir.path()).expect("opens").0).await;
     let end = Verdict {
         exit_code: Some(3),
         ..Verdict::without_run(Outcome::Failed, "with \"quotes\"")
@@ -76,7 +78,7 @@ fn a_job_of_version_3_keeps_its_targets_and_their_order() {
     old(1, Some(&["a10", "a2"]));
     old(2, None);
     drop(connection);
-    let (store, mut loaded) = Store::open(dir.path()).expect("opens");
+    let (store, mut loaded) = SqliteStore::open(dir.path()).expect("opens");
     let mut open = loaded.jobs.pop().expect("the open one");
     assert!(loaded.jobs.is_empty());
     let ends = |job: &Job| names.clone().map(|name| job.targets[&name].clone());
@@ -90,28 +92,24 @@ fn a_job_of_version_3_keeps_its_targets_and_their_order() {
         },
         job(1, false)
     );
-    let over = store
-        .job(JobId::from_parts(2, 0))
-        .expect("reads")
-        .expect("is there");
+    let over = store.job(JobId::from_parts(2, 0)).await;
+    let over = over.expect("reads").expect("is there");
     assert_eq!(ends(&over), had);
     assert!(over.waiting.is_empty());
     let sql = "SELECT count(*) FROM jobs WHERE record LIKE '%targets%' OR record LIKE '%waiting%'";
     let left: i64 = store
         .reader
-        .lock()
-        .expect("nobody panics")
+        .connection()
         .query_row(sql, [], |row| row.get(0))
         .expect("counts");
     assert_eq!(left, 0);
 }
 
 /// Of before a batch named its pool: each had all of it, with all of its members.
-#[test]
-fn a_cluster_of_version_4_keeps_its_batches() {
+#[tokio::test]
+async fn a_cluster_of_version_4_keeps_its_batches() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (store, _) = Store::open(dir.path()).expect("opens");
-    store.close();
+    close(SqliteStore::open(dir.path()).expect("opens").0).await;
     let mut pools = vec![samples::pool("a", 3), samples::pool("b", 2)];
     pools[1].members[1].hostname = "other".to_owned();
     let mut cluster = samples::empty_cluster(samples::file("c", ProviderKind::Ec2, pools.clone()));
@@ -151,22 +149,21 @@ fn a_cluster_of_version_4_keeps_its_batches() {
         .pragma_update(None, "user_version", 4)
         .expect("sets");
     drop(connection);
-    let (_store, loaded) = Store::open(dir.path()).expect("opens");
+    let (_store, loaded) = SqliteStore::open(dir.path()).expect("opens");
     assert_eq!(loaded.clusters, [cluster]);
 }
 
-#[test]
-fn a_store_of_a_newer_version_is_refused() {
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (store, _) = Store::open(dir.path()).expect("opens");
-    store.close();
+    close(SqliteStore::open(dir.path()).expect("opens").0).await;
     let connection = Connection::open(dir.path().join("aot.sqlite")).expect("opens");
     connection
         .pragma_update(None, "user_version", 999)
         .expect("sets");
     drop(connection);
     assert!(matches!(
-        Store::open(dir.path()),
+        SqliteStore::open(dir.path()),
         Err(Error::TooNew { found: 999, .. })
     ));
 }

@@ -4,7 +4,7 @@
 use aot_model::cluster::Cluster;
 use aot_model::job::{Job, TargetRecord};
 use aot_model::key::InstanceKey;
-use aot_model::run::{Run, RunKind};
+use aot_model::run::Run;
 use aot_model::world::Changes;
 use aot_proto::ids::{InstanceName, JobId};
 use rusqlite::{Connection, Result, params};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::record;
 
-pub(crate) fn write_changes(connection: &Connection, changes: &Changes) -> Result<()> {
+pub(super) fn write_changes(connection: &Connection, changes: &Changes) -> Result<()> {
     // First: the model drops what else was to be written of a cluster that it removes, so the records here under that name
     // are of another one, which was launched in the same batch.
     for cluster in &changes.removed {
@@ -107,10 +107,6 @@ fn write_target(
 }
 
 fn write_run(connection: &Connection, run: &Run) -> Result<()> {
-    let kind = match run.what {
-        RunKind::Stage { .. } => "stage",
-        RunKind::Task => "task",
-    };
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO runs (id, job, instance, kind, open, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -119,7 +115,7 @@ fn write_run(connection: &Connection, run: &Run) -> Result<()> {
             run.id.to_string(),
             run.job.to_string(),
             run.at.to_string(),
-            kind,
+            record::run_kind(run),
             run.verdict.is_none(),
             record::write(run)
         ])?;
