@@ -3,21 +3,44 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::TcpListener;
+use aot_proto::v1::agent_message::Body as Up;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::fake::{MACHINE, Rig, until};
 
-/// A master that is dead behind a port that still takes connections, as behind a load balancer.
-struct DeadMaster {
+/// An address of a master that counts who dials it.
+struct Door {
     address: String,
     dialled: Arc<AtomicUsize>,
     _server: JoinSet<()>,
 }
 
-impl DeadMaster {
-    /// One that this machine dials before `other`.
-    async fn before(other: &str) -> Self {
+impl Door {
+    /// Takes connections and drops them, as a load balancer does before a master that is dead.
+    async fn dead(other: &str) -> Self {
+        Self::before(other, |stream| async move { drop(stream) }).await
+    }
+
+    /// Leads to the master at `other` too.
+    async fn alive(other: &str) -> Self {
+        let to = other.to_owned();
+        Self::before(other, move |mut stream| {
+            let to = to.clone();
+            async move {
+                let mut master = TcpStream::connect(to).await.unwrap();
+                // Either side may break it off.
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut master).await;
+            }
+        })
+        .await
+    }
+
+    /// At an address that this machine dials before `other`.
+    async fn before<F>(other: &str, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut later = Vec::new(); // held: their ports do not come again
         loop {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -31,8 +54,10 @@ impl DeadMaster {
             let mut tasks = JoinSet::new();
             let count = dialled.clone();
             tasks.spawn(async move {
-                while let Ok(_hung_up) = listener.accept().await {
+                let mut served = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
                     count.fetch_add(1, Ordering::Relaxed);
+                    served.spawn(serve(stream));
                 }
             });
             return Self {
@@ -65,7 +90,7 @@ fn until_kept(rig: &Rig, wanted: &str) {
 async fn a_dead_master_is_passed_over_and_the_one_that_named_itself_is_found_after_a_restart() {
     let mut rig = Rig::new().await;
     let alive = rig.address();
-    let dead = DeadMaster::before(&alive).await;
+    let dead = Door::dead(&alive).await;
     rig.dials = vec![alive.clone(), dead.address.clone()];
     rig.master.lock().masters = vec![alive.clone()];
     rig.start_agent();
@@ -87,7 +112,7 @@ async fn a_dead_master_is_passed_over_and_the_one_that_named_itself_is_found_aft
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_settings_are_dialled_when_all_that_a_master_named_are_dead() {
     let mut rig = Rig::new().await;
-    let dead = DeadMaster::before(&rig.address()).await;
+    let dead = Door::dead(&rig.address()).await;
     rig.master.lock().masters = vec![dead.address.clone()];
     rig.start_agent();
     session(&rig, 1).await;
@@ -100,6 +125,29 @@ async fn the_settings_are_dialled_when_all_that_a_master_named_are_dead() {
     rig.start_agent();
     session(&rig, 3).await;
     assert_eq!(dead.dialled(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_whose_version_is_not_known_is_passed_over_and_learns_why() {
+    let mut rig = Rig::new().await;
+    let first = Door::alive(&rig.address()).await;
+    rig.dials.push(first.address.clone());
+    rig.master.lock().strange_welcomes = 1;
+    rig.start_agent();
+    session(&rig, 2).await;
+    assert_eq!(first.dialled(), 2, "to enrol, and for the first session");
+    let said = rig.master.until("why the first session ended", |state| {
+        state.received.iter().find_map(|up| match up {
+            Up::GoingAway(away) => Some(away.reason.clone()),
+            _ => None,
+        })
+    });
+    let said = said.await;
+    assert!(said.contains("upgrade"), "{said}");
+    // A session that was one begins anew from the first.
+    rig.master.cut();
+    session(&rig, 3).await;
+    assert_eq!(first.dialled(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

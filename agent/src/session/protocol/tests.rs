@@ -1,6 +1,6 @@
 //! The decisions of a session, one by one.
 
-use aot_proto::limits::PROTOCOL;
+use aot_proto::limits::{MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, PROTOCOL};
 use aot_proto::v1::{CancelRun, ClusterFactsPiece, ForgetRun, MasterGoingAway, Reboot, RenewReply};
 use aot_proto::v1::{ClusterFactsApplied, MasterMessage, SpoolAck, StartRun, VolumesMounted};
 

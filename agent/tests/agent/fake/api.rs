@@ -152,7 +152,10 @@ fn receive(
             } else {
                 Vec::new()
             };
+            let is_strange = state.strange_welcomes > 0;
+            state.strange_welcomes -= usize::from(is_strange);
             Some(Down::Welcome(Welcome {
+                protocol: if is_strange { u32::MAX } else { 0 },
                 session: state.sessions as u64,
                 cluster: "c".into(),
                 instance: "web1".into(),

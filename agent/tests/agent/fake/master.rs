@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) past_certificates: usize,
     pub(crate) renewals: usize,
     pub(crate) sessions: usize,
+    /// Welcomes that pick a version of the protocol that no agent speaks.
+    pub(crate) strange_welcomes: usize,
     /// Addresses that its welcome names.
     pub(crate) masters: Vec<String>,
     pub(crate) to_agent: Option<mpsc::Sender<Result<MasterMessage, Status>>>,
