@@ -48,7 +48,7 @@ impl Disk {
         VolumePaths {
             dev: under("dev"),
             run: under("run"),
-            appear: Duration::from_secs(5),
+            appear: Duration::from_secs(60),
             release: Duration::from_secs(5),
             ..VolumePaths::new(&under("state"), &under("etc"))
         }

@@ -23,11 +23,11 @@ use crate::wait;
 /// Longest time for a lab to come up, its image included when that has to be made first.
 const UP: Duration = Duration::from_secs(900);
 /// Longest time for it to go.
-const DOWN: Duration = Duration::from_secs(60);
+const DOWN: Duration = Duration::from_secs(120);
 /// Longest time for one of its commands.
-const VERB: Duration = Duration::from_secs(60);
+const VERB: Duration = Duration::from_secs(180);
 /// All tests of one program.
-const AGAIN: Duration = Duration::from_secs(180);
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// A lab that is up. It goes with this value, and by itself when the test's process ends in any way.
 pub struct Lab {
@@ -251,6 +251,26 @@ impl Lab {
     #[track_caller]
     pub fn sure(&self, machine: &str, script: &str) -> String {
         self.on(machine, script).expect(0).text()
+    }
+
+    /// Runs a second agent on a machine, with the machine's settings after `change` (a script that knows `$dir`, a folder of
+    /// its own, and `$config`), until a line of it matches `word` (grep -Ei), two minutes at most: what it said.
+    #[track_caller]
+    pub fn second_agent(&self, machine: &str, name: &str, change: &str, word: &str) -> String {
+        let script = format!(
+            "set -eu; dir=/run/second-{name} config=/run/second-{name}/agent.toml
+mkdir -p $dir/etc $dir/root; cp /etc/aot/agent.toml $config
+sed -i \"1i state_dir = \\\"$dir/state\\\"\\netc_dir = \\\"$dir/etc\\\"\\nroot_home = \\\"$dir/root\\\"\" $config
+{change}
+timeout 120 /usr/local/bin/aot-agent run --config $config > $dir/said 2>&1 &
+agent=$!
+until grep -Eiq '{word}' $dir/said || ! kill -0 $agent; do sleep 0.1; done
+sleep 1 # what it does after that shows too
+kill $agent || true
+wait $agent || true
+cat $dir/said"
+        );
+        self.sure(machine, &script)
     }
 
     /// What the API has of a cluster.

@@ -38,7 +38,7 @@ use crate::machine::LocalMachine;
 use crate::rig::Rig;
 
 /// How long the master may take to answer.
-pub const ANSWER: Duration = Duration::from_secs(20);
+pub const ANSWER: Duration = Duration::from_secs(120);
 
 /// Messages that may wait to be sent.
 const OUTBOX: usize = 64;

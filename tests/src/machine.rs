@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::rig::LIMIT;
 use crate::{process, wait};
 
 /// A clone of the local provider.
@@ -91,14 +91,10 @@ impl LocalMachine {
     /// Kills its agent, and only that.
     ///
     /// # Panics
-    /// When it has none within 20 s.
+    /// When it has none within [`LIMIT`].
     #[track_caller]
     pub fn kill_agent(&self) -> u32 {
-        let pid = wait::some(
-            || self.agent_pid(),
-            Duration::from_secs(20),
-            "an agent to kill",
-        );
+        let pid = wait::some(|| self.agent_pid(), LIMIT, "an agent to kill");
         process::kill_hard(pid);
         pid
     }
@@ -106,14 +102,10 @@ impl LocalMachine {
     /// Stops its agent (SIGSTOP), so that it neither acts nor comes back. Its machine can still be terminated.
     ///
     /// # Panics
-    /// When it has none within 20 s.
+    /// When it has none within [`LIMIT`].
     #[track_caller]
     pub fn stop_agent(&self) -> u32 {
-        let pid = wait::some(
-            || self.agent_pid(),
-            Duration::from_secs(20),
-            "an agent to stop",
-        );
+        let pid = wait::some(|| self.agent_pid(), LIMIT, "an agent to stop");
         process::send(pid, nix::sys::signal::Signal::SIGSTOP);
         pid
     }
@@ -129,7 +121,7 @@ impl LocalMachine {
         if let Some(pid) = supervisor {
             wait::until(
                 || !process::alive(pid),
-                Duration::from_secs(20),
+                LIMIT,
                 "the end of the supervisor of a machine without power",
             );
         }

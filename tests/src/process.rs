@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::wait;
 
 /// How long a killed process may take to be gone.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
+const GONE_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a command that has ended left behind.
 #[derive(Clone)]

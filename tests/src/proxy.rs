@@ -7,6 +7,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::wait;
+
+/// Between two pieces of 64 KiB of a link that is slow.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// A relay that listens; its links end with it.
 pub struct Proxy {
@@ -20,6 +26,7 @@ struct Shared {
     upstream: Mutex<Option<SocketAddr>>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     next: AtomicU64,
+    slow: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -50,10 +57,13 @@ impl Link {
     }
 
     /// Copies until one side ends; then both are at their end.
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, slow: &AtomicBool) {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             self.wait_while_held();
+            if slow.load(Ordering::SeqCst) {
+                let _ = wait::maybe(|| None::<()>, SLOW);
+            }
             if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
@@ -93,6 +103,11 @@ impl Proxy {
     /// Links that are up, in the order in which they came.
     pub fn links(&self) -> Vec<u64> {
         lock(&self.shared.links).keys().copied().collect()
+    }
+
+    /// Lets some 3 MB a second through each link, or (`false`) all that comes: what is large is under way for long.
+    pub fn slow(&self, slow: bool) {
+        self.shared.slow.store(slow, Ordering::SeqCst);
     }
 
     /// Ends a link on both sides. One that is gone stays gone.
@@ -156,9 +171,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let number = shared.next.fetch_add(1, Ordering::SeqCst);
         lock(&shared.links).insert(number, Arc::clone(&link));
         let (up, shared) = (Arc::clone(&link), Arc::clone(shared));
-        std::thread::spawn(move || up.pump(&up.agent, &up.master));
+        let theirs = Arc::clone(&shared);
+        std::thread::spawn(move || up.pump(&up.agent, &up.master, &theirs.slow));
         std::thread::spawn(move || {
-            link.pump(&link.master, &link.agent);
+            link.pump(&link.master, &link.agent, &shared.slow);
             lock(&shared.links).remove(&number);
         });
     }

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -177,12 +176,12 @@ impl Rig {
     /// Starts `serve` and waits until it answers: before that a command would start a master of its own.
     ///
     /// # Panics
-    /// When none answers within 10 s.
+    /// When none answers within [`LIMIT`].
     #[track_caller]
     pub fn serve(&self) -> Running {
         let serve = self.spawn(["serve"]);
         let answers = || self.master_pid() == Some(serve.pid());
-        crate::wait::until(answers, Duration::from_secs(10), "it serves");
+        crate::wait::until(answers, LIMIT, "it serves");
         serve
     }
 
@@ -259,7 +258,7 @@ impl Rig {
         // Its leader may be gone while another of its threads still holds the socket.
         wait::until(
             || UnixStream::connect(self.socket()).is_err(),
-            Duration::from_secs(10),
+            LIMIT,
             "a killed master answers no more",
         );
         pid
@@ -332,15 +331,20 @@ impl Rig {
 
     /// Processes of this rig, and mounts that this process sees in its folder. After a good end there are none.
     pub fn left(&self) -> Vec<String> {
-        let none = || process::that_mention(self.dir()).is_empty().then_some(());
+        self.left_but(|_| false)
+    }
+
+    /// The same without the processes whose command line `may` stay.
+    pub fn left_but(&self, may: impl Fn(&str) -> bool) -> Vec<String> {
+        let found = || {
+            let mut found = process::that_mention(self.dir());
+            found.retain(|_, line| !may(line));
+            found
+        };
         let mut left = Vec::new();
-        if wait::maybe(none, Duration::from_secs(5)).is_none() {
-            let found = process::that_mention(self.dir());
-            left.extend(
-                found
-                    .iter()
-                    .map(|(pid, line)| format!("process {pid} is left: {line}")),
-            );
+        if wait::maybe(|| found().is_empty().then_some(()), LIMIT).is_none() {
+            let line = |(pid, line)| format!("process {pid} is left: {line}");
+            left.extend(found().into_iter().map(line));
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = self.dir().display().to_string();
@@ -409,11 +413,27 @@ fn reserve_port() -> (u16, File) {
             .write(true)
             .open(path);
         let lock = lock.expect("a lock file");
-        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if lock.try_lock().is_ok() && is_free(port) {
             return (port, lock);
         }
     }
     panic!("no port is free in {PORTS:?}");
+}
+
+/// Whether nobody listens on a port (proc_net(5)). A socket of our own would not do to ask: a child that another thread
+/// forks meanwhile holds it open for a moment longer, and the master finds the port taken.
+fn is_free(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let listens = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let own = fields.next().and_then(|address| address.rsplit_once(':'));
+        own.is_some_and(|(_, own)| u16::from_str_radix(own, 16) == Ok(port))
+            && fields.nth(1) == Some(LISTEN)
+    };
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    // Where there is no IPv6 the second is missing.
+    let mut tables = tables.iter().flatten();
+    !tables.any(|table| table.lines().any(listens))
 }
 
 /// The folder that cargo built into: `target/<profile>/deps/TEST` gives `target/<profile>`.
@@ -455,4 +475,21 @@ pub fn agent_dir() -> PathBuf {
         dir.display()
     );
     dir
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_port_that_someone_listens_on_is_not_free() {
+        let (port, _lock) = reserve_port();
+        let asked: Vec<bool> = (0..3).map(|_| is_free(port)).collect();
+        assert_eq!(asked, [true; 3]);
+        let _listener = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+        assert!(!is_free(port));
+        let (other, _other_lock) = reserve_port();
+        assert_ne!(other, port, "it is another's");
+    }
 }

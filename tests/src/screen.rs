@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use crate::{process, wait};
 
 /// How long something may take to be shown.
-const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+const SHOWN_WITHIN: Duration = Duration::from_secs(120);
 
 /// A running command whose three streams are one terminal.
 pub struct Screen {

@@ -165,7 +165,7 @@ async fn settings_of_another_machine_are_not_used_but_waited_out() {
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "they were used");
     fs::write(&file, on_ec2(dir.path(), "i-new", &base)).unwrap();
-    let own = tokio::time::timeout(Duration::from_secs(30), waiting)
+    let own = tokio::time::timeout(Duration::from_secs(120), waiting)
         .await
         .unwrap();
     assert_eq!(own.machine_id.as_deref(), Some("i-new"));

@@ -94,13 +94,14 @@ pub(super) fn holders<'a>(root: i32, pipes: impl Iterator<Item = BorrowedFd<'a>>
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn those_who_hold_the_output_are_counted_and_no_others() {
         let (reader, writer) = io::pipe().unwrap();
         let sleep = |out: Stdio| {
             let mut command = Command::new("sleep");
-            command.arg("60").stdout(out).spawn().unwrap()
+            command.arg("600").stdout(out).spawn().unwrap()
         };
         let mut children = [
             sleep(writer.try_clone().unwrap().into()),
@@ -108,7 +109,15 @@ mod tests {
             sleep(Stdio::null()),
         ];
         let me = std::process::id().cast_signed();
-        let found = holders(me, [reader.as_fd()].into_iter());
+        // A child that another test starts holds them too, until it has executed its program.
+        let begun = Instant::now();
+        let found = loop {
+            let found = holders(me, [reader.as_fd()].into_iter());
+            if found == 2 || begun.elapsed() > Duration::from_secs(60) {
+                break found;
+            }
+            std::thread::yield_now();
+        };
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();

@@ -154,7 +154,7 @@ mod tests {
     fn after_a_reboot_a_recycled_pid_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let mut other = std::process::Command::new("sleep")
-            .arg("60")
+            .arg("600")
             .spawn()
             .unwrap();
         let (mut writer, _) = SpoolWriter::open(dir.path()).unwrap();

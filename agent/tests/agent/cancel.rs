@@ -75,7 +75,7 @@ async fn nothing_of_a_tree_survives_and_the_end_names_what_had_to_be_killed() {
     let (script, path) = stubborn(&rig);
     rig.master.start(exec(1, &script)).await;
     until(|| pids(&path).len() == 4);
-    rig.master.send(cancel(1, 1500)).await;
+    rig.master.send(cancel(1, 5000)).await;
     let result = rig.master.result(&run_id(1)).await;
     assert_eq!(result.ended.kind(), EndKind::Cancelled);
     assert_eq!(live(&path), Vec::<i32>::new());

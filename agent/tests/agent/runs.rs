@@ -180,13 +180,14 @@ async fn limits_of_time_silence_and_output_hold() {
         })
         .await;
     rig.master
-        .start(exec(4, "sleep 30 & echo $!; exit 0"))
+        .start(exec(4, "sleep 300 & echo $!; exit 0"))
         .await;
     let polite =
         "grep SigBlk /proc/self/status; trap 'echo bye; exit' TERM; while :; do sleep 0.05; done";
     rig.master
         .start(StartRun {
-            timeout_ms: 300,
+            // Time enough to come to its trap.
+            timeout_ms: 5000,
             ..exec(5, polite)
         })
         .await;

@@ -176,13 +176,24 @@ fn lines_of(file: Receiver) -> Answers {
 impl Interrupt {
     /// Presses at these times from now on, and these answers where somebody can be asked.
     pub(crate) fn scripted(presses_ms: &[u64], answers: Option<Vec<&'static str>>) -> Self {
-        let start = tokio::time::Instant::now();
+        Self::scripted_from(std::future::ready(()), presses_ms, answers)
+    }
+
+    /// The same, with the times counted from when `begun` is.
+    pub(crate) fn scripted_from(
+        begun: impl Future<Output = ()> + Send + 'static,
+        presses_ms: &[u64],
+        answers: Option<Vec<&'static str>>,
+    ) -> Self {
         let presses: Vec<Duration> = presses_ms
             .iter()
             .copied()
             .map(Duration::from_millis)
             .collect();
-        let presses = stream::iter(presses).then(move |at| tokio::time::sleep_until(start + at));
+        let presses = stream::once(begun).flat_map(move |()| {
+            let start = tokio::time::Instant::now();
+            stream::iter(presses.clone()).then(move |at| tokio::time::sleep_until(start + at))
+        });
         Self {
             presses: Box::pin(presses.chain(stream::pending())),
             ask: answers.map(|answers| {

@@ -15,7 +15,7 @@ use aot_user_data::render;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 const AGENT: &[u8] = b"#!/bin/sh\necho agent\n";
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(120);
 const TOKEN: &str = "00ffcafe";
 
 /// What was asked, as `METHOD PATH`, with the body.
@@ -190,9 +190,10 @@ fn tools(folder: &Path, tool: &str) -> Option<PathBuf> {
     let mut install = Command::new("install");
     install
         .args(["-m", "755"])
-        .arg(systemctl)
+        .arg(&systemctl)
         .arg(bin.join("systemctl"));
     assert!(install.status().unwrap().success());
+    fs::remove_file(systemctl).unwrap();
     Some(bin)
 }
 
@@ -238,11 +239,8 @@ fn run_on(tool: &str, mood: Mood, arch: &str, machine: &Machine) -> Option<Ran> 
     };
     let log = Log::default();
     let (address, ca_pem) = master(mood, Arc::clone(&log));
-    // The first address answers nobody.
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // The first address answers nobody: no test is given that port.
+    let dead = SocketAddr::from(([127, 0, 0, 1], 1));
     let boot = BootSpec {
         master: vec![dead.to_string(), address.to_string()],
         ca_pem,

@@ -15,11 +15,11 @@ use crate::rig::{agent_dir, master_program};
 use crate::wait;
 
 /// Longest time for a command that launches nothing.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(180);
 /// Longest time for a launch, or for one of its events.
-pub const LAUNCH: Duration = Duration::from_secs(120);
+pub const LAUNCH: Duration = Duration::from_secs(300);
 /// Longest time for a master to answer after its start, or to end.
-const TURN: Duration = Duration::from_secs(20);
+const TURN: Duration = Duration::from_secs(120);
 
 /// A master: a process while it runs, a folder all the time.
 pub struct Master<'lab> {
@@ -124,6 +124,11 @@ impl<'lab> Master<'lab> {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("master.err")).expect("reads the log")
+    }
+
+    /// Waits until this is logged after the first `from` bytes; false when it is not in time.
+    pub fn logs(&self, from: usize, text: &str) -> bool {
+        wait::maybe(|| self.log()[from..].contains(text).then_some(()), TURN).is_some()
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.

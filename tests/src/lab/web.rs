@@ -9,7 +9,7 @@ use super::Lab;
 use crate::process::Running;
 
 /// Longest time to come up.
-const UP: Duration = Duration::from_secs(20);
+const UP: Duration = Duration::from_secs(120);
 
 /// `/new...` answers with another token each time; `/once/NAME` is there the first time and then no more, `/always/NAME` always.
 const SERVICE: &str = r#"

@@ -14,7 +14,7 @@ const PAGE: usize = 100;
 const SOON: Duration = Duration::from_secs(120);
 
 /// No call for so long: nothing more comes, but looks at what there is.
-const QUIET: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(8);
 /// HTTP status of a dry run that would have worked.
 const DRY_RUN: u64 = 412;
 
@@ -138,7 +138,7 @@ fn of_key(lab: &Lab, key: &str) -> Vec<Value> {
 
 fn cluster(dir: &Path, name: &str, ami: &str, pools: usize, count: usize) -> std::path::PathBuf {
     let mut text = format!(
-        "cluster: {name}\nprovider: ec2\nlaunch: {{timeout: 100s}}\n\
+        "cluster: {name}\nprovider: ec2\nlaunch: {{timeout: 240s}}\n\
          defaults: {{ami: {ami}, ec2_size: m5.large, owner: ops, user: admin, security_groups: [{name}-own]}}\n\
          security_groups: [{{name: {name}-own, action: create, allow_all_own_traffic: true}}]\npools:\n"
     );

@@ -24,7 +24,7 @@ fn file(
 ) -> std::path::PathBuf {
     let dir = dir.join(cluster);
     let rest = format!(
-        "launch: {{timeout: 30s, {launch}}}\npools: [{{name: web, size: 2, cloud_config: spoil.yml}}]\n"
+        "launch: {{timeout: 45s, {launch}}}\npools: [{{name: web, size: 2, cloud_config: spoil.yml}}]\n"
     );
     let file = cluster_file(&dir, cluster, ami, &rest);
     let url = web.url(if once { "/once" } else { "/always" });

@@ -46,7 +46,7 @@ fn good_is_well(rig: &Rig) {
     rig.cli(["exec", "--cluster", "good", "b", "ping"])
         .expect(0);
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );

@@ -608,7 +608,7 @@ fn left_running(rig: &Rig) -> Vec<String> {
         left.map(|(_, line)| line).collect()
     };
     let none = || theirs().is_empty().then_some(());
-    match wait::maybe(none, Duration::from_secs(15)) {
+    match wait::maybe(none, CALM) {
         Some(()) => Vec::new(),
         None => theirs()
             .iter()

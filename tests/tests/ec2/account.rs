@@ -7,9 +7,9 @@ use aot_tests::lab::master::Master;
 use aot_tests::lab::story::{Story, cluster_file};
 use aot_tests::wait;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 /// Nothing boots in this lab: the launch ends at its time-out, and leaves its machine.
-const REST: &str = "launch: {timeout: 5s}\ninstances: [{name: solo, cloud_config: mine.yml}]\n";
+const REST: &str = "launch: {timeout: 20s}\ninstances: [{name: solo, cloud_config: mine.yml}]\n";
 const SECRET: &str = "c2VjcmV0LW9mLXRoZS11c2Vy";
 /// A machine that somebody made by hand with a cluster's tags: its id.
 const BY_HAND: &str =

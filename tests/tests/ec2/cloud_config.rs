@@ -74,7 +74,7 @@ print(json.dumps([part for part in parts if "aot-agent" not in part]))
 
 fn file(dir: &Path, ami: &str, web: &Web, size: usize) -> PathBuf {
     let rest = format!(
-        "launch: {{timeout: 100s}}
+        "launch: {{timeout: 240s}}
 discovery_url: '{}'
 instances:
   - {{name: seed, cloud_config: coreos.yml}}

@@ -14,7 +14,7 @@ use serde_json::Value;
 const FIRST: &str = "echo begin\nuntil test -e /var/tmp/go; do sleep 0.1; done
 echo \"0 $AOT_ATTEMPT\" >> /var/tmp/ran\necho end\n";
 const SECOND: &str = "echo \"1 $AOT_ATTEMPT\" >> /var/tmp/ran\n";
-const REST: &str = "launch: {timeout: 100s}
+const REST: &str = "launch: {timeout: 240s}
 instances:
   - name: manager
     bootstrap_sequence: [{dir: first}, {dir: second}]
@@ -24,7 +24,7 @@ pools:
     bootstrap_sequence: [{dir: first}, {dir: second, needs: [manager/1]}]
 ";
 
-const TWINS: &str = "launch: {timeout: 100s}\npools: [{name: twin, size: 2}]\n";
+const TWINS: &str = "launch: {timeout: 240s}\npools: [{name: twin, size: 2}]\n";
 
 /// Points of a launch and the phases that begin at them, in order.
 const POINTS: [(&str, &str); 4] = [

@@ -18,11 +18,11 @@ const LAUNCHES: u64 = 50;
 /// So many clusters at once, each with a master of its own.
 const AT_ONCE: usize = 12;
 /// The SDK's own limits for a call that never works, a few times over.
-const LAUNCH: Duration = Duration::from_secs(150);
+const LAUNCH: Duration = Duration::from_secs(300);
 /// From the end of the faults until the table has to be true.
-const TRUTH: Duration = Duration::from_secs(40);
+const TRUTH: Duration = Duration::from_secs(120);
 /// All of `cleanup`, repeated while it says that something is left.
-const CLEANUP: Duration = Duration::from_secs(90);
+const CLEANUP: Duration = Duration::from_secs(180);
 /// How often a launch that preflight refuses is tried again; in so many of the launches at most it may end with that.
 const TRIES: usize = 3;
 const MOST_REFUSED: u64 = LAUNCHES / 4;
@@ -380,7 +380,7 @@ fn nothing_is_left(lab: &Lab, plan: &Plan) -> Option<String> {
             left = lab.account(&plan.name);
             left.is_empty().then_some(())
         },
-        Duration::from_secs(2),
+        Duration::from_secs(10),
     );
     empty
         .is_none()

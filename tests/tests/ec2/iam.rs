@@ -10,7 +10,7 @@ use aot_tests::lab::master::Master;
 use aot_tests::lab::story::Story;
 use aot_tests::wait;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn the_packaged_policy_is_enough_and_is_enforced() {
@@ -156,7 +156,7 @@ fn cluster(lab: &Lab) -> std::path::PathBuf {
     let dir = lab.dir().join("policy-files");
     std::fs::create_dir_all(&dir).expect("makes the folder");
     let path = dir.join("cluster.yml");
-    let text = "cluster: policy\nprovider: ec2\nlaunch: {timeout: 15s, on_failure: keep}\n\
+    let text = "cluster: policy\nprovider: ec2\nlaunch: {timeout: 30s, on_failure: keep}\n\
         defaults: {ami: debian-12, ec2_size: m5.large, owner: ops, user: admin, security_groups: [policy-own]}\n\
         security_groups: [{name: policy-own, action: create, allow_all_own_traffic: true, allow_ssh_from: 10.0.0.0/8}]\n\
         instances:\n  - name: solo\n    allocate_ip_address: true\n    instance_profile_name: machines\n    \

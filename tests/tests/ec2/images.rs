@@ -16,7 +16,7 @@ bootcmd:
 /// So many machines, the new ones with this cloud-config; each notes where a stage finds the agent.
 fn file(dir: &Path, ami: &str, size: usize, cloud_config: &str) -> PathBuf {
     let rest = format!(
-        "launch: {{timeout: 120s}}
+        "launch: {{timeout: 240s}}
 pools:
   - {{name: web, size: {size}, cloud_config: user.yml, bootstrap_sequence: [{{dir: where}}]}}
 "

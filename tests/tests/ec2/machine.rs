@@ -22,13 +22,13 @@ power)
 reboot) if [ "$AOT_REBOOTS" = 0 ]; then echo "now"; exit 194; fi; echo "after" ;;
 esac
 "#;
-const REST: &str = "launch: {timeout: 100s}
+const REST: &str = "launch: {timeout: 240s}
 instances:
   - {name: killed, bootstrap_sequence: [{dir: stage, args: [kill]}]}
   - {name: powered, bootstrap_sequence: [{dir: stage, args: [power]}]}
   - {name: rebooted, bootstrap_sequence: [{dir: stage, args: [reboot]}]}
 ";
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn stages_outlive_agents_and_are_repeated_after_power_loss() {

@@ -11,7 +11,7 @@ use aot_tests::lab::story::{Story, cluster_file};
 use aot_tests::wait;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(120);
 /// What is there before the cluster is; the group's id.
 const BEFORE: &str = "(ec2.create_placement_group(GroupName='theirs', Strategy='spread'),
  ec2.create_security_group(GroupName='theirs', Description='x', VpcId=args[0])['GroupId'])[1]";
@@ -32,7 +32,7 @@ const ADDRESSES: &str = "[{'ip': a['PublicIp'], 'id': a['AllocationId'], 'machin
 
 fn file(dir: &Path, ami: &str, more: &str) -> PathBuf {
     let rest = format!(
-        "launch: {{timeout: 100s}}
+        "launch: {{timeout: 240s}}
 security_groups:
   - name: $cluster_name
     action: create

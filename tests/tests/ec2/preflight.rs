@@ -163,7 +163,7 @@ fn private_master(story: &mut Story, lab: &Lab) {
 
 /// The newest fitting image is taken; nothing boots, so the launch ends at its time-out.
 fn images(story: &mut Story, lab: &Lab, master: &Master) {
-    let rest = "launch: {timeout: 6s}
+    let rest = "launch: {timeout: 20s}
 instances:
   - {name: alias, ami: debian-12}
   - {name: arm, ami: debian-12, ec2_size: t4g.micro}

@@ -9,7 +9,7 @@ use aot_tests::lab::story::{Story, cluster_file};
 use aot_tests::process::Output;
 
 /// A launch that can't be ends well before this.
-const BOUNDED: Duration = Duration::from_secs(60);
+const BOUNDED: Duration = Duration::from_secs(120);
 
 #[test]
 fn what_cannot_be_launched_says_why() {
@@ -70,7 +70,7 @@ fn words(launched: &Output) -> String {
 
 fn no_capacity(story: &mut Story, lab: &Lab, master: &Master) {
     let rest =
-        "launch: {timeout: 100s}\ninstances: [{name: solo, ec2_size: [t3.small, t3.micro]}]\n";
+        "launch: {timeout: 240s}\ninstances: [{name: solo, ec2_size: [t3.small, t3.micro]}]\n";
     let file = cluster_file(&lab.dir().join("scarce"), "scarce", lab.ami(), rest);
     let fault = [
         "fault",
@@ -108,7 +108,7 @@ fn no_capacity(story: &mut Story, lab: &Lab, master: &Master) {
 
 fn nowhere(story: &mut Story, lab: &Lab, master: &Master) {
     let rest =
-        "launch: {timeout: 100s}\ninstances: [{name: solo, ec2_size: [t3.small, t3.micro]}]\n";
+        "launch: {timeout: 240s}\ninstances: [{name: solo, ec2_size: [t3.small, t3.micro]}]\n";
     let file = cluster_file(&lab.dir().join("full"), "full", lab.ami(), rest);
     lab.verb(&[
         "fault",
@@ -141,7 +141,7 @@ fn nowhere(story: &mut Story, lab: &Lab, master: &Master) {
 
 fn too_large(story: &mut Story, lab: &Lab, master: &Master) {
     let dir = lab.dir().join("large");
-    let rest = "launch: {timeout: 100s}\ninstances: [{name: solo, cloud_config: extra.yml}]\n";
+    let rest = "launch: {timeout: 240s}\ninstances: [{name: solo, cloud_config: extra.yml}]\n";
     let file = cluster_file(&dir, "large", lab.ami(), rest);
     std::fs::write(
         dir.join("extra.yml"),
@@ -200,7 +200,7 @@ fn denied(story: &mut Story, lab: &Lab, master: &Master) {
     let dir = lab.dir().join("denied");
     bundle::folder(&dir.join("b"), "true\n");
     let rest =
-        "launch: {timeout: 100s}\ninstances: [{name: solo, bootstrap_sequence: [{dir: b}]}]\n";
+        "launch: {timeout: 240s}\ninstances: [{name: solo, bootstrap_sequence: [{dir: b}]}]\n";
     let file = cluster_file(&dir, "denied", lab.ami(), rest);
     lab.verb(&[
         "fault",

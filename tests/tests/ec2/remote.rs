@@ -17,9 +17,9 @@ use aot_tests::wait;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(120);
 const LONG: Duration = Duration::from_secs(120);
-const REST: &str = "launch: {timeout: 100s}
+const REST: &str = "launch: {timeout: 240s}
 pools: [{name: web, size: 2, bootstrap_sequence: [{dir: stage}]}]
 ";
 /// Fails on one of two.
@@ -207,19 +207,21 @@ fn cancels(story: &mut Story, lab: &Lab, master: &Master, ids: &Ids) {
         );
     }
     story.step("one command after the other in one scope");
-    let mut scopes = (0..3).map(|_| {
+    let scope = || {
         let line = "grep -o 'aot-commands-.*scope' /proc/self/cgroup | sort -u; echo $PPID";
         let shown = jobs::shown(exec(master, &[], "web1", line));
         let text = shown.of("web1")["stdout"].as_str();
         text.unwrap_or_default().to_owned()
-    });
-    let first = scopes.next().unwrap_or_default();
-    story.check(first.contains(".scope\n"), "a scope and a shim", &first);
-    story.same(
-        scopes.collect::<Vec<_>>(),
-        vec![first.clone(); 2],
-        "the same again",
-    );
+    };
+    // A shim that is not free yet when the next command comes is left out, so it may take more than three.
+    let mut scopes = vec![scope(), scope(), scope()];
+    let same = |scopes: &[String]| scopes.windows(2).all(|pair| pair[0] == pair[1]);
+    while !same(&scopes[scopes.len() - 3..]) && scopes.len() < 12 {
+        scopes.push(scope());
+    }
+    let last = scopes[scopes.len() - 3..].to_vec();
+    story.check(last[0].contains(".scope\n"), "a scope and a shim", &scopes);
+    story.check(same(&last), "the same again", &scopes);
 }
 
 /// The command lines of what is in the scopes of commands.

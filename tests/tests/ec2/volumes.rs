@@ -22,8 +22,8 @@ const MARKER: &str = "cat /media/ebs/marker";
 const MOUNTED: &str =
     "findmnt -no UUID,FSTYPE --mountpoint /media/ebs || blkid -p -o export /dev/sdf
 systemctl is-active media-ebs.mount; systemctl is-enabled media-ebs.mount";
-const SOON: Duration = Duration::from_secs(30);
-const POOL: &str = "launch: {timeout: 100s}
+const SOON: Duration = Duration::from_secs(120);
+const POOL: &str = "launch: {timeout: 240s}
 pools:
   - name: web
     size: 2
@@ -175,7 +175,7 @@ fn copies(story: &mut Story, lab: &Lab, master: &Master, dir: &Path, origin: &st
 
 fn copies_file(dir: &Path, ami: &str, snapshot: &str) -> PathBuf {
     let rest = format!(
-        "launch: {{timeout: 100s}}
+        "launch: {{timeout: 240s}}
 instances:
   - name: copy
     ebs: [{{device: /dev/sdf, snapshot: {snapshot}, mount: /media/ebs, delete_on_termination: false}}]

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Time for a stage to begin or end.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Notes that it ran; fails while /opt/broken is there.
 const LEDGER: &str = "echo run $AOT_STAGE attempt $AOT_ATTEMPT\nmkdir -p /opt\necho $AOT_STAGE >> /opt/ledger\ntest ! -e /opt/broken\n";
@@ -107,7 +107,7 @@ fn a_retry_of_the_need_alone_lets_the_others_go_on() {
     let rig = chain(SECOND_TIME);
     rig.launch().expect(1);
     rig.cli_within(SOON, ["apply", "head"]).expect(0);
-    rig.cli_within(SOON, ["wait", "*", "--state", "ready", "--timeout", "60s"])
+    rig.cli_within(SOON, ["wait", "*", "--state", "ready", "--timeout", "100s"])
         .expect(0);
     assert_eq!(
         (ledger(&rig, "last").trim(), why(&rig, "last").as_str()),

@@ -1,8 +1,6 @@
 //! What is killed, and what comes of it: the master at five points of a launch, an agent, a machine. Nothing runs twice
 //! that need not, nothing is made twice, nothing is lost.
 
-use std::time::Duration;
-
 use aot_tests::process;
 use aot_tests::rig::{LIMIT, Rig};
 use aot_tests::wait;
@@ -147,7 +145,7 @@ fn a_launch_goes_on_as_soon_as_a_master_is_back() {
     ledger_has(&rig, "end 1");
 
     // No second launch: any command brings a master, and that is enough.
-    rig.cli(["wait", "head", "--state", "ready", "--timeout", "60s"])
+    rig.cli(["wait", "head", "--state", "ready", "--timeout", "100s"])
         .expect(0);
 
     assert_eq!(rig.sh("head", "cat /opt/ledger"), "begin 1\nend 1\nafter");
@@ -287,7 +285,7 @@ fn an_interrupted_command_says_how_to_go_on_and_the_launch_goes_on() {
     let rig = Rig::local();
     let launch = launch_into_the_stage(&rig);
     launch.signal(Signal::SIGINT);
-    let output = launch.finish(Duration::from_secs(20));
+    let output = launch.finish(LIMIT);
     output.expect(130);
     assert!(
         output.stderr.contains("aot-master status"),

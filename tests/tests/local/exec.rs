@@ -1,7 +1,6 @@
 //! `exec`: targets, outcomes, exit codes, `--json`, output of every kind and size, and a master that is killed meanwhile.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use aot_tests::rig::{LIMIT, Output, Rig};
 use aot_tests::{process, wait};
@@ -410,7 +409,7 @@ fn an_interrupted_exec_goes_on() {
         "the command to begin",
     );
     exec.signal(Signal::SIGINT);
-    let output = exec.finish(Duration::from_secs(20));
+    let output = exec.finish(LIMIT);
     output.expect(130);
     assert!(
         output.stderr.contains("aot-master jobs"),

@@ -1,9 +1,10 @@
 //! Stages that fail, hang, fall silent, ask for reboots, or wait for others.
 
-use std::time::Duration;
-
 use aot_tests::rig::{LIMIT, Output, Rig};
 use serde_json::{Value, json};
+
+/// From TERM to KILL, in seconds.
+const KILL: f64 = 10.0;
 
 const LEDGER: &str = "echo \"$AOT_STAGE\" >> /opt/ledger\n";
 
@@ -139,7 +140,7 @@ fn a_stage_that_runs_too_long_is_ended_with_all_that_it_started() {
     assert_eq!(ended["outcome"], "timed_out", "{ended}");
     let seconds = ended["seconds"].as_f64().expect("seconds");
     assert!(
-        (0.9..8.0).contains(&seconds),
+        (0.9..1.0 + KILL).contains(&seconds),
         "TERM ends it, not the KILL after it: {ended}"
     );
     assert_eq!(rig.sh("head", "pgrep -fc 'sleep 424[23]$' || true"), "0");
@@ -151,17 +152,14 @@ fn a_stage_that_runs_too_long_is_ended_with_all_that_it_started() {
 fn a_stage_that_falls_silent_is_ended_and_one_that_talks_is_not() {
     let rig = Rig::local();
     rig.bundle("silent", "echo begun\nsleep 4244\n");
-    rig.bundle(
-        "talks",
-        "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done\n",
-    );
+    rig.bundle("talks", "for i in $(seq 20); do echo $i; sleep 0.5; done\n");
     rig.cluster(
         "
 cluster: silence
 provider: local
 instances:
-  - {name: quiet, bootstrap_sequence: [{dir: silent, silence_timeout: 2s}]}
-  - {name: loud, bootstrap_sequence: [{dir: talks, silence_timeout: 2s}]}
+  - {name: quiet, bootstrap_sequence: [{dir: silent, silence_timeout: 8s}]}
+  - {name: loud, bootstrap_sequence: [{dir: talks, silence_timeout: 8s}]}
 ",
     );
 
@@ -173,7 +171,7 @@ instances:
     assert_eq!(quiet["outcome"], "timed_out", "{quiet}");
     let seconds = quiet["seconds"].as_f64().expect("seconds");
     assert!(
-        (1.9..8.0).contains(&seconds),
+        (7.9..8.0 + KILL).contains(&seconds),
         "TERM ends it, not the KILL after it: {quiet}"
     );
     assert_eq!(rig.status()["loud"]["phase"], "ready");
@@ -295,10 +293,7 @@ instances:
 ",
     );
 
-    let output = rig.cli_within(
-        Duration::from_secs(30),
-        ["launch", "--json", "--yes", "cluster.yml"],
-    );
+    let output = rig.cli(["launch", "--json", "--yes", "cluster.yml"]);
 
     output.expect(1);
     assert_eq!(
@@ -319,7 +314,7 @@ fn rollback_terminates_what_the_failed_launch_made() {
 
     rig.launch().expect(1);
 
-    let gone = rig.cli(["wait", "head", "--state", "gone", "--timeout", "30s"]);
+    let gone = rig.cli(["wait", "head", "--state", "gone", "--timeout", "100s"]);
     gone.expect(0);
     assert!(rig.machine_ids().is_empty());
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use aot_tests::rig::{Output, Rig};
 use serde_json::{Value, json};
 
-/// Longest that a launch with a limit of 15 s takes to give up.
-const GIVES_UP: Duration = Duration::from_secs(90);
+/// Longest that a launch with a limit of 30 s takes to give up.
+const GIVES_UP: Duration = Duration::from_secs(150);
 
-fn instance(stage: &str) -> String {
+fn instance(timeout: &str, stage: &str) -> String {
     format!(
         "
 cluster: left
 provider: local
-launch: {{timeout: 15s}}
+launch: {{timeout: {timeout}}}
 instances:
   - name: a
     bootstrap_sequence: [{stage}]
@@ -41,7 +41,7 @@ nohup sh -c 'while sleep 0.2; do echo serving; date +%s%N > /root/served; done' 
 echo $! > /root/pid
 ",
     );
-    rig.cluster(&instance("{dir: b, args: [one]}"));
+    rig.cluster(&instance("120s", "{dir: b, args: [one]}"));
     let first = rig.launch();
     first.expect(0);
     let ended = told(&first, "stage-ended");
@@ -51,10 +51,10 @@ echo $! > /root/pid
         note.as_str().is_some_and(|note| note.contains("behind")),
         "{note}"
     );
-    let alive = "before=$(cat /root/served); for i in $(seq 100); do sleep 0.1; [ \"$(cat /root/served)\" = \"$before\" ] || exit 0; done; exit 1";
+    let alive = "before=$(cat /root/served); for i in $(seq 600); do sleep 0.1; [ \"$(cat /root/served)\" = \"$before\" ] || exit 0; done; exit 1";
     rig.cli(["exec", "a", "--", "sh", "-c", alive]).expect(0);
 
-    rig.cluster(&instance("{dir: b, args: [two]}"));
+    rig.cluster(&instance("120s", "{dir: b, args: [two]}"));
     rig.launch().expect(0);
     assert_eq!(rig.sh("a", "cat /srv/data/precious"), "precious");
     assert_eq!(
@@ -80,7 +80,8 @@ kill -9 $(pgrep -f 'aot-agent run')
 ",
     );
     rig.cluster(&instance(
-        "{dir: empties, timeout: 5s}, {dir: kills, timeout: 10s}",
+        "30s",
+        "{dir: empties, timeout: 60s}, {dir: kills, timeout: 60s}",
     ));
     let output = rig.cli_within(GIVES_UP, ["launch", "--json", "--yes", "cluster.yml"]);
     output.expect(1);

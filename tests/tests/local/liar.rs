@@ -10,7 +10,7 @@ use aot_tests::rig::{Output, Rig, Running};
 use aot_tests::wait;
 
 /// Longest time until something shows.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Two clusters: `evil`, whose only machine `x` lies, and `good` with `b`, which must not notice.
 fn rig() -> Rig {

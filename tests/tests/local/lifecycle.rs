@@ -1,7 +1,5 @@
 //! What changes or ends machines is a job: who asked, for which machines, and what came of it, whoever is killed meanwhile.
 
-use std::time::Duration;
-
 use aot_tests::jobs;
 use aot_tests::rig::{LIMIT, Rig};
 use aot_tests::wait;
@@ -192,9 +190,5 @@ fn a_cleanup_whose_command_is_killed_goes_on_to_its_end() {
         2,
         &json!({"succeeded": 2}),
     );
-    wait::until(
-        || rig.machines().is_empty(),
-        Duration::from_secs(10),
-        "no machine is left",
-    );
+    wait::until(|| rig.machines().is_empty(), LIMIT, "no machine is left");
 }

@@ -8,7 +8,7 @@ use aot_tests::wait;
 use serde_json::{Value, json};
 
 /// Longest time until something shows in `status`.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 fn launched() -> Rig {
     let rig = Rig::local();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aot_tests::rig::Rig;
 use aot_tests::wait;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 const MARK: &str = "BEGIN aot cluster keys";
 

@@ -169,7 +169,7 @@ fn a_ping_of_many_on_a_terminal_is_only_its_pongs() {
     let waited = rig.cli(["wait", "n*", "--state", "ready", "--timeout", "2s"]);
     waited.expect(1);
     rig.cli(["start", "n1"]).expect(0);
-    rig.cli(["wait", "n*", "--state", "ready", "--timeout", "60s"])
+    rig.cli(["wait", "n*", "--state", "ready", "--timeout", "100s"])
         .expect(0);
 }
 
@@ -189,9 +189,9 @@ instances:
   - name: bad
     stages: [{dir: good, name: base}, {dir: bad, name: flaky}]
   - name: late
-    stages: [{dir: hang, timeout: 1s}]
+    stages: [{dir: hang, timeout: 5s}]
   - name: quiet
-    stages: [{dir: hang, silence_timeout: 1s}]
+    stages: [{dir: hang, silence_timeout: 5s}]
   - name: again
     stages: [{dir: reboot}]
   - name: behind
@@ -218,8 +218,9 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
     let once = |text: &str| assert_eq!(told.matches(text).count(), 1, "{text:?} in\n{told}");
     once("bad stage flaky failed (exit 17, ");
     once("  | disk /dev/xvdz is not there");
-    once("late stage hang timed out after 1.");
-    once("stage hang timed out after 1.0 s: it printed nothing for too long");
+    once("late stage hang timed out after ");
+    once("quiet stage hang timed out after ");
+    once(" s: it printed nothing for too long");
     once("again stage reboot asked for a reboot (194)");
     assert!(!told.contains("failed: "), "nothing is told twice:\n{told}");
     assert!(launched.text().contains("2 blocked"), "{}", launched.text());
@@ -244,7 +245,7 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
         "--state",
         "blocked",
         "--timeout",
-        "10s",
+        "100s",
     ])
     .expect(0);
 
@@ -277,7 +278,7 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
             "{hung}"
         );
         assert_eq!(hung["tail"], json!(["begun"]), "{hung}");
-        assert!(hung["seconds"].as_f64().expect("a number") >= 1.0, "{hung}");
+        assert!(hung["seconds"].as_f64().expect("a number") >= 5.0, "{hung}");
     }
     assert_eq!(stage(&rig, "again", 0)["outcome"], "succeeded");
     let waits = stage(&rig, "behind", 0);
@@ -291,10 +292,7 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
         table.contains("flaky (2 of 2) failed (exit 17, "),
         "{table}"
     );
-    assert!(
-        table.contains("hang (1 of 1) timed out after 1."),
-        "{table}"
-    );
+    assert!(table.contains("hang (1 of 1) timed out after "), "{table}");
     assert!(
         !table.contains("exit code 0") && !table.contains("exit 0"),
         "{table}"
@@ -305,7 +303,7 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
         "{logs}"
     );
     let logs = rig.cli(["logs", "late"]).stderr;
-    assert!(logs.contains("attempt 1 timed out after 1."), "{logs}");
+    assert!(logs.contains("attempt 1 timed out after "), "{logs}");
 
     let id = jobs::list(&rig)[0]["job"]
         .as_str()

@@ -192,7 +192,7 @@ fn receive(
         }),
         Up::Renew(renew) => {
             let certificate_pem = master.sign(&renew.csr_der, LONG);
-            master.lock().renewals += 1;
+            master.lock().renewed.push(certificate_pem.clone());
             Some(Down::Renew(RenewReply {
                 certificate_pem,
                 ..RenewReply::default()

@@ -20,7 +20,7 @@ use tonic::Status;
 use super::run_result::RunResult;
 
 /// Longest wait of a test for anything.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(120);
 const NAME: &str = "spiffe://m/cluster/c/instance/web1/local-1";
 
 /// What the master knows and how it behaves.
@@ -31,7 +31,8 @@ pub(crate) struct State {
     pub(crate) short_certificates: usize,
     /// Enrolments whose certificates are over before they come.
     pub(crate) past_certificates: usize,
-    pub(crate) renewals: usize,
+    /// Certificates of renewals.
+    pub(crate) renewed: Vec<String>,
     pub(crate) sessions: usize,
     /// Welcomes that pick a version of the protocol that no agent speaks.
     pub(crate) strange_welcomes: usize,

@@ -2,6 +2,7 @@
 
 use aot_archive::{Digest, Digesting};
 use futures::StreamExt;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::cp;
@@ -208,7 +209,8 @@ async fn a_copy_to_many_is_uploaded_and_asked_for_by_its_digest() {
     }
 }
 
-/// A copy to an instance, which ends after 500 ms; Ctrl-C comes after this many ms and is answered so.
+/// A copy to an instance, with Ctrl-C at these times after it began, answered so. It ends once the master has been asked to
+/// cancel it; never when there is another Ctrl-C.
 async fn interrupted(
     presses_ms: &[u64],
     answers: Vec<&'static str>,
@@ -231,11 +233,20 @@ async fn interrupted(
     };
     let client = crate::dial::dial(&env).await.expect("a master");
     let rest = [ended("web1", "cancelled", 0), summary(0)];
-    let later = futures::stream::once(tokio::time::sleep(std::time::Duration::from_millis(500)));
+    let (shown, goes_on) = (Arc::new(Notify::new()), presses_ms.len() == 1);
+    let begun = Arc::clone(&shown);
+    let later = futures::stream::once(async {
+        shown.notify_one();
+        match goes_on {
+            true => super::exec::was_asked(&fake).await,
+            false => std::future::pending().await,
+        }
+    });
     let rest = later.flat_map(move |()| futures::stream::iter(rest.clone()));
     let events = futures::stream::iter([started(&["web1"])]).chain(rest);
     let events = events.map(|body| Ok(aot_proto::v1::JobEvent { body: Some(body) }));
-    let interrupt = Interrupt::scripted(presses_ms, Some(answers));
+    let begun = async move { begun.notified().await };
+    let interrupt = Interrupt::scripted_from(begun, presses_ms, Some(answers));
     let (job, view) = (
         cp::CopyJob::default(),
         crate::view::CopyView::new(false, false),

@@ -1,5 +1,7 @@
 //! Exec, and Ctrl-C.
 
+use tokio::sync::Notify;
+
 use super::*;
 use crate::follow_job::follow;
 use crate::interrupt::Interrupt;
@@ -372,7 +374,15 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
     );
 }
 
-/// Follows a script whose rest comes `after` five seconds, with Ctrl-C at these times.
+/// Waits until the master has been asked for something.
+pub(super) async fn was_asked(fake: &Fake) {
+    while fake.asked().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Follows a script with Ctrl-C at these times after its first part was shown. Its rest comes once the master has been
+/// asked to cancel the job; never when there is another Ctrl-C.
 async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'static str>>) -> Ran {
     use futures::StreamExt as _;
     let (env, out, err) = (
@@ -398,10 +408,19 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
     let (begin, mut rest) = (exec_script()[..2].to_vec(), exec_script()[2..].to_vec());
     rest.insert(0, end("web3", "cancelled"));
     let event = |body| Ok(aot_proto::v1::JobEvent { body: Some(body) });
-    let later = futures::stream::once(tokio::time::sleep(std::time::Duration::from_millis(500)));
+    let (shown, goes_on) = (Arc::new(Notify::new()), presses_ms.len() == 1);
+    let begun = Arc::clone(&shown);
+    let later = futures::stream::once(async move {
+        shown.notify_one();
+        match goes_on {
+            true => was_asked(fake).await,
+            false => std::future::pending().await,
+        }
+    });
     let rest = later.flat_map(move |()| futures::stream::iter(rest.clone()));
     let events = futures::stream::iter(begin).chain(rest).map(event);
-    let interrupt = Interrupt::scripted(presses_ms, answers);
+    let begun = async move { begun.notified().await };
+    let interrupt = Interrupt::scripted_from(begun, presses_ms, answers);
     let ran = follow(
         &mut ctx,
         Some(client),

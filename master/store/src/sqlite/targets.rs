@@ -26,10 +26,9 @@ pub(super) fn add_targets(
         source,
     })?;
     for (name, text) in rows {
-        let target = record::read("targets", &text)?;
-        if let Ok(name) = name.parse::<InstanceName>() {
-            job.add_target(name, target);
-        }
+        // Through a record, so that a name that is none is refused as a record is that can't be read.
+        let name: InstanceName = record::read("targets", &record::write(&name))?;
+        job.add_target(name, record::read("targets", &text)?);
     }
     Ok(())
 }

@@ -92,3 +92,35 @@ async fn a_state_whose_records_are_in_a_database_is_given_no_file() {
     assert!(matches!(refused, Error::Elsewhere { .. }), "{refused}");
     assert!(!dir.path().join(FILE).exists());
 }
+
+#[tokio::test]
+async fn a_target_whose_name_is_none_is_refused_as_a_record_that_cannot_be_read() {
+    let is_refused =
+        |error: &Error| matches!(error, Error::Record { table, .. } if *table == "targets");
+    for (column, value) in [("instance", "no name"), ("record", "no record")] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (store, _) = SqliteStore::open(dir.path()).expect("opens");
+        let changes = Changes {
+            jobs: vec![job(1, false)],
+            targets: targets(1, 2),
+            ..Changes::default()
+        };
+        let hold = hold();
+        store
+            .commit(&hold, changes, Vec::new())
+            .await
+            .expect("commits");
+        let spoil = format!("UPDATE targets SET {column} = ?1 WHERE instance = 'a1'");
+        Connection::open(store.path())
+            .and_then(|connection| connection.execute(&spoil, [value]))
+            .expect("spoils");
+        let one = store.job(JobId::from_parts(1, 0)).await.map(drop);
+        let all = store.jobs(None, 9).await.map(drop);
+        store.close(&hold).await;
+        let loaded = SqliteStore::open(dir.path()).map(drop);
+        for read in [one, all, loaded] {
+            let error = read.expect_err(column);
+            assert!(is_refused(&error), "{column}: {error:?}");
+        }
+    }
+}

@@ -106,7 +106,7 @@ fn depth_and_names_are_bounded_in_time_and_memory() {
         at(200).unwrap();
         assert!(matches!(at(202), Err(Error::Refused { .. })));
     }
-    assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
     // Folders that no entry describes count as well.
     let many: Vec<SampleItem> = (0..60).map(|n| file(&format!("d{n}/f"), b"")).collect();
     assert!(matches!(

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::*;
 
 /// Longer than anything here may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn options(dir: &Path) -> ServeOptions {
     std::fs::write(dir.join("aot-agent"), "an agent").expect("writes");

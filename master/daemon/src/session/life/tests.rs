@@ -11,7 +11,7 @@ use crate::session::fake::{Brought, FakeMaster, id, key};
 use crate::session::registry::SessionCommand;
 
 /// Longest wait for a session to end.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 struct Rig {
     master: Arc<FakeMaster>,

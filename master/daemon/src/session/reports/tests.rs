@@ -14,7 +14,7 @@ use crate::session::fake::{Brought, FakeMaster, id, key, spool};
 use crate::session::registry::Registered;
 
 /// Longer than anything here may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 struct Rig {
     master: Arc<FakeMaster>,

@@ -76,6 +76,7 @@ impl Disk {
         );
         for (name, cluster) in &world.clusters {
             let there = &loaded.clusters[name];
+            assert_eq!(there.batches, cluster.batches, "batches of {name}");
             assert_eq!(
                 text(serde_json::to_string(there)),
                 text(serde_json::to_string(cluster))
