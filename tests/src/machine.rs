@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::rig::LIMIT;
+use crate::wait::LIMIT;
 use crate::{process, wait};
 
 /// A clone of the local provider.

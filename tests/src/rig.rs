@@ -17,10 +17,8 @@ use tempfile::TempDir;
 
 use crate::machine::{self, LocalMachine};
 pub use crate::process::{Output, Running};
+pub use crate::wait::LIMIT;
 use crate::{bundle, process, wait};
-
-/// Longest run of one command, unless a test says otherwise.
-pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Ports that no program is given by chance (ip_local_port_range begins at 32768).
 const PORTS: std::ops::Range<u16> = 21_000..32_000;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Longest wait for what comes soon, and longest run of one command, unless a test says otherwise.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(20);
 
