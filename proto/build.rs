@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
         .bytes(".aot.v1.SpoolData.data")
+        .bytes(".aot.v1.ClusterFacts.entries")
         .bytes(".aot.v1.ClusterFactsPiece.data")
         .bytes(".aot.v1.FetchChunk.data")
         .bytes(".aot.v1.JobOutput.data")

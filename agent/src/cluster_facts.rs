@@ -11,8 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aot_host::hash::sha256_hex;
-use aot_proto::v1::ClusterFacts;
+use aot_proto::facts::{Content, Unfit};
+use aot_proto::v1::{ClusterFacts, Peer};
 use prost::Message;
+use prost::bytes::Bytes;
 use serde_json::json;
 
 use crate::blocks::Marks;
@@ -30,14 +32,9 @@ pub(crate) struct FactsPaths {
 /// Cluster facts that could not be put in place.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The digest is not that of the bytes.
-    #[error("the facts have SHA-256 {got}, not {wanted}")]
-    Digest {
-        /// Of what came.
-        got: String,
-        /// As announced.
-        wanted: String,
-    },
+    /// They do not come to what the master has.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A file can't be written.
     #[error("cannot write {}", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -46,59 +43,72 @@ pub(crate) enum Error {
 /// Name of the message in the state folder that was applied last.
 const LAST_APPLIED: &str = "cluster_facts.pb";
 
-/// Writes every file for `facts`, then stores the message for the next start.
+/// Applies a change, or a whole, to the cluster facts that were applied last, and puts the result in place; gives the SHA-256 of
+/// the facts file, hex.
 ///
 /// # Errors
-/// At the first file that can't be written; the ones before it are in place.
+/// When it does not come to what the master has, and nothing is written; or at the first file that can't be written, when the ones
+/// before it are in place.
 pub(crate) fn apply(
     paths: &FactsPaths,
     cluster: &str,
     instance: &str,
-    facts: &ClusterFacts,
-) -> Result<(), Error> {
-    let got = sha256_hex(&facts.facts_json);
-    if got != facts.sha256 {
-        return Err(Error::Digest {
-            got,
-            wanted: facts.sha256.clone(),
-        });
-    }
+    facts: ClusterFacts,
+) -> Result<String, Error> {
+    let last = last_applied(&paths.state_dir).filter(|_| facts.base > 0);
+    let content = last.unwrap_or_default().changed(facts)?;
+    put(paths, cluster, instance, &content)
+}
+
+/// Writes every file for cluster facts, then stores them for the next start; gives the SHA-256 of the facts file, hex.
+///
+/// # Errors
+/// At the first file that can't be written; the ones before it are in place.
+pub(crate) fn put(
+    paths: &FactsPaths,
+    cluster: &str,
+    instance: &str,
+    content: &Content,
+) -> Result<String, Error> {
     let etc = &paths.etc_dir;
     let marks = Marks::of_cluster(cluster);
-    write_file(&etc.join("cluster_facts.json"), &facts.facts_json, 0o644)?;
+    let (json, facts) = (content.json(), content.message());
+    let peers: Vec<&Peer> = content.peers().collect();
+    write_file(&etc.join("cluster_facts.json"), &json, 0o644)?;
     make_dir(&etc.join("ssh"), 0o755)?;
-    login_keys::of_root(paths, &marks, facts)?;
-    login_keys::of_user(paths, &marks, instance, facts)?;
+    login_keys::of_root(paths, &marks, &facts.ssh, &peers)?;
+    login_keys::of_user(paths, &marks, instance, &facts.ssh, &peers)?;
     write_block(
         &etc.join("ssh/ssh_known_hosts"),
         &marks,
-        &lines::known_hosts(&facts.peers),
+        &lines::known_hosts(&peers),
         0o644,
     )?;
-    write_block(
-        &etc.join("hosts"),
-        &marks,
-        &lines::hosts(&facts.peers),
-        0o644,
-    )?;
+    write_block(&etc.join("hosts"), &marks, &lines::hosts(&peers), 0o644)?;
     // Last of what others see: who finds this generation here finds all of it in place.
     make_dir(&etc.join("aot"), 0o755)?;
-    let state = json!({"generation": facts.generation, "sha256": facts.sha256, "complete": facts.complete, "missing": facts.missing});
+    let sha256 = sha256_hex(&json);
+    let state = json!({"generation": facts.generation, "sha256": sha256, "complete": facts.complete, "missing": facts.missing});
     write_file(
         &etc.join("aot/cluster_state.json"),
         format!("{state:#}\n").as_bytes(),
         0o644,
     )?;
-    write_file(
-        &paths.state_dir.join(LAST_APPLIED),
-        &facts.encode_to_vec(),
-        0o600,
-    )
+    let last = paths.state_dir.join(LAST_APPLIED);
+    write_file(&last, &facts.encode_to_vec(), 0o600)?;
+    Ok(sha256)
 }
 
-/// The cluster facts that were applied last; `None` when there are none that can be read.
-pub(crate) fn last_applied(state_dir: &Path) -> Option<ClusterFacts> {
-    ClusterFacts::decode(&fs::read(state_dir.join(LAST_APPLIED)).ok()?[..]).ok()
+/// The cluster facts that were applied last; `None` when there are none that can be read and are whole.
+pub(crate) fn last_applied(state_dir: &Path) -> Option<Content> {
+    let bytes = fs::read(state_dir.join(LAST_APPLIED)).ok()?;
+    let facts = ClusterFacts::decode(Bytes::from(bytes)).ok()?;
+    Content::whole(facts).ok()
+}
+
+/// The generation that was applied last; 0 when there is none.
+pub(crate) fn last_generation(state_dir: &Path) -> u64 {
+    last_applied(state_dir).map_or(0, |content| content.message().generation)
 }
 
 /// Takes back what the facts of a cluster gave: no peer of it is let in, known or named any more.

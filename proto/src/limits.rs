@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// Newest version of the Attach protocol that this build speaks, see [`crate::version`].
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Oldest version of the Attach protocol that this build still speaks. A session of it is given only what was there then.
-pub const OLDEST_PROTOCOL: u32 = 3;
+pub const OLDEST_PROTOCOL: u32 = 4;
 
 /// Largest gRPC message either side accepts on the control lane.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

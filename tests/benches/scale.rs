@@ -363,7 +363,7 @@ fn write_state(state: &Path, folder: &Path, count: usize) -> String {
         let instance = instance(&cluster, member, id, identity, number);
         cluster.instances.insert(member.name.clone(), instance);
     }
-    cluster.facts_sha256 = facts::of(&cluster).content_sha256;
+    cluster.facts_sha256 = facts::digest(&cluster);
     let key = |instance: &Instance| InstanceKey {
         cluster: name.clone(),
         instance: instance.name.clone(),

@@ -11,7 +11,7 @@ pub(super) fn authorized_keys<'a>(keys: impl Iterator<Item = &'a String>) -> Vec
 }
 
 /// Every peer's host keys for its name, host name and addresses (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
-pub(super) fn known_hosts(peers: &[Peer]) -> Vec<String> {
+pub(super) fn known_hosts(peers: &[&Peer]) -> Vec<String> {
     let lines = peers.iter().flat_map(|peer| {
         let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()]
             .into_iter()
@@ -32,7 +32,7 @@ pub(super) fn known_hosts(peers: &[Peer]) -> Vec<String> {
 }
 
 /// Every peer's first address with its names (hosts(5)).
-pub(super) fn hosts(peers: &[Peer]) -> Vec<String> {
+pub(super) fn hosts(peers: &[&Peer]) -> Vec<String> {
     let lines = peers.iter().filter_map(|peer| {
         let address = addresses(peer).next()?;
         let mut names: Vec<&str> = [peer.name.as_str(), peer.hostname.as_str()]
@@ -113,14 +113,14 @@ mod tests {
             Some("ssh-rsa AAAA a")
         );
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAbcd0";
-        let peers = [Peer {
+        let peer = Peer {
             name: "web1".into(),
             hostname: "x\n6.6.6.6 bank".into(),
             addresses: vec!["10.0.0.1 evil".into(), "10.0.0.2".into()],
             ssh_host_keys: vec![format!("{key} root@x")],
             ..Peer::default()
-        }];
-        assert_eq!(hosts(&peers), ["10.0.0.2 web1"]);
-        assert_eq!(known_hosts(&peers), [format!("web1,10.0.0.2 {key}")]);
+        };
+        assert_eq!(hosts(&[&peer]), ["10.0.0.2 web1"]);
+        assert_eq!(known_hosts(&[&peer]), [format!("web1,10.0.0.2 {key}")]);
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 
-use aot_proto::v1::ClusterFacts;
+use aot_proto::v1::Peer;
 
 use super::files::{drop_block, make_dir, write_block, write_file};
 use super::lines::authorized_keys;
@@ -20,14 +20,15 @@ const KEYS_OF: &str = "ssh_user";
 pub(super) fn of_root(
     paths: &FactsPaths,
     marks: &Marks,
-    facts: &ClusterFacts,
+    access: &str,
+    peers: &[&Peer],
 ) -> Result<(), Error> {
     let ssh = paths.root_home.join(".ssh");
     let path = ssh.join("authorized_keys");
     // A master that says nothing of it means root.
-    if matches!(facts.ssh.as_str(), "" | "root") {
+    if matches!(access, "" | "root") {
         make_dir(&ssh, 0o700)?;
-        let lines = facts.peers.iter().flat_map(|peer| &peer.public_keys);
+        let lines = peers.iter().flat_map(|peer| &peer.public_keys);
         write_block(&path, marks, &authorized_keys(lines), 0o600)
     } else if path.exists() {
         drop_block(&path, marks)
@@ -42,11 +43,12 @@ pub(super) fn of_user(
     paths: &FactsPaths,
     marks: &Marks,
     instance: &str,
-    facts: &ClusterFacts,
+    access: &str,
+    peers: &[&Peer],
 ) -> Result<(), Error> {
-    let own = facts.peers.iter().find(|peer| peer.name == instance);
+    let own = peers.iter().find(|peer| peer.name == instance);
     let name = own.map(|peer| peer.main_user.as_str());
-    let name = name.filter(|name| facts.ssh == "users" && !name.is_empty() && *name != "root");
+    let name = name.filter(|name| access == "users" && !name.is_empty() && *name != "root");
     let user = name.and_then(|name| users::find(name, &paths.etc_dir));
     let record = paths.state_dir.join(KEYS_OF);
     let before = fs::read_to_string(&record).unwrap_or_default();
@@ -61,7 +63,7 @@ pub(super) fn of_user(
     };
     // Recorded first: what is not yet there can be taken back all the same.
     write_file(&record, user.name.as_bytes(), 0o600)?;
-    let lines = authorized_keys(facts.peers.iter().flat_map(|peer| &peer.user_keys));
+    let lines = authorized_keys(peers.iter().flat_map(|peer| &peer.user_keys));
     userkeys::write_block(&user, marks, Some(&lines)).map_err(|error| at(&user, error))
 }
 

@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use aot_proto::v1::Peer;
+use aot_proto::facts::{Hash, digest, entry, hash};
 
 use super::files::own_ids;
 use super::*;
+
+/// The facts file of web1 alone.
+const FILE: &str = "{\n  \"web1\": {\n    \"name\": \"web1\"\n  }\n}\n";
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAbcd";
 
@@ -21,32 +24,40 @@ fn paths(dir: &Path) -> FactsPaths {
     paths
 }
 
-fn facts(generation: u64, names: &[&str]) -> ClusterFacts {
-    let facts_json = format!("{{\"n\":{}}}", names.len()).into_bytes();
+/// A peer as the master tells of it where keys of root are exchanged.
+fn peer(n: usize, name: &str) -> Peer {
+    Peer {
+        name: name.to_owned(),
+        hostname: format!("{name}.internal"),
+        addresses: vec![format!("10.0.0.{n}"), "1.2.3.4".into()],
+        ssh_host_keys: vec![format!("{KEY}{n} root@x")],
+        public_keys: vec![
+            format!("{KEY}{n} root@{name}"),
+            format!("{KEY}u{n} admin@{name}"),
+        ],
+        main_user: "admin".to_owned(),
+        user_keys: Vec::new(),
+    }
+}
+
+/// The whole, of these peers.
+fn of_peers(generation: u64, ssh: &str, peers: &[Peer]) -> ClusterFacts {
+    let entry = |peer: &Peer| entry(&peer.name, &json!({"name": peer.name}), peer.clone());
+    let entries: Vec<Bytes> = peers.iter().map(entry).collect();
+    let hashes: Vec<Hash> = entries.iter().map(|entry| hash(entry)).collect();
     ClusterFacts {
         generation,
-        sha256: sha256_hex(&facts_json),
-        facts_json,
         complete: true,
-        missing: Vec::new(),
-        ssh: String::new(),
-        peers: names
-            .iter()
-            .enumerate()
-            .map(|(n, name)| Peer {
-                name: (*name).to_owned(),
-                hostname: format!("{name}.internal"),
-                addresses: vec![format!("10.0.0.{n}"), "1.2.3.4".into()],
-                ssh_host_keys: vec![format!("{KEY}{n} root@x")],
-                public_keys: vec![
-                    format!("{KEY}{n} root@{name}"),
-                    format!("{KEY}u{n} admin@{name}"),
-                ],
-                main_user: "admin".to_owned(),
-                user_keys: Vec::new(),
-            })
-            .collect(),
+        ssh: ssh.to_owned(),
+        entries,
+        digest: digest(ssh, hashes.iter()).to_vec(),
+        ..ClusterFacts::default()
     }
+}
+
+fn facts(generation: u64, names: &[&str]) -> ClusterFacts {
+    let peers = names.iter().enumerate().map(|(n, name)| peer(n, name));
+    of_peers(generation, "", &peers.collect::<Vec<_>>())
 }
 
 #[test]
@@ -57,11 +68,11 @@ fn every_file_is_put_in_place_and_the_rest_stays() {
     let authorized = paths.root_home.join(".ssh/authorized_keys");
     fs::write(&authorized, "ssh-rsa AAAA person").unwrap();
     fs::write(paths.etc_dir.join("hosts"), "127.0.0.1 localhost\n").unwrap();
-    apply(&paths, "c", "web1", &facts(1, &["web1", "web2"])).unwrap();
-    apply(&paths, "c", "web1", &facts(2, &["web1"])).unwrap();
-    apply(&paths, "c", "web1", &facts(2, &["web1"])).unwrap();
+    apply(&paths, "c", "web1", facts(1, &["web1", "web2"])).unwrap();
+    apply(&paths, "c", "web1", facts(2, &["web1"])).unwrap();
+    apply(&paths, "c", "web1", facts(2, &["web1"])).unwrap();
     let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
-    assert_eq!(read("etc/cluster_facts.json"), "{\"n\":1}");
+    assert_eq!(read("etc/cluster_facts.json"), FILE);
     assert_eq!(
         read("root/.ssh/authorized_keys"),
         format!(
@@ -81,10 +92,11 @@ fn every_file_is_put_in_place_and_the_rest_stays() {
     let state: serde_json::Value =
         serde_json::from_str(&read("etc/aot/cluster_state.json")).unwrap();
     assert_eq!(
-        (&state["generation"], &state["complete"]),
-        (&json!(2), &json!(true))
+        state,
+        json!({"generation": 2, "sha256": sha256_hex(FILE.as_bytes()), "complete": true, "missing": []})
     );
-    assert_eq!(last_applied(&paths.state_dir).unwrap(), facts(2, &["web1"]));
+    let last = last_applied(&paths.state_dir).unwrap();
+    assert_eq!(last.message(), &facts(2, &["web1"]));
     let mode = |path: &str| {
         fs::metadata(dir.path().join(path))
             .unwrap()
@@ -104,14 +116,16 @@ fn every_file_is_put_in_place_and_the_rest_stays() {
 
 /// As the master sends it where only main users are to log in to one another.
 fn of_users(generation: u64, main_user: &str) -> ClusterFacts {
-    let mut facts = facts(generation, &["web1", "web2"]);
-    facts.ssh = "users".to_owned();
-    for (n, peer) in facts.peers.iter_mut().enumerate() {
-        peer.public_keys.clear();
-        peer.user_keys = vec![format!("{KEY}u{n} admin@{}", peer.name)];
-        peer.main_user = main_user.to_owned();
-    }
-    facts
+    of_peers(generation, "users", &with_user_keys(main_user))
+}
+
+fn with_user_keys(main_user: &str) -> [Peer; 2] {
+    [(0, "web1"), (1, "web2")].map(|(n, name)| Peer {
+        public_keys: Vec::new(),
+        user_keys: vec![format!("{KEY}u{n} admin@{name}")],
+        main_user: main_user.to_owned(),
+        ..peer(n, name)
+    })
 }
 
 #[test]
@@ -144,24 +158,21 @@ fn keys_go_where_the_cluster_wants_them_and_nowhere_else() {
         assert!(read("etc/ssh/ssh_known_hosts").contains("web2"));
     };
     let root = |generation| facts(generation, &["web1", "web2"]);
-    let none = |generation| ClusterFacts {
-        ssh: "none".to_owned(),
-        ..of_users(generation, "admin")
-    };
-    apply(&paths, "c", "web1", &of_users(1, "admin")).unwrap();
+    let none = |generation| of_peers(generation, "none", &with_user_keys("admin"));
+    apply(&paths, "c", "web1", of_users(1, "admin")).unwrap();
     check(false, true, false);
     assert!(!dir.path().join("root/.ssh").exists());
-    apply(&paths, "c", "web1", &root(2)).unwrap();
+    apply(&paths, "c", "web1", root(2)).unwrap();
     check(true, false, false);
-    apply(&paths, "c", "web1", &of_users(3, "deploy")).unwrap();
+    apply(&paths, "c", "web1", of_users(3, "deploy")).unwrap();
     check(false, false, true);
     assert_eq!(read("root/.ssh/authorized_keys"), "", "no trace of it");
-    apply(&paths, "c", "web1", &of_users(4, "admin")).unwrap();
+    apply(&paths, "c", "web1", of_users(4, "admin")).unwrap();
     check(false, true, false);
-    apply(&paths, "c", "web1", &none(5)).unwrap();
+    apply(&paths, "c", "web1", none(5)).unwrap();
     check(false, false, false);
     for nobody in ["", "root", "unknown"] {
-        apply(&paths, "c", "web1", &of_users(6, nobody)).unwrap();
+        apply(&paths, "c", "web1", of_users(6, nobody)).unwrap();
         check(false, false, false);
     }
 }
@@ -172,7 +183,7 @@ fn a_linked_file_stays_a_link() {
     let paths = paths(dir.path());
     fs::write(dir.path().join("real"), "x\n").unwrap();
     std::os::unix::fs::symlink("../real", paths.etc_dir.join("hosts")).unwrap();
-    apply(&paths, "c", "web1", &facts(1, &["web1"])).unwrap();
+    apply(&paths, "c", "web1", facts(1, &["web1"])).unwrap();
     assert!(paths.etc_dir.join("hosts").is_symlink());
     assert!(
         fs::read_to_string(dir.path().join("real"))
@@ -182,17 +193,72 @@ fn a_linked_file_stays_a_link() {
 }
 
 #[test]
+fn a_change_is_applied_to_what_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = paths(dir.path());
+    let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+    apply(&paths, "c", "web1", facts(4, &["web1", "web2"])).unwrap();
+    // web2 has left, web3 has come.
+    let peers = [peer(0, "web1"), peer(2, "web3")];
+    let whole = of_peers(5, "", &peers);
+    let change = ClusterFacts {
+        base: 4,
+        entries: whole.entries[1..].to_vec(),
+        removed: vec!["web2".to_owned()],
+        ..whole.clone()
+    };
+    let sha256 = apply(&paths, "c", "web1", change.clone()).unwrap();
+    assert_eq!(
+        read("etc/hosts"),
+        "# BEGIN aot cluster c\n10.0.0.0 web1 web1.internal\n10.0.0.2 web3 web3.internal\n# END aot cluster c\n"
+    );
+    assert!(!read("root/.ssh/authorized_keys").contains("web2"));
+    assert_eq!(
+        sha256,
+        sha256_hex(read("etc/cluster_facts.json").as_bytes())
+    );
+    assert_eq!(last_applied(&paths.state_dir).unwrap().message(), &whole);
+    assert_eq!(last_generation(&paths.state_dir), 5);
+    // One whose answer was lost is sent it once more.
+    assert_eq!(apply(&paths, "c", "web1", change.clone()).unwrap(), sha256);
+    // Without what it changes nothing is written; the whole, which comes then, is taken.
+    fs::write(paths.state_dir.join(LAST_APPLIED), b"garbled").unwrap();
+    assert_eq!(last_generation(&paths.state_dir), 0);
+    let error = apply(
+        &paths,
+        "c",
+        "web1",
+        ClusterFacts {
+            generation: 6,
+            ..change
+        },
+    );
+    assert!(matches!(
+        error,
+        Err(Error::Unfit(Unfit::Base { base: 4, have: 0 }))
+    ));
+    assert_eq!(apply(&paths, "c", "web1", whole).unwrap(), sha256);
+}
+
+#[test]
 fn facts_that_were_garbled_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let paths = paths(dir.path());
     let mut bad = facts(1, &["web1"]);
-    bad.facts_json.push(b' ');
+    bad.digest[0] ^= 1;
     assert!(matches!(
-        apply(&paths, "c", "web1", &bad),
-        Err(Error::Digest { .. })
+        apply(&paths, "c", "web1", bad),
+        Err(Error::Unfit(Unfit::Digest))
     ));
     assert_eq!(fs::read_dir(&paths.etc_dir).unwrap().count(), 0);
     assert!(last_applied(&paths.state_dir).is_none());
+    // As an earlier version wrote them: a digest of another kind, and no entries.
+    let old = ClusterFacts {
+        generation: 3,
+        ..ClusterFacts::default()
+    };
+    fs::write(paths.state_dir.join(LAST_APPLIED), old.encode_to_vec()).unwrap();
+    assert_eq!(last_generation(&paths.state_dir), 0);
 }
 
 #[test]
@@ -200,7 +266,7 @@ fn a_file_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let paths = paths(dir.path());
     fs::create_dir(paths.etc_dir.join("hosts")).unwrap();
-    let error = apply(&paths, "c", "web1", &facts(1, &["web1"]))
+    let error = apply(&paths, "c", "web1", facts(1, &["web1"]))
         .unwrap_err()
         .to_string();
     assert!(error.contains("etc/hosts"), "{error}");

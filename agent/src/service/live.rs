@@ -147,12 +147,13 @@ async fn reapply_last(agent: &Agent, identity: &ClientIdentity) {
     let work =
         tokio::task::spawn_blocking(
             move || match cluster_facts::last_applied(&paths.state_dir) {
-                Some(facts) => cluster_facts::apply(
+                Some(content) => cluster_facts::put(
                     &paths,
                     name.cluster.as_str(),
                     name.instance.as_str(),
-                    &facts,
-                ),
+                    &content,
+                )
+                .map(drop),
                 None => Ok(()),
             },
         );

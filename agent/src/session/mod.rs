@@ -61,8 +61,7 @@ impl Agent {
             boot_id: boot_id(self.config.boot_id_file.as_deref()),
             agent_started_unix_ms: self.started_unix_ms,
             runs: runs.clone(),
-            cluster_facts_generation: cluster_facts::last_applied(&self.config.state_dir)
-                .map_or(0, |facts| facts.generation),
+            cluster_facts_generation: cluster_facts::last_generation(&self.config.state_dir),
             architecture: std::env::consts::ARCH.to_owned(),
             process_id: self.process_id.clone(),
             ..ProtocolRange::OURS.hello()

@@ -124,15 +124,17 @@ impl<S> Session<'_, S> {
         let instance = identity.map(|it| it.name.instance.to_string());
         let instance = instance.unwrap_or_default();
         self.agent.tracker.spawn(async move {
-            let (generation, sha256) = (facts.generation, facts.sha256.clone());
-            let result = tokio::task::spawn_blocking(move || {
-                cluster_facts::apply(&paths, &cluster, &instance, &facts)
-            })
-            .await;
-            let error = match result {
-                Ok(Ok(())) => String::new(),
-                Ok(Err(error)) => Chain(&error).to_string(),
-                Err(_) => "putting them in place was interrupted".to_owned(),
+            let generation = facts.generation;
+            let work = tokio::task::spawn_blocking(move || {
+                cluster_facts::apply(&paths, &cluster, &instance, facts)
+            });
+            let (sha256, error) = match work.await {
+                Ok(Ok(sha256)) => (sha256, String::new()),
+                Ok(Err(error)) => (String::new(), Chain(&error).to_string()),
+                Err(_) => {
+                    let why = "putting them in place was interrupted";
+                    (String::new(), why.to_owned())
+                }
             };
             tracing::info!(generation, error, "cluster facts");
             let _ = report

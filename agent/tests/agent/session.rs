@@ -1,5 +1,6 @@
 //! What else the master asks of an agent, and how a session ends.
 
+use aot_proto::facts;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{ClusterFacts, Peer, Reboot, Volume, Volumes};
@@ -16,18 +17,16 @@ async fn cluster_facts_are_applied_and_come_back_after_a_restart() {
         addresses: vec!["10.9.8.7".into()],
         ..Peer::default()
     };
-    let facts_json = b"{}".to_vec();
-    let sha256 = aot_host::hash::sha256_hex(&facts_json);
-    let facts = ClusterFacts {
+    let entry = facts::entry("web2", &serde_json::json!({}), peer);
+    let whole = ClusterFacts {
         generation: 4,
-        facts_json,
-        sha256,
         complete: true,
-        peers: vec![peer],
+        digest: facts::digest("", [facts::hash(&entry)].iter()).to_vec(),
+        entries: vec![entry],
         ..ClusterFacts::default()
     };
-    for piece in aot_proto::facts::pieces(&facts) {
-        rig.master.send(Down::ClusterFacts(piece)).await;
+    for piece in facts::pieces(&whole).iter() {
+        rig.master.send(Down::ClusterFacts(piece.clone())).await;
     }
     let applied = rig.master.until("an answer", |state| {
         state.received.iter().find_map(|up| {

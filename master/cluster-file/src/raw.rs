@@ -30,6 +30,8 @@ record! {
         discovery_url: Text => "discovery_url";
         /// Whose ssh keys are exchanged: root (default: root and the main user of each log in to all others as root), users (main user to main user), none.
         ssh: Text => "ssh";
+        /// What the machines learn of each other: full (default), or addresses: all but `node`, what each has found of itself, which is most of it.
+        cluster_facts: Text => "cluster_facts";
         /// Single instances.
         instances: Vec<RawInstance> => "instances";
         /// A group of identical instances.

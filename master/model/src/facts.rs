@@ -1,85 +1,46 @@
-//! Cluster facts: what every machine learns about every other.
+//! Cluster facts: what every machine learns about every other. `published` has what was handed out, and what changed since.
+
+mod published;
 
 use aot_proto::v1;
-use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::cluster::Cluster;
-use super::hash::sha256_hex;
 use super::instance::{Instance, NodeFacts};
-use super::spec::SshAccess;
-
-/// One generation, without its number: made from the instances that have reported and are alive.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClusterFacts {
-    /// `/etc/cluster_facts.json`, byte for byte.
-    pub json: Vec<u8>,
-    /// Of `json` and of the peers' keys: a new value is a new generation. Who is missing is not part of it: joining makes
-    /// one new generation, not two.
-    pub content_sha256: String,
-    /// Of `json` alone.
-    pub json_sha256: String,
-    /// Wanted instances that are not in it.
-    pub missing: Vec<String>,
-    /// Who may log in where, and how to know them.
-    pub peers: Vec<v1::Peer>,
-    /// Whose keys are among those.
-    pub ssh: &'static str,
-}
+use super::spec::{FactsDetail, SshAccess};
+pub(crate) use published::Published;
 
 /// Whether an instance belongs into the cluster facts.
 pub fn counts(instance: &Instance) -> bool {
     instance.has_machine() && instance.facts.is_some()
 }
 
-/// The cluster facts as they are now.
-pub fn of(cluster: &Cluster) -> ClusterFacts {
-    let mut all = Map::new();
-    let mut peers = Vec::new();
-    for instance in cluster
-        .instances
-        .values()
-        .filter(|instance| counts(instance))
-    {
-        let facts = instance.facts.as_ref().expect("counts says so");
-        all.insert(instance.name.to_string(), entry(cluster, instance, facts));
-        peers.push(peer(instance, facts, cluster.spec.ssh));
-    }
-    let missing = cluster
-        .wanted()
-        .filter(|i| !counts(i))
-        .map(|i| i.name.to_string())
-        .collect();
-    let mut json =
-        serde_json::to_vec_pretty(&Value::Object(all)).expect("a JSON value can be written");
-    json.push(b'\n');
-    let json_sha256 = sha256_hex(&json);
-    let ssh = cluster.spec.ssh.as_str();
-    ClusterFacts {
-        content_sha256: content(&json_sha256, ssh, &peers),
-        ssh,
-        json_sha256,
-        json,
-        missing,
-        peers,
-    }
+/// Digest of the cluster facts as they are now, hex: another one is a new generation.
+pub fn digest(cluster: &Cluster) -> String {
+    Published::of(cluster, 0).digest()
 }
 
-/// The fingerprint of a generation: of its JSON, and of the peers as they go over the wire. It is stored and compared
-/// after an upgrade, so it must not depend on how this version prints its types; a new field of a peer that is empty
-/// changes nothing.
-fn content(json_sha256: &str, ssh: &str, peers: &[v1::Peer]) -> String {
-    let mut bytes = format!("{json_sha256} {ssh}\0").into_bytes();
-    for peer in peers {
-        bytes.append(&mut peer.encode_length_delimited_to_vec());
-    }
-    sha256_hex(&bytes)
+/// Wanted instances that are not in the cluster facts.
+pub(crate) fn missing(cluster: &Cluster) -> Vec<String> {
+    let missing = cluster.wanted().filter(|instance| !counts(instance));
+    missing.map(|instance| instance.name.to_string()).collect()
 }
 
 fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
     let mut entry = attested(cluster, instance);
     entry.append(&mut claimed(instance, facts));
     Value::Object(entry)
+}
+
+/// [`entry`] as the cluster's machines are to have it.
+fn handed_out(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
+    let mut entry = entry(cluster, instance, facts);
+    if let (FactsDetail::Addresses, Some(entry)) =
+        (cluster.spec.cluster_facts, entry.as_object_mut())
+    {
+        entry.remove("node");
+    }
+    entry
 }
 
 /// What the provider shows and the file says of an instance: nothing that its machine claims is in it. All names are always there,
@@ -216,6 +177,16 @@ mod tests {
     use crate::samples;
     use crate::selector::{self, Subject};
 
+    /// What a machine has that is given all at once.
+    fn content(cluster: &Cluster) -> aot_proto::facts::Content {
+        let facts = Published::of(cluster, 1).change(0, missing(cluster));
+        aot_proto::facts::Content::whole(facts).expect("fits")
+    }
+
+    fn file(cluster: &Cluster) -> Vec<u8> {
+        content(cluster).json()
+    }
+
     /// The cluster in which web1 claims to be all that it is not.
     fn with_a_liar() -> Cluster {
         let mut cluster = samples::cluster();
@@ -296,12 +267,8 @@ mod tests {
         assert_eq!(entry["main_user"], json!("lie"));
         let planned = &cluster.instances[&"web10".parse().expect("a name")];
         assert_eq!(shown(&cluster, planned), None);
-        let all: Value = serde_json::from_slice(&of(&cluster).json).expect("JSON");
-        assert_eq!(
-            all["web1"].get("claimed"),
-            None,
-            "machines are told as before"
-        );
+        let all: Value = serde_json::from_slice(&file(&cluster)).expect("JSON");
+        assert_eq!(all["web1"].get("claimed"), None, "for operators alone");
     }
 
     #[test]
@@ -321,36 +288,35 @@ mod tests {
             (SshAccess::None, &[], &[]),
         ] {
             cluster.spec.ssh = ssh;
-            let facts = of(&cluster);
-            let web1 = facts.peers.iter().find(|peer| peer.name == "web1");
+            let facts = content(&cluster);
+            let web1 = facts.peers().find(|peer| peer.name == "web1");
             let web1 = web1.expect("it has facts");
             assert_eq!(web1.public_keys, public);
             assert_eq!(web1.user_keys, user);
-            assert_eq!(
-                (facts.ssh, web1.main_user.as_str()),
-                (ssh.as_str(), "admin")
-            );
-            assert!(!seen.contains(&facts.content_sha256), "another generation");
-            seen.push(facts.content_sha256);
+            assert_eq!(facts.message().ssh, ssh.as_str());
+            assert_eq!(web1.main_user, "admin");
+            assert!(!seen.contains(&digest(&cluster)), "another generation");
+            seen.push(digest(&cluster));
         }
     }
 
-    /// Another value here makes a new generation on every cluster at the first start of a new version.
     #[test]
-    fn the_fingerprint_of_a_generation_stays_the_same() {
-        let peer = v1::Peer {
-            name: "web1".to_owned(),
-            hostname: "web1.example".to_owned(),
-            addresses: vec!["10.0.0.1".to_owned()],
-            ssh_host_keys: vec!["ssh-ed25519 AAAA".to_owned()],
-            public_keys: vec!["root key".to_owned()],
-            main_user: "admin".to_owned(),
-            user_keys: Vec::new(),
-        };
-        assert_eq!(
-            content("0123", "root", &[peer]),
-            "a1c724212e50ef74281d06dff028c78f81949d0c86796c6af9e81e5c1f8848b3"
-        );
+    fn with_addresses_alone_no_machine_is_told_what_another_has_found_of_itself() {
+        let mut cluster = samples::cluster();
+        let full = digest(&cluster);
+        let parsed =
+            |cluster: &Cluster| -> Value { serde_json::from_slice(&file(cluster)).expect("JSON") };
+        assert!(parsed(&cluster)["web1"].get("node").is_some());
+        cluster.spec.cluster_facts = FactsDetail::Addresses;
+        assert_ne!(digest(&cluster), full, "another generation");
+        let entry = &parsed(&cluster)["web1"];
+        assert_eq!(entry.get("node"), None);
+        assert_eq!(entry["ip_address"], "10.0.0.1");
+        let name = "web1".parse().expect("a name");
+        let web1 = &cluster.instances[&name];
+        let shown = shown(&cluster, web1).expect("it has facts");
+        assert!(shown.get("node").is_some(), "operators and targets have it");
+        assert!(for_targets(&cluster, web1).1.get("node").is_some());
     }
 
     #[test]

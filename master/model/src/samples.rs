@@ -52,6 +52,7 @@ pub fn file(name: &str, provider: ProviderKind, pools: Vec<PoolSpec>) -> Cluster
         attestation: Default::default(),
         security_groups: Vec::new(),
         ssh: Default::default(),
+        cluster_facts: Default::default(),
         discovery_url: None,
         groups: BTreeMap::new(),
         pools,

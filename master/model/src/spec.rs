@@ -34,6 +34,9 @@ pub struct ClusterSpec {
     /// Who may log in where over ssh.
     #[serde(default)]
     pub ssh: SshAccess,
+    /// How much the machines learn of each other.
+    #[serde(default)]
+    pub cluster_facts: FactsDetail,
     /// Single instances (as pools of one without a name) and pools, in the file's order.
     pub pools: Vec<PoolSpec>,
     /// Folder of the file: relative paths start here. Always absolute.
@@ -81,6 +84,17 @@ impl SshAccess {
             Self::None => "none",
         }
     }
+}
+
+/// How much of each machine the cluster facts have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FactsDetail {
+    /// All that is known, with what its agent has found, under `node`.
+    #[default]
+    Full,
+    /// All but `node`.
+    Addresses,
 }
 
 /// `launch:` of the file.

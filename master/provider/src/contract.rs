@@ -83,6 +83,7 @@ pub fn sample_file(kind: ProviderKind, spec: &LaunchSpec) -> ClusterSpec {
         attestation: Default::default(),
         security_groups: Vec::new(),
         ssh: Default::default(),
+        cluster_facts: Default::default(),
         discovery_url: None,
         groups: BTreeMap::new(),
         pools: vec![pool],

@@ -96,7 +96,7 @@ pub fn copy(data: &[u8]) {
     only_inner(outer.path());
 }
 
-/// Cluster facts as an agent gets them, in one piece.
+/// Cluster facts as an agent gets them, in one piece; and as it finds them in its state folder.
 pub fn cluster_facts(data: &[u8]) {
     let mut joiner = facts::Joiner::default();
     if let Ok(piece) = v1::ClusterFactsPiece::decode(data) {
@@ -109,6 +109,9 @@ pub fn cluster_facts(data: &[u8]) {
         data: Bytes::copy_from_slice(data),
     };
     let _ = joiner.step(&piece);
+    if let Ok(change) = v1::ClusterFacts::decode(data) {
+        let _ = facts::Content::default().changed(change);
+    }
 }
 
 /// A folder, and one in it that things are unpacked to.

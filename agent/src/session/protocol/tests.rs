@@ -221,9 +221,9 @@ fn cluster_facts_are_applied_one_after_the_other_and_the_last_counts() {
     };
     let apply = |generation| SessionOutput::Apply("c".into(), Box::new(facts(generation)));
     let piece = |generation| {
-        let mut pieces = aot_proto::facts::pieces(&facts(generation));
+        let pieces = aot_proto::facts::pieces(&facts(generation));
         assert_eq!(pieces.len(), 1);
-        Down::ClusterFacts(pieces.remove(0))
+        Down::ClusterFacts(pieces[0].clone())
     };
     assert_eq!(receive(&mut protocol, piece(1), now), [apply(1)]);
     assert!(receive(&mut protocol, piece(2), now).is_empty());

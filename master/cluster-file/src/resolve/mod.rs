@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aot_model::selector;
-use aot_model::spec::{Attestation, ClusterSpec, PoolSpec, ProviderKind, SshAccess};
+use aot_model::spec::{Attestation, ClusterSpec, FactsDetail, PoolSpec, ProviderKind, SshAccess};
 use aot_proto::ids::ClusterName;
 
 use super::raw::{RawCommon, RawFile};
@@ -84,6 +84,7 @@ impl Build {
             security_groups,
             discovery_url: self.discovery_url(raw),
             ssh: self.ssh(raw, &pools),
+            cluster_facts: self.cluster_facts(raw),
             groups,
             pools,
             base_dir: self.base_dir.clone(),
@@ -111,6 +112,15 @@ impl Build {
             );
         }
         ssh
+    }
+
+    fn cluster_facts(&mut self, raw: &RawFile) -> FactsDetail {
+        let words = [
+            ("full", FactsDetail::Full),
+            ("addresses", FactsDetail::Addresses),
+        ];
+        self.one_of(raw.cluster_facts.as_ref(), &words)
+            .unwrap_or_default()
     }
 
     fn attestation(&mut self, raw: &RawFile) -> Attestation {

@@ -57,6 +57,7 @@ impl<M: Master + Clone> Attached<M> {
             commands: self.registered.commands,
             end: self.registered.end.clone(),
             reports: to_reports,
+            turns: self.registered.turns,
             protocol: Protocol::new(Instant::now()),
         };
         let reports = Reports::new(

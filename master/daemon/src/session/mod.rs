@@ -6,6 +6,7 @@ mod closed;
 pub(crate) mod end;
 #[cfg(test)]
 mod fake;
+mod hand_out;
 pub(crate) mod life;
 pub(crate) mod protocol;
 pub(crate) mod registry;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use aot_proto::facts::Pieces;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE};
 use aot_proto::v1::{self, agent_message, master_message};
@@ -34,6 +35,8 @@ pub enum SessionInput {
 pub enum SessionOutput {
     /// To the agent.
     Send(Box<master_message::Body>),
+    /// To the agent, one after the other, in the session's turns.
+    HandOut(Pieces),
     /// To the rest of the master.
     Report(SessionReport),
     /// Send what waits, then end.
@@ -244,6 +247,7 @@ impl Protocol {
     fn command(&mut self, command: SessionCommand, now: Instant) -> Vec<SessionOutput> {
         match command {
             SessionCommand::Send(body) => vec![SessionOutput::Send(body)],
+            SessionCommand::HandOut(facts) => vec![SessionOutput::HandOut(facts)],
             SessionCommand::Builtin(question) => {
                 let Question {
                     name,

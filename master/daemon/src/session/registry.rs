@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aot_model::key::InstanceKey;
+use aot_proto::facts::Pieces;
 use aot_proto::v1::master_message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Closed;
 use super::end::SessionEnd;
+use super::hand_out::TURNS;
 
 /// Commands that may wait for a session. When full, the session is ended: it does not read, so it is not there.
 pub(crate) const COMMANDS: usize = 1024;
@@ -21,6 +23,8 @@ pub(crate) const COMMANDS: usize = 1024;
 pub enum SessionCommand {
     /// Pass it on.
     Send(Box<master_message::Body>),
+    /// Pass these on, one after the other, in its turns.
+    HandOut(Pieces),
     /// Ask the agent itself. Boxed: every session's queue has room for 32 commands from its start.
     Builtin(Box<Question>),
 }
@@ -63,6 +67,8 @@ pub(crate) struct Registered {
     pub end: SessionEnd,
     /// How long the session has said nothing that it took the place of; `None` when there was none.
     pub replaced: Option<Duration>,
+    /// Turns of sessions that are sent cluster facts.
+    pub turns: Arc<Semaphore>,
 }
 
 /// All live sessions, and the machines' other streams.
@@ -72,6 +78,7 @@ pub(crate) struct Registry {
     streams: Mutex<HashMap<InstanceKey, OpenStreams>>,
     next: AtomicU64,
     came: watch::Sender<u64>,
+    turns: Arc<Semaphore>,
 }
 
 /// What a machine has open beside its session: one end for all of it. Only there while something is open.
@@ -90,6 +97,7 @@ impl Registry {
             streams: Mutex::default(),
             next: AtomicU64::new(first),
             came: watch::Sender::new(first),
+            turns: Arc::new(Semaphore::new(TURNS)),
         }
     }
 
@@ -118,6 +126,7 @@ impl Registry {
             commands,
             end,
             replaced,
+            turns: Arc::clone(&self.turns),
         }
     }
 

@@ -3,18 +3,21 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aot_proto::limits::HEARTBEAT;
 use aot_proto::v1::{AgentMessage, MasterMessage, master_message};
-use futures::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Closed;
 use super::end::SessionEnd;
+use super::hand_out::hand_out;
 use super::protocol::{self, Protocol, SessionInput, SessionOutput, SessionReport};
 use super::registry::SessionCommand;
 
@@ -46,6 +49,8 @@ pub(crate) struct Session<S> {
     pub(super) end: SessionEnd,
     /// To the rest of the master, in order. Boxed, as above.
     pub(super) reports: mpsc::Sender<Box<SessionReport>>,
+    /// Turns of sessions that are sent cluster facts.
+    pub(super) turns: Arc<Semaphore>,
     pub(super) protocol: Protocol,
 }
 
@@ -62,6 +67,8 @@ where
         let end = self.end.clone();
         let mut ended = pin!(end.come());
         let mut probe: Option<u64> = None; // of a session that was replaced
+        // Boxed, as it is rarely there.
+        let mut facts: Option<BoxFuture<'static, ()>> = None;
 
         loop {
             let open = closing.is_none();
@@ -90,6 +97,10 @@ where
                     Some(Err(Broken(why))) => return end.why().cloned().unwrap_or(Closed::Broken(why)),
                     None => return end.why().cloned().unwrap_or(Closed::ByAgent(String::new())),
                 },
+                () = async { facts.as_mut().expect("guarded").await }, if open && facts.is_some() => {
+                    facts = None;
+                    continue
+                }
                 Some(command) = self.commands.recv(), if open && outbox.len() < OUTBOX => SessionInput::Command(command),
                 _ = tick.tick() => SessionInput::Tick,
             };
@@ -107,6 +118,10 @@ where
             for output in self.protocol.step(input, now) {
                 match output {
                     SessionOutput::Send(body) => outbox.push_back(body),
+                    SessionOutput::HandOut(pieces) => {
+                        let (turns, outbound) = (Arc::clone(&self.turns), self.outbound.clone());
+                        facts = Some(hand_out(turns, outbound, pieces).boxed());
+                    }
                     SessionOutput::Report(report) => {
                         // Whoever takes reports may wait for the disk: the end is not kept waiting with it.
                         let sent = select! {

@@ -77,7 +77,7 @@ impl World {
         }
         instance.elastic_ip = Some(address);
         instance.address_error.clear();
-        self.stale_facts(&at.cluster);
+        self.stale_entry(at, true);
         self.emit(at, "address-given", text);
     }
 

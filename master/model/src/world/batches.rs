@@ -309,10 +309,6 @@ impl World {
             }
         }
     }
-
-    pub(super) fn stale_facts(&mut self, name: &ClusterName) {
-        self.stale.insert(name.clone(), true);
-    }
 }
 
 /// The next type and subnet of the batch's lists: all subnets for a type, then the next type; then, where the file

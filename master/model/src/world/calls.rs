@@ -89,6 +89,7 @@ impl World {
         }
         self.calls.remove(name);
         self.stale.remove(name);
+        self.published.remove(name);
         self.due.forget(name);
         self.machines.retain(|_, at| &at.cluster != name);
     }

@@ -1,5 +1,6 @@
 //! What is to be done outside, once the changes that led to it are on disk. Done in order by the loop in `run`.
 
+use aot_proto::facts::Pieces;
 use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_proto::v1;
 
@@ -17,6 +18,12 @@ pub enum Effect {
         at: InstanceKey,
         session: u64,
         body: Box<v1::master_message::Body>,
+    },
+    /// Give an agent cluster facts, in this session and no later one: piece after piece, as fast as it takes them.
+    HandOut {
+        at: InstanceKey,
+        session: u64,
+        facts: Pieces,
     },
     /// End a session at once: it is not let in.
     Close { at: InstanceKey, session: u64 },

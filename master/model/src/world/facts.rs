@@ -1,14 +1,15 @@
 //! The barrier: facts come up, generations of cluster facts go down, acknowledgements come back.
 
-use aot_proto::facts::pieces;
-use aot_proto::ids::ClusterName;
+use std::collections::BTreeSet;
+
+use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::plural;
-use aot_proto::v1;
 
 use super::World;
 use super::answer::Answer;
+use super::effect::Effect;
 use crate::cluster::Cluster;
-use crate::facts::{self, ClusterFacts, counts};
+use crate::facts::{self, Published, counts};
 use crate::instance::{Instance, NodeFacts, Unwritten};
 use crate::key::InstanceKey;
 use crate::phase::{Happened, Phase};
@@ -23,7 +24,44 @@ const RENEWAL_MS: UnixMs = 3_000;
 /// How long an instance that was sent cluster facts may take to write them before others do not wait for it any more.
 const PATIENCE_MS: UnixMs = 60_000;
 
+/// What may have changed in a cluster's facts since its newest generation.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    /// Who is in them: no stage 0 starts before others have been told.
+    members: bool,
+    /// Whose entries; `None` = anybody's.
+    of: Option<BTreeSet<InstanceName>>,
+}
+
+impl Stale {
+    /// All of it.
+    pub(super) fn all() -> Self {
+        Self {
+            members: true,
+            of: None,
+        }
+    }
+}
+
 impl World {
+    /// Anything may have changed in what the cluster facts say of any instance.
+    pub(super) fn stale_facts(&mut self, name: &ClusterName) {
+        self.stale.insert(name.clone(), Stale::all());
+    }
+
+    /// What the cluster facts say of one instance may have changed, and whether it is one of them when `members` is true.
+    pub(super) fn stale_entry(&mut self, at: &InstanceKey, members: bool) {
+        let none = || Stale {
+            members: false,
+            of: Some(BTreeSet::new()),
+        };
+        let stale = self.stale.entry(at.cluster.clone()).or_insert_with(none);
+        stale.members |= members;
+        if let Some(names) = &mut stale.of {
+            names.insert(at.instance.clone());
+        }
+    }
+
     pub(super) fn facts_reported(&mut self, at: &InstanceKey, facts: NodeFacts) -> Answer {
         let now = self.now;
         // Facts have a record of their own.
@@ -34,8 +72,7 @@ impl World {
         if instance.facts.as_deref() != Some(&facts) {
             let is_new = instance.facts.replace(facts.into()).is_none();
             self.dirty.facts.insert(at.clone());
-            let members = self.stale.entry(at.cluster.clone()).or_default();
-            *members |= is_new;
+            self.stale_entry(at, is_new);
             self.emit(at, "facts-reported", "facts reported");
         }
         self.mark_due(&at.cluster);
@@ -105,73 +142,105 @@ impl World {
         if !renewals.has_one(now) {
             return; // soon: time alone brings it back here
         }
-        self.stale.remove(name);
-        let Some(cluster) = self.clusters.get(name) else {
+        let stale = self.stale.remove(name).unwrap_or_else(Stale::all);
+        let Some(instances) = self.publish(name, stale.of) else {
             return;
         };
-        let now_facts = facts::of(cluster);
-        if now_facts.content_sha256 == cluster.facts_sha256 || now_facts.peers.is_empty() {
-            return;
-        }
         self.calls(name).renewals.left -= 1;
-        let cluster = self.cluster_mut(name).expect("found above");
-        cluster.generation += 1;
-        cluster.facts_sha256 = now_facts.content_sha256;
-        let generation = cluster.generation;
         let text = format!(
-            "cluster facts, generation {generation}: {}",
-            plural::count(now_facts.peers.len(), "instance")
+            "cluster facts, generation {}: {}",
+            self.clusters
+                .get(name)
+                .map_or(0, |cluster| cluster.generation),
+            plural::count(instances, "instance")
         );
         self.emit_cluster(name, "cluster-facts-renewed", text);
     }
 
-    /// Gives the newest generation to every session that has not been sent it.
+    /// Makes a new generation of a cluster's facts when these entries (`None` = any) are not as they were handed out; says of how many
+    /// instances it is.
+    fn publish(&mut self, name: &ClusterName, of: Option<BTreeSet<InstanceName>>) -> Option<usize> {
+        let cluster = self.clusters.get(name)?;
+        if !cluster.instances.values().any(counts) {
+            self.published.remove(name);
+            return None;
+        }
+        let generation = cluster.generation + 1;
+        let is_new = match self.published.get_mut(name) {
+            Some(published) => published.renew(cluster, of.as_ref()),
+            None => {
+                // After a restart it is what all have, unless its digest is another.
+                let found = Published::of(cluster, cluster.generation);
+                let is_new = found.digest() != cluster.facts_sha256;
+                let published = if is_new {
+                    Published::of(cluster, generation)
+                } else {
+                    found
+                };
+                self.published.insert(name.clone(), published);
+                is_new
+            }
+        };
+        let published = self.published.get(name).filter(|_| is_new)?;
+        let (digest, instances) = (published.digest(), published.len());
+        let cluster = self.cluster_mut(name)?;
+        cluster.generation = generation;
+        cluster.facts_sha256 = digest;
+        Some(instances)
+    }
+
+    /// Gives the newest generation to every session that has not been sent it: what has changed since the one it has. One that was
+    /// sent an earlier one is given this once it has acknowledged that, so that nothing is sent to it that it can't use.
     pub(super) fn hand_out_facts(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get(name) else {
+        let (Some(cluster), Some(published)) =
+            (self.clusters.get(name), self.published.get_mut(name))
+        else {
             return;
         };
         let (now, generation) = (self.now, cluster.generation);
-        let behind: Vec<(InstanceKey, u64)> = cluster
-            .instances
-            .values()
-            .filter(|i| {
-                i.sent_generation < generation
-                    && i.applied_generation < generation
-                    && counts(i)
-                    && may_try(i, generation, now)
-            })
-            .filter_map(|i| {
-                Some((
-                    InstanceKey {
-                        cluster: name.clone(),
-                        instance: i.name.clone(),
-                    },
-                    i.session?,
-                ))
-            })
-            .collect();
-        if behind.is_empty() {
-            return;
-        }
-        // Packed once: all sessions share the pieces.
-        let pieces = pieces(&to_wire(generation, facts::of(cluster)));
-        for (at, session) in behind {
-            for piece in &pieces {
-                let body = v1::master_message::Body::ClusterFacts(piece.clone());
-                self.send(&at, session, body);
+        let missing = facts::missing(cluster);
+        let mut under_way = false;
+        let mut given = Vec::new();
+        for instance in cluster.instances.values().filter(|i| counts(i)) {
+            let Some(session) = instance.session else {
+                continue;
+            };
+            if instance.sent_generation > instance.applied_generation {
+                under_way = true;
+            } else if instance.applied_generation < generation && may_try(instance, generation, now)
+            {
+                // After a failure the whole: who knows what is there.
+                let base = instance.applied_generation;
+                let base = if instance.unwritten.is_some() {
+                    0
+                } else {
+                    base
+                };
+                let facts = published.pieces(base, &missing);
+                given.push((instance.name.clone(), session, facts));
             }
+        }
+        if given.is_empty() && !under_way {
+            published.unpack();
+        }
+        for (instance, session, facts) in given {
+            let at = InstanceKey {
+                cluster: name.clone(),
+                instance,
+            };
             let instance = self.unrecorded_mut(&at).expect("listed above");
             instance.sent_generation = generation;
             instance.facts_sent_ms = now;
+            self.do_later(Effect::HandOut { at, session, facts });
         }
     }
 
     /// Whether every instance that is there has the newest cluster facts: only then may a stage 0 start. One that says that
     /// it cannot write them, or does not answer, is not waited for: it starts no stage 0 itself, see [`has_newest`].
     pub(super) fn barrier_open(&self, cluster: &Cluster) -> bool {
-        let members_change = self.stale.get(&cluster.spec.name).copied();
+        let stale = self.stale.get(&cluster.spec.name);
         cluster.generation > 0
-            && !members_change.unwrap_or(false)
+            && !stale.is_some_and(|stale| stale.members)
             && cluster
                 .instances
                 .values()
@@ -276,16 +345,4 @@ fn barrier_met(cluster: &Cluster) -> bool {
     let wanted = cluster.wanted().count();
     let reported = cluster.wanted().filter(|i| counts(i)).count();
     cluster.generation > 0 || reported >= cluster.spec.launch.min_ready.of(wanted)
-}
-
-fn to_wire(generation: u64, facts: ClusterFacts) -> v1::ClusterFacts {
-    v1::ClusterFacts {
-        generation,
-        sha256: facts.json_sha256,
-        complete: facts.missing.is_empty(),
-        missing: facts.missing,
-        facts_json: facts.json,
-        peers: facts.peers,
-        ssh: facts.ssh.to_owned(),
-    }
 }

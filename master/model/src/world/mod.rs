@@ -64,6 +64,7 @@ pub use refusal::{OpError, Refused};
 
 use super::cluster::Cluster;
 use super::event::Event;
+use super::facts::Published;
 use super::hash::JoinKey;
 use super::instance::Instance;
 use super::job::{Job, Tally};
@@ -107,8 +108,10 @@ pub struct World {
     dirty: changes::Dirty,
     /// Calls about a cluster that are repeated.
     calls: BTreeMap<ClusterName, calls::ClusterCalls>,
-    /// Clusters whose cluster facts may have changed, and whether it may have changed who is in them.
-    stale: BTreeMap<ClusterName, bool>,
+    /// Clusters whose cluster facts may have changed, and what in them.
+    stale: BTreeMap<ClusterName, facts::Stale>,
+    /// Cluster facts as they were handed out last.
+    published: BTreeMap<ClusterName, Published>,
     /// Deletions of orphans whose call is under way.
     deleting: BTreeSet<JobId>,
     /// Sessions that have ended, and when: those that do not come back soon go on record.
@@ -131,7 +134,7 @@ impl World {
     ) -> Self {
         let stale = clusters
             .iter()
-            .map(|cluster| (cluster.spec.name.clone(), true))
+            .map(|cluster| (cluster.spec.name.clone(), facts::Stale::all()))
             .collect();
         let mut runs_at: BTreeMap<InstanceKey, BTreeSet<RunId>> = BTreeMap::new();
         for run in &runs {
@@ -159,6 +162,7 @@ impl World {
             calls: BTreeMap::new(),
             // What was stale when the last master ended is not known: all of it may be.
             stale,
+            published: BTreeMap::new(),
             deleting: BTreeSet::new(),
             left: VecDeque::new(),
             expiry_ms: UnixMs::MAX,

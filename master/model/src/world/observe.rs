@@ -148,7 +148,7 @@ impl World {
         } else if old != new {
             self.emit(&at, "instance-state", format!("its machine is {new}"));
         }
-        self.stale_facts(name);
+        self.stale_entry(&at, true);
     }
 
     /// A machine with our tag that no instance has: the answer of the call that made it was lost, or has not come yet (a

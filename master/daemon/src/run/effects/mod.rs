@@ -8,7 +8,7 @@ mod results;
 
 use std::sync::Arc;
 
-use aot_model::key::ClusterId;
+use aot_model::key::{ClusterId, InstanceKey};
 use aot_model::machine::ClusterRef;
 use aot_model::spec::ProviderKind;
 use aot_model::unix_ms::UnixMs;
@@ -24,13 +24,10 @@ impl Loop {
     pub(super) fn perform(&mut self, effect: Effect, now: UnixMs) {
         match effect {
             Effect::Send { at, session, body } => {
-                if !self
-                    .parts
-                    .registry
-                    .send(&at, session, SessionCommand::Send(body))
-                {
-                    tracing::debug!(instance = %at, session, "its session is gone or full: the next session gets what it missed");
-                }
+                self.send(&at, session, SessionCommand::Send(body));
+            }
+            Effect::HandOut { at, session, facts } => {
+                self.send(&at, session, SessionCommand::HandOut(facts));
             }
             Effect::Close { at, session } => {
                 self.parts.registry.end(&at, session, Closed::Revoked); // it may have ended by itself
@@ -87,6 +84,12 @@ impl Loop {
             } => self
                 .followers
                 .notify(job, || JobUpdate::Ended(instance.clone(), verdict.clone())),
+        }
+    }
+
+    fn send(&self, at: &InstanceKey, session: u64, command: SessionCommand) {
+        if !self.parts.registry.send(at, session, command) {
+            tracing::debug!(instance = %at, session, "its session is gone or full: the next session gets what it missed");
         }
     }
 

@@ -28,6 +28,7 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
         commands: inbox,
         end: end.clone(),
         reports: reporter,
+        turns: Arc::new(Semaphore::new(1)),
         protocol: Protocol::new(Instant::now()),
     };
     let token = stop.clone();

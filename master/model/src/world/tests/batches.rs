@@ -1,8 +1,5 @@
 //! What inputs of one batch share, and what they do not.
 
-use aot_proto::limits::MAX_MESSAGE_BYTES;
-use prost::Message;
-
 use super::*;
 
 /// From here on only an operator's wish, or a tick, settles what came.
@@ -37,43 +34,8 @@ fn changes_that_come_together_make_one_generation() {
     sim.input(Input::Tick);
     assert_eq!(generation(&sim), before + 1);
     assert!(sim.world.is_reconciled());
-    let handed = |effect: &&Effect| matches!(effect, Effect::Send { body, .. } if matches!(**body, Body::ClusterFacts(_)));
+    let handed = |effect: &&Effect| matches!(effect, Effect::HandOut { .. });
     assert_eq!(sim.pending.iter().filter(handed).count(), 3, "one for each");
-}
-
-#[test]
-fn cluster_facts_of_any_size_go_out_in_messages_that_fit() {
-    let mut sim = Sim::new();
-    sim.input(ask(&spec(&[3], &[]), &["one"]));
-    sim.run_until_quiet();
-    let mut state = 1u64;
-    for name in ["a1", "a2", "a3"] {
-        let hex = std::iter::repeat_with(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            format!("{state:016x}")
-        });
-        let text: String = hex.take(200_000).collect();
-        let session = sim.agents[&key(name)].session.expect("it is there");
-        sim.agent(key(name), session, AgentInput::Facts(facts(name, &text)));
-    }
-    let mut sent = 0;
-    for effect in &sim.pending {
-        if let Effect::Send { body, .. } = effect {
-            let len = v1::MasterMessage {
-                body: Some((**body).clone()),
-            }
-            .encoded_len();
-            assert!(len <= MAX_MESSAGE_BYTES, "{len}");
-            sent += len;
-        }
-    }
-    assert!(sent > 3 * MAX_MESSAGE_BYTES, "{sent} bytes to three");
-    sim.run_until_quiet();
-    let generation = sim.world.clusters[&cluster()].generation;
-    let applied = |name| sim.agents[&key(name)].generation;
-    assert_eq!(["a1", "a2", "a3"].map(applied), [generation; 3]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn standing(size: usize) -> Cluster {
         let instance = joined(&spec, number);
         cluster.instances.insert(instance.name.clone(), instance);
     }
-    cluster.facts_sha256 = crate::facts::of(&cluster).content_sha256;
+    cluster.facts_sha256 = crate::facts::digest(&cluster);
     cluster
 }
 
@@ -94,7 +94,7 @@ fn all_come(world: &mut World, session: u64) -> usize {
     }
     effects.extend(input(world, Input::Tick));
     effects.extend(world.reconcile(1_000));
-    let sent = |effect: &&Effect| matches!(effect, Effect::Send { .. });
+    let sent = |effect: &&Effect| matches!(effect, Effect::Send { .. } | Effect::HandOut { .. });
     effects.iter().filter(sent).count()
 }
 

@@ -64,8 +64,9 @@ fn its_session_ends_at_once_and_its_facts_are_told_no_more() {
     assert_eq!(on_disk, [key("a2")], "nor do they come back with a restart");
     let found = &sim.world.clusters[&cluster()];
     assert_eq!(found.generation, generation + 1);
-    let facts = crate::facts::of(found);
-    let peers: Vec<&str> = facts.peers.iter().map(|peer| peer.name.as_str()).collect();
+    sim.perform_all();
+    let has = &sim.agents[&key("a2")].content;
+    let peers: Vec<&str> = has.peers().map(|peer| peer.name.as_str()).collect();
     assert_eq!(peers, ["a2"], "its keys open no door any more");
     assert_eq!(instance(&sim, "a2").phase, Phase::Ready);
 }

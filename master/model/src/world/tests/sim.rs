@@ -20,6 +20,8 @@ pub(super) struct Sim {
     /// Instances that cannot write cluster facts, and how many times all were given some.
     pub unwritable: BTreeSet<String>,
     pub given: u32,
+    /// What they were given.
+    pub handed: Vec<(InstanceKey, v1::ClusterFacts)>,
     pub starts: u64,
     pub ended: Vec<(JobId, u32)>,
     pub refuse: BTreeMap<String, ErrorKind>,
@@ -84,6 +86,7 @@ impl Sim {
             started: BTreeMap::new(),
             unwritable: BTreeSet::new(),
             given: 0,
+            handed: Vec::new(),
             sessions: 0,
             ended: Vec::new(),
             refuse: BTreeMap::new(),
@@ -131,6 +134,7 @@ impl Sim {
         self.check_counts();
         self.disk.write(self.world.drain_changes());
         if ticks {
+            self.check_published();
             self.disk.check(&self.world, self.now);
         }
         self.pending.extend(effects);
@@ -146,6 +150,20 @@ impl Sim {
         self.pending.extend(self.world.reconcile(self.now));
         self.check_counts();
         self.disk.write(self.world.drain_changes());
+    }
+
+    /// What was handed out last is what there is, unless it is known to be stale.
+    fn check_published(&self) {
+        for cluster in self.world.clusters.values() {
+            let name = &cluster.spec.name;
+            if let (Some(published), None) =
+                (self.world.published.get(name), self.world.stale.get(name))
+                && cluster.instances.len() < 50
+            {
+                let now = crate::facts::digest(cluster);
+                assert_eq!(published.digest(), now, "what changes an entry says so");
+            }
+        }
     }
 
     /// What is counted on, or looked up, is what counting and looking anew would give.
@@ -214,6 +232,7 @@ impl Sim {
             | Effect::RunBegan { .. }
             | Effect::JobNote { .. } => {}
             Effect::Send { at, session, body } => self.receive(&at, session, *body),
+            Effect::HandOut { at, session, facts } => self.handed_out(&at, session, &facts),
             Effect::ShutOut { at } => {
                 let open = self.agents.get_mut(&at).and_then(|it| it.session.take());
                 if let Some(session) = open {

@@ -1,5 +1,7 @@
 //! What the agents of the tests do: they enrol, attach, keep journals, and end their runs.
 
+use aot_proto::facts::{Joiner, Pieces};
+
 use super::*;
 
 /// An agent: its machine, its session, and the runs in its journal.
@@ -8,7 +10,7 @@ pub(crate) struct Agent {
     pub session: Option<u64>,
     pub enrolled: bool,
     pub generation: u64,
-    pub joiner: aot_proto::facts::Joiner,
+    pub content: aot_proto::facts::Content,
     pub journal: BTreeMap<RunId, bool>,
 }
 
@@ -29,33 +31,41 @@ impl Sim {
         self.agent(at, session, report)
     }
 
+    /// Cluster facts, which an agent applies to those that it has, whatever it said of them in Hello.
+    pub(crate) fn handed_out(&mut self, at: &InstanceKey, session: u64, facts: &Pieces) {
+        let agent = self.agents.entry(at.clone()).or_default();
+        if agent.session != Some(session) {
+            return;
+        }
+        self.given += 1;
+        let mut joiner = Joiner::default();
+        let joined = facts
+            .iter()
+            .map(|piece| joiner.step(piece).expect("follows"));
+        let facts = joined.flatten().last().expect("it is whole");
+        self.handed.push((at.clone(), facts.clone()));
+        let generation = facts.generation;
+        let error = if self.unwritable.contains(at.instance.as_str()) {
+            "disk full".to_owned()
+        } else {
+            let applied = agent.content.clone().changed(facts);
+            agent.content = applied.expect("the master knows what is here");
+            agent.generation = generation;
+            String::new()
+        };
+        self.agent(
+            at.clone(),
+            session,
+            AgentInput::Applied { generation, error },
+        );
+    }
+
     pub(crate) fn receive(&mut self, at: &InstanceKey, session: u64, body: Body) {
         let agent = self.agents.entry(at.clone()).or_default();
         if agent.session != Some(session) {
             return;
         }
         match body {
-            Body::ClusterFacts(piece) => {
-                let Ok(Some(facts)) = agent.joiner.step(&piece) else {
-                    return;
-                };
-                agent.generation = facts.generation;
-                let (at, generation) = (at.clone(), facts.generation);
-                self.given += 1;
-                let fails = self.unwritable.contains(at.instance.as_str());
-                self.agent(
-                    at,
-                    session,
-                    AgentInput::Applied {
-                        generation,
-                        error: if fails {
-                            "disk full".to_owned()
-                        } else {
-                            String::new()
-                        },
-                    },
-                );
-            }
             Body::Volumes(volumes) => {
                 self.mounted.push((at.clone(), volumes.volumes));
                 let error = self.no_volume.clone();

@@ -1,0 +1,187 @@
+//! Cluster facts as they were handed out last: an entry for each instance, and the generation since which it is as it is. So
+//! a new generation costs what has changed, and whoever has an earlier one is sent just that. In memory only: after a restart
+//! it is made anew, and is the same generation when it has the same digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aot_host::hash::hex;
+use aot_proto::facts::{self, Hash, Pieces, pieces};
+use aot_proto::ids::InstanceName;
+use aot_proto::v1;
+use prost::bytes::Bytes;
+
+use super::{counts, handed_out, peer};
+use crate::cluster::Cluster;
+use crate::instance::Instance;
+
+/// Changes that are kept packed, of as many bases; who has yet another generation is sent the whole.
+const CHANGES: usize = 16;
+
+/// One generation of the cluster facts.
+#[derive(Debug)]
+pub(crate) struct Published {
+    generation: u64,
+    /// Changes can be told from this generation on.
+    since: u64,
+    ssh: &'static str,
+    entries: BTreeMap<InstanceName, Entry>,
+    /// Who is not in it any more, and since which generation.
+    removed: BTreeMap<InstanceName, u64>,
+    /// What is being handed out, by the generation that it changes.
+    packed: BTreeMap<u64, Pieces>,
+    /// Who was missing when that was packed.
+    missing: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// A `FactsEntry`.
+    bytes: Bytes,
+    hash: Hash,
+    /// Generation since which it is as it is.
+    since: u64,
+}
+
+impl Published {
+    /// The cluster facts as they are now, as this generation.
+    pub(crate) fn of(cluster: &Cluster, generation: u64) -> Self {
+        let mut entries = BTreeMap::new();
+        for instance in cluster.instances.values() {
+            if let Some(entry) = entry_of(cluster, instance, generation) {
+                entries.insert(instance.name.clone(), entry);
+            }
+        }
+        Self {
+            generation,
+            since: generation,
+            ssh: cluster.spec.ssh.as_str(),
+            entries,
+            removed: BTreeMap::new(),
+            packed: BTreeMap::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// SHA-256 of all of it, hex.
+    pub(crate) fn digest(&self) -> String {
+        hex(&self.hash())
+    }
+
+    fn hash(&self) -> Hash {
+        facts::digest(self.ssh, self.entries.values().map(|entry| &entry.hash))
+    }
+
+    /// How many instances are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Makes the next generation of it, when these instances (`None` = all) are not as they are in it; says whether it did.
+    pub(crate) fn renew(
+        &mut self,
+        cluster: &Cluster,
+        names: Option<&BTreeSet<InstanceName>>,
+    ) -> bool {
+        let generation = self.generation + 1;
+        let all = || cluster.instances.keys().chain(self.entries.keys());
+        let names = names.cloned().unwrap_or_else(|| all().cloned().collect());
+        let mut changed = self.ssh != cluster.spec.ssh.as_str();
+        self.ssh = cluster.spec.ssh.as_str();
+        for name in names {
+            let instance = cluster.instances.get(&name);
+            let entry = instance.and_then(|instance| entry_of(cluster, instance, generation));
+            changed |= self.replace(name, entry, generation);
+        }
+        if changed {
+            self.generation = generation;
+            self.packed.clear();
+            self.forget_long_removed();
+        }
+        changed
+    }
+
+    fn replace(&mut self, name: InstanceName, entry: Option<Entry>, generation: u64) -> bool {
+        let old = self.entries.get(&name).map(|it| it.hash);
+        if old == entry.as_ref().map(|it| it.hash) {
+            return false;
+        }
+        if let Some(entry) = entry {
+            self.removed.remove(&name);
+            self.entries.insert(name, entry);
+        } else {
+            self.entries.remove(&name);
+            self.removed.insert(name, generation);
+        }
+        true
+    }
+
+    /// Of a cluster whose instances come and go under new names, those that went first are forgotten.
+    fn forget_long_removed(&mut self) {
+        while self.removed.len() > self.entries.len() + CHANGES {
+            let oldest = self.removed.values().min().copied().unwrap_or_default();
+            self.removed.retain(|_, since| *since > oldest);
+            self.since = self.since.max(oldest);
+        }
+    }
+
+    /// What is to be sent to an instance that has the generation `base` (0 = none), packed once for all that have it.
+    /// `missing` are the wanted instances that are not in it.
+    pub(crate) fn pieces(&mut self, base: u64, missing: &[String]) -> Pieces {
+        if self.missing != missing {
+            self.packed.clear();
+            self.missing = missing.to_vec();
+        }
+        let is_known = (self.since.max(1)..self.generation).contains(&base);
+        let has_room = self.packed.len() < CHANGES || self.packed.contains_key(&base);
+        let base = if is_known && has_room { base } else { 0 };
+        if let Some(pieces) = self.packed.get(&base) {
+            return Pieces::clone(pieces);
+        }
+        let pieces = pieces(&self.change(base, missing.to_vec()));
+        self.packed.insert(base, Pieces::clone(&pieces));
+        pieces
+    }
+
+    /// Nobody is being sent anything of it: what was packed is dropped.
+    pub(crate) fn unpack(&mut self) {
+        self.packed.clear();
+    }
+
+    /// Whether something is being handed out.
+    #[cfg(test)]
+    pub(crate) fn is_packed(&self) -> bool {
+        !self.packed.is_empty()
+    }
+
+    /// What has changed in it since the generation `base`; the whole when that is 0.
+    pub(super) fn change(&self, base: u64, missing: Vec<String>) -> v1::ClusterFacts {
+        let entries = self.entries.values().filter(|entry| entry.since > base);
+        let removed = self.removed.iter();
+        let removed = removed.filter(|(_, since)| base > 0 && **since > base);
+        v1::ClusterFacts {
+            generation: self.generation,
+            base,
+            complete: missing.is_empty(),
+            missing,
+            ssh: self.ssh.to_owned(),
+            entries: entries.map(|entry| entry.bytes.clone()).collect(),
+            removed: removed.map(|(name, _)| name.to_string()).collect(),
+            digest: self.hash().to_vec(),
+        }
+    }
+}
+
+fn entry_of(cluster: &Cluster, instance: &Instance, generation: u64) -> Option<Entry> {
+    let facts = instance.facts.as_ref().filter(|_| counts(instance))?;
+    let value = handed_out(cluster, instance, facts);
+    let peer = peer(instance, facts, cluster.spec.ssh);
+    let bytes = facts::entry(instance.name.as_str(), &value, peer);
+    Some(Entry {
+        hash: facts::hash(&bytes),
+        bytes,
+        since: generation,
+    })
+}
+
+#[cfg(test)]
+mod tests;
