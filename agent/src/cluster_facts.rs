@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aot_host::hash::sha256_hex;
-use aot_proto::facts::{Content, Unfit};
+use aot_proto::facts::{BadChange, Content};
 use aot_proto::v1::{ClusterFacts, Peer};
 use prost::Message;
 use prost::bytes::Bytes;
@@ -34,7 +34,7 @@ pub(crate) struct FactsPaths {
 pub(crate) enum Error {
     /// They do not come to what the master has.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    BadChange(#[from] BadChange),
     /// A file can't be written.
     #[error("cannot write {}", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -103,7 +103,7 @@ pub(crate) fn put(
 pub(crate) fn last_applied(state_dir: &Path) -> Option<Content> {
     let bytes = fs::read(state_dir.join(LAST_APPLIED)).ok()?;
     let facts = ClusterFacts::decode(Bytes::from(bytes)).ok()?;
-    Content::whole(facts).ok()
+    Content::from_whole(facts).ok()
 }
 
 /// The generation that was applied last; 0 when there is none.

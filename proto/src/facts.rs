@@ -4,5 +4,5 @@
 mod content;
 mod pieces;
 
-pub use content::{Content, Hash, Unfit, digest, entry, hash, json};
+pub use content::{BadChange, Content, Hash, digest, entry, hash, json};
 pub use pieces::{BadPiece, Joiner, PIECE_BYTES, Pieces, pieces};

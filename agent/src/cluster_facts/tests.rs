@@ -235,7 +235,7 @@ fn a_change_is_applied_to_what_is_here() {
     );
     assert!(matches!(
         error,
-        Err(Error::Unfit(Unfit::Base { base: 4, have: 0 }))
+        Err(Error::BadChange(BadChange::Base { base: 4, have: 0 }))
     ));
     assert_eq!(apply(&paths, "c", "web1", whole).unwrap(), sha256);
 }
@@ -248,7 +248,7 @@ fn facts_that_were_garbled_change_nothing() {
     bad.digest[0] ^= 1;
     assert!(matches!(
         apply(&paths, "c", "web1", bad),
-        Err(Error::Unfit(Unfit::Digest))
+        Err(Error::BadChange(BadChange::Digest))
     ));
     assert_eq!(fs::read_dir(&paths.etc_dir).unwrap().count(), 0);
     assert!(last_applied(&paths.state_dir).is_none());

@@ -1,6 +1,6 @@
-//! Cluster facts: what every machine learns about every other. `published` has what was handed out, and what changed since.
+//! Cluster facts: what every machine learns about every other. `generation` has what was handed out, and what changed since.
 
-mod published;
+mod generation;
 
 use aot_proto::v1;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::cluster::Cluster;
 use super::instance::{Instance, NodeFacts};
 use super::spec::{FactsDetail, SshAccess};
-pub(crate) use published::Published;
+pub(crate) use generation::Generation;
 
 /// Whether an instance belongs into the cluster facts.
 pub fn counts(instance: &Instance) -> bool {
@@ -17,7 +17,7 @@ pub fn counts(instance: &Instance) -> bool {
 
 /// Digest of the cluster facts as they are now, hex: another one is a new generation.
 pub fn digest(cluster: &Cluster) -> String {
-    Published::of(cluster, 0).digest()
+    Generation::of(cluster, 0).digest()
 }
 
 /// Wanted instances that are not in the cluster facts.
@@ -179,8 +179,8 @@ mod tests {
 
     /// What a machine has that is given all at once.
     fn content(cluster: &Cluster) -> aot_proto::facts::Content {
-        let facts = Published::of(cluster, 1).change(0, missing(cluster));
-        aot_proto::facts::Content::whole(facts).expect("fits")
+        let facts = Generation::of(cluster, 1).change(0, missing(cluster));
+        aot_proto::facts::Content::from_whole(facts).expect("fits")
     }
 
     fn file(cluster: &Cluster) -> Vec<u8> {

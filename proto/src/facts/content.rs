@@ -14,7 +14,7 @@ pub type Hash = [u8; 32];
 
 /// Cluster facts that can't be put together: the whole is to be sent.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum BadChange {
     /// They are a change of something that is not here.
     #[error("the cluster facts are a change of generation {base}, and generation {have} is here")]
     Base {
@@ -96,7 +96,7 @@ impl Content {
     ///
     /// # Errors
     /// When it is a change, garbled, or has another digest.
-    pub fn whole(facts: ClusterFacts) -> Result<Self, Unfit> {
+    pub fn from_whole(facts: ClusterFacts) -> Result<Self, BadChange> {
         Self::default().changed(facts)
     }
 
@@ -105,11 +105,11 @@ impl Content {
     ///
     /// # Errors
     /// When they are a change of a later generation, or do not come to the digest they announce.
-    pub fn changed(self, mut facts: ClusterFacts) -> Result<Self, Unfit> {
+    pub fn changed(self, mut facts: ClusterFacts) -> Result<Self, BadChange> {
         let have = self.whole.generation;
         if facts.base > have {
             let base = facts.base;
-            return Err(Unfit::Base { base, have });
+            return Err(BadChange::Base { base, have });
         }
         let mut entries = BTreeMap::new();
         if facts.base != 0 {
@@ -121,16 +121,16 @@ impl Content {
             entries.remove(name);
         }
         for bytes in std::mem::take(&mut facts.entries) {
-            let entry = FactsEntry::decode(bytes.clone()).map_err(|_| Unfit::Garbled)?;
+            let entry = FactsEntry::decode(bytes.clone()).map_err(|_| BadChange::Garbled)?;
             if !is_name(&entry.name) {
-                return Err(Unfit::Garbled);
+                return Err(BadChange::Garbled);
             }
             entries.insert(entry.name.clone(), (entry, bytes));
         }
         let (entries, bytes): (Vec<FactsEntry>, Vec<Bytes>) = entries.into_values().unzip();
         let hashes: Vec<Hash> = bytes.iter().map(|bytes| hash(bytes)).collect();
         if digest(&facts.ssh, hashes.iter())[..] != facts.digest {
-            return Err(Unfit::Digest);
+            return Err(BadChange::Digest);
         }
         let whole = ClusterFacts {
             base: 0,
@@ -238,35 +238,35 @@ mod tests {
                 let generation = at as u64 + 1;
                 let now: Truth = step.into_iter().map(|(name, text)| (name, json!({"text": text, "list": [1, {}]}))).collect();
                 content = content.changed(change(generation - 1, &before, generation, &now)).expect("fits");
-                let whole = Content::whole(change(0, &Truth::new(), generation, &now)).expect("fits");
+                let whole = Content::from_whole(change(0, &Truth::new(), generation, &now)).expect("fits");
                 prop_assert_eq!(&content, &whole);
                 prop_assert_eq!(content.json(), pretty(&now));
                 let names: BTreeSet<&str> = content.peers().map(|peer| peer.name.as_str()).collect();
                 prop_assert_eq!(names, now.keys().map(String::as_str).collect());
                 before = now;
             }
-            prop_assert_eq!(Content::whole(content.message().clone()), Ok(content));
+            prop_assert_eq!(Content::from_whole(content.message().clone()), Ok(content));
         }
     }
 
     #[test]
     fn a_change_of_something_else_is_refused() {
         let (old, new) = (truth(&["a", "b"], "1"), truth(&["a", "b", "c"], "1"));
-        let first = Content::whole(change(0, &Truth::new(), 4, &old)).expect("fits");
+        let first = Content::from_whole(change(0, &Truth::new(), 4, &old)).expect("fits");
         let next = change(4, &old, 5, &new);
         assert_eq!(
             Content::default().changed(next.clone()),
-            Err(Unfit::Base { base: 4, have: 0 })
+            Err(BadChange::Base { base: 4, have: 0 })
         );
         assert_eq!(
             first.clone().changed(change(5, &old, 6, &new)),
-            Err(Unfit::Base { base: 5, have: 4 })
+            Err(BadChange::Base { base: 5, have: 4 })
         );
         // The same number, and other content, as after a master's state was put back.
-        let other = Content::whole(change(0, &Truth::new(), 4, &truth(&["a", "b"], "2")));
+        let other = Content::from_whole(change(0, &Truth::new(), 4, &truth(&["a", "b"], "2")));
         assert_eq!(
             other.expect("fits").changed(next.clone()),
-            Err(Unfit::Digest)
+            Err(BadChange::Digest)
         );
         assert!(first.changed(next).is_ok());
     }
@@ -278,7 +278,7 @@ mod tests {
             truth(&["b", "c"], "2"),
             truth(&["c", "d"], "3"),
         ];
-        let first = Content::whole(change(0, &Truth::new(), 1, &steps[0])).expect("fits");
+        let first = Content::from_whole(change(0, &Truth::new(), 1, &steps[0])).expect("fits");
         let last = change(1, &steps[0], 3, &steps[2]);
         let direct = first.clone().changed(last.clone()).expect("fits");
         let second = first
@@ -297,11 +297,15 @@ mod tests {
         let good = change(0, &Truth::new(), 1, &truth(&["a"], "1"));
         let mut garbled = good.clone();
         garbled.entries = vec![Bytes::from_static(b"\xff")];
-        assert_eq!(Content::whole(garbled), Err(Unfit::Garbled));
+        assert_eq!(Content::from_whole(garbled), Err(BadChange::Garbled));
         for name in ["", "a\"", "a\n", "a b"] {
             let mut named = good.clone();
             named.entries = vec![entry_of(name, &json!({}))];
-            assert_eq!(Content::whole(named), Err(Unfit::Garbled), "{name:?}");
+            assert_eq!(
+                Content::from_whole(named),
+                Err(BadChange::Garbled),
+                "{name:?}"
+            );
         }
         for change in [
             |it: &mut ClusterFacts| it.ssh = "none".to_owned(),
@@ -310,7 +314,7 @@ mod tests {
         ] {
             let mut other = good.clone();
             change(&mut other);
-            assert_eq!(Content::whole(other), Err(Unfit::Digest));
+            assert_eq!(Content::from_whole(other), Err(BadChange::Digest));
         }
     }
 
@@ -329,6 +333,9 @@ mod tests {
         let entry = entry("web1", &json!({"name": "web1"}), peer);
         let digest = digest("root", [hash(&entry)].iter());
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "?");
+        assert_eq!(
+            hex,
+            "2224037c579dfabdfd066c6626dc93aea236790c118fecd989ed69372c9f6320"
+        );
     }
 }

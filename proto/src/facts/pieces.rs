@@ -51,6 +51,7 @@ pub fn pieces(facts: &ClusterFacts) -> Pieces {
 /// message with the fields of all (Protocol Buffers, "Encoding", "Last One Wins").
 fn packed(facts: &ClusterFacts) -> std::io::Result<Vec<u8>> {
     let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+    encoder.include_checksum(true)?;
     let head = ClusterFacts {
         generation: facts.generation,
         complete: facts.complete,

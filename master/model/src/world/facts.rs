@@ -9,7 +9,7 @@ use super::World;
 use super::answer::Answer;
 use super::effect::Effect;
 use crate::cluster::Cluster;
-use crate::facts::{self, Published, counts};
+use crate::facts::{self, Generation, counts};
 use crate::instance::{Instance, NodeFacts, Unwritten};
 use crate::key::InstanceKey;
 use crate::phase::{Happened, Phase};
@@ -170,10 +170,10 @@ impl World {
             Some(published) => published.renew(cluster, of.as_ref()),
             None => {
                 // After a restart it is what all have, unless its digest is another.
-                let found = Published::of(cluster, cluster.generation);
+                let found = Generation::of(cluster, cluster.generation);
                 let is_new = found.digest() != cluster.facts_sha256;
                 let published = if is_new {
-                    Published::of(cluster, generation)
+                    Generation::of(cluster, generation)
                 } else {
                     found
                 };

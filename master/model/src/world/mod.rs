@@ -64,7 +64,7 @@ pub use refusal::{OpError, Refused};
 
 use super::cluster::Cluster;
 use super::event::Event;
-use super::facts::Published;
+use super::facts::Generation;
 use super::hash::JoinKey;
 use super::instance::Instance;
 use super::job::{Job, Tally};
@@ -111,7 +111,7 @@ pub struct World {
     /// Clusters whose cluster facts may have changed, and what in them.
     stale: BTreeMap<ClusterName, facts::Stale>,
     /// Cluster facts as they were handed out last.
-    published: BTreeMap<ClusterName, Published>,
+    published: BTreeMap<ClusterName, Generation>,
     /// Deletions of orphans whose call is under way.
     deleting: BTreeSet<JobId>,
     /// Sessions that have ended, and when: those that do not come back soon go on record.

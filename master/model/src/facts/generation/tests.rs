@@ -62,8 +62,8 @@ proptest! {
     ) {
         let all = ["a", "b", "c", "d", "e"];
         let mut cluster = cluster_of(&all);
-        let mut published = Published::of(&cluster, 1);
-        let mut agents = vec![Content::whole(received(&published.pieces(0, &[]))).expect("fits")];
+        let mut published = Generation::of(&cluster, 1);
+        let mut agents = vec![Content::from_whole(received(&published.pieces(0, &[]))).expect("fits")];
         for step in steps {
             let mut touched = Vec::new();
             for (which, text) in step {
@@ -76,10 +76,10 @@ proptest! {
             let renewed = published.renew(&cluster, told.then_some(&touched));
             prop_assert_eq!(renewed, before != published.digest());
             prop_assert_eq!(published.digest(), digest(&cluster));
-            let whole = Content::whole(received(&published.pieces(0, &[]))).expect("fits");
+            let whole = Content::from_whole(received(&published.pieces(0, &[]))).expect("fits");
             for agent in &mut agents {
                 let base = agent.message().generation;
-                if base < published.generation {
+                if base < published.number {
                     *agent = agent.clone().changed(received(&published.pieces(base, &[]))).expect("fits");
                 }
                 prop_assert_eq!(&*agent, &whole);
@@ -95,7 +95,7 @@ proptest! {
 #[test]
 fn a_change_tells_what_has_changed_and_nothing_else() {
     let mut cluster = cluster_of(&["a", "b", "c", "d"]);
-    let mut published = Published::of(&cluster, 4);
+    let mut published = Generation::of(&cluster, 4);
     set(&mut cluster, "b", Some("new"));
     set(&mut cluster, "c", None);
     assert!(published.renew(&cluster, Some(&names(&["a", "b", "c"]))));
@@ -126,12 +126,12 @@ fn a_change_tells_what_has_changed_and_nothing_else() {
 #[test]
 fn whoever_has_another_generation_is_sent_the_whole() {
     let mut cluster = cluster_of(&["a"]);
-    let mut published = Published::of(&cluster, 40);
+    let mut published = Generation::of(&cluster, 40);
     for text in 0..3 {
         set(&mut cluster, "a", Some(&text.to_string()));
         assert!(published.renew(&cluster, None));
     }
-    let base = |published: &mut Published, has: u64| received(&published.pieces(has, &[])).base;
+    let base = |published: &mut Generation, has: u64| received(&published.pieces(has, &[])).base;
     assert_eq!(
         [0, 39, 43, 44, u64::MAX].map(|has| base(&mut published, has)),
         [0; 5]
@@ -145,7 +145,7 @@ fn whoever_has_another_generation_is_sent_the_whole() {
 #[test]
 fn what_is_remembered_is_bounded() {
     let mut cluster = cluster_of(&["a", "b"]);
-    let mut published = Published::of(&cluster, 1);
+    let mut published = Generation::of(&cluster, 1);
     let like = cluster
         .instances
         .values()
@@ -162,7 +162,7 @@ fn what_is_remembered_is_bounded() {
         assert!(published.renew(&cluster, None));
     }
     assert!(published.removed.len() <= published.len() + CHANGES);
-    let newest = published.generation;
+    let newest = published.number;
     for base in 1..newest {
         published.pieces(base, &[]);
     }
@@ -177,7 +177,7 @@ fn what_is_remembered_is_bounded() {
 #[test]
 fn what_is_packed_is_shared_until_it_says_something_else() {
     let cluster = cluster_of(&["a", "b"]);
-    let mut published = Published::of(&cluster, 1);
+    let mut published = Generation::of(&cluster, 1);
     let first = published.pieces(0, &[]);
     assert!(Pieces::ptr_eq(&first, &published.pieces(0, &[])));
     let missing = ["c".to_owned()];

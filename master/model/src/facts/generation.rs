@@ -17,10 +17,10 @@ use crate::instance::Instance;
 /// Changes that are kept packed, of as many bases; who has yet another generation is sent the whole.
 const CHANGES: usize = 16;
 
-/// One generation of the cluster facts.
+/// One generation of the cluster facts, by its number.
 #[derive(Debug)]
-pub(crate) struct Published {
-    generation: u64,
+pub(crate) struct Generation {
+    number: u64,
     /// Changes can be told from this generation on.
     since: u64,
     ssh: &'static str,
@@ -42,18 +42,18 @@ struct Entry {
     since: u64,
 }
 
-impl Published {
+impl Generation {
     /// The cluster facts as they are now, as this generation.
-    pub(crate) fn of(cluster: &Cluster, generation: u64) -> Self {
+    pub(crate) fn of(cluster: &Cluster, number: u64) -> Self {
         let mut entries = BTreeMap::new();
         for instance in cluster.instances.values() {
-            if let Some(entry) = entry_of(cluster, instance, generation) {
+            if let Some(entry) = entry_of(cluster, instance, number) {
                 entries.insert(instance.name.clone(), entry);
             }
         }
         Self {
-            generation,
-            since: generation,
+            number,
+            since: number,
             ssh: cluster.spec.ssh.as_str(),
             entries,
             removed: BTreeMap::new(),
@@ -82,25 +82,25 @@ impl Published {
         cluster: &Cluster,
         names: Option<&BTreeSet<InstanceName>>,
     ) -> bool {
-        let generation = self.generation + 1;
+        let number = self.number + 1;
         let all = || cluster.instances.keys().chain(self.entries.keys());
         let names = names.cloned().unwrap_or_else(|| all().cloned().collect());
         let mut changed = self.ssh != cluster.spec.ssh.as_str();
         self.ssh = cluster.spec.ssh.as_str();
         for name in names {
             let instance = cluster.instances.get(&name);
-            let entry = instance.and_then(|instance| entry_of(cluster, instance, generation));
-            changed |= self.replace(name, entry, generation);
+            let entry = instance.and_then(|instance| entry_of(cluster, instance, number));
+            changed |= self.replace(name, entry, number);
         }
         if changed {
-            self.generation = generation;
+            self.number = number;
             self.packed.clear();
             self.forget_long_removed();
         }
         changed
     }
 
-    fn replace(&mut self, name: InstanceName, entry: Option<Entry>, generation: u64) -> bool {
+    fn replace(&mut self, name: InstanceName, entry: Option<Entry>, number: u64) -> bool {
         let old = self.entries.get(&name).map(|it| it.hash);
         if old == entry.as_ref().map(|it| it.hash) {
             return false;
@@ -110,7 +110,7 @@ impl Published {
             self.entries.insert(name, entry);
         } else {
             self.entries.remove(&name);
-            self.removed.insert(name, generation);
+            self.removed.insert(name, number);
         }
         true
     }
@@ -131,7 +131,7 @@ impl Published {
             self.packed.clear();
             self.missing = missing.to_vec();
         }
-        let is_known = (self.since.max(1)..self.generation).contains(&base);
+        let is_known = (self.since.max(1)..self.number).contains(&base);
         let has_room = self.packed.len() < CHANGES || self.packed.contains_key(&base);
         let base = if is_known && has_room { base } else { 0 };
         if let Some(pieces) = self.packed.get(&base) {
@@ -159,7 +159,7 @@ impl Published {
         let removed = self.removed.iter();
         let removed = removed.filter(|(_, since)| base > 0 && **since > base);
         v1::ClusterFacts {
-            generation: self.generation,
+            generation: self.number,
             base,
             complete: missing.is_empty(),
             missing,
@@ -171,7 +171,7 @@ impl Published {
     }
 }
 
-fn entry_of(cluster: &Cluster, instance: &Instance, generation: u64) -> Option<Entry> {
+fn entry_of(cluster: &Cluster, instance: &Instance, number: u64) -> Option<Entry> {
     let facts = instance.facts.as_ref().filter(|_| counts(instance))?;
     let value = handed_out(cluster, instance, facts);
     let peer = peer(instance, facts, cluster.spec.ssh);
@@ -179,7 +179,7 @@ fn entry_of(cluster: &Cluster, instance: &Instance, generation: u64) -> Option<E
     Some(Entry {
         hash: facts::hash(&bytes),
         bytes,
-        since: generation,
+        since: number,
     })
 }
 
