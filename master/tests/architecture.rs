@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The crates from the bottom up, each with those of the project that it may use in what it ships.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("proto", &[]),
     ("proto/host", &[]),
     ("proto/archive", &["host"]),
@@ -16,6 +16,10 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         &["bundle", "model", "proto", "user-data"],
     ),
     ("master/store", &["host", "model", "proto"]),
+    (
+        "master/store-postgres",
+        &["host", "model", "proto", "store"],
+    ),
     (
         "master/provider-ec2",
         &["host", "model", "provider", "proto", "user-data"],
@@ -51,8 +55,9 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 ];
 
 /// Libraries that only these crates know, by how their names begin.
-const KNOWN_TO: [(&str, &[&str]); 6] = [
+const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("rusqlite", &["master/store"]),
+    ("tokio-postgres", &["master/store-postgres"]),
     ("aws-sdk", &["master/provider-ec2"]),
     ("aws-config", &["master/provider-ec2"]),
     ("aws-smithy", &["master/provider-ec2"]),

@@ -1,0 +1,190 @@
+//! Why the database can't be used. Each error names the database without its password, and the way out.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tokio_postgres::error::SqlState;
+
+use crate::url::UrlError;
+
+/// What the engine or the way to it says, without details: those may show what was to be written.
+pub struct Cause(tokio_postgres::Error);
+
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_db_error() {
+            Some(said) => write!(f, "{} (SQLSTATE {})", said.message(), said.code().code()),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.0.as_db_error() {
+            Some(_) => None,
+            None => std::error::Error::source(&self.0),
+        }
+    }
+}
+
+/// Why the database can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The setting.
+    #[error("AOT_STORE (--store, store) is not the URL of a database")]
+    Url(#[source] UrlError),
+    /// Nobody answers.
+    #[error("cannot connect to {place}: does PostgreSQL run there, and does it let this host in?")]
+    Unreachable {
+        /// Where.
+        place: String,
+        /// Why not.
+        source: Cause,
+    },
+    /// Somebody answers, and does not go on.
+    #[error("{place} does not answer")]
+    Silent {
+        /// Where.
+        place: String,
+    },
+    /// The login.
+    #[error(
+        "{place} refuses the login: compare user, password and database of AOT_STORE with pg_hba.conf there"
+    )]
+    Login {
+        /// Where.
+        place: String,
+        /// Why not.
+        source: Cause,
+    },
+    /// The authority's certificate.
+    #[error("cannot use the certificates in {}, which sslrootcert names", path.display())]
+    Root {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// TLS itself.
+    #[error("cannot set up TLS to the database")]
+    Tls(#[source] rustls::Error),
+    /// An old one.
+    #[error("{place} is PostgreSQL {found}: at least version {needed} is needed")]
+    TooOld {
+        /// Where.
+        place: String,
+        /// Its version.
+        found: String,
+        /// The oldest that will do.
+        needed: i32,
+    },
+    /// Tables of a newer version.
+    #[error(
+        "{place} has tables of version {found}, this program knows up to {known}: use the newer aot-master"
+    )]
+    TooNew {
+        /// Where.
+        place: String,
+        /// Their version.
+        found: i32,
+        /// Newest known.
+        known: i32,
+    },
+    /// A master that lives.
+    #[error(
+        "the master {owner} works with {place}: stop that one first, or give this one a database of its own"
+    )]
+    Alive {
+        /// Where.
+        place: String,
+        /// Its host and id.
+        owner: String,
+    },
+    /// Another master.
+    #[error(
+        "another master, {owner}, has taken over {place}: this one stops, as what it knows is not true any more"
+    )]
+    Fenced {
+        /// Where.
+        place: String,
+        /// Its host and id; what else became of the hold, when it is nobody's.
+        owner: String,
+    },
+    /// Records of another kind.
+    #[error(
+        "{} has records of this state: name another state folder (--state-dir), or start without AOT_STORE", path.display()
+    )]
+    LocalRecords {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the state folder.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A statement.
+    #[error("cannot {what} {place}")]
+    Sql {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// Why not.
+        source: Cause,
+    },
+}
+
+impl From<Error> for aot_store::Error {
+    fn from(error: Error) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
+impl Error {
+    /// Whether the same may work a moment later: the engine is away, ends, starts, is read only for now, or has too much to do.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Login { .. } | Self::Silent { .. } => true,
+            Self::Sql { source, .. } => may_pass(&source.0),
+            _ => false,
+        }
+    }
+}
+
+/// By the class of its code (PostgreSQL, appendix A): a connection, a transaction in the way of another, resources, the
+/// operator, the system. What has no code is a connection that broke.
+pub(crate) fn may_pass(error: &tokio_postgres::Error) -> bool {
+    let Some(code) = error.code() else {
+        return true;
+    };
+    let class = &code.code()[..2];
+    ["08", "40", "53", "55", "57", "58"].contains(&class)
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+}
+
+/// Whether it is the login that is refused: a role, a password, a database that is not there.
+pub(crate) fn is_login(error: &tokio_postgres::Error) -> bool {
+    let class = |code: &SqlState| code.code().starts_with("28");
+    error
+        .code()
+        .is_some_and(|code| class(code) || *code == SqlState::INVALID_CATALOG_NAME)
+}

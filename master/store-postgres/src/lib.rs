@@ -1,0 +1,36 @@
+//! Records in PostgreSQL: the same as in `aot_store::sqlite`, for a master whose records must outlive its host.
+//!
+//! `url` is where, `connect` the way there, `schema` the tables, `take` who may write, `beat` the sign that it lives, `parts`
+//! and `commit` how it writes, `read` and `load` how it reads. `store` puts them together.
+//!
+//! A master writes with a hold: the row of `owners` says by which epoch and sequence number. A write that does not fit changes
+//! nothing, so that time alone, which may be wrong about who lives, never decides whether one counts.
+
+#![warn(unreachable_pub)]
+
+mod beat;
+mod commit;
+mod connect;
+mod error;
+mod load;
+mod parts;
+mod read;
+mod schema;
+#[cfg(any(test, feature = "server"))]
+pub mod server;
+mod store;
+mod take;
+mod tls;
+mod url;
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
+mod tests;
+
+pub use error::Error;
+pub use store::Postgres;
+pub use take::Timing;
+pub use url::{PostgresUrl, UrlError};

@@ -1,0 +1,105 @@
+//! Tables, and the numbered steps from one version of them to the next. One master at a time brings them forward.
+
+use std::time::Duration;
+
+use crate::Error;
+use crate::connect::EngineLink;
+
+/// Oldest version of PostgreSQL: the first with LZ4 for long values, and the oldest that its community still keeps.
+const OLDEST: i32 = 14;
+
+/// Held while tables are changed: `aot` in ASCII, and a number of ours.
+const LOCK: i64 = 0x616f_7400_0000_0001;
+
+/// Longest wait for another master that changes tables, and for one step.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Step N brings tables from version N to N + 1. Never changed once released; only added to.
+///
+/// Names and ids are compared by their bytes, as SQLite and the model do. Long records are packed with LZ4 where this engine
+/// was built with it.
+const STEPS: [&str; 1] = [r#"
+CREATE TABLE masters (id text COLLATE "C" PRIMARY KEY, incarnation bigint NOT NULL, beat bigint NOT NULL, version text NOT NULL);
+CREATE TABLE owners (cluster text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, incarnation bigint NOT NULL,
+    epoch bigint NOT NULL, seq bigint NOT NULL);
+CREATE TABLE clusters (cluster text COLLATE "C" PRIMARY KEY, record text NOT NULL);
+CREATE TABLE instances (cluster text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, record text NOT NULL,
+    PRIMARY KEY (cluster, name));
+CREATE TABLE facts (cluster text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, record text NOT NULL,
+    PRIMARY KEY (cluster, name));
+CREATE TABLE jobs (id text COLLATE "C" PRIMARY KEY, cluster text COLLATE "C" NOT NULL, ended_ms bigint, record text NOT NULL,
+    output_dropped boolean NOT NULL DEFAULT false);
+CREATE TABLE targets (job text COLLATE "C" NOT NULL, instance text COLLATE "C" NOT NULL, record text NOT NULL,
+    PRIMARY KEY (job, instance));
+CREATE TABLE tasks (job text COLLATE "C" PRIMARY KEY, record text NOT NULL);
+CREATE TABLE runs (id text COLLATE "C" PRIMARY KEY, job text COLLATE "C" NOT NULL, instance text COLLATE "C" NOT NULL,
+    kind text NOT NULL, open boolean NOT NULL, record text NOT NULL);
+CREATE TABLE spools (run text COLLATE "C" PRIMARY KEY, bytes bytea NOT NULL);
+CREATE INDEX jobs_open ON jobs (id) WHERE ended_ms IS NULL;
+CREATE INDEX runs_open ON runs (job) WHERE open;
+CREATE INDEX runs_job ON runs (job);
+CREATE INDEX runs_instance ON runs (instance, kind);
+DO $$
+DECLARE holder text;
+BEGIN
+    FOREACH holder IN ARRAY ARRAY['clusters', 'instances', 'facts', 'jobs', 'targets', 'tasks', 'runs'] LOOP
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN record SET COMPRESSION lz4', holder);
+    END LOOP;
+EXCEPTION WHEN feature_not_supported THEN
+    RAISE NOTICE 'this engine has no LZ4: records are packed with its default';
+END $$;
+"#];
+
+/// Brings the tables to the newest version.
+pub(crate) async fn migrate(link: &EngineLink) -> Result<(), Error> {
+    check_version(link).await?;
+    let session = link.session().await?;
+    let sql = |source| link.sql("bring up to date the tables of", source);
+    let work = async {
+        let lock = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+             SELECT pg_advisory_xact_lock({LOCK}); \
+             CREATE TABLE IF NOT EXISTS fleet (\"only\" boolean PRIMARY KEY DEFAULT true CHECK (\"only\"), schema integer NOT NULL); \
+             INSERT INTO fleet (schema) VALUES (0) ON CONFLICT DO NOTHING"
+        );
+        session.batch(&lock).await.map_err(sql)?;
+        let rows = session.query("SELECT schema FROM fleet", &[]).await;
+        let found: i32 = rows.map_err(sql)?[0].get(0);
+        let known = i32::try_from(STEPS.len()).expect("there are few steps");
+        if found > known {
+            let too_new = Error::TooNew {
+                place: link.place(),
+                found,
+                known,
+            };
+            session.batch("ROLLBACK").await.map_err(sql)?;
+            return Err(too_new);
+        }
+        for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+            session.batch(step).await.map_err(sql)?;
+        }
+        let done = format!("UPDATE fleet SET schema = {known} WHERE schema < {known}; COMMIT");
+        session.batch(&done).await.map_err(sql)
+    };
+    let migrated = tokio::time::timeout(WITHIN, work).await;
+    let migrated = migrated.unwrap_or_else(|_| Err(link.silent()));
+    if migrated.is_err() {
+        link.discard(&session).await; // with its transaction
+    }
+    migrated
+}
+
+async fn check_version(link: &EngineLink) -> Result<(), Error> {
+    let sql =
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version')";
+    let rows = link.read("ask for the version of", sql, &[]).await?;
+    let (number, found): (i32, String) = (rows[0].get(0), rows[0].get(1));
+    match number >= OLDEST * 10_000 {
+        true => Ok(()),
+        false => Err(Error::TooOld {
+            place: link.place(),
+            found,
+            needed: OLDEST,
+        }),
+    }
+}

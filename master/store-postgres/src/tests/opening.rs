@@ -1,0 +1,172 @@
+//! Who may open a store, and what is said to who may not.
+
+use aot_host::chain::Chain;
+
+use super::*;
+
+async fn refusal(postgres: &Postgres) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = postgres.open_here(dir.path()).await;
+    Chain(&refused.err().expect("is refused")).to_string()
+}
+
+#[tokio::test]
+async fn a_start_beside_a_master_that_lives_is_refused_by_its_name() {
+    let Some(server) = server("a start beside a master") else {
+        return;
+    };
+    let database = server.database();
+    let first = Master::of(&server.url(&database));
+    let open = first.open().await;
+    let text = refusal(&first.postgres).await;
+    let own = std::fs::read_to_string(first.dir.path().join("master-id")).expect("its id");
+    assert!(
+        text.contains(own.trim()) && text.contains("stop that one first"),
+        "{text}"
+    );
+    open.write(1).await.expect("it is not disturbed");
+    open.close().await;
+    let masters = server.ask(&database, "SELECT count(*) FROM masters");
+    assert_eq!(masters, "0", "all have left");
+    // What was given back need not be waited for, however long a master may be silent.
+    let mut second = Master::of(&server.url(&database));
+    second.postgres.timing.dead = LIMIT * 10;
+    let opened = tokio::time::timeout(LIMIT, second.open()).await;
+    let opened = opened.expect("at once");
+    assert_eq!(opened.loaded.jobs.len(), 1);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_dead_is_taken_over_and_finds_itself_fenced() {
+    let Some(server) = server("a dead master") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let mut silent = Master::of(&url);
+    silent.postgres.timing.beat = LIMIT; // beats once, and then never in this test
+    let old = silent.open().await;
+    old.write(1).await.expect("commits");
+    let next = Master::of(&url);
+    let begun = std::time::Instant::now();
+    let new = next.open().await;
+    assert!(begun.elapsed() >= QUICK.dead, "it was waited for");
+    assert_eq!(new.loaded.jobs.len(), 1);
+    new.write(2).await.expect("commits");
+    let refused = old.write(3).await.expect_err("is fenced");
+    let text = Chain(&refused).to_string();
+    assert!(text.contains("has taken over postgres://aot@"), "{text}");
+    let lost = tokio::time::timeout(LIMIT, old.store.lost(&old.hold)).await;
+    assert_eq!(Chain(&lost.expect("at once")).to_string(), text);
+    assert_eq!(new.jobs().await, [id(1), id(2)]);
+    old.close().await; // it has nothing to give back
+    new.write(4).await.expect("still has the hold");
+    new.close().await;
+}
+
+/// Nothing is written meanwhile: its beats tell it.
+#[tokio::test]
+async fn an_idle_master_learns_that_it_was_taken_over() {
+    let Some(server) = server("an idle master") else {
+        return;
+    };
+    let database = server.database();
+    let master = Master::of(&server.url(&database));
+    let open = master.open().await;
+    server.ask(
+        &database,
+        "UPDATE owners SET epoch = epoch + 1, owner = 'other/1'",
+    );
+    let lost = tokio::time::timeout(LIMIT, open.store.lost(&open.hold)).await;
+    let text = Chain(&lost.expect("soon")).to_string();
+    assert!(text.contains("other/1"), "{text}");
+    open.close().await;
+}
+
+#[tokio::test]
+async fn a_master_that_starts_again_takes_its_own_back_at_once() {
+    let Some(server) = server("a second start") else {
+        return;
+    };
+    let mut master = Master::of(&server.url(&server.database()));
+    master.postgres.timing.dead = LIMIT * 10;
+    let killed = master.open().await;
+    killed.write(1).await.expect("commits");
+    let again = tokio::time::timeout(LIMIT, master.open()).await;
+    let again = again.expect("at once");
+    assert_eq!(again.loaded.jobs.len(), 1);
+    killed.write(2).await.expect_err("is fenced");
+    again.write(3).await.expect("commits");
+    assert_eq!(again.jobs().await, [id(1), id(3)]);
+    again.close().await;
+}
+
+#[tokio::test]
+async fn two_that_start_at_once_do_not_both_get_the_hold() {
+    let Some(server) = server("two starts at once") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let masters = [Master::of(&url), Master::of(&url)];
+    let (first, second) = tokio::join!(masters[0].try_open(), masters[1].try_open());
+    let refused = first.as_ref().err().or(second.as_ref().err());
+    let text = Chain(refused.expect("one is refused")).to_string();
+    assert!(text.contains("stop that one first"), "{text}");
+    let open = first.ok().or(second.ok()).expect("one has it");
+    open.write(1).await.expect("commits");
+    open.close().await;
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_are_refused_and_left_alone() {
+    let Some(server) = server("newer tables") else {
+        return;
+    };
+    let database = server.database();
+    let master = Master::of(&server.url(&database));
+    master.open().await.close().await;
+    server.ask(&database, "UPDATE fleet SET schema = 999");
+    let text = refusal(&master.postgres).await;
+    assert!(
+        text.contains("tables of version 999") && text.contains("newer aot-master"),
+        "{text}"
+    );
+    assert_eq!(server.ask(&database, "SELECT schema FROM fleet"), "999");
+    assert_eq!(server.ask(&database, "SELECT count(*) FROM masters"), "0");
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_said_with_the_way_out() {
+    let Some(server) = server("what is in the way") else {
+        return;
+    };
+    let nobody = quick("postgres://aot:s3cret@127.0.0.1:1/records");
+    let text = refusal(&nobody).await;
+    assert!(
+        text.contains("cannot connect to postgres://aot@127.0.0.1:1/records"),
+        "{text}"
+    );
+    assert!(
+        text.contains("does PostgreSQL run there") && !text.contains("s3cret"),
+        "{text}"
+    );
+    let text = refusal(&quick(&server.url("no_such_database"))).await;
+    assert!(
+        text.contains("compare user, password and database"),
+        "{text}"
+    );
+    let read_only = server.database();
+    let forbid = format!("ALTER DATABASE {read_only} SET default_transaction_read_only = on");
+    server.ask("postgres", &forbid);
+    let text = refusal(&quick(&server.url(&read_only))).await;
+    assert!(text.contains("does not allow writes"), "{text}");
+    let local = tempfile::tempdir().expect("a folder");
+    std::fs::write(local.path().join("aot.sqlite"), "").expect("writes");
+    let refused = quick(&server.url("any")).open_here(local.path()).await;
+    let text = Chain(&refused.err().expect("is refused")).to_string();
+    assert!(
+        text.contains("aot.sqlite has records of this state"),
+        "{text}"
+    );
+    assert!(!local.path().join("master-id").exists());
+}
