@@ -152,6 +152,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         shells,
         tracker,
         volumes: Arc::default(),
+        cluster_facts: Arc::default(),
         reads: FileReads::default(),
         started_unix_ms,
         process_id: process_id(),

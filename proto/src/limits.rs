@@ -25,6 +25,12 @@ pub const SPOOL_WINDOW_BYTES: usize = 512 << 10;
 /// Output of one run that is kept unless the job says otherwise; what is past it is counted and marked.
 pub const DEFAULT_OUTPUT_CAP_BYTES: u64 = 1 << 30;
 
+/// Sessions that are sent cluster facts at once.
+pub const HAND_OUT_TURNS: usize = 128;
+
+/// How long one of them has its turn at most: an agent that reads slowly continues in its next one.
+pub const HAND_OUT_TURN: Duration = Duration::from_secs(10);
+
 /// Most runs that an agent names in Hello. Older ended runs are dropped from it first.
 pub const MAX_RUNS: usize = 4096;
 

@@ -144,19 +144,15 @@ async fn after(
 /// Puts the last cluster facts in place again: cloud-init may have rewritten /etc/hosts at boot.
 async fn reapply_last(agent: &Agent, identity: &ClientIdentity) {
     let (paths, name) = (paths(&agent.config), identity.name.clone());
-    let work =
-        tokio::task::spawn_blocking(
-            move || match cluster_facts::last_applied(&paths.state_dir) {
-                Some(content) => cluster_facts::put(
-                    &paths,
-                    name.cluster.as_str(),
-                    name.instance.as_str(),
-                    &content,
-                )
-                .map(drop),
-                None => Ok(()),
-            },
-        );
+    let turn = agent.cluster_facts.clone().lock_owned().await;
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let last = cluster_facts::last_applied(&paths.state_dir);
+        last.map_or(Ok(()), |content| {
+            let (cluster, instance) = (name.cluster.as_str(), name.instance.as_str());
+            cluster_facts::put(&paths, cluster, instance, &content).map(drop)
+        })
+    });
     match timeout(Duration::from_secs(30), work).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => {

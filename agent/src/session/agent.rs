@@ -30,6 +30,8 @@ pub(crate) struct Agent {
     pub tracker: TaskTracker,
     /// Held by whoever puts volumes in place: work of a session that has ended may continue when the next one begins.
     pub volumes: Arc<Mutex<()>>,
+    /// Held by whoever puts cluster facts in place, for the same reason: each rests on those before.
+    pub cluster_facts: Arc<Mutex<()>>,
     /// Files that are being read for builtins.
     pub reads: FileReads,
     /// When the agent was started, ms since 1970.

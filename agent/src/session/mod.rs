@@ -17,6 +17,7 @@ use aot_proto::version::ProtocolRange;
 use futures::{Stream, StreamExt};
 use tokio::select;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{self, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -56,12 +57,14 @@ impl Agent {
         self.runner.check();
         let runs = self.runner.states();
         let (outbound, rest) = mpsc::channel(OUTBOUND);
+        let state_dir = self.config.state_dir.clone();
+        let applied = spawn_blocking(move || cluster_facts::last_generation(&state_dir)).await;
         let hello = Hello {
             agent_version: crate::VERSION.to_owned(),
             boot_id: boot_id(self.config.boot_id_file.as_deref()),
             agent_started_unix_ms: self.started_unix_ms,
             runs: runs.clone(),
-            cluster_facts_generation: cluster_facts::last_generation(&self.config.state_dir),
+            cluster_facts_generation: applied.unwrap_or_default(),
             architecture: std::env::consts::ARCH.to_owned(),
             process_id: self.process_id.clone(),
             ..ProtocolRange::OURS.hello()

@@ -123,9 +123,16 @@ impl<S> Session<'_, S> {
         let identity = self.agent.identity.borrow().clone();
         let instance = identity.map(|it| it.name.instance.to_string());
         let instance = instance.unwrap_or_default();
+        let turn = self.agent.cluster_facts.clone();
         self.agent.tracker.spawn(async move {
+            let turn = turn.lock_owned().await;
+            if report.is_closed() {
+                // The next session is given what this machine has not.
+                return;
+            }
             let generation = facts.generation;
             let work = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
                 cluster_facts::apply(&paths, &cluster, &instance, facts)
             });
             let (sha256, error) = match work.await {

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
 use aot_proto::builtin::Builtin;
-use aot_proto::facts::Joiner;
+use aot_proto::facts::{BadPiece, Joiner};
 use aot_proto::ids::RunId;
 use aot_proto::limits::{HEARTBEAT, SILENCE};
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
-    BuiltinCall, BuiltinReply, ClusterFacts, FactsReport, GoingAway, Heartbeat, RenewRequest,
-    RunAnswer, RunState, Volumes, Welcome,
+    BuiltinCall, BuiltinReply, ClusterFacts, ClusterFactsApplied, FactsReport, GoingAway,
+    Heartbeat, RenewRequest, RunAnswer, RunState, Volumes, Welcome,
 };
 
 use crate::VERSION;
@@ -143,7 +143,18 @@ impl Protocol {
                     apply.into_iter().collect()
                 }
                 // The next session is given them from their start.
-                Err(error) => vec![SessionOutput::Close(Closed::Broken(error.to_string()))],
+                Err(error @ BadPiece::Missing) => {
+                    vec![SessionOutput::Close(Closed::Broken(error.to_string()))]
+                }
+                // They would be the same in the next session: the master asks again at a pace, and says why it has to.
+                Err(error) => {
+                    let applied = ClusterFactsApplied {
+                        generation: piece.generation,
+                        sha256: String::new(),
+                        error: error.to_string(),
+                    };
+                    vec![SessionOutput::Send(Up::ClusterFactsApplied(applied))]
+                }
             },
             Down::StartRun(start) => vec![SessionOutput::Start(Box::new(start))],
             Down::CancelRun(cancel) => parsed(&cancel.run_id, |run| {

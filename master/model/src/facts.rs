@@ -21,7 +21,7 @@ pub fn digest(cluster: &Cluster) -> String {
 }
 
 /// Wanted instances that are not in the cluster facts.
-pub(crate) fn missing(cluster: &Cluster) -> Vec<String> {
+fn missing(cluster: &Cluster) -> Vec<String> {
     let missing = cluster.wanted().filter(|instance| !counts(instance));
     missing.map(|instance| instance.name.to_string()).collect()
 }
@@ -179,7 +179,7 @@ mod tests {
 
     /// What a machine has that is given all at once.
     fn content(cluster: &Cluster) -> aot_proto::facts::Content {
-        let facts = Generation::of(cluster, 1).change(0, missing(cluster));
+        let facts = Generation::of(cluster, 1).change(0);
         aot_proto::facts::Content::from_whole(facts).expect("fits")
     }
 

@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest as sha256};
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::limits::MAX_FACTS_BYTES;
 use crate::v1::{ClusterFacts, FactsEntry, Peer};
 
 /// SHA-256 of an entry's bytes.
@@ -34,7 +35,11 @@ pub enum BadChange {
 /// An entry as it travels. `value` is the instance's object in `/etc/cluster_facts.json`.
 pub fn entry(name: &str, value: &serde_json::Value, peer: Peer) -> Bytes {
     // In the file it stands one level deep; no text of JSON contains a bare line feed (RFC 8259, section 7).
-    let json = format!("{value:#}").replace('\n', "\n  ");
+    let mut json = format!("{value:#}").replace('\n', "\n  ");
+    // Deeply nested, it would be a hundred times as long as what its machine has reported.
+    if json.len() > 2 * MAX_FACTS_BYTES {
+        json = value.to_string();
+    }
     let entry = FactsEntry {
         name: name.to_owned(),
         json: json.into_bytes(),
@@ -316,6 +321,20 @@ mod tests {
             change(&mut other);
             assert_eq!(Content::from_whole(other), Err(BadChange::Digest));
         }
+    }
+
+    #[test]
+    fn what_is_nested_deeply_is_not_indented() {
+        let mut value = json!([vec![1; 20_000]]);
+        for _ in 0..100 {
+            value = json!([value]);
+        }
+        let bytes = entry_of("a", &value);
+        let written = value.to_string().len();
+        assert!(bytes.len() < written + 100, "{} of {written}", bytes.len());
+        let file = super::json([FactsEntry::decode(bytes).expect("an entry")].iter());
+        let read: Value = serde_json::from_slice(&file).expect("JSON");
+        assert_eq!(read["a"], value);
     }
 
     /// Another value here makes a new generation on every cluster at the first start of a new version.

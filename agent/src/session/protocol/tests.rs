@@ -256,6 +256,23 @@ fn cluster_facts_with_a_piece_missing_end_the_session() {
 }
 
 #[test]
+fn cluster_facts_that_are_too_large_are_refused_and_the_session_stays() {
+    let (mut protocol, now, _) = welcomed(vec![], vec![]);
+    let huge = ClusterFactsPiece {
+        generation: 7,
+        offset: 0,
+        total_bytes: 1 << 40,
+        data: vec![1; 10].into(),
+    };
+    let out = receive(&mut protocol, Down::ClusterFacts(huge), now);
+    let [SessionOutput::Send(Up::ClusterFactsApplied(applied))] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(applied.generation, 7);
+    assert!(applied.error.contains("larger than"), "{}", applied.error);
+}
+
+#[test]
 fn volumes_are_mounted_one_message_after_the_other_and_the_last_counts() {
     let (mut protocol, now, _) = welcomed(vec![], vec![]);
     let volumes = |id| Volumes {

@@ -1,124 +1,114 @@
 //! Cluster facts on their way to one agent: piece after piece, each once its stream has taken what was before it. Sessions have
-//! turns, so that what waits in the streams does not grow with the number of machines; control messages pass by. Run by `stream`.
+//! turns, so that what waits in the streams does not grow with the number of machines. Asked by `stream`, which sends its
+//! control messages first.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aot_proto::facts::Pieces;
-use aot_proto::v1::{MasterMessage, master_message};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout_at};
+use aot_proto::limits::HAND_OUT_TURN;
+use aot_proto::v1::ClusterFactsPiece;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-/// Sessions that have their turn at once.
-pub(super) const TURNS: usize = 128;
-
-/// How long a turn takes at most: an agent that reads slowly continues in its next one.
-const TURN: Duration = Duration::from_secs(10);
-
-/// Sends all pieces; ends early when the stream is gone. Dropped at any point, it leaves pieces out and gives its turn back.
-pub(super) async fn hand_out(
+/// What is left to be sent to one agent, and whether it has its turn. Dropped, it gives its turn back.
+pub(super) struct HandOut {
     turns: Arc<Semaphore>,
-    outbound: mpsc::Sender<Box<MasterMessage>>,
     pieces: Pieces,
-) {
-    let mut left = pieces.iter();
-    let mut over = false;
-    while !over {
-        // Never closed.
-        let Ok(_turn) = turns.acquire().await else {
-            return;
-        };
-        let end = Instant::now() + TURN;
-        // Room for all is there once the stream has taken what it was given: the last piece as well.
-        while let Ok(taken) = timeout_at(end, outbound.reserve_many(outbound.max_capacity())).await
+    next: usize,
+    turn: Turn,
+}
+
+enum Turn {
+    /// Its place in the queue is kept for as long as this lives.
+    Awaited(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
+    Has {
+        _permit: OwnedSemaphorePermit,
+        until: Instant,
+    },
+}
+
+impl HandOut {
+    pub(super) fn new(turns: &Arc<Semaphore>, pieces: Pieces) -> Self {
+        Self {
+            turns: Arc::clone(turns),
+            pieces,
+            next: 0,
+            turn: awaited(turns),
+        }
+    }
+
+    pub(super) fn has_turn(&self) -> bool {
+        matches!(self.turn, Turn::Has { .. })
+    }
+
+    /// Waits for its turn, unless it has it. May be dropped and called again: it keeps its place in the queue.
+    pub(super) async fn await_turn(&mut self) {
+        if let Turn::Awaited(turn) = &mut self.turn
+            && let Ok(permit) = turn.await
         {
-            let Ok(mut room) = taken else {
-                return;
+            self.turn = Turn::Has {
+                _permit: permit,
+                until: Instant::now() + HAND_OUT_TURN,
             };
-            let (Some(piece), Some(permit)) = (left.next(), room.next()) else {
-                over = true;
-                break;
-            };
-            let body = master_message::Body::ClusterFacts(piece.clone());
-            permit.send(Box::new(MasterMessage { body: Some(body) }));
-            if Instant::now() >= end {
-                break;
-            }
+        }
+    }
+
+    /// The next piece. `None` once all were sent: when the stream has taken the last one, so that the turn lasts as long.
+    pub(super) fn next(&mut self) -> Option<ClusterFactsPiece> {
+        let piece = self.pieces.get(self.next).cloned();
+        self.next += 1;
+        piece
+    }
+
+    /// A turn that has lasted long enough is given up: it waits for the next one.
+    pub(super) fn pass_on(&mut self) {
+        if let Turn::Has { until, .. } = &self.turn
+            && Instant::now() >= *until
+        {
+            self.turn = awaited(&self.turns);
         }
     }
 }
 
+fn awaited(turns: &Arc<Semaphore>) -> Turn {
+    Turn::Awaited(Arc::clone(turns).acquire_owned().boxed())
+}
+
 #[cfg(test)]
 mod tests {
-    use aot_proto::v1::ClusterFactsPiece;
-    use tokio::time::sleep;
-
     use super::*;
 
-    fn pieces(count: u64) -> Pieces {
-        let piece = |n| ClusterFactsPiece {
-            offset: n,
-            total_bytes: count,
-            ..ClusterFactsPiece::default()
-        };
-        (0..count).map(piece).collect()
-    }
-
-    fn offset(message: Option<Box<MasterMessage>>) -> u64 {
-        match message.and_then(|it| it.body) {
-            Some(master_message::Body::ClusterFacts(piece)) => piece.offset,
-            other => panic!("{other:?}"),
-        }
+    fn hand_out(turns: &Arc<Semaphore>) -> HandOut {
+        HandOut::new(turns, [ClusterFactsPiece::default()].into())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_piece_goes_out_once_the_one_before_it_was_taken() {
+    async fn turns_are_given_in_order_and_back_after_their_time() {
         let turns = Arc::new(Semaphore::new(1));
-        let (out, mut sent) = mpsc::channel(16);
-        let task = tokio::spawn(hand_out(Arc::clone(&turns), out, pieces(5)));
-        for n in 0..5 {
-            sleep(Duration::from_millis(10)).await;
-            assert_eq!(sent.len(), 1);
-            assert_eq!(turns.available_permits(), 0, "until the last was taken");
-            assert_eq!(offset(sent.recv().await), n);
-        }
-        task.await.expect("it ends");
-        assert_eq!(turns.available_permits(), 1);
-        assert!(sent.recv().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_does_not_read_gives_its_turn_to_the_next_and_continues_later() {
-        let turns = Arc::new(Semaphore::new(1));
-        let (out, mut slow) = mpsc::channel(4);
-        let first = tokio::spawn(hand_out(Arc::clone(&turns), out, pieces(3)));
-        sleep(Duration::from_millis(10)).await;
-        let (out, mut sent) = mpsc::channel(4);
-        let second = tokio::spawn(hand_out(Arc::clone(&turns), out, pieces(2)));
-        sleep(Duration::from_millis(10)).await;
-        assert!(sent.is_empty(), "it is not its turn");
-        assert_eq!(offset(sent.recv().await), 0);
-        assert_eq!(offset(sent.recv().await), 1);
-        second.await.expect("it ends");
-        for n in 0..3 {
-            assert_eq!(offset(slow.recv().await), n);
-        }
-        first.await.expect("it ends");
-        assert_eq!(turns.available_permits(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_turn_ends_with_its_session() {
-        let turns = Arc::new(Semaphore::new(1));
-        let (out, sent) = mpsc::channel(4);
-        let cut_off = tokio::spawn(hand_out(Arc::clone(&turns), out.clone(), pieces(3)));
-        sleep(Duration::from_millis(10)).await;
+        let (mut first, mut second) = (hand_out(&turns), hand_out(&turns));
+        first.await_turn().await;
+        assert!(first.await_turn().now_or_never().is_some(), "it has it");
+        assert!(second.await_turn().now_or_never().is_none());
+        first.pass_on();
+        assert!(first.has_turn(), "its time is not over");
+        tokio::time::advance(HAND_OUT_TURN).await;
+        first.pass_on();
+        assert!(!first.has_turn());
+        let mut third = hand_out(&turns);
+        // In the order in which they asked first, however often they are asked again.
+        assert!(first.await_turn().now_or_never().is_none());
+        assert!(third.await_turn().now_or_never().is_none());
+        second.await_turn().await;
+        assert!(third.await_turn().now_or_never().is_none());
+        drop(second);
+        first.await_turn().await;
+        assert!(first.has_turn() && !third.has_turn());
+        drop(first);
+        third.await_turn().await;
         assert_eq!(turns.available_permits(), 0);
-        cut_off.abort();
-        assert!(cut_off.await.is_err());
-        assert_eq!(turns.available_permits(), 1);
-        drop(sent);
-        hand_out(Arc::clone(&turns), out, pieces(3)).await;
+        drop(third);
         assert_eq!(turns.available_permits(), 1);
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use aot_model::key::InstanceKey;
 use aot_proto::facts::Pieces;
+use aot_proto::limits::HAND_OUT_TURNS;
 use aot_proto::v1::master_message;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Closed;
 use super::end::SessionEnd;
-use super::hand_out::TURNS;
 
 /// Commands that may wait for a session. When full, the session is ended: it does not read, so it is not there.
 pub(crate) const COMMANDS: usize = 1024;
@@ -97,7 +97,7 @@ impl Registry {
             streams: Mutex::default(),
             next: AtomicU64::new(first),
             came: watch::Sender::new(first),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Arc::new(Semaphore::new(HAND_OUT_TURNS)),
         }
     }
 

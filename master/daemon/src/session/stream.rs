@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use aot_proto::limits::HEARTBEAT;
 use aot_proto::v1::{AgentMessage, MasterMessage, master_message};
-use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{self, MissedTickBehavior};
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Closed;
 use super::end::SessionEnd;
-use super::hand_out::hand_out;
+use super::hand_out::HandOut;
 use super::protocol::{self, Protocol, SessionInput, SessionOutput, SessionReport};
 use super::registry::SessionCommand;
 
@@ -68,7 +67,7 @@ where
         let mut ended = pin!(end.come());
         let mut probe: Option<u64> = None; // of a session that was replaced
         // Boxed, as it is rarely there.
-        let mut facts: Option<BoxFuture<'static, ()>> = None;
+        let mut facts: Option<Box<HandOut>> = None;
 
         loop {
             let open = closing.is_none();
@@ -87,7 +86,7 @@ where
                 permit = self.outbound.reserve(), if !outbox.is_empty() => match permit {
                     Ok(permit) => {
                         let body = outbox.pop_front().expect("guarded above");
-                        permit.send(Box::new(MasterMessage { body: Some(*body) }));
+                        permit.send(message(*body));
                         continue
                     }
                     Err(_) => return Closed::ByAgent(String::new()),
@@ -97,10 +96,20 @@ where
                     Some(Err(Broken(why))) => return end.why().cloned().unwrap_or(Closed::Broken(why)),
                     None => return end.why().cloned().unwrap_or(Closed::ByAgent(String::new())),
                 },
-                () = async { facts.as_mut().expect("guarded").await }, if open && facts.is_some() => {
-                    facts = None;
-                    continue
-                }
+                () = async { facts.as_mut().expect("guarded").await_turn().await },
+                    if open && facts.as_ref().is_some_and(|it| !it.has_turn()) => continue,
+                // Room for all: the stream has taken what it was given.
+                room = self.outbound.reserve_many(self.outbound.max_capacity()),
+                    if open && outbox.is_empty() && facts.as_ref().is_some_and(|it| it.has_turn()) => match room {
+                    Ok(mut room) => {
+                        match facts.as_mut().and_then(|facts| facts.next()).zip(room.next()) {
+                            Some((piece, permit)) => permit.send(message(master_message::Body::ClusterFacts(piece))),
+                            None => facts = None,
+                        }
+                        continue
+                    }
+                    Err(_) => return Closed::ByAgent(String::new()),
+                },
                 Some(command) = self.commands.recv(), if open && outbox.len() < OUTBOX => SessionInput::Command(command),
                 _ = tick.tick() => SessionInput::Tick,
             };
@@ -114,13 +123,15 @@ where
                     _ => end.hear(now),
                 }
             }
+            if let Some(facts) = &mut facts {
+                facts.pass_on();
+            }
             let is_replaced = matches!(input, SessionInput::Replaced);
             for output in self.protocol.step(input, now) {
                 match output {
                     SessionOutput::Send(body) => outbox.push_back(body),
                     SessionOutput::HandOut(pieces) => {
-                        let (turns, outbound) = (Arc::clone(&self.turns), self.outbound.clone());
-                        facts = Some(hand_out(turns, outbound, pieces).boxed());
+                        facts = Some(HandOut::new(&self.turns, pieces).into());
                     }
                     SessionOutput::Report(report) => {
                         // Whoever takes reports may wait for the disk: the end is not kept waiting with it.
@@ -139,6 +150,7 @@ where
                             CLOSE_GRACE
                         };
                         closing.get_or_insert((why, now + grace));
+                        facts = None; // the next session is given them anew
                     }
                 }
             }
@@ -147,6 +159,10 @@ where
             }
         }
     }
+}
+
+fn message(body: master_message::Body) -> Box<MasterMessage> {
+    Box::new(MasterMessage { body: Some(body) })
 }
 
 #[cfg(test)]

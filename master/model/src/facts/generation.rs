@@ -10,7 +10,7 @@ use aot_proto::ids::InstanceName;
 use aot_proto::v1;
 use prost::bytes::Bytes;
 
-use super::{counts, handed_out, peer};
+use super::{counts, handed_out, missing, peer};
 use crate::cluster::Cluster;
 use crate::instance::Instance;
 
@@ -27,10 +27,10 @@ pub(crate) struct Generation {
     entries: BTreeMap<InstanceName, Entry>,
     /// Who is not in it any more, and since which generation.
     removed: BTreeMap<InstanceName, u64>,
+    /// Wanted instances that are not in it.
+    missing: Vec<String>,
     /// What is being handed out, by the generation that it changes.
     packed: BTreeMap<u64, Pieces>,
-    /// Who was missing when that was packed.
-    missing: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -57,9 +57,19 @@ impl Generation {
             ssh: cluster.spec.ssh.as_str(),
             entries,
             removed: BTreeMap::new(),
+            missing: missing(cluster),
             packed: BTreeMap::new(),
-            missing: Vec::new(),
         }
+    }
+
+    /// The same content as the next generation: nobody is known to have any part of it.
+    pub(crate) fn as_next(mut self) -> Self {
+        self.number += 1;
+        self.since = self.number;
+        for entry in self.entries.values_mut() {
+            entry.since = self.number;
+        }
+        self
     }
 
     /// SHA-256 of all of it, hex.
@@ -94,6 +104,7 @@ impl Generation {
         }
         if changed {
             self.number = number;
+            self.missing = missing(cluster);
             self.packed.clear();
             self.forget_long_removed();
         }
@@ -125,21 +136,28 @@ impl Generation {
     }
 
     /// What is to be sent to an instance that has the generation `base` (0 = none), packed once for all that have it.
-    /// `missing` are the wanted instances that are not in it.
-    pub(crate) fn pieces(&mut self, base: u64, missing: &[String]) -> Pieces {
-        if self.missing != missing {
-            self.packed.clear();
-            self.missing = missing.to_vec();
-        }
-        let is_known = (self.since.max(1)..self.number).contains(&base);
-        let has_room = self.packed.len() < CHANGES || self.packed.contains_key(&base);
-        let base = if is_known && has_room { base } else { 0 };
+    pub(crate) fn pieces(&mut self, base: u64) -> Pieces {
+        let base = self.told_from(base);
         if let Some(pieces) = self.packed.get(&base) {
             return Pieces::clone(pieces);
         }
-        let pieces = pieces(&self.change(base, missing.to_vec()));
+        let pieces = pieces(&self.change(base));
         self.packed.insert(base, Pieces::clone(&pieces));
         pieces
+    }
+
+    /// The generation whose change is sent to whoever has `base`; 0 = the whole.
+    fn told_from(&self, base: u64) -> u64 {
+        let is_known = (self.since.max(1)..self.number).contains(&base);
+        if !is_known {
+            return 0;
+        }
+        if self.packed.len() < CHANGES {
+            return base;
+        }
+        // A change of an earlier one has all that is new as well.
+        let earlier = self.packed.range(1..=base).next_back();
+        earlier.map_or(0, |(base, _)| *base)
     }
 
     /// Nobody is being sent anything of it: what was packed is dropped.
@@ -154,15 +172,15 @@ impl Generation {
     }
 
     /// What has changed in it since the generation `base`; the whole when that is 0.
-    pub(super) fn change(&self, base: u64, missing: Vec<String>) -> v1::ClusterFacts {
+    pub(super) fn change(&self, base: u64) -> v1::ClusterFacts {
         let entries = self.entries.values().filter(|entry| entry.since > base);
         let removed = self.removed.iter();
         let removed = removed.filter(|(_, since)| base > 0 && **since > base);
         v1::ClusterFacts {
             generation: self.number,
             base,
-            complete: missing.is_empty(),
-            missing,
+            complete: self.missing.is_empty(),
+            missing: self.missing.clone(),
             ssh: self.ssh.to_owned(),
             entries: entries.map(|entry| entry.bytes.clone()).collect(),
             removed: removed.map(|(name, _)| name.to_string()).collect(),

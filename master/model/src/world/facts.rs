@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::limits::{HAND_OUT_TURN, HAND_OUT_TURNS};
 use aot_proto::plural;
 
 use super::World;
 use super::answer::Answer;
 use super::effect::Effect;
 use crate::cluster::Cluster;
-use crate::facts::{self, Generation, counts};
+use crate::facts::{Generation, counts};
 use crate::instance::{Instance, NodeFacts, Unwritten};
 use crate::key::InstanceKey;
 use crate::phase::{Happened, Phase};
@@ -21,7 +22,8 @@ const RENEWALS: u32 = 3;
 /// After those, one per this time.
 const RENEWAL_MS: UnixMs = 3_000;
 
-/// How long an instance that was sent cluster facts may take to write them before others do not wait for it any more.
+/// How long an instance that was sent cluster facts may take to write them before others do not wait for it any more, beside the
+/// turns of those that are sent them before it.
 const PATIENCE_MS: UnixMs = 60_000;
 
 /// What may have changed in a cluster's facts since its newest generation.
@@ -86,8 +88,8 @@ impl World {
         error: &str,
     ) -> Answer {
         let sent = self.instance(at).map_or(0, |i| i.sent_generation);
-        if generation == 0 || generation > sent {
-            return Answer::NotItsOwn; // it was not given these: a later one would never be sent
+        if generation == 0 || generation != sent {
+            return Answer::NotItsOwn; // it was given another one last, and answers each once
         }
         let now = self.now;
         let has = |i: &Instance| i.applied_generation == generation && i.phase != Phase::Enrolled;
@@ -172,12 +174,8 @@ impl World {
                 // After a restart it is what all have, unless its digest is another.
                 let found = Generation::of(cluster, cluster.generation);
                 let is_new = found.digest() != cluster.facts_sha256;
-                let published = if is_new {
-                    Generation::of(cluster, generation)
-                } else {
-                    found
-                };
-                self.published.insert(name.clone(), published);
+                let found = if is_new { found.as_next() } else { found };
+                self.published.insert(name.clone(), found);
                 is_new
             }
         };
@@ -198,7 +196,6 @@ impl World {
             return;
         };
         let (now, generation) = (self.now, cluster.generation);
-        let missing = facts::missing(cluster);
         let mut under_way = false;
         let mut given = Vec::new();
         for instance in cluster.instances.values().filter(|i| counts(i)) {
@@ -216,7 +213,7 @@ impl World {
                 } else {
                     base
                 };
-                let facts = published.pieces(base, &missing);
+                let facts = published.pieces(base);
                 given.push((instance.name.clone(), session, facts));
             }
         }
@@ -239,13 +236,14 @@ impl World {
     /// it cannot write them, or does not answer, is not waited for: it starts no stage 0 itself, see [`has_newest`].
     pub(super) fn barrier_open(&self, cluster: &Cluster) -> bool {
         let stale = self.stale.get(&cluster.spec.name);
+        let patience = patience_ms(cluster);
         cluster.generation > 0
             && !stale.is_some_and(|stale| stale.members)
             && cluster
                 .instances
                 .values()
                 .filter(|i| counts(i) && i.may_be_up() && !self.is_lost(i))
-                .all(|i| has_newest(cluster, i) || hinders(i, self.now))
+                .all(|i| has_newest(cluster, i) || hinders(i, self.now, patience))
     }
 
     /// When a launch's time is up: instances that get no further since they do not write cluster facts.
@@ -263,8 +261,9 @@ impl World {
             Phase::Configured => i.next_stage() == Some(0),
             _ => false,
         };
+        let patience = patience_ms(cluster);
         let stuck = cluster.wanted().filter(waits);
-        let stuck = stuck.filter(|i| !has_newest(cluster, i) && hinders(i, now));
+        let stuck = stuck.filter(|i| !has_newest(cluster, i) && hinders(i, now, patience));
         let stuck: Vec<(InstanceKey, String)> = stuck
             .map(|i| {
                 let why = i.unwritten.as_ref().map(|it| could_not(&it.error));
@@ -291,9 +290,17 @@ pub(super) fn has_newest(cluster: &Cluster, instance: &Instance) -> bool {
 }
 
 /// It said that it cannot write cluster facts, or has not answered for too long.
-fn hinders(instance: &Instance, now: UnixMs) -> bool {
+fn hinders(instance: &Instance, now: UnixMs, patience_ms: UnixMs) -> bool {
     let sent = instance.facts_sent_ms;
-    instance.unwritten.is_some() || (sent > 0 && now.saturating_sub(sent) >= PATIENCE_MS)
+    instance.unwritten.is_some() || (sent > 0 && now.saturating_sub(sent) >= patience_ms)
+}
+
+/// How long one of them may take while so many are being sent cluster facts: it may be the last whose turn it is.
+fn patience_ms(cluster: &Cluster) -> UnixMs {
+    let under_way = |i: &&Instance| i.session.is_some() && i.sent_generation > i.applied_generation;
+    let before = cluster.instances.values().filter(under_way).count() / HAND_OUT_TURNS;
+    let turn = HAND_OUT_TURN.as_millis() as UnixMs;
+    PATIENCE_MS + before as UnixMs * turn
 }
 
 /// Whether it may be sent this generation now, after those that it could not write.

@@ -1,6 +1,7 @@
 use super::*;
+use aot_proto::facts::Pieces;
 use aot_proto::limits::{PROTOCOL, SILENCE};
-use aot_proto::v1::{Heartbeat, Hello, agent_message};
+use aot_proto::v1::{ClusterFactsPiece, Heartbeat, Hello, agent_message};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -11,6 +12,7 @@ struct Ends {
     reports: mpsc::Receiver<Box<SessionReport>>,
     end: SessionEnd,
     stop: CancellationToken,
+    turns: Arc<Semaphore>,
     over: oneshot::Receiver<Closed>,
 }
 
@@ -22,13 +24,14 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
     let (reporter, reports) = mpsc::channel(16);
     let (done, over) = oneshot::channel();
     let (stop, end) = (CancellationToken::new(), SessionEnd::default());
+    let turns = Arc::new(Semaphore::new(1));
     let owner = Session {
         inbound: ReceiverStream::new(inbound),
         outbound: out,
         commands: inbox,
         end: end.clone(),
         reports: reporter,
-        turns: Arc::new(Semaphore::new(1)),
+        turns: Arc::clone(&turns),
         protocol: Protocol::new(Instant::now()),
     };
     let token = stop.clone();
@@ -50,6 +53,7 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
         reports,
         end,
         stop,
+        turns,
         over,
     };
     let first = ends.reports.recv().await.expect("a report");
@@ -184,4 +188,74 @@ async fn a_stream_that_ends_or_breaks_ends_the_session() {
     let ends = session(4, &tasks).await;
     ends.agent.send(Err(Broken("cut"))).await.expect("it reads");
     assert_eq!(ends.over.await, Ok(Closed::Broken("cut")));
+}
+
+fn pieces(count: u64) -> Pieces {
+    let piece = |offset| ClusterFactsPiece {
+        offset,
+        total_bytes: count,
+        ..ClusterFactsPiece::default()
+    };
+    (0..count).map(piece).collect()
+}
+
+/// What was sent next: the offset of a piece, or something else.
+async fn next_sent(ends: &mut Ends) -> Result<u64, master_message::Body> {
+    let message = ends.sent.recv().await.expect("the stream is open");
+    match message.body.expect("a body") {
+        master_message::Body::ClusterFacts(piece) => Ok(piece.offset),
+        other => Err(other),
+    }
+}
+
+#[tokio::test]
+async fn control_messages_pass_by_cluster_facts() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let mut ends = session(4, &tasks).await;
+    let hand_out = SessionCommand::HandOut(pieces(4));
+    ends.commands.send(hand_out).await.expect("it reads");
+    assert_eq!(next_sent(&mut ends).await, Ok(0));
+    while ends.sent.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // One piece is in the stream; what comes now goes before the others, all of it.
+    for _ in 0..3 {
+        let body = master_message::Body::Reboot(aot_proto::v1::Reboot::default());
+        let send = SessionCommand::Send(Box::new(body));
+        ends.commands.send(send).await.expect("it reads");
+    }
+    while ends.sent.len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(next_sent(&mut ends).await, Ok(1));
+    for _ in 0..3 {
+        assert!(next_sent(&mut ends).await.is_err());
+    }
+    assert_eq!(next_sent(&mut ends).await, Ok(2));
+    assert_eq!(next_sent(&mut ends).await, Ok(3));
+}
+
+#[tokio::test]
+async fn a_session_that_ends_amid_cluster_facts_says_so_and_gives_its_turn_back() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    for replaced in [false, true] {
+        let mut ends = session(4, &tasks).await;
+        let hand_out = SessionCommand::HandOut(pieces(4));
+        ends.commands.send(hand_out).await.expect("it reads");
+        while ends.sent.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        if replaced {
+            ends.end.fire(Closed::Replaced);
+        } else {
+            ends.stop.cancel();
+        }
+        while ends.turns.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(next_sent(&mut ends).await, Ok(0));
+        let next = next_sent(&mut ends).await.expect_err("no piece");
+        let beat = matches!(next, master_message::Body::Heartbeat(_));
+        assert_eq!(beat, replaced, "{next:?}");
+    }
 }

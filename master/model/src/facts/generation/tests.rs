@@ -63,7 +63,8 @@ proptest! {
         let all = ["a", "b", "c", "d", "e"];
         let mut cluster = cluster_of(&all);
         let mut published = Generation::of(&cluster, 1);
-        let mut agents = vec![Content::from_whole(received(&published.pieces(0, &[]))).expect("fits")];
+        let mut agents = vec![Content::from_whole(received(&published.pieces(0))).expect("fits")];
+        let mut steps_done = 0;
         for step in steps {
             let mut touched = Vec::new();
             for (which, text) in step {
@@ -76,18 +77,26 @@ proptest! {
             let renewed = published.renew(&cluster, told.then_some(&touched));
             prop_assert_eq!(renewed, before != published.digest());
             prop_assert_eq!(published.digest(), digest(&cluster));
-            let whole = Content::from_whole(received(&published.pieces(0, &[]))).expect("fits");
-            for agent in &mut agents {
+            let whole = Content::from_whole(received(&published.pieces(0))).expect("fits");
+            // Some miss this step, and some of those the next ones as well.
+            for agent in agents.iter_mut().skip(steps_done % 3).step_by(3) {
                 let base = agent.message().generation;
                 if base < published.number {
-                    *agent = agent.clone().changed(received(&published.pieces(base, &[]))).expect("fits");
+                    *agent = agent.clone().changed(received(&published.pieces(base))).expect("fits");
                 }
                 prop_assert_eq!(&*agent, &whole);
             }
-            // Half of them miss this step.
-            let behind = agents.len() / 2;
-            agents.truncate(behind.max(1));
             agents.push(whole);
+            steps_done += 1;
+        }
+        let whole = Content::from_whole(received(&published.pieces(0))).expect("fits");
+        for agent in agents {
+            let base = agent.message().generation;
+            let last = match base < published.number {
+                true => agent.changed(received(&published.pieces(base))).expect("fits"),
+                false => agent,
+            };
+            prop_assert_eq!(&last, &whole);
         }
     }
 }
@@ -99,7 +108,7 @@ fn a_change_tells_what_has_changed_and_nothing_else() {
     set(&mut cluster, "b", Some("new"));
     set(&mut cluster, "c", None);
     assert!(published.renew(&cluster, Some(&names(&["a", "b", "c"]))));
-    let change = received(&published.pieces(4, &["c".to_owned()]));
+    let change = received(&published.pieces(4));
     assert_eq!((change.base, change.generation), (4, 5));
     assert_eq!(
         (change.entries.len(), &change.removed[..]),
@@ -112,14 +121,14 @@ fn a_change_tells_what_has_changed_and_nothing_else() {
     // It came back before anybody asked: it is an entry like any other.
     set(&mut cluster, "c", Some("old"));
     assert!(published.renew(&cluster, Some(&names(&["c"]))));
-    let change = received(&published.pieces(4, &[]));
+    let change = received(&published.pieces(4));
     assert_eq!((change.entries.len(), change.removed.len()), (2, 0));
     assert!(change.complete);
     assert!(!published.renew(&cluster, None), "nothing has changed");
     // Keys are part of each entry.
     cluster.spec.ssh = crate::spec::SshAccess::None;
     assert!(published.renew(&cluster, None));
-    let change = received(&published.pieces(6, &[]));
+    let change = received(&published.pieces(6));
     assert_eq!((change.ssh.as_str(), change.entries.len()), ("none", 4));
 }
 
@@ -131,7 +140,7 @@ fn whoever_has_another_generation_is_sent_the_whole() {
         set(&mut cluster, "a", Some(&text.to_string()));
         assert!(published.renew(&cluster, None));
     }
-    let base = |published: &mut Generation, has: u64| received(&published.pieces(has, &[])).base;
+    let base = |published: &mut Generation, has: u64| received(&published.pieces(has)).base;
     assert_eq!(
         [0, 39, 43, 44, u64::MAX].map(|has| base(&mut published, has)),
         [0; 5]
@@ -164,24 +173,66 @@ fn what_is_remembered_is_bounded() {
     assert!(published.removed.len() <= published.len() + CHANGES);
     let newest = published.number;
     for base in 1..newest {
-        published.pieces(base, &[]);
+        let told_from = received(&published.pieces(base)).base;
+        assert!(told_from <= base);
+        assert_eq!(
+            told_from == 0,
+            base < published.since,
+            "{base} from {told_from}"
+        );
     }
     assert!(published.packed.len() <= CHANGES + 1, "and the whole");
     // From before the first that is remembered, nothing is left out.
-    let whole = received(&published.pieces(0, &[]));
-    assert_eq!(received(&published.pieces(1, &[])), whole);
+    let whole = received(&published.pieces(0));
+    assert_eq!(received(&published.pieces(1)), whole);
     published.unpack();
     assert!(published.packed.is_empty());
 }
 
 #[test]
-fn what_is_packed_is_shared_until_it_says_something_else() {
-    let cluster = cluster_of(&["a", "b"]);
+fn what_is_packed_is_shared() {
+    let mut cluster = cluster_of(&["a", "b"]);
     let mut published = Generation::of(&cluster, 1);
-    let first = published.pieces(0, &[]);
-    assert!(Pieces::ptr_eq(&first, &published.pieces(0, &[])));
-    let missing = ["c".to_owned()];
-    let other = published.pieces(0, &missing);
-    assert_eq!(received(&other).missing, missing);
-    assert!(!Pieces::ptr_eq(&first, &other));
+    let first = published.pieces(0);
+    assert!(Pieces::ptr_eq(&first, &published.pieces(0)));
+    set(&mut cluster, "a", Some("new"));
+    assert!(published.renew(&cluster, None));
+    assert!(!Pieces::ptr_eq(&first, &published.pieces(0)));
+}
+
+#[test]
+fn who_is_missing_belongs_to_a_generation_as_its_entries_do() {
+    let mut cluster = samples::cluster();
+    let wanted = |cluster: &Cluster| {
+        cluster
+            .wanted()
+            .map(|it| it.name.to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    let mut published = Generation::of(&cluster, 1);
+    let told = |published: &mut Generation| {
+        let facts = received(&published.pieces(0));
+        assert_eq!(facts.complete, facts.missing.is_empty());
+        let has = Content::from_whole(facts.clone()).expect("fits");
+        let has = has.peers().map(|peer| peer.name.clone());
+        has.chain(facts.missing).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(told(&mut published), wanted(&cluster));
+    // One more has facts, and is in no generation yet: it is still said to be missing.
+    let name = published.missing[0].clone();
+    let like = cluster
+        .instances
+        .values()
+        .find(|it| counts(it))
+        .cloned()
+        .expect("one has facts");
+    let instance = cluster
+        .instances
+        .get_mut(&name.parse().expect("a name"))
+        .expect("is there");
+    (instance.machine, instance.facts) = (like.machine, like.facts);
+    assert!(received(&published.pieces(0)).missing.contains(&name));
+    assert!(published.renew(&cluster, None));
+    assert!(!received(&published.pieces(0)).missing.contains(&name));
+    assert_eq!(told(&mut published), wanted(&cluster));
 }

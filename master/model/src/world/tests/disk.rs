@@ -76,7 +76,11 @@ impl Disk {
         );
         for (name, cluster) in &world.clusters {
             let there = &loaded.clusters[name];
-            assert_eq!(there.batches, cluster.batches, "batches of {name}");
+            let mut batches = cluster.batches.clone();
+            for batch in batches.values_mut() {
+                batch.in_flight = false; // a call ends with its master
+            }
+            assert_eq!(there.batches, batches, "batches of {name}");
             assert_eq!(
                 text(serde_json::to_string(there)),
                 text(serde_json::to_string(cluster))
