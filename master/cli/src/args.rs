@@ -21,7 +21,7 @@ pub use changes::{ApplyArgs, AskedLifecycleArgs, LaunchArgs, LifecycleArgs, Orph
 pub use exec::{ExecAction, ExecArgs};
 pub use identities::{AgentsArgs, AgentsCommand, AttestationCommand};
 pub use jobs::{JobsArgs, JobsCommand};
-pub use listen::{ListenArgs, ServeArgs, StoreArg};
+pub use listen::{ListenArgs, ServeArgs};
 pub use queries::{InventoryArgs, ListArgs, LogsArgs, SshConfigArgs, WaitArgs};
 pub use remote::{CpArgs, ShellArgs};
 pub use target::{MaybeTarget, Narrow, TargetArg};

@@ -250,15 +250,6 @@ fn listen_args(listen: &ListenArgs) -> Vec<OsString> {
     if let Some(size) = &listen.keep_free {
         args.extend(["--keep-free".into(), size.into()]);
     }
-    // What the environment says the master inherits: a password there is shown to nobody.
-    let inherited = std::env::var("AOT_STORE").ok();
-    if let Some(url) = listen
-        .store
-        .as_ref()
-        .filter(|it| inherited.as_ref() != Some(&it.0))
-    {
-        args.extend(["--store".into(), url.0.clone().into()]);
-    }
     args
 }
 

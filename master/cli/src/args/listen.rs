@@ -1,6 +1,5 @@
 //! How a master listens and what it keeps: flags of `serve`, and of `launch` and `restart` for a master that they start.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -65,30 +64,6 @@ pub struct ListenArgs {
         value_parser = not_empty
     )]
     pub keep_free: Option<String>,
-    /// Database of the records, postgres://USER@HOST/DATABASE; a password is better in AOT_STORE [default: a file in the
-    /// state folder]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "AOT_STORE",
-        hide_env_values = true,
-        value_parser = store_arg
-    )]
-    pub store: Option<StoreArg>,
-}
-
-/// The URL of a database. It may have a password in it, and is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreArg(pub String);
-
-impl fmt::Debug for StoreArg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoreArg(..)")
-    }
-}
-
-fn store_arg(text: &str) -> Result<StoreArg, String> {
-    not_empty(text).map(StoreArg)
 }
 
 /// Arguments of `serve`.

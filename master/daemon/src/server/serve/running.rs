@@ -5,12 +5,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_model::world::World;
 use aot_proto::v1;
 use aot_store::{Hold, Store};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
@@ -61,8 +59,6 @@ impl Bound {
             limits: opened.options.retention,
         };
         tasks.spawn(janitor.run(stop.clone()));
-        let (store, hold) = (state.store.clone(), state.hold.clone());
-        tasks.spawn(stop_when_lost(store, hold, stop.clone()));
         let (tidied, until) = (state.transfers.clone(), stop.clone());
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
@@ -116,17 +112,6 @@ impl Running {
             None => Ok(()),
         }
     }
-}
-
-/// Another master may have taken over while nothing was written: then this one must serve nobody any more.
-async fn stop_when_lost(store: Arc<dyn Store>, hold: Arc<Hold>, stop: CancellationToken) {
-    let why = tokio::select! {
-        why = store.lost(&hold) => why,
-        () = stop.cancelled() => return,
-    };
-    tracing::error!(error = %Chain(&why), "the hold on the store is lost; stopping");
-    stop::because(Chain(&why).to_string());
-    stop.cancel();
 }
 
 fn world(state: &mut State) -> Result<World, Error> {
