@@ -294,7 +294,7 @@ fn of_jobs(changes: &Changes) -> Vec<SqlPart> {
             Column::Texts(jobs.keys().cloned().collect()),
             Column::Texts(jobs.values().map(|job| job.cluster.to_string()).collect()),
             Column::Times(jobs.values().map(|job| job.ended_ms.map(ended)).collect()),
-            Column::Texts(jobs.values().map(|job| record::write(job)).collect()),
+            Column::Texts(jobs.values().map(record::write).collect()),
         ],
     );
     let targets = changes
@@ -317,7 +317,7 @@ fn of_jobs(changes: &Changes) -> Vec<SqlPart> {
             Column::Texts(runs.values().map(|run| run.at.to_string()).collect()),
             Column::Texts(kinds.collect()),
             Column::Flags(runs.values().map(|run| run.verdict.is_none()).collect()),
-            Column::Texts(runs.values().map(|run| record::write(run)).collect()),
+            Column::Texts(runs.values().map(record::write).collect()),
         ],
     );
     vec![

@@ -357,8 +357,15 @@ fn user() -> Result<Option<(u32, u32)>, Missing> {
     found.map(Some).ok_or_else(none)
 }
 
-/// The folder of the newest version's programs, installed when they are missing.
+/// Asks for the tests that need a server.
+const ASKED_FOR: &str = "AOT_TEST_POSTGRES";
+
+/// The folder of the newest version's programs, installed when they are missing. Only where asked for: no program has this
+/// engine yet, and its tests kill and stop servers by the clock.
 fn programs() -> Result<PathBuf, Missing> {
+    if std::env::var_os(ASKED_FOR).is_none_or(|value| value != "1") {
+        return Err(Missing(format!("{ASKED_FOR}=1 runs it")));
+    }
     static FOUND: OnceLock<Result<PathBuf, Missing>> = OnceLock::new();
     FOUND
         .get_or_init(|| found().map_or_else(install, Ok))

@@ -63,7 +63,7 @@ impl Generation {
     }
 
     /// The same content as the next generation: nobody is known to have any part of it.
-    pub(crate) fn as_next(mut self) -> Self {
+    pub(crate) fn into_next(mut self) -> Self {
         self.number += 1;
         self.since = self.number;
         for entry in self.entries.values_mut() {

@@ -174,7 +174,7 @@ impl World {
                 // After a restart it is what all have, unless its digest is another.
                 let found = Generation::of(cluster, cluster.generation);
                 let is_new = found.digest() != cluster.facts_sha256;
-                let found = if is_new { found.as_next() } else { found };
+                let found = if is_new { found.into_next() } else { found };
                 self.published.insert(name.clone(), found);
                 is_new
             }

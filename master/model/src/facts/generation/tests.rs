@@ -64,8 +64,7 @@ proptest! {
         let mut cluster = cluster_of(&all);
         let mut published = Generation::of(&cluster, 1);
         let mut agents = vec![Content::from_whole(received(&published.pieces(0))).expect("fits")];
-        let mut steps_done = 0;
-        for step in steps {
+        for (at, step) in steps.into_iter().enumerate() {
             let mut touched = Vec::new();
             for (which, text) in step {
                 let text = text.map(|text| text.to_string());
@@ -79,7 +78,7 @@ proptest! {
             prop_assert_eq!(published.digest(), digest(&cluster));
             let whole = Content::from_whole(received(&published.pieces(0))).expect("fits");
             // Some miss this step, and some of those the next ones as well.
-            for agent in agents.iter_mut().skip(steps_done % 3).step_by(3) {
+            for agent in agents.iter_mut().skip(at % 3).step_by(3) {
                 let base = agent.message().generation;
                 if base < published.number {
                     *agent = agent.clone().changed(received(&published.pieces(base))).expect("fits");
@@ -87,7 +86,6 @@ proptest! {
                 prop_assert_eq!(&*agent, &whole);
             }
             agents.push(whole);
-            steps_done += 1;
         }
         let whole = Content::from_whole(received(&published.pieces(0))).expect("fits");
         for agent in agents {
