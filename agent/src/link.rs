@@ -104,7 +104,8 @@ impl Link {
         &self,
         identity: Option<&ClientIdentity>,
     ) -> Result<Channel, Error> {
-        let connection = self.first_that_answers(identity, |_| {}).await?;
+        let round = self.order().round();
+        let connection = self.first_that_answers(round, identity, |_, _| {}).await?;
         Ok(connection.channel)
     }
 
@@ -117,29 +118,46 @@ impl Link {
         &self,
         identity: Option<&ClientIdentity>,
     ) -> Result<Connection, Error> {
-        let failed = |address: &str| self.order().failed(address);
-        let connection = self.first_that_answers(identity, failed).await?;
+        let round = self.order().round();
+        let failed = |address: &str, _: &Error| self.order().failed(address);
+        let connection = self.first_that_answers(round, identity, failed).await?;
         self.order().reached(&connection.address);
         Ok(connection)
     }
 
+    /// Connects to the master that answered last, and to no other. It stays the next one when it refuses: it may be about to
+    /// come back. When it says nothing the one after it is next.
+    ///
+    /// # Errors
+    /// When it did not answer.
+    pub(crate) async fn redial(&self, identity: &ClientIdentity) -> Result<Connection, Error> {
+        let mut round = self.order().round();
+        round.truncate(1);
+        let failed = |address: &str, error: &Error| {
+            if matches!(error, Error::Timeout(_)) {
+                self.order().failed(address);
+            }
+        };
+        self.first_that_answers(round, Some(identity), failed).await
+    }
+
     async fn first_that_answers(
         &self,
+        round: Vec<String>,
         identity: Option<&ClientIdentity>,
-        failed: impl Fn(&str),
+        failed: impl Fn(&str, &Error),
     ) -> Result<Connection, Error> {
         let config = Arc::new(tls::client_config(
             &self.roots,
             identity.map(ClientIdentity::for_tls),
         )?);
         let mut last = Error::NoMaster;
-        let round = self.order().round();
         for address in round {
             match connect_one(&address, config.clone()).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(address, error = %Chain(&error), "this master was not reached");
-                    failed(&address);
+                    failed(&address, &error);
                     last = error;
                 }
             }

@@ -1,6 +1,6 @@
 //! Which master is dialled next. The addresses that a master named last come first, those of the settings after them, each
-//! list in an order that is this machine's own: so the agents of a fleet spread over its masters, and each finds the same one
-//! again. Pure, but for [`kept`]; used by the link.
+//! list in an order that is this machine's own: so the agents of a fleet spread over its masters. The one that answered last
+//! goes before all, so that an address that does not is waited for once. Pure, but for [`kept`]; used by the link.
 
 pub(crate) mod kept;
 
@@ -51,7 +51,7 @@ impl DialOrder {
             .collect()
     }
 
-    /// This master answered: what else is opened beside the session goes there too.
+    /// This master answered: what is opened beside the session goes there too, and so does what comes after it.
     pub(crate) fn reached(&mut self, address: &str) {
         self.first = Some(address.to_owned());
     }
@@ -61,11 +61,6 @@ impl DialOrder {
         let at = self.order.iter().position(|other| other == address);
         let next = at.map(|at| (at + 1) % self.order.len());
         self.first = next.map(|next| self.order[next].clone());
-    }
-
-    /// A session with a master that answered has ended: from the beginning again.
-    pub(crate) fn restart(&mut self) {
-        self.first = None;
     }
 
     /// Takes over what a master names, as far as it can be dialled; `Some` with all of that when it was not known before.

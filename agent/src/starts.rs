@@ -3,7 +3,7 @@
 //! Between fork(2) and execve(2) a child holds a copy of every descriptor of ours, also of a file that was being written at
 //! that moment and has been closed since. Until its execve(2) that file can't be run: ETXTBSY. So whoever has written
 //! programs waits, before they are run, for the starts that were under way. All of the service's children are started here
-//! (`master/tests/architecture.rs` holds that); a shim, a terminal's keeper and a copy write no programs of their own.
+//! (`master/tests/starts.rs` holds that); a shim, a terminal's keeper and a copy write no programs of their own.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, unit};
 use crate::identity::{ClientIdentity, enrol};
-use crate::link;
+use crate::link::{self, Connection};
+use crate::reconnect::{EndedSession, Reconnect};
 use crate::session::protocol::Closed;
 use crate::session::{Agent, paths};
-use crate::{cluster_facts, power, reconnect};
+use crate::{cluster_facts, power};
 
 /// How long a reboot may take to take this process away before the master is dialled again.
 const REBOOT_WAIT: Duration = Duration::from_secs(120);
 
 /// Session after session, until `stop`.
 pub(super) async fn live(agent: &mut Agent, stop: &CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    let mut reconnect = Reconnect::new(backoff);
     let mut applied = false;
     while !stop.is_cancelled() {
         let identity = select! {
@@ -33,36 +35,42 @@ pub(super) async fn live(agent: &mut Agent, stop: &CancellationToken) {
             applied = true;
         }
         let connected = select! {
-            connected = agent.link.dial(Some(&identity)) => connected,
+            connected = dial(agent, &identity, &reconnect) => connected,
             () = stop.cancelled() => return,
         };
         let wait = match connected {
-            Err(link::Error::Refused(why)) => refused(agent, &why, stop, &mut backoff).await,
+            Err(link::Error::Refused(why)) => refused(agent, &why, stop, &mut reconnect).await,
             Err(error) => {
-                let wait = backoff.next(unit());
+                let wait = reconnect.after_failure(unit);
                 tracing::warn!(error = %Chain(&error), wait_ms = wait.as_millis() as u64, "no master; trying again");
                 wait
             }
             Ok(connection) => {
                 let address = connection.address.clone();
+                let began = Instant::now();
                 let (why, spread) = agent.attach(connection, &identity, stop).await;
                 match spread {
-                    Some(_) => {
-                        backoff.reset();
-                        agent.link.order().restart();
-                    }
+                    Some(_) => reconnect.welcomed(),
                     None => agent.link.order().failed(&address),
                 }
                 match why {
-                    Closed::Refused(why) => refused(agent, &why, stop, &mut backoff).await,
+                    Closed::Refused(why) => refused(agent, &why, stop, &mut reconnect).await,
                     // What the master's TLS said of it may have got lost with the connection.
                     Closed::Broken(why)
                         if spread.is_none()
                             && identity.not_after <= aot_host::clock::since_1970() =>
                     {
-                        refused(agent, &why, stop, &mut backoff).await
+                        refused(agent, &why, stop, &mut reconnect).await
                     }
-                    why => after(agent, &why, spread, &mut backoff).await,
+                    why => {
+                        let lasted = began.elapsed();
+                        let ended = EndedSession {
+                            why: &why,
+                            spread,
+                            lasted,
+                        };
+                        after(agent, &ended, &mut reconnect).await
+                    }
                 }
             }
         };
@@ -73,13 +81,25 @@ pub(super) async fn live(agent: &mut Agent, stop: &CancellationToken) {
     }
 }
 
+/// After a session that was cut its own master is dialled alone: while it is well, nobody need take its agents over.
+async fn dial(
+    agent: &Agent,
+    identity: &ClientIdentity,
+    reconnect: &Reconnect,
+) -> Result<Connection, link::Error> {
+    match reconnect.is_to_the_same() {
+        true => agent.link.redial(identity).await,
+        false => agent.link.dial(Some(identity)).await,
+    }
+}
+
 /// The master does not take the certificate: by its clock it is over, or it knows of a newer one. Ours may say otherwise,
 /// so it is not asked; the key that was certified before may have another. Says how long to wait before the next connection.
 async fn refused(
     agent: &Agent,
     why: &str,
     stop: &CancellationToken,
-    backoff: &mut Backoff,
+    reconnect: &mut Reconnect,
 ) -> Duration {
     tracing::warn!(
         why,
@@ -90,7 +110,7 @@ async fn refused(
         enrolled = again => enrolled,
         () = stop.cancelled() => return Duration::ZERO,
     };
-    let wait = backoff.next(unit());
+    let wait = reconnect.after_failure(unit);
     match enrolled {
         Ok(identity) => tracing::info!(instance = %identity.name.instance, "enrolled again"),
         Err(error) => {
@@ -100,14 +120,9 @@ async fn refused(
     wait
 }
 
-/// What follows the end of a session: how long to wait before the next one. `spread`: what the master asks all of its
-/// agents to spread over when they lose it.
-async fn after(
-    agent: &Agent,
-    why: &Closed,
-    spread: Option<Duration>,
-    backoff: &mut Backoff,
-) -> Duration {
+/// What follows the end of a session: how long to wait before the next one.
+async fn after(agent: &Agent, ended: &EndedSession<'_>, reconnect: &mut Reconnect) -> Duration {
+    let why = ended.why;
     match why {
         Closed::Stopping => Duration::ZERO,
         Closed::Reboot => {
@@ -121,7 +136,7 @@ async fn after(
             }
         }
         Closed::ByMaster { reason, .. } => {
-            let wait = reconnect::wait(why, spread, backoff, unit);
+            let wait = reconnect.after_session(ended, unit);
             tracing::info!(
                 reason,
                 wait_ms = wait.as_millis() as u64,
@@ -130,7 +145,7 @@ async fn after(
             wait
         }
         Closed::Silent | Closed::Broken(_) | Closed::Refused(_) => {
-            let wait = reconnect::wait(why, spread, backoff, unit);
+            let wait = reconnect.after_session(ended, unit);
             tracing::warn!(
                 ?why,
                 wait_ms = wait.as_millis() as u64,

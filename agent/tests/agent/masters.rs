@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aot_proto::limits::MIN_RECONNECT_SPREAD;
 use aot_proto::v1::agent_message::Body as Up;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -117,14 +118,13 @@ async fn the_settings_are_dialled_when_all_that_a_master_named_are_dead() {
     rig.start_agent();
     session(&rig, 1).await;
     until_kept(&rig, &format!("{}\n", dead.address));
-    // In the same process as well.
     rig.master.cut();
     session(&rig, 2).await;
-    assert_eq!(dead.dialled(), 1);
+    assert_eq!(dead.dialled(), 0, "the one that worked goes first");
     rig.kill_agent();
     rig.start_agent();
     session(&rig, 3).await;
-    assert_eq!(dead.dialled(), 2);
+    assert_eq!(dead.dialled(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,6 +133,7 @@ async fn a_master_whose_version_is_not_known_is_passed_over_and_learns_why() {
     let first = Door::alive(&rig.address()).await;
     rig.dials.push(first.address.clone());
     rig.master.lock().strange_welcomes = 1;
+    rig.master.lock().masters = rig.dials.clone();
     rig.start_agent();
     session(&rig, 2).await;
     assert_eq!(first.dialled(), 2, "to enrol, and for the first session");
@@ -144,10 +145,33 @@ async fn a_master_whose_version_is_not_known_is_passed_over_and_learns_why() {
     });
     let said = said.await;
     assert!(said.contains("upgrade"), "{said}");
-    // A session that was one begins anew from the first.
+    // Where a session was welcomed, the next one is looked for.
+    until_kept(&rig, &format!("{}\n", rig.dials.join("\n")));
     rig.master.cut();
     session(&rig, 3).await;
-    assert_eq!(first.dialled(), 3);
+    assert_eq!(first.dialled(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_goes_is_tried_alone_before_its_agents_go_to_the_others() {
+    let mut rig = Rig::new().await;
+    let door = Door::alive(&rig.address()).await;
+    rig.dials.push(door.address.clone());
+    rig.master.lock().masters = rig.dials.clone();
+    rig.logs_to_file = true;
+    rig.start_agent();
+    session(&rig, 1).await;
+    assert_eq!(door.dialled(), 2, "to enrol, and for the session");
+    until_kept(&rig, &format!("{}\n", rig.dials.join("\n"))); // it was welcomed
+    // One that has hardly begun would not be followed by a try at once.
+    tokio::time::sleep(MIN_RECONNECT_SPREAD).await;
+    drop(door);
+    session(&rig, 2).await;
+    let log = std::fs::read_to_string(rig.path("log")).unwrap();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("no master; trying again"));
+    assert_eq!(lines.count(), 1, "the other was tried at once: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
