@@ -244,6 +244,15 @@ mod tests {
         );
     }
 
+    /// As they are for a process that has stood still since the question: both are there.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_also_when_another_ctrl_c_is_there() {
+        for _ in 0..40 {
+            let (choice, _) = choose(&[5, 5], Some(vec!["c"])).await;
+            assert_eq!(choice, InterruptChoice::Cancel);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn without_a_terminal_nobody_is_asked() {
         assert_eq!(

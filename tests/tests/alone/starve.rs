@@ -276,14 +276,18 @@ fn connections_that_say_nothing_shut_nobody_out_and_end() {
     let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     preface.write_all(settings).expect("sends");
 
-    // By themselves these would last for a quarter of an hour.
-    for (what, stream) in [
-        ("a silent one", &silent[1499]),
-        ("one without a request", &unused.sock),
-        ("one without a call", &preface.sock),
-        ("one whose body does not come", &half.sock),
+    // By themselves these would last for a quarter of an hour. Each with the seconds that a master gives it: twice that, and
+    // the time that a slow machine needs beside it.
+    let opened = Instant::now();
+    for (what, stream, own) in [
+        ("a silent one", &silent[1499], 3),
+        ("one without a request", &unused.sock, 10),
+        ("one without a call", &preface.sock, 10),
+        ("one whose body does not come", &half.sock, 30),
     ] {
-        wait::until(|| is_over(stream), LIMIT, what);
+        let limit = Duration::from_secs(2 * own + 20);
+        let left = limit.saturating_sub(opened.elapsed());
+        wait::until(|| is_over(stream), left, what);
     }
     assert!(silent.iter().all(is_over));
 }

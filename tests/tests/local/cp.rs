@@ -379,8 +379,14 @@ fn a_hundred_megabytes_to_ten_delay_no_ping() {
     wait::some(|| part(&rig, "node1"), LIMIT, "the first bytes");
 
     // The slowest answer to each ping while a copy was under way. One may be late because all stood still for a while.
-    let mut pings = Vec::new();
+    let (mut pings, mut rounds) = (Vec::new(), 0);
     while pings.len() < 9 {
+        rounds += 1;
+        assert!(
+            rounds <= 90,
+            "of 90 pings only {} were answered before the copy beside them was over",
+            pings.len()
+        );
         let ping = rig.cli(["exec", "--json", "*", "ping"]);
         ping.expect(0);
         let lines = ping.json();
