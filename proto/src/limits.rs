@@ -49,8 +49,8 @@ pub const MAX_ADDRESS_BYTES: usize = 255;
 /// Shortest time over which agents that lose their master spread their first tries.
 pub const MIN_RECONNECT_SPREAD: Duration = Duration::from_millis(200);
 
-/// Longest one.
-pub const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(60);
+/// Longest one: half of the time after which a master takes the contact to an agent for lost.
+pub const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(15);
 
 /// Largest enrolment request, all fields together.
 pub const MAX_ENROL_BYTES: usize = 32 << 10;

@@ -27,6 +27,9 @@ pub(super) enum Brought {
     Ended(RunId, Box<v1::Ended>, Option<Bytes>),
 }
 
+/// Instances that it knows; most of them have no session.
+pub(super) const INSTANCES: usize = 2_000;
+
 pub(super) struct FakeMaster {
     /// Of the spools; goes with this.
     pub(super) dir: TempDir,
@@ -122,6 +125,7 @@ impl Master for Arc<FakeMaster> {
             main_user: Some("admin".to_owned()),
             hostname: "web1".to_owned(),
             open: self.own.lock().expect("fine").keys().copied().collect(),
+            instances: INSTANCES,
         }
     }
 

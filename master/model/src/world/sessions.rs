@@ -22,6 +22,12 @@ const LISTED_AFTER_MS: u64 = 3_000;
 const MACHINE_ENDED: &str = "its machine was ended";
 
 impl World {
+    /// How many instances there are in all clusters: no more have a session. Costs a step for each cluster, not for each instance.
+    pub fn instance_count(&self) -> usize {
+        let clusters = self.clusters.values();
+        clusters.map(|cluster| cluster.instances.len()).sum()
+    }
+
     /// A session began: what the agent knows is compared with what was asked of it.
     pub(super) fn attached(&mut self, at: &InstanceKey, session: u64, hello: &v1::Hello) -> Answer {
         let now = self.now;

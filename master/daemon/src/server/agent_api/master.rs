@@ -48,6 +48,7 @@ impl Master for AgentApi {
                 main_user,
                 hostname,
                 open: world.runs_of(at).map(|run| run.id).collect(),
+                instances: world.instance_count(),
             }
         })
     }

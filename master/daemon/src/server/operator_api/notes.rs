@@ -105,13 +105,12 @@ fn used_twice(cluster: &Cluster) -> impl Iterator<Item = String> {
     })
 }
 
-/// Where machines that are there look for a master, when that is none of these addresses, and how many do.
+/// Where machines without a session look for a master, when that is none of these addresses, and how many do. One that has
+/// a session was told of these addresses.
 fn dialling_elsewhere(cluster: &Cluster, advertise: &[String]) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
-    let machines = cluster
-        .instances
-        .values()
-        .filter_map(|it| it.machine.as_ref());
+    let away = cluster.instances.values().filter(|it| !it.connected());
+    let machines = away.filter_map(|it| it.machine.as_ref());
     for machine in machines.filter(|machine| !machine.state.is_ending()) {
         let token = machine.client_token.as_ref();
         let batch = token.and_then(|token| cluster.batches.get(&token.0));
@@ -177,7 +176,48 @@ pub(super) fn note(cluster: &ClusterName, text: String) -> v1::Event {
 
 #[cfg(test)]
 mod tests {
+    use aot_model::batch::PlannedPool;
+    use aot_model::instance::Instance;
+    use aot_model::machine::{ClientToken, MachineState};
+    use aot_model::samples;
+
     use super::*;
+
+    #[test]
+    fn machines_that_dial_elsewhere_are_counted_while_they_have_no_session() {
+        let mut cluster = samples::cluster();
+        let pool = PlannedPool::new(cluster.spec.pools[0].clone());
+        let mut batch = samples::batch("t", pool, Vec::new());
+        batch.boot.master = vec!["old:1".to_owned(), "older:1".to_owned()];
+        let token = ClientToken("t".to_owned());
+        cluster.batches.insert(token.0.clone(), batch);
+        let named = |cluster: &mut Cluster, name: &str, change: &dyn Fn(&mut Instance)| {
+            let name = name.parse().expect("a name");
+            change(cluster.instances.get_mut(&name).expect("it is there"));
+        };
+        for name in ["web1", "web2", "db1"] {
+            named(&mut cluster, name, &|it| {
+                let machine = it.machine.as_mut().expect("it has one");
+                machine.client_token = Some(token.clone());
+            });
+        }
+        let counted = |cluster: &Cluster, advertised: &str| {
+            let found = dialling_elsewhere(cluster, &[advertised.to_owned()]);
+            found.into_iter().collect::<Vec<_>>()
+        };
+        let all = |count| vec![("old:1,older:1".to_owned(), count)];
+        assert_eq!(counted(&cluster, "new:1"), all(3));
+        assert_eq!(counted(&cluster, "older:1"), []);
+        // Back, and told of the new address.
+        named(&mut cluster, "web1", &|it| it.session = Some(1));
+        assert_eq!(counted(&cluster, "new:1"), all(2));
+        named(&mut cluster, "web2", &|it| {
+            it.machine.as_mut().expect("it has one").state = MachineState::Terminated;
+        });
+        assert_eq!(counted(&cluster, "new:1"), all(1));
+        named(&mut cluster, "db1", &|it| it.session = Some(2));
+        assert_eq!(counted(&cluster, "new:1"), []);
+    }
 
     #[test]
     fn what_differs_is_named_and_what_is_alike_is_not() {

@@ -24,10 +24,10 @@ const FORGOTTEN: usize = COMMANDS / 2;
 /// Agents that may come back in one second: a master lets in about a thousand with one processor.
 const RECONNECTS_PER_SECOND: u64 = 1000;
 
-/// Over how many milliseconds the agents of this many sessions are to spread when they lose their master.
-fn reconnect_spread_ms(sessions: usize) -> u64 {
-    let sessions = u64::try_from(sessions).unwrap_or(u64::MAX);
-    let spread = Duration::from_millis(sessions.saturating_mul(1000) / RECONNECTS_PER_SECOND);
+/// Over how many milliseconds this many agents are to spread when they lose their master.
+fn reconnect_spread_ms(agents: usize) -> u64 {
+    let agents = u64::try_from(agents).unwrap_or(u64::MAX);
+    let spread = Duration::from_millis(agents.saturating_mul(1000) / RECONNECTS_PER_SECOND);
     let spread = spread.clamp(MIN_RECONNECT_SPREAD, MAX_RECONNECT_SPREAD);
     u64::try_from(spread.as_millis()).unwrap_or(u64::MAX)
 }
@@ -95,6 +95,7 @@ impl<M: Master> Reports<M> {
             main_user,
             hostname,
             open,
+            instances,
         } = self.master.greeting(&self.at);
         let named = hello.runs.iter().filter_map(|run| run.run_id.parse().ok());
         // Sorted, and each once: what an agent names is compared with its own open runs alone.
@@ -121,7 +122,8 @@ impl<M: Master> Reports<M> {
                 .take(MAX_MASTERS)
                 .cloned()
                 .collect(),
-            reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len()),
+            // The first to come after a restart are told of those that are still to come.
+            reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len().max(instances)),
         }));
         // Runs whose end is on record here. More of them are forgotten when their output comes again.
         for run in named.difference(&open).take(FORGOTTEN) {
@@ -142,17 +144,17 @@ mod tests {
 
     #[test]
     fn agents_spread_over_a_second_per_thousand_within_bounds() {
-        for (sessions, wanted) in [
+        for (agents, wanted) in [
             (0, 200),
             (1, 200),
             (200, 200),
             (1_000, 1_000),
             (10_000, 10_000),
-            (60_000, 60_000),
-            (100_000, 60_000),
-            (usize::MAX, 60_000),
+            (15_000, 15_000),
+            (100_000, 15_000),
+            (usize::MAX, 15_000),
         ] {
-            assert_eq!(reconnect_spread_ms(sessions), wanted, "{sessions}");
+            assert_eq!(reconnect_spread_ms(agents), wanted, "{agents}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Greeting {
     pub(crate) hostname: String,
     /// Runs of its instance that have not ended on record.
     pub(crate) open: BTreeSet<RunId>,
+    /// How many instances the master knows, of all clusters, with a session or without.
+    pub(crate) instances: usize,
 }
 
 /// A run of the very instance that speaks of it, in that instance's present session.

@@ -143,7 +143,8 @@ async fn hello_is_welcomed_with_what_is_here_and_ended_runs_are_forgotten() {
     assert_eq!(welcome.protocol, protocol);
     // The fake has more than may be named.
     assert_eq!(welcome.masters, rig.master.advertised()[..MAX_MASTERS]);
-    assert_eq!(welcome.reconnect_spread_ms, 200);
+    let spread = welcome.reconnect_spread_ms;
+    assert_eq!(spread, 2_000, "over all that may come, not those here");
     let forgotten = master_message::Body::ForgetRun(v1::ForgetRun {
         run_id: ended.to_string(),
     });

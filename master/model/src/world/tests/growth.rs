@@ -56,6 +56,22 @@ fn begun(cluster: Cluster) -> World {
     World::new(vec![cluster], Vec::new(), Vec::new(), join_key, [1; 32], 1)
 }
 
+#[test]
+fn the_instances_of_all_clusters_are_counted() {
+    let mut other = standing(2);
+    other.spec.name = "other".parse().expect("a name");
+    let join_key = JoinKey::new(b"key");
+    let clusters = vec![standing(3), other];
+    let world = World::new(clusters, Vec::new(), Vec::new(), join_key, [1; 32], 1);
+    assert_eq!(world.instance_count(), 5);
+}
+
+#[test]
+fn agents_that_spread_are_back_before_contact_is_lost() {
+    let most = aot_proto::limits::MAX_RECONNECT_SPREAD;
+    assert!(2 * most <= Duration::from_millis(LOST_AFTER_MS), "{most:?}");
+}
+
 /// An input, and all that follows from it.
 fn input(world: &mut World, input: Input) -> Vec<Effect> {
     let (_, mut effects) = world.step(input, 1_000);
