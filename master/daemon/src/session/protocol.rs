@@ -24,6 +24,8 @@ pub enum SessionInput {
     Command(SessionCommand),
     /// Time passed.
     Tick,
+    /// Time passed, and nothing of what the agent may have said was read: the master has not yet taken what came before.
+    DeafTick,
     /// A newer session of the same instance took over.
     Replaced,
     /// The master stops.
@@ -129,6 +131,10 @@ impl Protocol {
             }
             SessionInput::Command(command) => self.command(command, now),
             SessionInput::Tick => self.tick(now),
+            SessionInput::DeafTick => {
+                self.heard = now; // it may be heard: nobody listens
+                self.tick(now)
+            }
             SessionInput::Replaced => self.replaced(now),
             SessionInput::Stop => vec![
                 SessionOutput::Send(Box::new(master_message::Body::GoingAway(

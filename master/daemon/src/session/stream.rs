@@ -62,6 +62,8 @@ where
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outbox: VecDeque<Box<master_message::Body>> = VecDeque::new();
+        // While one waits, nothing more is read from the agent.
+        let mut reported: VecDeque<Box<SessionReport>> = VecDeque::new();
         let mut closing: Option<(Closed, Instant)> = None;
         let end = self.end.clone();
         let mut ended = pin!(end.come());
@@ -72,7 +74,8 @@ where
         loop {
             let open = closing.is_none();
             if let Some((why, deadline)) = &closing
-                && (outbox.is_empty() && probe.is_none() || Instant::now() >= *deadline)
+                && (outbox.is_empty() && reported.is_empty() && probe.is_none()
+                    || Instant::now() >= *deadline)
             {
                 return why.clone();
             }
@@ -91,7 +94,14 @@ where
                     }
                     Err(_) => return Closed::ByAgent(String::new()),
                 },
-                message = self.inbound.next() => match message {
+                room = self.reports.reserve(), if !reported.is_empty() => match room {
+                    Ok(room) => {
+                        room.send(reported.pop_front().expect("guarded above"));
+                        continue
+                    }
+                    Err(_) => return end.why().cloned().unwrap_or(Closed::Stopping),
+                },
+                message = self.inbound.next(), if reported.is_empty() => match message {
                     Some(Ok(message)) => SessionInput::Agent(Box::new(message)),
                     Some(Err(Broken(why))) => return end.why().cloned().unwrap_or(Closed::Broken(why)),
                     None => return end.why().cloned().unwrap_or(Closed::ByAgent(String::new())),
@@ -111,7 +121,10 @@ where
                     Err(_) => return Closed::ByAgent(String::new()),
                 },
                 Some(command) = self.commands.recv(), if open && outbox.len() < OUTBOX => SessionInput::Command(command),
-                _ = tick.tick() => SessionInput::Tick,
+                _ = tick.tick() => match reported.is_empty() {
+                    true => SessionInput::Tick,
+                    false => SessionInput::DeafTick,
+                },
             };
             let now = Instant::now();
             if let SessionInput::Agent(message) = &input {
@@ -133,16 +146,8 @@ where
                     SessionOutput::HandOut(pieces) => {
                         facts = Some(HandOut::new(&self.turns, pieces).into());
                     }
-                    SessionOutput::Report(report) => {
-                        // Whoever takes reports may wait for the disk: the end is not kept waiting with it.
-                        let sent = select! {
-                            sent = self.reports.send(Box::new(report)) => sent.is_ok(),
-                            () = &mut ended, if open => true,
-                        };
-                        if !sent {
-                            return end.why().cloned().unwrap_or(Closed::Stopping);
-                        }
-                    }
+                    // Whoever takes reports may wait for the store: nothing else is kept waiting with it.
+                    SessionOutput::Report(report) => reported.push_back(Box::new(report)),
                     SessionOutput::Close(why) => {
                         let grace = if is_replaced {
                             REPLACED_GRACE

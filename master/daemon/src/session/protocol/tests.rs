@@ -210,3 +210,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_agent_that_nobody_listens_to_is_not_silent_and_is_sent_beats() {
+    let begun = Instant::now();
+    let mut protocol = greeted(begun);
+    let mut beats = 0;
+    for second in 1..=2 * SILENCE.as_secs() {
+        let now = begun + Duration::from_secs(second);
+        let out = protocol.step(SessionInput::DeafTick, now);
+        assert!(closes(&out).is_none(), "after {second} s");
+        beats += out.len() as u64;
+    }
+    assert_eq!(beats, 2 * SILENCE.as_secs() / HEARTBEAT.as_secs());
+    // From the moment that it is listened to again.
+    let listened = begun + 2 * SILENCE;
+    let nearly = listened + SILENCE - Duration::from_secs(1);
+    assert!(closes(&protocol.step(SessionInput::Tick, nearly)).is_none());
+    let out = protocol.step(SessionInput::Tick, listened + SILENCE);
+    assert_eq!(closes(&out), Some(&Closed::Silent));
+}

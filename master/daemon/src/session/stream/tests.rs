@@ -259,3 +259,44 @@ async fn a_session_that_ends_amid_cluster_facts_says_so_and_gives_its_turn_back(
         assert_eq!(beat, replaced, "{next:?}");
     }
 }
+
+/// The store is away: nobody takes its reports. It reads no more, and serves its agent all the same.
+#[tokio::test]
+async fn a_session_whose_reports_nobody_takes_still_sends_and_ends_once_they_are_taken() {
+    let tasks = tokio_util::task::TaskTracker::new();
+    let mut ends = session(4, &tasks).await;
+    let reports = 2 * ends.reports.max_capacity();
+    let feeder = {
+        let agent = ends.agent.clone();
+        tasks.spawn(async move {
+            for _ in 0..reports {
+                let body = agent_message::Body::Facts(aot_proto::v1::FactsReport::default());
+                let message = AgentMessage { body: Some(body) };
+                agent.send(Ok(message)).await.expect("it reads at last");
+            }
+        })
+    };
+    while ends.reports.len() < ends.reports.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    let body = master_message::Body::Reboot(aot_proto::v1::Reboot::default());
+    let command = SessionCommand::Send(Box::new(body));
+    ends.commands.send(command).await.expect("it takes it");
+    let sent = tokio::time::timeout(SILENCE, ends.sent.recv()).await;
+    let sent = sent.expect("at once").expect("a message").body;
+    assert!(
+        matches!(sent, Some(master_message::Body::Reboot(_))),
+        "{sent:?}"
+    );
+
+    for _ in 0..reports {
+        let report = tokio::time::timeout(SILENCE, ends.reports.recv()).await;
+        assert!(matches!(
+            *report.expect("in time").expect("a report"),
+            SessionReport::Facts(_)
+        ));
+    }
+    feeder.await.expect("it has said all");
+    ends.stop.cancel();
+    assert_eq!(ends.over.await, Ok(Closed::Stopping));
+}
