@@ -16,6 +16,22 @@ pub fn stopping_because(why: &str) -> Status {
     Status::unavailable(format!("{STOPPING}: {why}"))
 }
 
+/// UNAVAILABLE: nothing can be put on record for now. What was asked for was not begun, and will not be.
+#[must_use]
+pub fn store_away() -> Status {
+    Status::unavailable(
+        "the master's database has not answered for a while: nothing was begun; what runs continues; try again, `aot-master status` says whether it is back",
+    )
+}
+
+/// UNAVAILABLE: what was asked for was being put on record when that could not be done any more.
+#[must_use]
+pub fn store_unsure() -> Status {
+    Status::unavailable(
+        "the master's database stopped answering amid this: whether it was begun is known once it answers again, look at `aot-master jobs` then before you try again",
+    )
+}
+
 /// Whether it is that of [`stopping`].
 #[must_use]
 pub fn is_stopping(status: &Status) -> bool {

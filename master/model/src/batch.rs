@@ -49,6 +49,9 @@ pub struct Batch<Pool = PlannedPool, Member = MemberSpec> {
     /// When it was last called without a clear answer since; 0 = what it left behind is known.
     #[serde(default)]
     pub unsure_ms: UnixMs,
+    /// It was called by a master that others took for dead, and that may still send the call.
+    #[serde(default)]
+    pub may_be_sent: bool,
     /// What the last call that failed said.
     #[serde(default)]
     pub last_error: String,
@@ -62,10 +65,18 @@ pub struct Batch<Pool = PlannedPool, Member = MemberSpec> {
 /// A call for machines without a clear answer may show them this long afterwards (EC2 is eventually consistent).
 const UNSURE_MS: u64 = 30_000;
 
+/// For so long a call that is signed may still be sent (AWS General Reference, "Signature Version 4": most services take a
+/// signature for 5 minutes, some for 15).
+const SIGNED_MS: u64 = 15 * 60_000;
+
 impl Batch {
     /// It may have made machines that nobody knows of yet.
     pub(crate) fn is_unsure(&self, now: UnixMs) -> bool {
-        self.in_flight || (self.unsure_ms > 0 && now < self.unsure_ms + UNSURE_MS)
+        let lasts = match self.may_be_sent {
+            true => SIGNED_MS + UNSURE_MS,
+            false => UNSURE_MS,
+        };
+        self.in_flight || (self.unsure_ms > 0 && now < self.unsure_ms + lasts)
     }
 }
 

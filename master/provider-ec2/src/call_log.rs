@@ -1,5 +1,5 @@
 //! Records every call that a service client makes, after its last try: an interceptor of the AWS SDK. Set by `client`
-//! on all its clients; changes nothing of a call.
+//! on all its clients; changes nothing of a call, and stops one that this master may not make any more.
 
 use std::fmt;
 use std::time::Instant;
@@ -25,6 +25,11 @@ const ERROR_BYTES: usize = 1 << 10;
 /// The interceptor.
 #[derive(Debug, Clone)]
 pub(super) struct CallLog(Calls);
+
+/// Why a try was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("not sent: the master's database does not answer, and another master may have taken over")]
+struct NotSent;
 
 /// When the call began.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +84,19 @@ impl Intercept for CallLog {
         let body = context.request().body().bytes().unwrap_or_default();
         bag.interceptor_state().store_put(Sent(parameters(body)));
         Ok(())
+    }
+
+    /// Right before each try is sent: since it was decided on, another master may have taken over.
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        match self.0.may_be_sent() {
+            true => Ok(()),
+            false => Err(Box::new(NotSent)),
+        }
     }
 
     fn read_after_execution(

@@ -1,9 +1,8 @@
 //! Every call to a provider's API, for whoever wants to see them (`-v`). Written by the providers, read by `server`;
 //! never holds user-data or a secret.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -45,6 +44,16 @@ pub struct Calls(Arc<CallsState>);
 struct CallsState {
     sender: broadcast::Sender<ApiCall>,
     last: Mutex<u64>,
+    permit: OnceLock<Permit>,
+}
+
+/// Says whether a call may be sent now.
+struct Permit(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
 }
 
 impl Default for Calls {
@@ -52,11 +61,22 @@ impl Default for Calls {
         Self(Arc::new(CallsState {
             sender: broadcast::channel(BACKLOG).0,
             last: Mutex::new(0),
+            permit: OnceLock::new(),
         }))
     }
 }
 
 impl Calls {
+    /// From now on calls are sent only while this says so. The first that is given counts.
+    pub fn send_while(&self, permit: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.0.permit.set(Permit(Box::new(permit))); // one master asks for it, once
+    }
+
+    /// Whether a call may be sent now: asked by providers right before each try, as time may have passed since it was decided on.
+    pub fn may_be_sent(&self) -> bool {
+        self.0.permit.get().is_none_or(|permit| (permit.0)())
+    }
+
     /// Tells of a call; gives it its number.
     pub fn record(&self, mut call: ApiCall) {
         // Numbered and sent under one lock: whoever has seen a number has been sent all before it.
@@ -81,6 +101,18 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_are_sent_while_they_may_be() {
+        let calls = Calls::default();
+        assert!(calls.may_be_sent(), "nobody has asked for a permit");
+        let is_good = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = is_good.clone();
+        calls.send_while(move || asked.load(std::sync::atomic::Ordering::SeqCst));
+        assert!(calls.clone().may_be_sent());
+        is_good.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert!(!calls.clone().may_be_sent());
+    }
 
     #[tokio::test]
     async fn a_listener_gets_every_call_after_it_came_in_order() {

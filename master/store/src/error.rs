@@ -52,7 +52,8 @@ pub enum Error {
     },
     /// The records of this state lie in another engine.
     #[error(
-        "the records of this state are in a database, as {} says: start with AOT_STORE as before", path.display()
+        "the records of this state are in a database, as {} says: start with AOT_STORE as before, or with another state folder",
+        path.display()
     )]
     Elsewhere {
         /// Which file says so.
@@ -61,6 +62,9 @@ pub enum Error {
     /// Another engine than SQLite; what it says names what was done and where.
     #[error(transparent)]
     Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// Another master has the hold; what it says names it.
+    #[error("{0}")]
+    Lost(Arc<str>),
     /// The writer is gone, or the store was closed.
     #[error("the store's writer has stopped")]
     Stopped,

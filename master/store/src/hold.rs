@@ -1,7 +1,17 @@
 //! The right to write to a store: a name, and how often that right has changed hands and has been used. A store that several
 //! masters reach writes only with the newest.
+//!
+//! A hold is *good* while nobody else can have taken it. Time decides that, and time can be wrong: so whether a write counts
+//! is decided by the store alone. What the store never sees, a call to a provider, an answer to an operator, waits for a hold
+//! that is good.
 
-use tokio::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_host::clock::since_boot;
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use crate::Error;
 
 /// Where a hold stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -10,8 +20,30 @@ pub struct HoldPosition {
     pub epoch: i64,
     /// Raised by each write.
     pub seq: i64,
-    /// Whether the last write was made is not known: whoever writes next asks first.
-    pub is_unsure: bool,
+    /// A write, by its random id, of which it is not known whether it was made: whoever writes next asks first.
+    pub unsure: Option<u128>,
+}
+
+/// Whether somebody else may have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// Nobody else can have it while this process lives.
+    Kept,
+    /// Nobody else can have it before this time since boot.
+    GoodUntil(Duration),
+    /// Somebody else has it; what is to be said of that.
+    Lost(Arc<str>),
+}
+
+impl Standing {
+    /// How long it is still good, if it is.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        match self {
+            Self::Kept => Some(Duration::MAX),
+            Self::GoodUntil(end) => end.checked_sub(now).filter(|left| !left.is_zero()),
+            Self::Lost(_) => None,
+        }
+    }
 }
 
 /// What a write is made with. One write at a time is made with it: others wait.
@@ -19,14 +51,25 @@ pub struct HoldPosition {
 pub struct Hold {
     name: String,
     position: Mutex<HoldPosition>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Hold {
-    /// The hold of this name, as it stood when it was taken.
-    pub fn new(name: &str, position: HoldPosition) -> Self {
+    /// One that nobody else can take while this process lives.
+    pub fn kept(name: &str) -> Self {
+        Self::standing(name, Standing::Kept)
+    }
+
+    /// One that is to be renewed, and is not good before that.
+    pub fn renewable(name: &str) -> Self {
+        Self::standing(name, Standing::GoodUntil(Duration::ZERO))
+    }
+
+    fn standing(name: &str, standing: Standing) -> Self {
         Self {
             name: name.to_owned(),
-            position: Mutex::new(position),
+            position: Mutex::default(),
+            standing: watch::Sender::new(standing),
         }
     }
 
@@ -38,5 +81,147 @@ impl Hold {
     /// Where it stands; whoever has this is the one who writes.
     pub async fn position(&self) -> MutexGuard<'_, HoldPosition> {
         self.position.lock().await
+    }
+
+    /// It is good until then, as [`since_boot`] counts. What was lost stays lost.
+    pub fn renew(&self, until: Duration) {
+        self.standing.send_if_modified(|standing| match standing {
+            Standing::GoodUntil(end) => {
+                *end = until;
+                true
+            }
+            Standing::Kept | Standing::Lost(_) => false,
+        });
+    }
+
+    /// Somebody else has it. The first reason counts.
+    pub fn lose(&self, why: &str) {
+        self.standing.send_if_modified(|standing| match standing {
+            Standing::Lost(_) => false,
+            Standing::Kept | Standing::GoodUntil(_) => {
+                *standing = Standing::Lost(why.into());
+                true
+            }
+        });
+    }
+
+    /// Whether nobody else can have it now.
+    pub fn is_good(&self) -> bool {
+        self.standing.borrow().left(since_boot()).is_some()
+    }
+
+    /// Since when somebody else may have it; `None` while nobody can, or once somebody has.
+    pub fn doubtful_for(&self) -> Option<Duration> {
+        match *self.standing.borrow() {
+            Standing::GoodUntil(end) => since_boot().checked_sub(end),
+            Standing::Kept | Standing::Lost(_) => None,
+        }
+    }
+
+    /// Waits until nobody else can have it.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when somebody else has it: then nothing more may be done.
+    pub async fn until_good(&self) -> Result<(), Error> {
+        let mut standing = self.standing.subscribe();
+        loop {
+            match &*standing.borrow_and_update() {
+                Standing::Lost(why) => return Err(Error::Lost(why.clone())),
+                good if good.left(since_boot()).is_some() => return Ok(()),
+                _ => {}
+            }
+            standing.changed().await.map_err(|_| Error::Stopped)?;
+        }
+    }
+
+    /// Waits until somebody else may have it.
+    pub async fn until_not_good(&self) {
+        let mut standing = self.standing.subscribe();
+        loop {
+            let Some(left) = standing.borrow_and_update().left(since_boot()) else {
+                return;
+            };
+            tokio::select! {
+                _ = standing.changed() => {}
+                // The clock that sleeps here may stand still while the host is suspended: looked at again from time to time.
+                () = tokio::time::sleep(left.min(Duration::from_secs(1))), if left < Duration::MAX => {}
+            }
+        }
+    }
+
+    /// Waits until somebody else has it; what is to be said of that.
+    pub async fn until_lost(&self) -> Error {
+        let mut standing = self.standing.subscribe();
+        let lost = standing.wait_for(|it| matches!(it, Standing::Lost(_)));
+        match lost.await.as_deref() {
+            Ok(Standing::Lost(why)) => Error::Lost(why.clone()),
+            _ => Error::Stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn is_good(hold: &Hold) -> bool {
+        let waited = hold.until_good().now_or_never();
+        let is_good = hold.is_good();
+        assert_eq!(is_good, matches!(waited, Some(Ok(()))));
+        assert_eq!(is_good, hold.until_not_good().now_or_never().is_none());
+        is_good
+    }
+
+    #[tokio::test]
+    async fn one_that_is_kept_is_always_good() {
+        let hold = Hold::kept("");
+        assert!(is_good(&hold));
+        hold.renew(Duration::ZERO);
+        assert!(is_good(&hold), "there is nothing to renew");
+    }
+
+    #[tokio::test]
+    async fn it_is_good_until_its_time_and_again_once_renewed() {
+        let hold = Hold::renewable("~master");
+        assert!(!is_good(&hold), "it was not taken yet");
+        hold.renew(since_boot() + LONG);
+        assert!(is_good(&hold));
+        assert_eq!(hold.doubtful_for(), None);
+        hold.renew(since_boot() - Duration::from_secs(5));
+        assert!(!is_good(&hold));
+        assert!(hold.doubtful_for() >= Some(Duration::from_secs(5)));
+        let waiting = tokio::join!(hold.until_good(), async { hold.renew(since_boot() + LONG) });
+        waiting.0.expect("it is good again");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_its_end_learns_of_it() {
+        let hold = Hold::renewable("~master");
+        hold.renew(since_boot() + Duration::from_millis(50));
+        hold.until_not_good().await;
+        assert!(!hold.is_good());
+        hold.renew(since_boot() + LONG);
+        let lost = async { hold.lose("another master has it") };
+        tokio::join!(hold.until_not_good(), lost);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_stays_lost_with_its_first_reason() {
+        let hold = Hold::renewable("~master");
+        assert!(hold.until_lost().now_or_never().is_none());
+        hold.lose("first");
+        hold.lose("second");
+        hold.renew(since_boot() + LONG);
+        assert!(!hold.is_good());
+        let told = [
+            hold.until_lost().await,
+            hold.until_good().await.expect_err("it is lost"),
+        ];
+        for error in told {
+            assert_eq!(error.to_string(), "first");
+        }
     }
 }

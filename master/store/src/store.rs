@@ -39,6 +39,8 @@ pub struct OpenStore {
     pub hold: Arc<Hold>,
     /// What the last master knew.
     pub loaded: Loaded,
+    /// It was another master's that fell silent and may live: calls to providers that it had begun may still be made.
+    pub is_taken_over: bool,
 }
 
 /// What keeps a master's records, before it is opened.
@@ -123,9 +125,6 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store can't be read.
     fn closed_jobs(&self) -> Pending<'_, Result<Vec<ClosedJob>, Error>>;
-
-    /// Done when the hold is lost without a write having said so; why. Most stores can't lose one.
-    fn lost<'a>(&'a self, hold: &'a Hold) -> Pending<'a, Error>;
 
     /// Ends once all that was given to it is written, and gives the hold back. What is given later is refused.
     fn close<'a>(&'a self, hold: &'a Hold) -> Pending<'a, ()>;

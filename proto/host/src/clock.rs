@@ -1,4 +1,5 @@
-//! The wall clock: for records that people and other machines read. What waits asks `std::time::Instant`.
+//! The wall clock, for records that people and other machines read, and the time since boot, for what must not outlive a host
+//! that slept. What else waits asks `std::time::Instant`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,4 +15,14 @@ pub fn since_1970() -> Duration {
 #[must_use]
 pub fn unix_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time since this host was booted, with the time in which it was suspended (clock_gettime(2), CLOCK_BOOTTIME).
+#[must_use]
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }

@@ -47,7 +47,7 @@ struct Decided {
 impl Engine {
     /// Starts the loop. It ends when `stop` fires and nothing waits.
     pub(crate) fn start(world: World, parts: Arc<Parts>, stop: CancellationToken) -> Self {
-        let (engine, queue) = Self::new(world);
+        let (engine, queue) = Self::new(world, parts.hold.clone());
         let owner = Loop {
             engine: engine.clone(),
             parts: parts.clone(),
@@ -79,7 +79,17 @@ impl Loop {
             {
                 batch.push(more);
             }
-            if !self.decide(batch).await {
+            // What waits may still be withdrawn by whoever asked for it.
+            let good = tokio::select! {
+                good = self.parts.hold.until_good() => good,
+                () = stop.cancelled() => return,
+            };
+            batch.retain(QueuedInput::is_taken);
+            let decided = match good {
+                Ok(()) => self.decide(batch).await,
+                Err(lost) => self.refused(&lost),
+            };
+            if !decided {
                 stop.cancel(); // what can't be recorded must not be done
                 return;
             }
@@ -108,7 +118,7 @@ impl Loop {
     }
 
     /// Decides on a batch, and on what follows from it and others before; writes once, then does all effects in order.
-    /// `false` when the disk refused.
+    /// `false` when the store refused, or is another master's.
     async fn decide(&mut self, batch: Vec<QueuedInput>) -> bool {
         let now = now_ms();
         let has = |is: fn(&Input) -> bool| batch.iter().any(|message| is(&message.input));
@@ -145,8 +155,11 @@ impl Loop {
         if !(changes.is_empty() && spools.is_empty())
             && let Err(error) = self.commit(changes, spools).await
         {
-            self.refused(&error);
-            return false;
+            return self.refused(&error);
+        }
+        // What is done now is of no use to anybody once another master decides.
+        if let Err(lost) = self.parts.hold.until_good().await {
+            return self.refused(&lost);
         }
         // Only now: whatever anyone learns or is asked from here on survives a kill.
         for step in steps {
@@ -177,13 +190,15 @@ impl Loop {
         parts.store.commit(&parts.hold, changes, spools).await
     }
 
-    /// The disk refused a write: the world has what the disk has not, so this master can't continue.
-    fn refused(&self, error: &aot_store::Error) {
+    /// The store refused a write, or is another master's: the world may have what the store has not, so this master can't
+    /// continue. Always `false`.
+    fn refused(&self, error: &aot_store::Error) -> bool {
         tracing::error!(error = %Chain(error), "the store refused a write; stopping before anything unrecorded is done");
         stop::because(match self.parts.room.check_now() {
             Ok(()) => Chain(error).to_string(),
             Err(full) => full.to_string(),
         });
+        false
     }
 
     /// What follows from all inputs so far; of clusters only when it is their time again.
@@ -257,3 +272,6 @@ fn log(event: &Event) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,13 @@
 //! The way to the loop for all that has something to decide on, or reads what was decided. Cheap to clone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use aot_model::key::InstanceKey;
 use aot_model::world::{AgentInput, Answer, Input, World};
 use aot_proto::ids::RunId;
+use aot_store::Hold;
 use prost::bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -24,6 +27,8 @@ pub(super) struct QueuedInput {
     /// Of whoever follows the job that this makes.
     pub(super) updates: Option<mpsc::Sender<JobUpdate>>,
     pub(super) reply: Option<oneshot::Sender<Answer>>,
+    /// Of a request that whoever made it may withdraw until it is decided on.
+    pub(super) claim: Option<Claim>,
 }
 
 impl QueuedInput {
@@ -34,8 +39,35 @@ impl QueuedInput {
             spool: None,
             updates: None,
             reply: None,
+            claim: None,
         }
     }
+
+    /// Whether it is to be decided on: it can't be withdrawn from now on.
+    pub(super) fn is_taken(&self) -> bool {
+        self.claim.as_ref().is_none_or(Claim::is_first)
+    }
+}
+
+/// Shared by two of which one gets what it is on: whoever comes first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn is_first(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// The master stops.
+    Stopping,
+    /// Records can't be written now. Nothing was done, and nothing will be.
+    Away,
+    /// Records could not be written any more while it was: it may be on record, and then it is done.
+    Unsure,
 }
 
 /// The way to whoever decides.
@@ -46,11 +78,13 @@ pub(crate) struct Engine {
     pub(super) events: broadcast::Sender<Published>,
     /// Counts the answers of providers that were asked for their machines.
     pub(super) shown: watch::Sender<u64>,
+    /// What records are written with.
+    pub(super) hold: Arc<Hold>,
 }
 
 impl Engine {
     /// One whose loop does not run yet, and what its loop is to read.
-    pub(super) fn new(world: World) -> (Self, mpsc::Receiver<QueuedInput>) {
+    pub(super) fn new(world: World, hold: Arc<Hold>) -> (Self, mpsc::Receiver<QueuedInput>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (events, _) = broadcast::channel(EVENTS);
         let engine = Self {
@@ -58,36 +92,97 @@ impl Engine {
             world: Arc::new(RwLock::new(world)),
             events,
             shown: watch::Sender::new(0),
+            hold,
         };
         (engine, queue)
     }
 
-    /// Brings an input and waits until it is decided and on disk. `None` when the master is stopping.
-    pub(crate) async fn ask(&self, input: Input) -> Option<Answer> {
-        let (reply, decided) = oneshot::channel();
-        self.send(QueuedInput {
-            reply: Some(reply),
-            ..QueuedInput::of(input)
-        })
-        .await;
-        decided.await.ok()
+    /// Brings a request and waits until it is decided and on disk. While records can't be written it is withdrawn.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn ask(&self, input: Input) -> Result<Answer, Unanswered> {
+        self.request(QueuedInput::of(input)).await
     }
 
-    /// Brings an input about a job; what happens to it from then on comes through `updates`, see
+    /// Brings a request about a job; what happens to it from then on comes through `updates`, see
     /// [`updates_queue`](super::updates_queue). A follower that is too far behind is dropped.
+    ///
+    /// # Errors
+    /// Why there is no answer.
     pub(crate) async fn follow(
         &self,
         input: Input,
         updates: mpsc::Sender<JobUpdate>,
-    ) -> Option<Answer> {
+    ) -> Result<Answer, Unanswered> {
+        self.request(QueuedInput {
+            updates: Some(updates),
+            ..QueuedInput::of(input)
+        })
+        .await
+    }
+
+    async fn request(&self, message: QueuedInput) -> Result<Answer, Unanswered> {
+        let (reply, decided) = oneshot::channel();
+        let claim = Claim::default();
+        let message = QueuedInput {
+            reply: Some(reply),
+            claim: Some(claim.clone()),
+            ..message
+        };
+        let answered = async {
+            self.send(message).await;
+            decided.await.map_err(|_| Unanswered::Stopping)
+        };
+        tokio::select! {
+            biased;
+            answer = answered => answer,
+            () = self.hold.until_not_good() => Err(match claim.is_first() {
+                true => Unanswered::Away,
+                false => Unanswered::Unsure,
+            }),
+        }
+    }
+
+    /// Brings what is to be on record, and waits until it is on disk. While records can't be written nobody is kept waiting:
+    /// it gets there later, if there is room for it to wait.
+    pub(crate) async fn record(&self, input: Input) {
+        let recorded = async {
+            let decided = self.sent(input).await;
+            let _ = decided.await; // without an answer, the master stops
+        };
+        tokio::select! {
+            biased;
+            () = recorded => {}
+            () = self.hold.until_not_good() => {}
+        }
+    }
+
+    /// The same without waiting for the disk.
+    pub(crate) async fn note(&self, input: Input) {
+        tokio::select! {
+            biased;
+            () = self.submit(input) => {}
+            () = self.hold.until_not_good() => {
+                tracing::warn!("too much waits to be put on record: what was only asked of agents is left out");
+            }
+        }
+    }
+
+    /// Brings what has happened and waits until it is decided and on disk, however long that takes. Returns without it when
+    /// the master stops.
+    pub(crate) async fn decide(&self, input: Input) {
+        let _ = self.sent(input).await.await; // without an answer, the master stops
+    }
+
+    async fn sent(&self, input: Input) -> oneshot::Receiver<Answer> {
         let (reply, decided) = oneshot::channel();
         self.send(QueuedInput {
-            updates: Some(updates),
             reply: Some(reply),
             ..QueuedInput::of(input)
         })
         .await;
-        decided.await.ok()
+        decided
     }
 
     /// Brings an input that nobody waits for.
@@ -118,6 +213,11 @@ impl Engine {
 
     async fn send(&self, message: QueuedInput) {
         let _ = self.inputs.send(message).await; // the loop is gone only when the master stops
+    }
+
+    /// For how long nothing could be put on record.
+    pub(crate) fn away_for(&self) -> Option<Duration> {
+        self.hold.doubtful_for()
     }
 
     /// Reads the world. The loop waits meanwhile: `read` must be short, and must not block.

@@ -18,7 +18,7 @@ mod updates;
 use std::sync::Arc;
 
 pub(crate) use aot_host::clock::unix_ms as now_ms;
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, Unanswered};
 pub(crate) use updates::{JobUpdate, Published, updates_queue};
 
 use aot_model::hash::JoinKey;

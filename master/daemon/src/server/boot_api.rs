@@ -165,14 +165,14 @@ async fn report(
         detail,
     };
     match boot.engine.ask(input).await {
-        Some(Answer::Refused(refused)) => {
+        Ok(Answer::Refused(refused)) => {
             boot.limit.log(peer.address.ip(), |left_out| {
                 tracing::info!(address = %peer.address, error = %Chain(&refused), left_out, "refused a boot report");
             });
             StatusCode::FORBIDDEN
         }
-        Some(_) => StatusCode::NO_CONTENT,
-        None => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(_) => StatusCode::NO_CONTENT,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

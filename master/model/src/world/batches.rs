@@ -18,6 +18,21 @@ const MAX_SPENT: u32 = 3;
 const NAME_TRIES: u32 = 3;
 
 impl World {
+    /// Another master had all this, and may still send a call that it had signed: machines may show up from each call whose
+    /// answer is not known, for as long as a signature is good.
+    pub fn doubt_calls(&mut self) {
+        let now = self.now;
+        let mut doubted = Vec::new();
+        for (name, cluster) in &mut self.clusters {
+            let unsure = cluster.batches.values_mut().filter(|it| it.unsure_ms > 0);
+            for batch in unsure {
+                (batch.unsure_ms, batch.may_be_sent) = (now, true);
+                doubted.push(name.clone());
+            }
+        }
+        self.dirty.clusters.extend(doubted);
+    }
+
     /// Makes the calls whose time has come.
     pub(super) fn call_due_batches(&mut self, name: &ClusterName) {
         let now = self.now;
@@ -62,6 +77,8 @@ impl World {
         };
         batch.in_flight = false;
         match &result {
+            // It may be sent once more, by another master, and not be refused then.
+            Err(_) if batch.may_be_sent => {}
             Err(failure) if failure.leftovers == Leftovers::None => batch.unsure_ms = 0,
             Err(_) => batch.unsure_ms = now,
             Ok(_) => batch.unsure_ms = 0,

@@ -26,9 +26,7 @@ use prost::bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    Backend, ClosedJob, Error, Hold, HoldPosition, Loaded, OpenStore, Pending, Store, StoredOutputs,
-};
+use crate::{Backend, ClosedJob, Error, Hold, Loaded, OpenStore, Pending, Store, StoredOutputs};
 use read::SqliteReader;
 use writer::{QUEUE, Write, write_loop};
 
@@ -51,8 +49,9 @@ impl Backend for Sqlite {
             let (store, loaded) = SqliteStore::open(state_dir)?;
             Ok(OpenStore {
                 store: Arc::new(store),
-                hold: Arc::new(Hold::new("", HoldPosition::default())),
+                hold: Arc::new(Hold::kept("")),
                 loaded,
+                is_taken_over: false,
             })
         })
     }
@@ -204,10 +203,6 @@ impl Store for SqliteStore {
 
     fn closed_jobs(&self) -> Pending<'_, Result<Vec<ClosedJob>, Error>> {
         self.read(SqliteReader::closed_jobs)
-    }
-
-    fn lost<'a>(&'a self, _: &'a Hold) -> Pending<'a, Error> {
-        Box::pin(std::future::pending())
     }
 
     fn close<'a>(&'a self, _: &'a Hold) -> Pending<'a, ()> {

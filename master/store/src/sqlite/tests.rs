@@ -22,7 +22,7 @@ async fn it_meets_the_contract() {
 }
 
 fn hold() -> Hold {
-    Hold::new("", HoldPosition::default())
+    Hold::kept("")
 }
 
 /// Every write of a batch is answered with what the database said, not with an error made up for it.

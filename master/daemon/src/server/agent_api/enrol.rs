@@ -13,7 +13,7 @@ use aot_proto::v1::enrolment_server::Enrolment;
 use aot_provider::tags;
 use tonic::{Request, Response, Status};
 
-use super::{AgentApi, peer};
+use super::{AgentApi, peer, unanswered};
 use crate::enrol::{attest, ca};
 use crate::session::wall;
 
@@ -113,7 +113,7 @@ impl AgentApi {
         let mut place = None;
         loop {
             let input = Input::Enrol(ask.clone());
-            let answer = self.engine.ask(input).await.ok_or_else(stopping)?;
+            let answer = self.engine.ask(input).await.map_err(unanswered)?;
             if !matches!(answer, Answer::Later) {
                 return Ok(answer);
             }

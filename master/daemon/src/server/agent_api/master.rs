@@ -69,7 +69,7 @@ impl Master for AgentApi {
     }
 
     async fn decide(&self, input: Input) {
-        let _ = self.engine.ask(input).await; // no answer: the master stops
+        self.engine.decide(input).await;
     }
 
     async fn submit_end(

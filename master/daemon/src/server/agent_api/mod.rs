@@ -12,7 +12,7 @@ use aot_host::chain::Chain;
 use aot_model::key::InstanceKey;
 use aot_model::world::{Answer, Input};
 use aot_proto::ids::SpiffeId;
-use aot_proto::status::stopping;
+use aot_proto::status;
 use aot_proto::v1;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
@@ -27,7 +27,7 @@ use super::shells::PendingShells;
 use super::transfers::Transfers;
 use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
-use crate::run::{Engine, now_ms};
+use crate::run::{Engine, Unanswered, now_ms};
 use crate::session::registry::{Open, Registry};
 
 /// Facts that are taken apart at once; others wait as text. When a thousand agents come back together, what they need for
@@ -77,6 +77,14 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
         .ok_or_else(|| Status::internal("no connection"))
 }
 
+/// Why there is no answer of the loop's. What stopped it is not for machines.
+fn unanswered(why: Unanswered) -> Status {
+    match why {
+        Unanswered::Stopping => status::stopping(),
+        Unanswered::Away | Unanswered::Unsure => status::store_away(),
+    }
+}
+
 fn key_of(id: &SpiffeId) -> InstanceKey {
     InstanceKey {
         cluster: id.cluster.clone(),
@@ -109,12 +117,12 @@ impl AgentApi {
             expires_unix: issued.expires_unix,
         };
         match self.engine.ask(input).await {
-            Some(Answer::Refused(refused)) => {
+            Ok(Answer::Refused(refused)) => {
                 tracing::warn!(instance = %at, error = %Chain(&refused), "refused to give out a certificate");
                 Err(Status::permission_denied("not admitted"))
             }
-            Some(_) => Ok(issued),
-            None => Err(stopping()),
+            Ok(_) => Ok(issued),
+            Err(why) => Err(unanswered(why)),
         }
     }
 

@@ -7,7 +7,7 @@ use aot_proto::v1::{self, agents_reply::Entry};
 use tonic::Status;
 
 use super::select::required;
-use super::{OperatorApi, refused, stopping};
+use super::{OperatorApi, refused, unanswered};
 use crate::run::now_ms;
 
 impl OperatorApi {
@@ -44,7 +44,7 @@ impl OperatorApi {
             instances: instances.clone(),
             operator,
         };
-        if let Answer::Error(error) = self.engine.ask(input).await.ok_or_else(stopping)? {
+        if let Answer::Error(error) = self.engine.ask(input).await.map_err(unanswered)? {
             return Err(refused(&error));
         }
         let agents = self.engine.read(|world| {

@@ -124,10 +124,7 @@ impl BuiltinQuestion {
                 .flatten()
                 .map(|verdict| verdict.outcome),
         );
-        self.api
-            .engine
-            .submit(Input::Record(Box::new(record)))
-            .await;
+        self.api.engine.note(Input::Record(Box::new(record))).await;
         let _ = self
             .sender
             .send(event(job_event::Body::Summary(last)))

@@ -15,7 +15,7 @@ use tonic::Status;
 use super::follow::{EVENTS, Follow, JobEvents, event, started};
 use super::paced::paced;
 use super::select::Selection;
-use super::{OperatorApi, not_empty, refused, stopping};
+use super::{OperatorApi, not_empty, refused, unanswered};
 use crate::run::{now_ms, updates_queue};
 
 /// Largest standard input.
@@ -80,7 +80,7 @@ impl OperatorApi {
         let (what, operator) = (ask.what.clone(), ask.operator.clone());
         let (listener, updates) = mpsc::channel(updates_queue(names.len()));
         let answer = self.engine.follow(Input::Exec(ask), listener).await;
-        let id = match answer.ok_or_else(stopping)? {
+        let id = match answer.map_err(unanswered)? {
             Answer::Exec { job, .. } => job,
             Answer::Error(error) => return Err(refused(&error)),
             _ => return Err(Status::internal("unexpected reply from the engine")),

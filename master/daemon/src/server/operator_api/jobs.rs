@@ -20,7 +20,7 @@ use super::follow::{
 };
 use super::paced::paced;
 use super::select::natural;
-use super::{OperatorApi, refused, stopping};
+use super::{OperatorApi, refused, unanswered};
 use crate::run::{JobUpdate, updates_queue};
 
 type Targets = Vec<(InstanceName, TargetState)>;
@@ -39,7 +39,7 @@ impl OperatorApi {
             }
             false => self.engine.ask(Input::Follow { job: id }).await,
         };
-        let targets = match answer.ok_or_else(stopping)? {
+        let targets = match answer.map_err(unanswered)? {
             Answer::Exec { targets, .. } => targets,
             Answer::Error(OpError::NoJob(_)) => {
                 // It may have ended and been forgotten after its record was read: the store has the ends by now.
@@ -70,7 +70,7 @@ impl OperatorApi {
             .engine
             .follow(input, listener)
             .await
-            .ok_or_else(stopping)?
+            .map_err(unanswered)?
         {
             Answer::Exec { targets, .. } => targets,
             Answer::Error(OpError::NoJob(_)) => {

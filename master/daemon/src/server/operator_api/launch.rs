@@ -17,8 +17,8 @@ use super::attestation;
 use super::events::{Goal, Until};
 use super::notes::note;
 use super::plan::problems_of;
-use super::{Events, OperatorApi, refused, stopping, unprepared};
-use crate::run::prepare;
+use super::{Events, OperatorApi, refused, stopping, unanswered, unprepared};
+use crate::run::{Unanswered, prepare};
 
 impl OperatorApi {
     pub(super) async fn do_launch(
@@ -69,7 +69,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Launch(Box::new(ask)))
             .await
-            .ok_or_else(stopping)?;
+            .map_err(unanswered)?;
         let mut first: Vec<v1::Event> = notices.into_iter().map(|text| note(&name, text)).collect();
         first.extend(attestation::warning_events(&name, proofs.warning));
         first.extend(self.snapshot(&name));
@@ -111,7 +111,7 @@ impl OperatorApi {
             .engine
             .ask(Input::Apply(ask))
             .await
-            .ok_or_else(stopping)?;
+            .map_err(unanswered)?;
         if matches!(answer, Answer::Ack) {
             let mut event = note(&cluster, "nothing to do: no stage has failed".to_owned());
             event.event = "launch-ended".to_owned();
@@ -221,8 +221,8 @@ impl OperatorApi {
 }
 
 /// The job that was begun, or why none was.
-pub(super) fn started(answer: Option<Answer>) -> Result<JobId, Status> {
-    match answer.ok_or_else(stopping)? {
+pub(super) fn started(answer: Result<Answer, Unanswered>) -> Result<JobId, Status> {
+    match answer.map_err(unanswered)? {
         Answer::Started(job) => Ok(job),
         Answer::Error(error) => Err(refused(&error)),
         _ => Err(Status::internal("unexpected reply from the engine")),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::events::{Goal, Until};
-use super::{Events, OperatorApi, refused, stopping};
+use super::{Events, OperatorApi, refused, stopping, unanswered};
 use crate::run::{JobUpdate, updates_queue};
 
 /// Longest wait unless said.
@@ -69,7 +69,7 @@ impl OperatorApi {
     async fn change(&self, ask: LifecycleAsk) -> Result<JobId, Status> {
         let (sender, mut updates) = mpsc::channel(updates_queue(ask.instances.len()));
         let answer = self.engine.follow(Input::Lifecycle(ask), sender).await;
-        let job = match answer.ok_or_else(stopping)? {
+        let job = match answer.map_err(unanswered)? {
             Answer::Exec { job, .. } => job,
             Answer::Error(error) => return Err(refused(&error)),
             _ => return Err(Status::internal("unexpected reply from the engine")),

@@ -34,7 +34,7 @@ use aot_store::Store;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
 use futures::Stream;
-use refusals::{not_empty, refused, stopping, unprepared, unseen};
+use refusals::{not_empty, refused, stopping, unanswered, unprepared, unseen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};

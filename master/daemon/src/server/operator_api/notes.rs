@@ -18,6 +18,12 @@ impl OperatorApi {
     /// For a person, one line each; none when all is well.
     pub(super) fn notes(&self) -> Vec<String> {
         let advertise = &self.info.advertise;
+        let away = self.engine.away_for().map(|time| {
+            format!(
+                "the master's database does not answer: for {} s nothing could be begun; what is shown may be older than that, and what runs continues",
+                time.as_secs()
+            )
+        });
         self.engine.read(|world| {
             let lost = world.clusters.values().flat_map(|cluster| {
                 let name = cluster.spec.name.clone();
@@ -39,7 +45,7 @@ impl OperatorApi {
             let full = self.room.check().err();
             let full = full.iter().map(ToString::to_string);
             let twice = world.clusters.values().flat_map(used_twice);
-            full.chain(twice).chain(lost).chain(unproven).collect()
+            away.into_iter().chain(full).chain(twice).chain(lost).chain(unproven).collect()
         })
     }
 

@@ -2,10 +2,10 @@
 //! operators' service; nothing is decided here.
 
 use aot_model::world::OpError;
-use aot_proto::fault;
+use aot_proto::{fault, status};
 use tonic::Status;
 
-use crate::run::{ask, prepare, stop};
+use crate::run::{Unanswered, ask, prepare, stop};
 
 /// Exhaustive: every refusal by the model has its code.
 pub(super) fn refused(error: &OpError) -> Status {
@@ -53,9 +53,15 @@ pub(super) fn not_empty<'a>(what: &str, said: Option<&'a str>) -> Result<Option<
     }
 }
 
+/// Why there is no answer of the loop's.
+pub(super) fn unanswered(why: Unanswered) -> Status {
+    match why {
+        Unanswered::Stopping => stopping(),
+        Unanswered::Away => status::store_away(),
+        Unanswered::Unsure => status::store_unsure(),
+    }
+}
+
 pub(super) fn stopping() -> Status {
-    stop::why().map_or_else(
-        aot_proto::status::stopping,
-        aot_proto::status::stopping_because,
-    )
+    stop::why().map_or_else(status::stopping, status::stopping_because)
 }

@@ -215,8 +215,8 @@ impl ShellCall {
     async fn record(&mut self, verdict: Option<Verdict>) {
         self.job.targets = [(self.at.instance.clone(), verdict)].into();
         let record = Input::Record(Box::new(self.job.clone()));
-        // Asked, not only sent: it is on disk when this returns, unless the master is stopping.
-        let _ = self.api.engine.ask(record).await;
+        // It is on disk when this returns, unless the master stops or its store is away.
+        self.api.engine.record(record).await;
     }
 
     /// The agent's link, or how it ends without one.

@@ -11,7 +11,7 @@ use aot_proto::v1;
 use tonic::Status;
 
 use super::select::{Selection, matching, none, required};
-use super::{OperatorApi, not_empty, stopping, unseen};
+use super::{OperatorApi, not_empty, stopping, unanswered, unseen};
 
 impl OperatorApi {
     pub(super) async fn do_status(
@@ -83,7 +83,7 @@ impl OperatorApi {
         let machines = machines.map_err(|error| unseen(&error))?;
         let answer = CallAnswer::Described(Ok(machines));
         let input = Input::Answered { cluster, answer };
-        self.engine.ask(input).await.ok_or_else(stopping)?;
+        self.engine.ask(input).await.map_err(unanswered)?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::select::{Selection, matching};
-use super::{OperatorApi, refused, stopping};
+use super::{OperatorApi, refused, stopping, unanswered};
 use crate::run::{JobUpdate, updates_queue};
 
 impl OperatorApi {
@@ -74,7 +74,7 @@ impl OperatorApi {
             .engine
             .follow(input, sender)
             .await
-            .ok_or_else(stopping)?
+            .map_err(unanswered)?
         {
             Answer::Exec { .. } => {}
             Answer::Error(error) => return Err(refused(&error)),

@@ -48,6 +48,9 @@ pub enum Error {
         /// What could not be done.
         source: Box<Error>,
     },
+    /// It was asked to stop before it served.
+    #[error("stopped before it served")]
+    Interrupted,
     /// The state can't be written any more.
     #[error("stopped: {0}")]
     Stopped(&'static str),

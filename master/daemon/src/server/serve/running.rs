@@ -5,10 +5,12 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_model::world::World;
 use aot_proto::v1;
 use aot_store::{Hold, Store};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
@@ -35,7 +37,8 @@ impl Bound {
     /// Reads the state and starts to serve, until `stop` fires, as a signal, an operator or a failure makes it.
     ///
     /// # Errors
-    /// When the state can't be read or brought up to date, or the system has no random bytes.
+    /// When the state can't be read or brought up to date, or the system has no random bytes; [`Error::Interrupted`] when
+    /// `stop` fires before that is done.
     pub async fn run(self, ending: Stop) -> Result<Running, Error> {
         let Self {
             opened,
@@ -46,11 +49,19 @@ impl Bound {
             socket,
         } = self;
         let (stop, tasks) = (&ending.token, &ending.tasks);
-        let mut state = State::read(&opened).await?;
+        // A database may be long in coming, or another master's for now.
+        let mut state = tokio::select! {
+            state = State::read(&opened) => state?,
+            () = stop.cancelled() => return Err(Error::Interrupted),
+        };
         let world = world(&mut state)?;
         let registry = Arc::new(Registry::new(now_ms()));
         let parts = Arc::new(parts(&opened, &state, &registry, tasks));
+        let asked = state.hold.clone();
+        let calls = &opened.options.providers.calls;
+        calls.send_while(move || asked.is_good());
         let engine = Engine::start(world, parts, stop.clone());
+        tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
         let janitor = Janitor {
             engine: engine.clone(),
             store: state.store.clone(),
@@ -116,14 +127,30 @@ impl Running {
 
 fn world(state: &mut State) -> Result<World, Error> {
     let loaded = std::mem::take(&mut state.loaded);
-    Ok(World::new(
+    let mut world = World::new(
         loaded.clusters,
         loaded.jobs,
         loaded.runs,
         state.join_key.clone(),
         seed()?,
         now_ms(),
-    ))
+    );
+    if state.is_taken_over {
+        world.doubt_calls();
+    }
+    Ok(world)
+}
+
+/// What this master knows is no longer true once another has the records, also when nothing is to be written.
+async fn stop_when_lost(hold: Arc<Hold>, stop: CancellationToken) {
+    tokio::select! {
+        lost = hold.until_lost() => {
+            tracing::error!(error = %Chain(&lost), "stopping");
+            stop::because(lost.to_string());
+            stop.cancel();
+        }
+        () = stop.cancelled() => {}
+    }
 }
 
 fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskTracker) -> Parts {

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) store: Arc<dyn Store>,
     pub(super) hold: Arc<Hold>,
     pub(super) loaded: Loaded,
+    /// From a master that may live.
+    pub(super) is_taken_over: bool,
     pub(super) spools: Arc<Spools>,
     /// Where bundles lie, by content.
     pub(super) bundles: Arc<Path>,
@@ -39,6 +41,7 @@ impl State {
             store,
             hold,
             loaded,
+            is_taken_over,
         } = opened.options.store.open(dir).await?;
         let spools = spools(dir, &loaded)?;
         let bundles: Arc<Path> = dir.join("bundles").into();
@@ -51,6 +54,7 @@ impl State {
             store,
             hold,
             loaded,
+            is_taken_over,
             spools,
             bundles,
             transfers: Arc::new(transfers),

@@ -24,8 +24,8 @@ fn cleanup_ends_every_machine_and_forgets_the_cluster() {
     assert_eq!(sim.ended.last().expect("ended").1, 0);
 }
 
-#[test]
-fn a_cleanup_waits_until_a_call_without_an_answer_can_show_no_more_machines() {
+/// A launch whose call for machines is about to be sent.
+fn calling() -> Sim {
     let mut sim = Sim::new();
     sim.input(ask(&spec(&[1], &[]), &[]));
     sim.perform(1); // the preparation; 0 is the event
@@ -40,6 +40,44 @@ fn a_cleanup_waits_until_a_call_without_an_answer_can_show_no_more_machines() {
     }) {
         sim.perform(0);
     }
+    sim
+}
+
+/// A master that was only paused sends what it had signed: its machines are ended too, however the next one fared meanwhile.
+#[test]
+fn after_a_take_over_a_cleanup_waits_for_as_long_as_a_call_may_still_be_sent() {
+    for refused in [false, true] {
+        let mut sim = calling();
+        let token = first_token(&sim);
+        sim.take_over();
+        let taken = sim.now;
+        if refused {
+            sim.refuse.insert(String::new(), ErrorKind::NoCapacity);
+            run(&mut sim, 2);
+        }
+        sim.input(Input::Cleanup {
+            cluster: cluster(),
+            by: AskedBy::default(),
+        });
+        while sim.now < taken + 14 * 60_000 {
+            run(&mut sim, 10);
+            if sim.now < taken + 5 * 60_000 {
+                sim.crash(); // that it is in doubt is on record
+            }
+        }
+        assert!(!sim.world.clusters.is_empty(), "it may still be sent");
+        sim.machines.insert(token.clone(), vec![machine(&token, 0)]);
+        while sim.now < taken + 17 * 60_000 {
+            run(&mut sim, 10);
+        }
+        assert_eq!(sim.alive(), 0);
+        assert!(sim.world.clusters.is_empty());
+    }
+}
+
+#[test]
+fn a_cleanup_waits_until_a_call_without_an_answer_can_show_no_more_machines() {
+    let mut sim = calling();
     sim.crash(); // the call may have been made
     let token = first_token(&sim);
     sim.input(Input::Cleanup {

@@ -195,6 +195,12 @@ impl Sim {
         }
     }
 
+    /// Another master took this one for dead, and continues with what was on disk.
+    pub(super) fn take_over(&mut self) {
+        self.crash();
+        self.world.doubt_calls();
+    }
+
     /// Does the pending effect at `index`.
     pub(super) fn perform(&mut self, index: usize) {
         let Some(effect) = self.pending.remove(index) else {

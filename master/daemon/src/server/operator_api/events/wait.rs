@@ -72,7 +72,8 @@ impl ClusterFollower {
         };
         if job.is_some() {
             let cluster = self.cluster.clone();
-            self.api.engine.ask(Input::Reconcile { cluster }).await; // none: the master is stopping
+            let input = Input::Reconcile { cluster };
+            let _ = self.api.engine.ask(input).await; // without an answer: as it was last
         }
     }
 
