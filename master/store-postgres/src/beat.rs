@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_host::clock::since_boot;
+use aot_store::Hold;
 use aot_store::fatal::Vital;
-use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +18,14 @@ use crate::connect::EngineLink;
 use crate::take::{Me, Timing};
 use crate::url::PostgresUrl;
 
-/// Longest wait for a beat to be taken.
+/// Longest wait for a beat to be taken,
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// Who has a hold now, when it is not this master.
-pub(crate) type Lost = watch::Sender<Option<String>>;
+/// and with the time that it takes to connect: then the next is tried.
+const ALL_WITHIN: Duration = Duration::from_secs(4);
+
+/// After a login that was refused: no account is to be locked.
+const LOGIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// The thread, until it is dropped.
 pub(crate) struct Beat {
@@ -32,31 +36,28 @@ pub(crate) struct Beat {
 
 struct Pulse {
     link: EngineLink,
-    hold: &'static str,
+    hold: Arc<Hold>,
     me: Me,
-    every: Duration,
+    timing: Timing,
     /// Of the hold; 0 = not taken yet.
     epoch: Arc<AtomicI64>,
-    lost: Lost,
 }
 
 impl Beat {
     /// Beats from now on.
     pub(crate) fn start(
         url: &PostgresUrl,
-        hold: &'static str,
+        hold: &Arc<Hold>,
         me: &Me,
         timing: Timing,
-        lost: &Lost,
     ) -> Result<Self, Error> {
         let (stop, epoch) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
         let pulse = Pulse {
             link: EngineLink::new(url)?,
-            hold,
+            hold: hold.clone(),
             me: me.clone(),
-            every: timing.beat,
+            timing,
             epoch: epoch.clone(),
-            lost: lost.clone(),
         };
         let until = stop.clone();
         let io = |source| Error::Io {
@@ -103,22 +104,34 @@ impl Drop for Beat {
 impl Pulse {
     /// Until somebody else has the hold.
     async fn run(self) {
-        let mut tick = tokio::time::interval(self.every);
+        let mut tick = tokio::time::interval(self.timing.beat);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_away = false;
         loop {
             tick.tick().await;
-            match self.beat().await {
+            let sent = since_boot();
+            let beaten = tokio::time::timeout(ALL_WITHIN, self.beat()).await;
+            match beaten.unwrap_or_else(|_| Err(self.link.silent())) {
                 Ok(None) => {
+                    if self.epoch.load(Ordering::SeqCst) != 0 {
+                        self.hold.renew(sent + self.timing.good);
+                    }
                     if std::mem::take(&mut is_away) {
                         tracing::info!("the store takes this master's beats again");
                     }
                 }
                 Ok(Some(owner)) => {
-                    self.lost.send_replace(Some(owner));
+                    let fenced = Error::Fenced {
+                        place: self.link.place(),
+                        owner,
+                    };
+                    self.hold.lose(&fenced.to_string());
                     return;
                 }
                 Err(error) => {
+                    if error.is_login() {
+                        tokio::time::sleep(LOGIN_PAUSE).await;
+                    }
                     if !std::mem::replace(&mut is_away, true) {
                         tracing::warn!(error = %Chain(&error), "the store does not take this master's beats");
                     }
@@ -132,7 +145,8 @@ impl Pulse {
         let sql = "WITH b AS (UPDATE masters SET beat = beat + 1 \
             WHERE id = $1 AND incarnation = $2 RETURNING 1) \
             SELECT (SELECT count(*) FROM b), o.owner, o.epoch FROM owners o WHERE o.cluster = $3";
-        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &self.hold];
+        let hold = self.hold.name();
+        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &hold];
         let epoch = self.epoch.load(Ordering::SeqCst);
         let rows = self.link.query("beat in", sql, &values, WITHIN).await?;
         let Some(row) = rows.first().filter(|_| epoch != 0) else {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
@@ -24,10 +25,17 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a session begins with, whatever the role and the database have: what is acknowledged is on the engine's disk and, where
 /// it waits for standbys, on theirs; a transaction that its master left open does not hold its locks; a row that another one
-/// has changed meanwhile is read anew, not refused.
+/// has changed meanwhile is read anew, not refused; nothing else is cut off by the clock, for that is done here, where it is
+/// known what is waited for; and what nobody waits for any more ends.
 const BEGIN: &str = "
 SET default_transaction_isolation = 'read committed';
 SET idle_in_transaction_session_timeout = '5s';
+SET idle_session_timeout = 0;
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SELECT set_config('transaction_timeout', '0', false)
+    WHERE EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout');
+SET client_connection_check_interval = '1s';
 SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
@@ -46,6 +54,7 @@ pub(crate) struct EngineLink {
 /// One connection.
 pub(crate) struct EngineSession {
     client: Client,
+    connection: AbortHandle,
     prepared: Mutex<HashMap<String, Statement>>,
 }
 
@@ -86,15 +95,22 @@ impl EngineLink {
                 false => Error::Unreachable { place, source },
             }
         })?;
-        self.tasks.spawn(async move {
+        let connection = self.tasks.spawn(async move {
             let _ = connection.await; // whoever waits for an answer learns of it
         });
-        let begun = client.batch_execute(BEGIN).await;
-        begun.map_err(|source| self.sql("begin a session with", source))?;
-        Ok(EngineSession {
+        let session = EngineSession {
             client,
+            connection: connection.abort_handle(),
             prepared: Mutex::default(),
-        })
+        };
+        let begun = session.batch(BEGIN).await;
+        begun.map_err(|source| self.sql("begin a session with", source))?;
+        Ok(session)
+    }
+
+    /// Lets go of the connection, whatever is under way on it.
+    pub(crate) async fn reset(&self) {
+        *self.session.lock().await = None;
     }
 
     /// Lets go of a connection that is not to be trusted any more, unless it was replaced already.
@@ -158,6 +174,13 @@ impl EngineLink {
     pub(crate) fn silent(&self) -> Error {
         let place = self.place();
         Error::Silent { place }
+    }
+}
+
+impl Drop for EngineSession {
+    /// Its socket is closed now, and not once the engine has answered what nobody waits for.
+    fn drop(&mut self) {
+        self.connection.abort();
     }
 }
 

@@ -44,7 +44,7 @@ impl std::error::Error for Cause {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The setting.
-    #[error("AOT_STORE (--store, store) is not the URL of a database")]
+    #[error("AOT_STORE (store in master.toml) is not the URL of a database")]
     Url(#[source] UrlError),
     /// Nobody answers.
     #[error("cannot connect to {place}: does PostgreSQL run there, and does it let this host in?")]
@@ -123,6 +123,29 @@ pub enum Error {
         /// Its host and id; what else became of the hold, when it is nobody's.
         owner: String,
     },
+    /// Records of another fleet.
+    #[error(
+        "{} belongs to another database than {place}: name that one in AOT_STORE, or another state folder (--state-dir); outputs and keys of one fit no other",
+        path.display()
+    )]
+    OtherDatabase {
+        /// The file of the state folder that says so.
+        path: PathBuf,
+        /// Where.
+        place: String,
+    },
+    /// Machines that only another host has.
+    #[error(
+        "{place} has clusters whose machines are clones of another host ({clusters}): start the master there, {owner}, or clean them up there first"
+    )]
+    LocalMachines {
+        /// Where.
+        place: String,
+        /// Their names.
+        clusters: String,
+        /// Host and id of the master that has them.
+        owner: String,
+    },
     /// Records of another kind.
     #[error(
         "{} has records of this state: name another state folder (--state-dir), or start without AOT_STORE", path.display()
@@ -160,10 +183,16 @@ impl From<Error> for aot_store::Error {
 }
 
 impl Error {
+    /// Whether it is the login that was refused.
+    pub(crate) fn is_login(&self) -> bool {
+        matches!(self, Self::Login { .. })
+    }
+
     /// Whether the same may work a moment later: the engine is away, ends, starts, is read only for now, or has too much to do.
+    /// A login that was refused is none of that: tried again and again it may lock the account.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Login { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Sql { source, .. } => may_pass(&source.0),
             _ => false,
         }
@@ -177,8 +206,16 @@ pub(crate) fn may_pass(error: &tokio_postgres::Error) -> bool {
         return true;
     };
     let class = &code.code()[..2];
-    ["08", "40", "53", "55", "57", "58"].contains(&class)
-        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+    ["08", "40", "53", "55", "57", "58"].contains(&class) || ONCE.contains(&code.code())
+}
+
+/// What another connection or a later try does not meet: a transaction that is read only after a failover; one that was idle
+/// or lasted too long for the engine; a prepared statement that a pooler has lost, or whose table was changed.
+const ONCE: [&str; 5] = ["25006", "25P03", "25P04", "26000", "0A000"];
+
+/// Whether it says the same for ever as well: a feature that this engine does not have.
+pub(crate) fn may_last(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "0A000")
 }
 
 /// Whether it is the login that is refused: a role, a password, a database that is not there.

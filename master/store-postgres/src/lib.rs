@@ -6,9 +6,7 @@
 //! A master writes with a hold: the row of `owners` says by which epoch and sequence number. A write that does not fit changes
 //! nothing, so that time alone, which may be wrong about who lives, never decides whether one counts.
 //!
-//! No program links it yet. Missing before one may: effects and calls to providers wait for a hold that is good; a write that
-//! was given up on is told from another's by an id of its own; a database is tied to its state folder; loading and asking go
-//! through the connection that writes; a take-over counts only time in which its own reads worked.
+//! `state` ties a state folder to its database.
 
 #![warn(unreachable_pub)]
 
@@ -22,6 +20,7 @@ mod read;
 mod schema;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
+mod state;
 mod store;
 mod take;
 mod tls;

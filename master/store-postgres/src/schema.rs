@@ -11,7 +11,7 @@ const OLDEST: i32 = 14;
 /// Held while tables are changed: `aot` in ASCII, and a number of ours.
 const LOCK: i64 = 0x616f_7400_0000_0001;
 
-/// Longest wait for another master that changes tables, and for one step.
+/// Longest wait for another master that changes tables, and for one step. The engine ends a transaction that is idle longer.
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Step N brings tables from version N to N + 1. Never changed once released; only added to.
@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const STEPS: [&str; 1] = [r#"
 CREATE TABLE masters (id text COLLATE "C" PRIMARY KEY, incarnation bigint NOT NULL, beat bigint NOT NULL, version text NOT NULL);
 CREATE TABLE owners (cluster text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, incarnation bigint NOT NULL,
-    epoch bigint NOT NULL, seq bigint NOT NULL);
+    epoch bigint NOT NULL, seq bigint NOT NULL, write_id text NOT NULL DEFAULT '', served_by text COLLATE "C" NOT NULL DEFAULT '');
 CREATE TABLE clusters (cluster text COLLATE "C" PRIMARY KEY, record text NOT NULL);
 CREATE TABLE instances (cluster text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, record text NOT NULL,
     PRIMARY KEY (cluster, name));
@@ -50,21 +50,23 @@ EXCEPTION WHEN feature_not_supported THEN
 END $$;
 "#];
 
-/// Brings the tables to the newest version.
-pub(crate) async fn migrate(link: &EngineLink) -> Result<(), Error> {
+/// Brings the tables to the newest version; the id of this database.
+pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
     check_version(link).await?;
     let session = link.session().await?;
     let sql = |source| link.sql("bring up to date the tables of", source);
     let work = async {
         let lock = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
              SELECT pg_advisory_xact_lock({LOCK}); \
-             CREATE TABLE IF NOT EXISTS fleet (\"only\" boolean PRIMARY KEY DEFAULT true CHECK (\"only\"), schema integer NOT NULL); \
+             CREATE TABLE IF NOT EXISTS fleet (\"only\" boolean PRIMARY KEY DEFAULT true CHECK (\"only\"), schema integer NOT NULL, \
+             id text NOT NULL DEFAULT gen_random_uuid()::text); \
              INSERT INTO fleet (schema) VALUES (0) ON CONFLICT DO NOTHING"
         );
         session.batch(&lock).await.map_err(sql)?;
-        let rows = session.query("SELECT schema FROM fleet", &[]).await;
-        let found: i32 = rows.map_err(sql)?[0].get(0);
+        let rows = session.query("SELECT schema, id FROM fleet", &[]).await;
+        let rows = rows.map_err(sql)?;
+        let (found, id): (i32, String) = (rows[0].get(0), rows[0].get(1));
         let known = i32::try_from(STEPS.len()).expect("there are few steps");
         if found > known {
             let too_new = Error::TooNew {
@@ -79,7 +81,8 @@ pub(crate) async fn migrate(link: &EngineLink) -> Result<(), Error> {
             session.batch(step).await.map_err(sql)?;
         }
         let done = format!("UPDATE fleet SET schema = {known} WHERE schema < {known}; COMMIT");
-        session.batch(&done).await.map_err(sql)
+        session.batch(&done).await.map_err(sql)?;
+        Ok(id)
     };
     let migrated = tokio::time::timeout(WITHIN, work).await;
     let migrated = migrated.unwrap_or_else(|_| Err(link.silent()));

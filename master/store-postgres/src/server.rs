@@ -1,8 +1,11 @@
 //! A PostgreSQL of its own for tests: in a folder of its own, on a socket there and a free port of loopback, as a user that is
 //! not root. It ends with the value, and with the process should that be killed.
 //!
-//! Where its programs are missing, root on Debian has them installed, as the EC2 lab does with its tools; elsewhere the test is
-//! skipped, and says so.
+//! Where its programs are missing, root on Debian has them installed, as the EC2 lab does with its tools; for others the test
+//! is skipped, and says so.
+
+mod install;
+mod standby;
 
 use std::fs::File;
 use std::io;
@@ -11,20 +14,17 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-/// Where Debian puts the programs of a version.
-const DEBIAN: &str = "/usr/lib/postgresql";
+use install::{programs, user};
 
 /// Longest wait for a server to take connections: it may have much to replay.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often that is tried.
 const TRY_EVERY: Duration = Duration::from_millis(20);
-
-/// One installs at a time, among all tests of this machine.
-const INSTALL_LOCK: &str = "/var/lock/aot-postgresql.lock";
 
 /// Settings of the server. Small, and what is acknowledged is on disk, as a test that kills it asks for.
 const SETTINGS: &str = "
@@ -44,7 +44,10 @@ pub struct Missing(pub String);
 impl Missing {
     /// Counts a test that can't run here, and says why.
     pub fn skip(&self, test: &str) {
-        eprintln!("SKIPPED: 1 test, {test}: {}", self.0);
+        use std::io::Write as _;
+        // Not by a macro, whose output a test that passes keeps to itself.
+        let line = format!("SKIPPED: 1 test, {test}: {}\n", self.0);
+        let _ = io::stderr().write_all(line.as_bytes()); // nobody may read it
     }
 }
 
@@ -53,7 +56,8 @@ pub struct Server {
     dir: tempfile::TempDir,
     programs: PathBuf,
     user: Option<(u32, u32)>,
-    port: u16,
+    port: AtomicU16,
+    has_run: AtomicBool,
     running: Mutex<Option<Child>>,
     databases: Mutex<u32>,
 }
@@ -81,18 +85,13 @@ impl Server {
     /// When PostgreSQL is not here and can't be installed.
     pub fn start() -> Result<Self, Missing> {
         let programs = programs()?;
-        let dir = tempfile::tempdir().expect("a folder");
         let user = user()?;
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(dir.path(), open).expect("its own folder");
-        if let Some((uid, gid)) = user {
-            chown(dir.path(), Some(uid), Some(gid)).expect("root may");
-        }
         let server = Self {
-            dir,
+            dir: new_dir(user),
             programs,
             user,
-            port: free_port(),
+            port: AtomicU16::new(free_port()),
+            has_run: AtomicBool::new(false),
             running: Mutex::default(),
             databases: Mutex::new(0),
         };
@@ -130,8 +129,7 @@ impl Server {
         succeeded("initdb", initdb.arg("-D").arg(self.data()).output());
         let mut settings = SETTINGS.to_owned();
         settings.push_str(&format!(
-            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
-            self.port,
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
             self.dir.path().display()
         ));
         self.write("data/postgresql.auto.conf", &settings, 0o600);
@@ -155,7 +153,7 @@ impl Server {
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.load(Ordering::SeqCst)
     }
 
     /// Starts it again after its end, and waits until it answers.
@@ -169,16 +167,21 @@ impl Server {
         loop {
             let mut postgres = self.command("postgres");
             postgres.arg("-D").arg(self.data()).stdout(Stdio::null());
+            postgres.arg("-p").arg(self.port().to_string());
             postgres.stderr(log.try_clone().expect("a handle"));
             // Its parent must outlive it: a thread that ends has its children signalled too.
             let mut child = on_a_lasting_thread(move || postgres.spawn()).expect("setpriv runs");
             if self.is_ready_in_time(&mut child, deadline) {
                 *self.running() = Some(child);
+                self.has_run.store(true, Ordering::SeqCst);
                 return;
             }
             let _ = child.kill();
             let _ = child.wait();
             assert!(Instant::now() < deadline, "{}", self.log());
+            if !self.has_run.load(Ordering::SeqCst) {
+                self.port.store(free_port(), Ordering::SeqCst); // somebody was faster
+            }
             pause(); // what is left of the last one ends soon
         }
     }
@@ -212,7 +215,7 @@ impl Server {
     fn psql(&self, database: &str) -> Command {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-X", "-A", "-t", "-q", "-U", "aot", "-d", database, "-p"]);
-        psql.arg(self.port.to_string())
+        psql.arg(self.port().to_string())
             .arg("-h")
             .arg(self.dir.path());
         psql.args(["-v", "ON_ERROR_STOP=1", "-c"]);
@@ -242,7 +245,7 @@ impl Server {
     /// The URL of one, by the socket.
     pub fn url(&self, database: &str) -> String {
         let socket = self.dir.path().display().to_string().replace('/', "%2F");
-        format!("postgres://aot@{socket}:{}/{database}", self.port)
+        format!("postgres://aot@{socket}:{}/{database}", self.port())
     }
 
     /// By a port of loopback: its own, or one in front of it.
@@ -266,18 +269,21 @@ impl Server {
 
     /// Ends it at once, its transactions with it, as an administrator would (pg_ctl, mode immediate).
     pub fn stop(&self) {
-        let Some(mut child) = self.running().take() else {
-            return;
-        };
+        if let Some(ended) = self.end() {
+            assert_ne!(ended.signal(), Some(9), "{}", self.log());
+        }
+    }
+
+    fn end(&self) -> Option<std::process::ExitStatus> {
+        let mut child = self.running().take()?;
         kill(child.id(), rustix::process::Signal::QUIT);
-        let ended = child.wait().expect("it is ours");
-        assert_ne!(ended.signal(), Some(9), "{}", self.log());
+        child.wait().ok()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
+        self.end();
     }
 }
 
@@ -327,9 +333,29 @@ fn pause() {
     std::thread::sleep(TRY_EVERY);
 }
 
+/// A folder of this user's, who must be able to get there wherever TMPDIR is.
+fn new_dir(user: Option<(u32, u32)>) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/tmp").expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("its own folder");
+    if let Some((uid, gid)) = user {
+        chown(dir.path(), Some(uid), Some(gid)).expect("root may");
+    }
+    dir
+}
+
+/// One that nobody listens on, below those that the system gives to whoever asks for any (ip(7), `ip_local_port_range`).
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("it is bound").port()
+    let random = || {
+        let time = std::time::SystemTime::UNIX_EPOCH.elapsed();
+        20_000 + u16::try_from(time.map_or(0, |it| it.subsec_nanos()) / 100 % 10_000).unwrap_or(0)
+    };
+    loop {
+        let port = random();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn succeeded(what: &str, output: io::Result<Output>) -> Output {
@@ -337,94 +363,4 @@ fn succeeded(what: &str, output: io::Result<Output>) -> Output {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what}: {} {said}", output.status);
     output
-}
-
-/// PostgreSQL refuses to run as root: then it runs as its own user, or as nobody.
-fn user() -> Result<Option<(u32, u32)>, Missing> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let of = |name: &str| {
-        let line = users
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2).map(str::parse);
-        Some((fields.next()?.ok()?, fields.next()?.ok()?))
-    };
-    let found = of("postgres").or_else(|| of("nobody"));
-    let none = || Missing("there is neither a user postgres nor nobody".to_owned());
-    found.map(Some).ok_or_else(none)
-}
-
-/// Asks for the tests that need a server.
-const ASKED_FOR: &str = "AOT_TEST_POSTGRES";
-
-/// The folder of the newest version's programs, installed when they are missing. Only where asked for: no program has this
-/// engine yet, and its tests kill and stop servers by the clock.
-fn programs() -> Result<PathBuf, Missing> {
-    if std::env::var_os(ASKED_FOR).is_none_or(|value| value != "1") {
-        return Err(Missing(format!("{ASKED_FOR}=1 runs it")));
-    }
-    static FOUND: OnceLock<Result<PathBuf, Missing>> = OnceLock::new();
-    FOUND
-        .get_or_init(|| found().map_or_else(install, Ok))
-        .clone()
-}
-
-fn found() -> Option<PathBuf> {
-    let versions = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-    let mut versions: Vec<(u32, PathBuf)> = versions
-        .filter_map(|entry| {
-            let version = entry.file_name().to_str()?.parse().ok()?;
-            Some((version, entry.path().join("bin")))
-        })
-        .collect();
-    versions.sort();
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&in_path).collect::<Vec<_>>();
-    let all = versions
-        .into_iter()
-        .rev()
-        .map(|(_, path)| path)
-        .chain(in_path);
-    let is_whole = |dir: &PathBuf| {
-        let programs = ["initdb", "postgres", "psql"];
-        programs.iter().all(|program| dir.join(program).is_file())
-    };
-    all.into_iter().find(is_whole)
-}
-
-/// With apt-get, and without the cluster that Debian would make and start.
-fn install() -> Result<PathBuf, Missing> {
-    let missing = |why: String| Missing(format!("PostgreSQL's programs are not here, and {why}"));
-    if !rustix::process::geteuid().is_root() {
-        return Err(missing("only root can install them".to_owned()));
-    }
-    let lock = File::create(INSTALL_LOCK).map_err(|why| missing(why.to_string()))?;
-    lock.lock().map_err(|why| missing(why.to_string()))?;
-    if let Some(programs) = found() {
-        return Ok(programs); // another test was faster
-    }
-    let apt = |args: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        match apt.stdin(Stdio::null()).output() {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                Err(missing(format!("apt-get {}: {said}", args.join(" "))))
-            }
-            Err(why) => Err(missing(format!("there is no apt-get: {why}"))),
-        }
-    };
-    let install = ["install", "-y", "--no-install-recommends"];
-    apt(&["update"])?;
-    apt(&[&install[..], &["postgresql-common"]].concat())?;
-    let conf = Path::new("/etc/postgresql-common/createcluster.d");
-    let unmade = std::fs::create_dir_all(conf)
-        .and_then(|()| std::fs::write(conf.join("aot.conf"), "create_main_cluster = false\n"));
-    unmade.map_err(|why| missing(why.to_string()))?;
-    apt(&[&install[..], &["postgresql"]].concat())?;
-    found().ok_or_else(|| missing("apt-get did not bring them".to_owned()))
 }

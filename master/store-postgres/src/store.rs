@@ -1,15 +1,15 @@
 //! The handle on the database: opened for one master, with its beats, its writer and its reader.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aot_host::chain::Chain;
-use aot_host::files;
 use aot_model::job::Job;
 use aot_model::key::InstanceKey;
 use aot_model::retention::Sweep;
 use aot_model::run::Run;
+use aot_model::spec::ProviderKind;
 use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
 use aot_store::{
@@ -17,18 +17,16 @@ use aot_store::{
 };
 use prost::bytes::Bytes;
 
-use crate::beat::{Beat, Lost};
+use crate::beat::Beat;
 use crate::commit::FencedWriter;
 use crate::connect::EngineLink;
 use crate::parts::{self, SqlPart};
+use crate::state::StateIdentity;
 use crate::take::{self, Me, Timing};
 use crate::{Error, PostgresUrl, load, read, schema};
 
 /// What all records of a database are held by: one master has all of them.
 const HOLD: &str = "~master";
-
-/// Which master a state folder is, in that folder. Says too that its records lie elsewhere.
-const ID_FILE: &str = aot_store::sqlite::ELSEWHERE;
 
 /// Records in a database.
 #[derive(Debug, Clone)]
@@ -51,15 +49,14 @@ impl Postgres {
         })
     }
 
-    async fn opened(
-        &self,
-        state_dir: &Path,
-    ) -> Result<(PostgresStore, Hold, Loaded), aot_store::Error> {
-        let id = master_id(state_dir)?;
+    async fn opened(&self, state_dir: &Path) -> Result<TakenStore, aot_store::Error> {
+        let identity = StateIdentity::read(state_dir)?;
         let writer = FencedWriter::new(EngineLink::new(&self.url)?);
-        schema::migrate(&writer.link).await?;
-        let me = take::enter(&writer.link, &id).await?;
-        let opened = self.taken(writer, &me).await;
+        let database = schema::migrate(&writer.link).await?;
+        identity.check(&database, &writer.link.place())?;
+        let me = take::enter(&writer.link, &identity.master_id()).await?;
+        let opened = self.taken(writer, &me, identity, &database).await;
+        // It took the hold, or may have: whoever comes next need not wait.
         if opened.is_err()
             && let Ok(link) = EngineLink::new(&self.url)
             && let Err(error) = take::leave(&link, &me).await
@@ -73,80 +70,87 @@ impl Postgres {
         &self,
         writer: FencedWriter,
         me: &Me,
-    ) -> Result<(PostgresStore, Hold, Loaded), aot_store::Error> {
-        let lost = Lost::new(None);
-        let beat = Beat::start(&self.url, HOLD, me, self.timing, &lost)?;
-        let (epoch, seq) = take::take(&writer.link, HOLD, me, self.timing).await?;
-        beat.has_taken(epoch);
-        tracing::info!(store = %self.url, epoch, "the records are this master's");
-        let reader = EngineLink::new(&self.url)?;
-        let loaded = load::load(&reader).await?;
-        let store = PostgresStore {
-            writer,
-            reader,
-            me: me.clone(),
-            beat: Mutex::new(Some(beat)),
-            lost,
-            is_closed: AtomicBool::new(false),
+        identity: StateIdentity,
+        database: &str,
+    ) -> Result<TakenStore, aot_store::Error> {
+        let hold = Arc::new(Hold::renewable(HOLD));
+        let beat = Beat::start(&self.url, &hold, me, self.timing)?;
+        let taken = take::take(&writer.link, HOLD, me, self.timing).await?;
+        *hold.position().await = HoldPosition {
+            epoch: taken.epoch,
+            seq: taken.seq,
+            unsure: None,
         };
-        let position = HoldPosition {
-            epoch,
-            seq,
-            is_unsure: false,
-        };
-        Ok((store, Hold::new(HOLD, position), loaded))
+        beat.has_taken(taken.epoch);
+        hold.renew(taken.asked + self.timing.good);
+        let loaded = load::load(&writer, HOLD, taken.epoch).await?;
+        check_local_machines(&loaded, &taken.served_by, me, &writer.link.place())?;
+        identity.write(database)?;
+        take::serve(&writer.link, HOLD, me, taken.epoch).await?;
+        tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
+        Ok(TakenStore {
+            store: PostgresStore {
+                writer,
+                reader: EngineLink::new(&self.url)?,
+                me: me.clone(),
+                beat: Mutex::new(Some(beat)),
+                is_closed: AtomicBool::new(false),
+            },
+            hold,
+            loaded,
+            is_taken_over: taken.is_taken_over,
+        })
     }
 
     /// As [`Backend::open`], with the store as what it is.
     #[cfg(test)]
-    pub(crate) async fn open_here(
-        &self,
-        state_dir: &Path,
-    ) -> Result<(PostgresStore, Hold, Loaded), aot_store::Error> {
+    pub(crate) async fn open_here(&self, state_dir: &Path) -> Result<TakenStore, aot_store::Error> {
         self.opened(state_dir).await
     }
+}
+
+/// A database that is this master's.
+pub(crate) struct TakenStore {
+    pub(crate) store: PostgresStore,
+    pub(crate) hold: Arc<Hold>,
+    pub(crate) loaded: Loaded,
+    pub(crate) is_taken_over: bool,
 }
 
 impl Backend for Postgres {
     fn open<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<OpenStore, aot_store::Error>> {
         Box::pin(async move {
-            let (store, hold, loaded) = self.opened(state_dir).await?;
+            let opened = self.opened(state_dir).await?;
             Ok(OpenStore {
-                store: Arc::new(store),
-                hold: Arc::new(hold),
-                loaded,
+                store: Arc::new(opened.store),
+                hold: opened.hold,
+                loaded: opened.loaded,
+                is_taken_over: opened.is_taken_over,
             })
         })
     }
 }
 
-/// Host and state folder: a copy of the folder on another host is another master.
-fn master_id(state_dir: &Path) -> Result<String, Error> {
-    let io = |what, path: &Path| {
-        let path: PathBuf = path.to_owned();
-        move |source| Error::Io { what, path, source }
-    };
-    files::private_dir(state_dir).map_err(io("make the folder", state_dir))?;
-    let local = state_dir.join(aot_store::sqlite::FILE);
-    if local.exists() {
-        return Err(Error::LocalRecords { path: local });
+/// Clones lie in the state folder of the master that made them: another one would take them for gone.
+fn check_local_machines(
+    loaded: &Loaded,
+    served_by: &str,
+    me: &Me,
+    place: &str,
+) -> Result<(), Error> {
+    let local = loaded
+        .clusters
+        .iter()
+        .filter(|cluster| cluster.spec.provider == ProviderKind::Local);
+    let local: Vec<&str> = local.map(|cluster| cluster.spec.name.as_str()).collect();
+    match served_by.is_empty() || served_by == me.id || local.is_empty() {
+        true => Ok(()),
+        false => Err(Error::LocalMachines {
+            place: place.to_owned(),
+            clusters: local.join(", "),
+            owner: served_by.to_owned(),
+        }),
     }
-    let path = state_dir.join(ID_FILE);
-    let folder = match std::fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io("read", &path)(source));
-        }
-        _ => {
-            let made = ulid::Ulid::generate().to_string();
-            let written = files::write_atomic(&path, made.as_bytes(), 0o600);
-            written.map_err(io("write", &path))?;
-            made
-        }
-    };
-    let host = rustix::system::uname();
-    let host = host.nodename().to_string_lossy().into_owned();
-    Ok(format!("{host}/{folder}"))
 }
 
 /// A handle on the database.
@@ -156,7 +160,6 @@ pub(crate) struct PostgresStore {
     me: Me,
     /// `None` once it is closed.
     beat: Mutex<Option<Beat>>,
-    lost: Lost,
     is_closed: AtomicBool,
 }
 
@@ -170,8 +173,8 @@ impl PostgresStore {
             return Ok(());
         }
         let written = self.writer.write(hold.name(), &mut position, parts).await;
-        if let Err(Error::Fenced { owner, .. }) = &written {
-            self.lost.send_replace(Some(owner.clone()));
+        if let Err(fenced @ Error::Fenced { .. }) = &written {
+            hold.lose(&fenced.to_string());
         }
         Ok(written?)
     }
@@ -247,16 +250,6 @@ impl Store for PostgresStore {
 
     fn closed_jobs(&self) -> Pending<'_, Result<Vec<ClosedJob>, aot_store::Error>> {
         Box::pin(read::closed_jobs(&self.reader))
-    }
-
-    fn lost<'a>(&'a self, _: &'a Hold) -> Pending<'a, aot_store::Error> {
-        Box::pin(async move {
-            let mut lost = self.lost.subscribe();
-            let owner = lost.wait_for(Option::is_some).await;
-            let owner = owner.map(|owner| owner.clone().unwrap_or_default());
-            // Its sender is here.
-            self.writer.fenced(owner.unwrap_or_default()).into()
-        })
     }
 
     fn close<'a>(&'a self, hold: &'a Hold) -> Pending<'a, ()> {

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use aot_host::chain::Chain;
+use aot_host::clock::since_boot;
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 
 use crate::Error;
 use crate::connect::EngineLink;
@@ -11,13 +14,18 @@ use crate::connect::EngineLink;
 /// Longest wait for one of the statements here.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How often a master beats, and after how long without one it is dead.
+/// How long an engine that went away while a hold was waited for is asked again.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// How often a master beats, after how long without one it is dead, and for how long one makes its hold good.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Between two beats.
     pub beat: Duration,
     /// By the clock of whoever asks.
     pub dead: Duration,
+    /// From when a beat was sent. Well below `dead`: clocks differ, and whoever asks looks only now and then.
+    pub good: Duration,
 }
 
 impl Default for Timing {
@@ -25,6 +33,7 @@ impl Default for Timing {
         Self {
             beat: Duration::from_secs(2),
             dead: Duration::from_secs(15),
+            good: Duration::from_secs(10),
         }
     }
 }
@@ -36,6 +45,19 @@ pub(crate) struct Me {
     pub(crate) id: String,
     /// Raised by each start.
     pub(crate) incarnation: i64,
+}
+
+/// The hold as it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) epoch: i64,
+    pub(crate) seq: i64,
+    /// It was another master's, which did not give it back.
+    pub(crate) is_taken_over: bool,
+    /// The master that served last; empty when none did.
+    pub(crate) served_by: String,
+    /// When it was asked for, as [`since_boot`] counts.
+    pub(crate) asked: Duration,
 }
 
 /// Enters this start: from here on its beats count, and those of an earlier one with its id do not.
@@ -55,7 +77,7 @@ pub(crate) async fn enter(link: &EngineLink, id: &str) -> Result<Me, Error> {
 /// Takes the entry back, of a start that failed or a master that ended.
 pub(crate) async fn leave(link: &EngineLink, me: &Me) -> Result<(), Error> {
     let sql = "DELETE FROM masters WHERE id = $1 AND incarnation = $2";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&me.id, &me.incarnation];
+    let values: [&(dyn ToSql + Sync); 2] = [&me.id, &me.incarnation];
     let left = link.query("take this master's entry out of", sql, &values, WITHIN);
     left.await.map(|_| ())
 }
@@ -65,12 +87,13 @@ pub(crate) async fn leave(link: &EngineLink, me: &Me) -> Result<(), Error> {
 struct Seen {
     owner: String,
     epoch: i64,
+    served_by: String,
     /// Of the owner's newest start; `None` once it has left.
     beat: Option<(i64, i64)>,
 }
 
 async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
-    let sql = "SELECT o.owner, o.epoch, m.incarnation, m.beat FROM owners o \
+    let sql = "SELECT o.owner, o.epoch, o.served_by, m.incarnation, m.beat FROM owners o \
         LEFT JOIN masters m ON m.id = o.owner WHERE o.cluster = $1";
     let made = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) \
         VALUES ($1, '', 0, 0, 0) ON CONFLICT DO NOTHING";
@@ -81,15 +104,61 @@ async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
         rows = link.query(what, sql, &[&hold], WITHIN).await?;
     }
     let row = &rows[0];
-    let (incarnation, beat): (Option<i64>, Option<i64>) = (row.get(2), row.get(3));
+    let (incarnation, beat): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
     Ok(Seen {
         owner: row.get(0),
         epoch: row.get(1),
+        served_by: row.get(2),
         beat: incarnation.zip(beat),
     })
 }
 
-/// Waits until the hold may be taken, and takes it: the epoch and sequence number to write with.
+/// For how long an owner was seen without a beat. Only time between two readings that worked counts, and no more of it than
+/// a master takes for a beat: after an outage of the engine, or a pause of whoever asks, nobody is dead for what was not seen.
+#[derive(Debug, Default)]
+struct Silence {
+    of: Option<Seen>,
+    last: Option<Instant>,
+    counted: Duration,
+}
+
+/// What a reading says of the owner.
+#[derive(Debug, PartialEq, Eq)]
+enum Sign {
+    /// It has beaten.
+    Alive,
+    /// Not for so long.
+    Silent(Duration),
+}
+
+impl Silence {
+    fn read(&mut self, seen: &Seen, now: Instant, beat: Duration) -> Sign {
+        match &self.of {
+            Some(of) if of.owner == seen.owner && of.epoch == seen.epoch => {
+                if of.beat != seen.beat {
+                    return Sign::Alive;
+                }
+                let since = self
+                    .last
+                    .map_or(Duration::ZERO, |last| now.duration_since(last));
+                self.counted += since.min(beat);
+            }
+            _ => {
+                self.of = Some(seen.clone());
+                self.counted = Duration::ZERO;
+            }
+        }
+        self.last = Some(now);
+        Sign::Silent(self.counted)
+    }
+
+    /// A reading did not work: what is known is no longer of now.
+    fn interrupt(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Waits until the hold may be taken, and takes it.
 ///
 /// # Errors
 /// When another master lives, or the engine is away.
@@ -98,35 +167,46 @@ pub(crate) async fn take(
     hold: &str,
     me: &Me,
     timing: Timing,
-) -> Result<(i64, i64), Error> {
-    let mut first: Option<(Seen, Instant)> = None;
+) -> Result<Taken, Error> {
+    let mut silence = Silence::default();
+    let mut seen = read_holder(link, hold).await?;
     loop {
-        let seen = read_holder(link, hold).await?;
         let is_free = seen.owner.is_empty() || seen.owner == me.id || seen.beat.is_none();
-        let since = first
-            .as_ref()
-            .filter(|(before, _)| before.owner == seen.owner);
-        let is_dead = match since {
-            Some((before, _)) if before.beat != seen.beat => {
+        let is_dead = match silence.read(&seen, Instant::now(), timing.beat) {
+            Sign::Alive if !is_free => {
                 return Err(Error::Alive {
                     place: link.place(),
                     owner: seen.owner,
                 });
             }
-            Some((_, since)) => since.elapsed() >= timing.dead,
-            None => false,
+            Sign::Alive => false,
+            Sign::Silent(time) => time >= timing.dead,
         };
-        if is_free || is_dead {
-            if let Some(taken) = try_take(link, hold, me, seen.epoch).await? {
-                return Ok(taken);
-            }
-            continue; // somebody was faster
+        if (is_free || is_dead)
+            && let Some(taken) = try_take(link, hold, me, &seen).await?
+        {
+            return Ok(taken);
         }
-        if since.is_none() {
+        if !is_free && silence.counted.is_zero() {
             tracing::info!(owner = %seen.owner, "waiting whether the master that has the hold lives");
-            first = Some((seen, Instant::now()));
         }
         tokio::time::sleep(timing.beat / 4).await;
+        seen = read_again(link, hold, &mut silence).await?;
+    }
+}
+
+/// Reads until it works, but not for ever.
+async fn read_again(link: &EngineLink, hold: &str, silence: &mut Silence) -> Result<Seen, Error> {
+    let begun = Instant::now();
+    loop {
+        match read_holder(link, hold).await {
+            Err(error) if error.may_pass() && begun.elapsed() < AWAY => {
+                tracing::warn!(error = %Chain(&error), "cannot see whether the master that has the hold lives");
+                silence.interrupt();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            read => return read,
+        }
     }
 }
 
@@ -134,20 +214,75 @@ async fn try_take(
     link: &EngineLink,
     hold: &str,
     me: &Me,
-    epoch: i64,
-) -> Result<Option<(i64, i64)>, Error> {
-    let sql = "UPDATE owners SET owner = $3, incarnation = $4, epoch = epoch + 1 \
-        WHERE cluster = $1 AND epoch = $2 RETURNING epoch, seq";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&hold, &epoch, &me.id, &me.incarnation];
+    seen: &Seen,
+) -> Result<Option<Taken>, Error> {
+    let sql = "UPDATE owners SET owner = $4, incarnation = $5, epoch = epoch + 1 \
+        WHERE cluster = $1 AND epoch = $2 AND owner = $3 RETURNING epoch, seq";
+    let values: [&(dyn ToSql + Sync); 5] =
+        [&hold, &seen.epoch, &seen.owner, &me.id, &me.incarnation];
+    let asked = since_boot();
     let rows = link.query("take the hold on", sql, &values, WITHIN).await?;
-    Ok(rows.first().map(|row| (row.get(0), row.get(1))))
+    Ok(rows.first().map(|row| Taken {
+        epoch: row.get(0),
+        seq: row.get(1),
+        is_taken_over: !seen.owner.is_empty() && seen.owner != me.id,
+        served_by: seen.served_by.clone(),
+        asked,
+    }))
+}
+
+/// Notes that this master serves.
+pub(crate) async fn serve(link: &EngineLink, hold: &str, me: &Me, epoch: i64) -> Result<(), Error> {
+    let sql = "UPDATE owners SET served_by = $3 WHERE cluster = $1 AND epoch = $2";
+    let values: [&(dyn ToSql + Sync); 3] = [&hold, &epoch, &me.id];
+    let noted = link.query("enter the hold in", sql, &values, WITHIN);
+    noted.await.map(|_| ())
 }
 
 /// Gives the hold back, so that whoever comes next need not wait.
 pub(crate) async fn release(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
     let sql = "UPDATE owners SET owner = '' WHERE cluster = $1 AND epoch = $2";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&hold, &epoch];
+    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
     let released = link.query("give back the hold on", sql, &values, WITHIN);
     released.await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(2);
+
+    fn seen(epoch: i64, beat: i64) -> Seen {
+        Seen {
+            owner: "host/1".to_owned(),
+            epoch,
+            served_by: String::new(),
+            beat: Some((1, beat)),
+        }
+    }
+
+    #[test]
+    fn only_time_between_readings_that_worked_counts_as_silence() {
+        let begun = Instant::now();
+        let mut silence = Silence::default();
+        let mut read = |seconds: u64, seen: &Seen, is_interrupted: bool| {
+            if is_interrupted {
+                silence.interrupt();
+            }
+            silence.read(seen, begun + Duration::from_secs(seconds), BEAT)
+        };
+        let silent = |seconds| Sign::Silent(Duration::from_secs(seconds));
+        assert_eq!(read(0, &seen(1, 5), false), silent(0));
+        assert_eq!(read(1, &seen(1, 5), false), silent(1));
+        assert_eq!(read(3, &seen(1, 5), false), silent(3));
+        // Whoever asks was paused: what it did not see is no more than a beat.
+        assert_eq!(read(60, &seen(1, 5), false), silent(5));
+        // The engine was away: all anew.
+        assert_eq!(read(61, &seen(1, 5), true), silent(0));
+        assert_eq!(read(62, &seen(1, 5), false), silent(1));
+        // Somebody else took it.
+        assert_eq!(read(63, &seen(2, 5), false), silent(0));
+        assert_eq!(read(64, &seen(2, 6), false), Sign::Alive);
+    }
 }

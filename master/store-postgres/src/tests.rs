@@ -10,11 +10,12 @@ mod secured;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aot_model::world::Changes;
 use aot_proto::ids::JobId;
-use aot_store::contract::samples::{job, targets};
+use aot_store::contract::samples::{cluster, job, targets};
 use aot_store::contract::{CHECKS, Place};
 use aot_store::{Hold, Loaded, Store};
 
@@ -28,7 +29,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// So that a take-over is a matter of moments.
 const QUICK: Timing = Timing {
     beat: Duration::from_millis(100),
-    dead: Duration::from_millis(700),
+    dead: Duration::from_secs(3),
+    good: Duration::from_secs(1),
 };
 
 /// The shared server, or a test that is counted as skipped.
@@ -53,6 +55,7 @@ struct Opened {
     store: Arc<PostgresStore>,
     hold: Arc<Hold>,
     loaded: Loaded,
+    is_taken_over: bool,
 }
 
 impl Master {
@@ -64,11 +67,12 @@ impl Master {
     }
 
     async fn try_open(&self) -> Result<Opened, aot_store::Error> {
-        let (store, hold, loaded) = self.postgres.open_here(self.dir.path()).await?;
+        let opened = self.postgres.open_here(self.dir.path()).await?;
         Ok(Opened {
-            store: Arc::new(store),
-            hold: Arc::new(hold),
-            loaded,
+            store: Arc::new(opened.store),
+            hold: opened.hold,
+            loaded: opened.loaded,
+            is_taken_over: opened.is_taken_over,
         })
     }
 
@@ -86,6 +90,11 @@ impl Opened {
 
     async fn close(&self) {
         self.store.close(&self.hold).await;
+    }
+
+    /// Writes that were made, and questions that took the place of one.
+    fn raised(&self, written: u64) -> u64 {
+        written + self.store.writer.unmade.load(Ordering::SeqCst)
     }
 
     /// Jobs that are whole, with both targets.
@@ -106,11 +115,22 @@ fn one(number: u64) -> Changes {
     }
 }
 
+/// Waits for what another process does.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let come = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let come = tokio::time::timeout(LIMIT, come).await;
+    come.expect("it comes in time");
+}
+
 fn id(number: u64) -> JobId {
     JobId::from_parts(number, 0)
 }
 
-/// How many commits the hold has counted.
+/// How often the hold's row was raised.
 fn counted(server: &Server, database: &str) -> u64 {
     let seq = server.ask(database, "SELECT seq FROM owners WHERE cluster = '~master'");
     seq.parse().expect("a number")

@@ -22,32 +22,24 @@ pub(crate) fn connector(checked: Option<&ServerCheck>) -> Result<MakeRustlsConne
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(Error::Tls)?;
-    let config = match checked {
-        Some(ServerCheck::Host(path)) => builder.with_root_certificates(roots(path)?),
+    if let Some(ServerCheck::Host(path)) = checked {
+        let config = builder.with_root_certificates(roots(path)?);
+        return Ok(MakeRustlsConnect::new(config.with_no_client_auth()));
+    }
+    let authority = match checked {
         Some(ServerCheck::Authority(path)) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(
-                Arc::new(roots(path)?),
-                provider.clone(),
-            );
-            let verifier = verifier.build().map_err(|source| root(path, source))?;
-            let verifier = AnyName {
-                authority: Some(verifier),
-                provider,
-            };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
+            let roots = Arc::new(roots(path)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+            Some(verifier.build().map_err(|source| root(path, source))?)
         }
-        Some(ServerCheck::Nothing) | None => {
-            let verifier = AnyName {
-                authority: None,
-                provider,
-            };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-        }
+        _ => None,
     };
+    let verifier = Arc::new(AnyName {
+        authority,
+        provider,
+    });
+    let builder = builder.dangerous();
+    let config = builder.with_custom_certificate_verifier(verifier);
     Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
 }
 

@@ -26,6 +26,9 @@ pub enum UrlError {
     /// A host is missing.
     #[error("it names no host: postgres://USER@HOST/DATABASE, or ?host=/var/run/postgresql")]
     NoHost,
+    /// Two of them.
+    #[error("it has more than one @: write that of a password as %40")]
+    At,
     /// A user is missing.
     #[error("it names no user: postgres://USER@HOST/DATABASE")]
     NoUser,
@@ -80,6 +83,11 @@ impl FromStr for PostgresUrl {
         let mut config: Config = rest.parse().map_err(|_| UrlError::Form)?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(UrlError::NoHost);
+        }
+        // A second @ is most likely of a password that was not encoded: it would be shown as a part of the host.
+        let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(is_cut) {
+            return Err(UrlError::At);
         }
         if config.get_user().is_none_or(str::is_empty) {
             return Err(UrlError::NoUser);
@@ -269,6 +277,8 @@ mod tests {
             ("/var/lib/records", UrlError::Scheme),
             ("postgres:///records?user=aot", UrlError::NoHost),
             ("postgres://db/records", UrlError::NoUser),
+            ("postgres://aot:p@ss@localhost/records", UrlError::At),
+            ("postgres://aot@localhost,b@d/records", UrlError::At),
             ("postgres://aot@localhost", UrlError::NoDatabase),
             ("postgres://aot@localhost:x/records", UrlError::Form),
             ("postgres://aot@localhost/records?wibble=1", UrlError::Form),

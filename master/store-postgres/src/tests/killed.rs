@@ -1,6 +1,6 @@
 //! T2: the server is killed under commits, again and again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 
@@ -44,9 +44,7 @@ async fn a_server_that_is_killed_under_commits_loses_and_doubles_nothing() {
     }
     for _ in 0..rounds(ROUNDS) {
         let before = acknowledged.load(Ordering::SeqCst);
-        while acknowledged.load(Ordering::SeqCst) < before + 20 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(|| acknowledged.load(Ordering::SeqCst) >= before + 20).await;
         tokio::time::sleep(Duration::from_micros(dice(&mut state, 30_000))).await;
         let killed = server.clone();
         let restarted = tokio::task::spawn_blocking(move || {
@@ -66,7 +64,7 @@ async fn a_server_that_is_killed_under_commits_loses_and_doubles_nothing() {
     assert_eq!(found, expected, "what was acknowledged, and nothing else");
     assert_eq!(
         counted(&server, &database),
-        written.len() as u64,
+        open.raised(written.len() as u64),
         "each once"
     );
     let asked = open.store.writer.asked.load(Ordering::SeqCst);
@@ -105,6 +103,57 @@ async fn a_server_that_is_away_for_a_while_is_waited_for() {
         found == [id(1), id(3)] || found == [id(1), id(2), id(3)],
         "{found:?}"
     );
-    assert_eq!(counted(&server, &database), found.len() as u64);
+    assert_eq!(counted(&server, &database), open.raised(found.len() as u64));
+    open.close().await;
+}
+
+/// A failover: the one that takes writes is gone, and the one that had all of it takes its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_takes_over_has_all_that_was_acknowledged() {
+    let servers = Server::start().and_then(|first| {
+        let standby = first.standby()?;
+        Ok((first, standby))
+    });
+    let (first, standby) = match servers {
+        Ok(servers) => servers,
+        Err(why) => return why.skip("a failover"),
+    };
+    until(|| first.has_standby()).await;
+    let database = first.database();
+    let url = format!(
+        "postgres://aot@127.0.0.1:{},127.0.0.1:{}/{database}",
+        first.port(),
+        standby.port()
+    );
+    let master = Master::of(&url);
+    let open = Arc::new(master.open().await);
+    let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let writer = {
+        let (open, acknowledged, stop) = (open.clone(), acknowledged.clone(), stop.clone());
+        tokio::spawn(async move {
+            for number in (1..).take_while(|_| stop.load(Ordering::SeqCst) == 0) {
+                open.write(number).await.expect("commits, however late");
+                acknowledged.store(number, Ordering::SeqCst);
+            }
+        })
+    };
+    until(|| acknowledged.load(Ordering::SeqCst) >= 50).await;
+    let promoted = tokio::task::spawn_blocking(move || {
+        first.kill();
+        standby.promote();
+        standby
+    });
+    let standby = promoted.await.expect("it takes over");
+    let before = acknowledged.load(Ordering::SeqCst);
+    until(|| acknowledged.load(Ordering::SeqCst) >= before + 50).await;
+    stop.store(1, Ordering::SeqCst);
+    writer.await.expect("it ends");
+    let written = acknowledged.load(Ordering::SeqCst);
+    assert_eq!(open.jobs().await, (1..=written).map(id).collect::<Vec<_>>());
+    assert_eq!(
+        counted(&standby, &database),
+        open.raised(written),
+        "each once"
+    );
     open.close().await;
 }

@@ -16,12 +16,14 @@ async fn a_start_beside_a_master_that_lives_is_refused_by_its_name() {
         return;
     };
     let database = server.database();
-    let first = Master::of(&server.url(&database));
+    let mut first = Master::of(&server.url(&database));
+    first.postgres.timing.dead = LIMIT; // however slow this host is
     let open = first.open().await;
     let text = refusal(&first.postgres).await;
     let own = std::fs::read_to_string(first.dir.path().join("master-id")).expect("its id");
+    let own = own.split(' ').next().expect("it is first");
     assert!(
-        text.contains(own.trim()) && text.contains("stop that one first"),
+        text.contains(own) && text.contains("stop that one first"),
         "{text}"
     );
     open.write(1).await.expect("it is not disturbed");
@@ -51,12 +53,13 @@ async fn a_master_that_is_dead_is_taken_over_and_finds_itself_fenced() {
     let begun = std::time::Instant::now();
     let new = next.open().await;
     assert!(begun.elapsed() >= QUICK.dead, "it was waited for");
+    assert!(new.is_taken_over, "the other may live");
     assert_eq!(new.loaded.jobs.len(), 1);
     new.write(2).await.expect("commits");
     let refused = old.write(3).await.expect_err("is fenced");
     let text = Chain(&refused).to_string();
     assert!(text.contains("has taken over postgres://aot@"), "{text}");
-    let lost = tokio::time::timeout(LIMIT, old.store.lost(&old.hold)).await;
+    let lost = tokio::time::timeout(LIMIT, old.hold.until_lost()).await;
     assert_eq!(Chain(&lost.expect("at once")).to_string(), text);
     assert_eq!(new.jobs().await, [id(1), id(2)]);
     old.close().await; // it has nothing to give back
@@ -77,7 +80,7 @@ async fn an_idle_master_learns_that_it_was_taken_over() {
         &database,
         "UPDATE owners SET epoch = epoch + 1, owner = 'other/1'",
     );
-    let lost = tokio::time::timeout(LIMIT, open.store.lost(&open.hold)).await;
+    let lost = tokio::time::timeout(LIMIT, open.hold.until_lost()).await;
     let text = Chain(&lost.expect("soon")).to_string();
     assert!(text.contains("other/1"), "{text}");
     open.close().await;
@@ -94,6 +97,10 @@ async fn a_master_that_starts_again_takes_its_own_back_at_once() {
     killed.write(1).await.expect("commits");
     let again = tokio::time::timeout(LIMIT, master.open()).await;
     let again = again.expect("at once");
+    assert!(
+        !again.is_taken_over,
+        "the folder's lock says that it is dead"
+    );
     assert_eq!(again.loaded.jobs.len(), 1);
     killed.write(2).await.expect_err("is fenced");
     again.write(3).await.expect("commits");
@@ -102,12 +109,99 @@ async fn a_master_that_starts_again_takes_its_own_back_at_once() {
 }
 
 #[tokio::test]
+async fn a_folder_serves_the_database_that_it_served_before_and_no_other() {
+    let Some(server) = server("a folder's database") else {
+        return;
+    };
+    let mut master = Master::of(&server.url(&server.database()));
+    master.open().await.close().await;
+    let first = master.postgres.url.clone();
+    master.postgres.url = quick(&server.url(&server.database())).url;
+    let text = Chain(&master.try_open().await.err().expect("is refused")).to_string();
+    assert!(
+        text.contains("master-id belongs to another database than postgres://aot@"),
+        "{text}"
+    );
+    master.postgres.url = first;
+    master.open().await.close().await;
+}
+
+#[tokio::test]
+async fn a_start_that_failed_leaves_the_folder_as_it_was() {
+    let Some(server) = server("a start that fails") else {
+        return;
+    };
+    let database = server.database();
+    let mut first = Master::of(&server.url(&database));
+    first.postgres.timing.dead = LIMIT;
+    let open = first.open().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = first.postgres.open_here(dir.path()).await;
+    assert!(refused.is_err());
+    assert!(
+        !dir.path().join("master-id").exists(),
+        "it may still have records of its own"
+    );
+    open.close().await;
+}
+
+/// Clones of another host can't be seen from here: they would be taken for gone.
+#[tokio::test]
+async fn clusters_of_clones_stay_with_the_host_that_has_them() {
+    let Some(server) = server("clones of another host") else {
+        return;
+    };
+    let database = server.database();
+    let first = Master::of(&server.url(&database));
+    let open = first.open().await;
+    let mut clones = cluster();
+    clones.spec.provider = aot_model::spec::ProviderKind::Local;
+    let changes = Changes {
+        clusters: vec![clones],
+        ..Changes::default()
+    };
+    let written = open.store.commit(&open.hold, changes, Vec::new()).await;
+    written.expect("commits");
+    open.close().await;
+    let text = refusal(&first.postgres).await;
+    assert!(
+        text.contains("(c)") && text.contains("start the master there"),
+        "{text}"
+    );
+    let again = first.open().await;
+    assert_eq!(again.loaded.clusters.len(), 1);
+    again.close().await;
+}
+
+#[tokio::test]
+async fn a_hold_is_good_while_its_beats_are_taken() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return why.skip("beats that are not taken"),
+    };
+    let master = Master::of(&server.url(&server.database()));
+    let open = master.open().await;
+    assert!(open.hold.is_good());
+    server.stop();
+    let ended = tokio::time::timeout(LIMIT, open.hold.until_not_good()).await;
+    ended.expect("without beats it ends");
+    server.run();
+    let good = tokio::time::timeout(LIMIT, open.hold.until_good()).await;
+    good.expect("with beats it is good again")
+        .expect("is not lost");
+    open.close().await;
+}
+
+#[tokio::test]
 async fn two_that_start_at_once_do_not_both_get_the_hold() {
     let Some(server) = server("two starts at once") else {
         return;
     };
     let url = server.url(&server.database());
-    let masters = [Master::of(&url), Master::of(&url)];
+    let mut masters = [Master::of(&url), Master::of(&url)];
+    for master in &mut masters {
+        master.postgres.timing.dead = LIMIT;
+    }
     let (first, second) = tokio::join!(masters[0].try_open(), masters[1].try_open());
     let refused = first.as_ref().err().or(second.as_ref().err());
     let text = Chain(refused.expect("one is refused")).to_string();
