@@ -45,7 +45,9 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("master/settings", &["cli", "cluster-file", "model"]),
     (
         "master/masterd",
-        &["cli", "daemon", "ec2", "host", "local", "settings", "store"],
+        &[
+            "cli", "daemon", "ec2", "host", "local", "postgres", "settings", "store",
+        ],
     ),
     (
         "master",

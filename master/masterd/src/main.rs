@@ -19,7 +19,9 @@ use aot_ec2::Ec2Provider;
 use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_local::{LocalProvider, machine_init, machine_run};
+use aot_postgres::Postgres;
 use aot_settings::{self as settings, Settings};
+use aot_store::Backend;
 use aot_store::room::KEEP_FREE;
 use aot_store::sqlite::Sqlite;
 use tracing_subscriber::EnvFilter;
@@ -69,6 +71,15 @@ fn providers(state_dir: &Path) -> Providers {
         Arc::new(LocalProvider::new(state_dir.join("local"))),
         Box::new(|region, calls| Arc::new(Ec2Provider::new(region, calls))),
     )
+}
+
+/// A file in the state folder, unless the settings name a database.
+fn store(settings: &Settings) -> Result<Arc<dyn Backend>, aot_postgres::Error> {
+    let store: Arc<dyn Backend> = match &settings.store {
+        Some(url) => Arc::new(Postgres::new(&url.0)?),
+        None => Arc::new(Sqlite),
+    };
+    Ok(store)
 }
 
 fn certificates(settings: &Settings) -> Certificates {
@@ -123,13 +134,17 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
             .ok()
             .and_then(|exe| Some(exe.parent()?.to_owned()))
     };
+    let store = match store(settings) {
+        Ok(store) => store,
+        Err(error) => return fail(&error, BAD_USAGE),
+    };
     let options = ServeOptions {
         build: cli::program::build(env!("BUILD_COMMIT")),
         providers: Arc::new(providers(&absolute(&settings.state_dir))),
         listen: settings.listen.clone(),
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
-        store: Arc::new(Sqlite),
+        store,
         socket: absolute(&settings.socket),
         agent_dir: settings
             .agent_dir
@@ -166,8 +181,10 @@ async fn live(options: ServeOptions) -> Result<(), Error> {
     let stop = Stop::on_signal(&options)?;
     let opened = Opened::open(options).await?;
     let bound = opened.bind().await?;
-    let running = bound.run(stop).await?;
-    running.ended().await
+    match bound.run(stop).await {
+        Err(Error::Interrupted) => Ok(()), // as asked
+        running => running?.ended().await,
+    }
 }
 
 /// Whether a service manager started this very process (systemd.exec(5), environment variables). Shells of a desktop carry

@@ -1,6 +1,7 @@
 //! The text of a settings file: `master.toml`, and the settings of the last start, which the master writes itself. Reads no
 //! file, and decides nothing.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use aot_cluster_file::nearest;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Settings, SettingsError};
 
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "listen",
     "advertise",
     "state_dir",
@@ -17,6 +18,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "keep_jobs",
     "keep_output",
     "keep_free",
+    "store",
     "attestation",
     "log",
     "cluster",
@@ -37,11 +39,23 @@ pub(crate) struct Partial {
     pub(crate) keep_output: Option<String>,
     /// `256MiB`: see `Settings::keep_free`.
     pub(crate) keep_free: Option<String>,
+    pub(crate) store: Option<StoreUrl>,
     pub(crate) log: Option<String>,
     pub(crate) cluster: Option<String>,
     /// What is checked of machines that join.
     #[serde(skip_serializing_if = "PartialAttestation::is_unset")]
     pub(crate) attestation: PartialAttestation,
+}
+
+/// The URL of a database, which may have a password in it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoreUrl(pub String);
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreUrl(..)")
+    }
 }
 
 /// `[attestation]`, or `attestation.certificates`.
@@ -83,6 +97,7 @@ impl Settings {
             keep_jobs: Some(humantime::format_duration(self.keep.age).to_string()),
             keep_output: Some(self.keep.output_bytes.to_string()),
             keep_free: self.keep_free.map(|bytes| bytes.to_string()),
+            store: self.store.clone(),
             attestation: PartialAttestation {
                 certificates: self.named_certificates.clone(),
             },

@@ -23,7 +23,7 @@ use file::{Partial, PartialAttestation, TextOrList, parse_file};
 use merge::merge;
 
 pub use error::SettingsError;
-pub use file::LAST_START;
+pub use file::{LAST_START, StoreUrl};
 
 /// Agents' port when nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
@@ -45,6 +45,8 @@ pub struct Settings {
     pub keep: RetentionLimits,
     /// Bytes of the state's disk that are to stay free; `None` = the default.
     pub keep_free: Option<u64>,
+    /// Database of the records; `None` = a file in the state folder.
+    pub store: Option<StoreUrl>,
     /// Folders with AWS's certificates for identity documents, `REGION.pem` each, the strongest first; `attestation import`
     /// writes to the first.
     pub certificates: Vec<PathBuf>,
@@ -119,6 +121,7 @@ pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
         keep_jobs: listen.keep_jobs,
         keep_output: listen.keep_output,
         keep_free: listen.keep_free,
+        store: None, // a command line is shown to everybody on its host
         attestation: PartialAttestation::default(),
         log: None,
         cluster: cli.global.cluster.clone(),

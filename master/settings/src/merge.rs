@@ -7,7 +7,7 @@ use aot_model::retention::RetentionLimits;
 
 use crate::check::{check, check_log};
 use crate::defaults::{certificate_folders, default_socket, default_state_dir, set};
-use crate::{DEFAULT_LISTEN, Partial, Settings, SettingsError, TextOrList};
+use crate::{DEFAULT_LISTEN, Partial, Settings, SettingsError, StoreUrl, TextOrList};
 
 /// Decides every setting. `files` are the settings of files, strongest first. Empty variables count as not set.
 ///
@@ -65,6 +65,11 @@ pub(crate) fn merge(
         keep_free: text(|from| &from.keep_free, "AOT_KEEP_FREE")
             .map(|text| size(text, "AOT_KEEP_FREE (--keep-free, keep_free)"))
             .transpose()?,
+        store: flags
+            .store
+            .clone()
+            .or_else(|| set(env, "AOT_STORE").map(StoreUrl))
+            .or_else(|| files.iter().find_map(|file| file.store.clone())),
         log: text(|from| &from.log, "AOT_LOG"),
         cluster: text(|from| &from.cluster, "AOT_CLUSTER"),
     };

@@ -255,6 +255,7 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
         keep_jobs: Some("7d".to_owned()),
         keep_output: Some("1GiB".to_owned()),
         keep_free: Some("64MiB".to_owned()),
+        store: Some(StoreUrl("postgres://aot:s3cret@db/aot".to_owned())),
         attestation: PartialAttestation {
             certificates: Some("/opt/certificates".into()),
         },
@@ -272,6 +273,7 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
     for key in KEYS.iter().filter(|key| !of_each_command.contains(key)) {
         assert!(first.for_next_start().contains(key), "{key} is not kept");
     }
+    assert!(!format!("{first:?} {flags:?}").contains("s3cret"));
     // What is said for this start goes before it, and a service is told all by its own files.
     let other = start(&Partial::default(), &[("AOT_LISTEN", "127.0.0.3:1")], true);
     assert_eq!(
