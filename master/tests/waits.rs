@@ -39,7 +39,9 @@ fn no_limit_of_a_wait_is_short() {
         ("tests/alone/starve.rs", &[30, 4, 5]),
         ("tests/alone/timed.rs", &[5, 10, 1]),
         ("tests/ec2/faults.rs", &[20, 10]),
+        ("tests/ec2/taken_over.rs", &[45]),
         ("tests/local/jobs.rs", &[2]),
+        ("tests/local/records.rs", &[30]),
     ]);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
     let mut files = Vec::new();

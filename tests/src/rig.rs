@@ -8,8 +8,10 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use aot_postgres::server::Server;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
@@ -33,6 +35,8 @@ pub struct Rig {
     port: u16,
     _port_lock: File,
     cleaned: bool,
+    /// Where its master's records are, when not in a file.
+    _database: Option<Arc<Server>>,
 }
 
 impl Rig {
@@ -73,7 +77,18 @@ impl Rig {
             port,
             _port_lock: port_lock,
             cleaned: false,
+            _database: None,
         }
+    }
+
+    /// For the local provider, with records in a database of its own; its server is shared by the tests of this process.
+    /// `None`, and said so, where there is no PostgreSQL and it can't be installed.
+    pub fn on_postgres(test: &str) -> Option<Self> {
+        let server = Server::shared().inspect_err(|why| why.skip(test)).ok()?;
+        let url = server.url(&server.database());
+        let mut rig = Self::with(&[("AOT_STORE", &url)]);
+        rig._database = Some(server);
+        Some(rig)
     }
 
     /// The test's folder; all else lies in it.

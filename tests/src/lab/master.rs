@@ -131,6 +131,21 @@ impl<'lab> Master<'lab> {
         wait::maybe(|| self.log()[from..].contains(text).then_some(()), TURN).is_some()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a master runs").id()
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("a master runs");
+        let status = wait::maybe(|| child.try_wait().expect("is ours"), TURN);
+        if status.is_none() {
+            self.child = Some(child); // ended with this
+        }
+        status?.code()
+    }
+
     /// SIGKILL: nothing is flushed, nobody is told.
     pub fn crash(&mut self) {
         let mut child = self.child.take().expect("a master runs");

@@ -1,5 +1,6 @@
 //! 200 jobs on ten local clones while agents, masters, links and clones fail: every target ends exactly once, what was
-//! printed is there byte by byte, nothing runs twice, nothing is left. `AOT_TEST_SEED` plays a case again (what is asked and
+//! printed is there byte by byte, nothing runs twice, nothing is left: with records in a file, and in a database that fails as
+//! well. `AOT_TEST_SEED` plays a case again (what is asked and
 //! what is broken; how they meet is the scheduler's).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aot_postgres::server::Server;
 use aot_tests::jobs;
 use aot_tests::lab::dice::Dice;
 use aot_tests::process;
@@ -235,6 +237,7 @@ fn told_twice(lines: &[Value]) -> Vec<String> {
 fn break_things(
     rig: &Rig,
     proxy: &Proxy,
+    database: Option<&Server>,
     over: &AtomicBool,
     dice: &mut Dice,
 ) -> (BTreeMap<&'static str, u32>, BTreeSet<String>) {
@@ -245,6 +248,11 @@ fn break_things(
         let name = format!("node{}", 1 + dice.below(CLONES as u64));
         let machine = rig.machine(&name);
         let links = proxy.links();
+        if let Some(server) = database.filter(|_| dice.percent(10)) {
+            server.kill();
+            server.run();
+            *count.entry("database killed").or_default() += 1;
+        }
         let what = match dice.below(100) {
             0..=34 => match machine.agent_pid() {
                 Some(pid) => {
@@ -489,6 +497,18 @@ fn seed() -> u64 {
 
 #[test]
 fn two_hundred_jobs_through_faults_lie_about_nothing() {
+    chaos(None);
+}
+
+#[test]
+fn nor_do_they_with_records_in_a_database_that_fails_too() {
+    match Server::start() {
+        Ok(server) => chaos(Some(&server)),
+        Err(why) => why.skip("chaos with a database"),
+    }
+}
+
+fn chaos(database: Option<&Server>) {
     let _turn = crate::turn();
     let seed = seed();
     eprintln!("AOT_TEST_SEED={seed}");
@@ -498,6 +518,9 @@ fn two_hundred_jobs_through_faults_lie_about_nothing() {
         .collect();
     let proxy = Proxy::start();
     let mut rig = Rig::with(&[("AOT_ADVERTISE", &proxy.address().to_string())]);
+    if let Some(server) = database {
+        rig.set_env("AOT_STORE", &server.url(&server.database()));
+    }
     proxy.lead_to(rig.port());
     rig.cluster(&format!(
         "{{cluster: chaos, provider: local, pools: [{{name: node, size: {CLONES}}}]}}\n"
@@ -509,7 +532,7 @@ fn two_hundred_jobs_through_faults_lie_about_nothing() {
     let (seen, (faults, rebooted)) = std::thread::scope(|scope| {
         let mut theirs = Dice::new(seed ^ 0xfa_17);
         let (rig, proxy, over) = (&rig, &proxy, &over);
-        let faults = scope.spawn(move || break_things(rig, proxy, over, &mut theirs));
+        let faults = scope.spawn(move || break_things(rig, proxy, database, over, &mut theirs));
         let seen = in_parallel(&plans, OPERATORS, |at, plan| {
             ask(rig, plan, &mut Dice::new(seed.wrapping_add(at as u64)))
         });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aot_postgres::server::Server;
 use aot_tests::bundle;
 use aot_tests::lab::Lab;
 use aot_tests::lab::master::{LAUNCH, Master};
@@ -65,8 +66,22 @@ fn first_stage_ends(launch: &mut Running, lab: &Lab, machines: &BTreeMap<String,
 
 #[test]
 fn a_launch_survives_a_master_that_is_killed_at_every_point() {
+    killed_at_every_point(&[]);
+}
+
+#[test]
+fn a_launch_survives_a_master_with_a_database_that_is_killed_at_every_point() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return why.skip("a killed master with a database"),
+    };
+    let url = server.url(&server.database());
+    killed_at_every_point(&[("AOT_STORE", &url)]);
+}
+
+fn killed_at_every_point(env: &[(&str, &str)]) {
     let Some(lab) = Lab::start() else { return };
-    let mut master = Master::start(&lab, "crash", 7440);
+    let mut master = Master::start_with(&lab, "crash", 7440, env);
     let dir = lab.dir().join("files");
     bundle::folder(&dir.join("first"), FIRST);
     bundle::folder(&dir.join("second"), SECOND);

@@ -19,4 +19,5 @@ mod network;
 mod preflight;
 mod refused;
 mod remote;
+mod taken_over;
 mod volumes;

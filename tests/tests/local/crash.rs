@@ -1,11 +1,26 @@
 //! What is killed, and what comes of it: the master at five points of a launch, an agent, a machine. Nothing runs twice
-//! that need not, nothing is made twice, nothing is lost.
+//! that need not, nothing is made twice, nothing is lost: with records in a file, and in a database.
 
 use aot_tests::process;
 use aot_tests::rig::{LIMIT, Rig};
 use aot_tests::wait;
 use nix::sys::signal::Signal;
 use serde_json::json;
+
+on_both_stores![
+    master_killed_before_the_machines_answer,
+    master_killed_after_the_machines_are_launched,
+    master_killed_at_enrolment,
+    master_killed_in_the_first_stage,
+    master_killed_after_the_second_stage_began,
+    a_launch_goes_on_as_soon_as_a_master_is_back,
+    an_agent_killed_in_a_stage_loses_nothing,
+    a_stage_that_ends_while_there_is_no_agent_is_reported_later,
+    a_machine_that_loses_power_in_a_stage_runs_it_again,
+    a_machine_that_is_rebooted_in_a_stage_runs_it_again,
+    master_and_agent_killed_together_in_a_stage,
+    an_interrupted_command_says_how_to_go_on_and_the_launch_goes_on,
+];
 
 /// Leaves a line at its start and, when the file that it waits for is there, one at its end.
 const WAITS: &str = "echo \"begin $AOT_ATTEMPT\" | tee -a /opt/ledger
@@ -44,8 +59,7 @@ fn ledger_has(rig: &Rig, line: &str) {
 
 /// Kills the master at the first event of this kind, then launches again.
 #[track_caller]
-fn master_killed_at(event: &str, stage: Option<u64>) {
-    let rig = Rig::local();
+fn master_killed_at(rig: &Rig, event: &str, stage: Option<u64>) {
     let stage_of =
         |n: u32| format!("echo {n} >> /opt/ledger\nsleep 0.7\necho {n} done >> /opt/ledger\n");
     rig.bundle("first", &stage_of(0));
@@ -103,35 +117,28 @@ pools:
     }
 }
 
-#[test]
-fn master_killed_before_the_machines_answer() {
-    master_killed_at("instance-requested", None);
+fn master_killed_before_the_machines_answer(rig: &Rig) {
+    master_killed_at(rig, "instance-requested", None);
 }
 
-#[test]
-fn master_killed_after_the_machines_are_launched() {
-    master_killed_at("instance-launched", None);
+fn master_killed_after_the_machines_are_launched(rig: &Rig) {
+    master_killed_at(rig, "instance-launched", None);
 }
 
-#[test]
-fn master_killed_at_enrolment() {
-    master_killed_at("instance-enrolled", None);
+fn master_killed_at_enrolment(rig: &Rig) {
+    master_killed_at(rig, "instance-enrolled", None);
 }
 
-#[test]
-fn master_killed_in_the_first_stage() {
-    master_killed_at("stage-started", Some(0));
+fn master_killed_in_the_first_stage(rig: &Rig) {
+    master_killed_at(rig, "stage-started", Some(0));
 }
 
-#[test]
-fn master_killed_after_the_second_stage_began() {
-    master_killed_at("stage-started", Some(1));
+fn master_killed_after_the_second_stage_began(rig: &Rig) {
+    master_killed_at(rig, "stage-started", Some(1));
 }
 
-#[test]
-fn a_launch_goes_on_as_soon_as_a_master_is_back() {
-    let rig = Rig::local();
-    let launch = launch_into_the_stage(&rig);
+fn a_launch_goes_on_as_soon_as_a_master_is_back(rig: &Rig) {
+    let launch = launch_into_the_stage(rig);
     rig.kill_master();
     launch.finish(LIMIT).expect(4);
     std::fs::write(
@@ -142,7 +149,7 @@ fn a_launch_goes_on_as_soon_as_a_master_is_back() {
         "",
     )
     .expect("the stage goes on without a master");
-    ledger_has(&rig, "end 1");
+    ledger_has(rig, "end 1");
 
     // No second launch: any command brings a master, and that is enough.
     rig.cli(["wait", "head", "--state", "ready", "--timeout", "100s"])
@@ -156,10 +163,8 @@ fn a_launch_goes_on_as_soon_as_a_master_is_back() {
     assert_eq!(launched["summary"], json!({"succeeded": 1}), "{launched}");
 }
 
-#[test]
-fn an_agent_killed_in_a_stage_loses_nothing() {
-    let rig = Rig::local();
-    let launch = launch_into_the_stage(&rig);
+fn an_agent_killed_in_a_stage_loses_nothing(rig: &Rig) {
+    let launch = launch_into_the_stage(rig);
     let machine = rig.machine("head");
 
     let old = machine.kill_agent();
@@ -191,10 +196,8 @@ fn an_agent_killed_in_a_stage_loses_nothing() {
     );
 }
 
-#[test]
-fn a_stage_that_ends_while_there_is_no_agent_is_reported_later() {
-    let rig = Rig::local();
-    let launch = launch_into_the_stage(&rig);
+fn a_stage_that_ends_while_there_is_no_agent_is_reported_later(rig: &Rig) {
+    let launch = launch_into_the_stage(rig);
     let machine = rig.machine("head");
     let init = machine.init_pid().expect("up");
 
@@ -202,7 +205,7 @@ fn a_stage_that_ends_while_there_is_no_agent_is_reported_later() {
     let agent = machine.agent_pid().expect("an agent");
     process::send(agent, Signal::SIGSTOP);
     std::fs::write(format!("/proc/{init}/root/opt/go"), "").expect("a file in the clone");
-    ledger_has(&rig, "end 1");
+    ledger_has(rig, "end 1");
     process::kill_hard(agent);
 
     launch.finish(LIMIT).expect(0);
@@ -210,10 +213,8 @@ fn a_stage_that_ends_while_there_is_no_agent_is_reported_later() {
     assert_eq!(rig.stages("head")[0]["attempt"], 1);
 }
 
-#[test]
-fn a_machine_that_loses_power_in_a_stage_runs_it_again() {
-    let rig = Rig::local();
-    let mut launch = launch_into_the_stage(&rig);
+fn a_machine_that_loses_power_in_a_stage_runs_it_again(rig: &Rig) {
+    let mut launch = launch_into_the_stage(rig);
     let machine = rig.machine("head");
     let boot = machine.boot_id();
 
@@ -227,7 +228,7 @@ fn a_machine_that_loses_power_in_a_stage_runs_it_again() {
         (&interrupted["stage"], &interrupted["attempt"]),
         (&json!(0), &json!(1))
     );
-    ledger_has(&rig, "begin 2");
+    ledger_has(rig, "begin 2");
     rig.sh("head", "touch /opt/go");
     launch.finish(LIMIT).expect(0);
     assert_ne!(machine.boot_id(), boot);
@@ -239,10 +240,8 @@ fn a_machine_that_loses_power_in_a_stage_runs_it_again() {
     assert_eq!(rig.machine("head").id, machine.id);
 }
 
-#[test]
-fn a_machine_that_is_rebooted_in_a_stage_runs_it_again() {
-    let rig = Rig::local();
-    let mut launch = launch_into_the_stage(&rig);
+fn a_machine_that_is_rebooted_in_a_stage_runs_it_again(rig: &Rig) {
+    let mut launch = launch_into_the_stage(rig);
     let machine = rig.machine("head");
     let boot = machine.boot_id();
 
@@ -253,7 +252,7 @@ fn a_machine_that_is_rebooted_in_a_stage_runs_it_again() {
         (&interrupted["stage"], &interrupted["attempt"]),
         (&json!(0), &json!(1))
     );
-    ledger_has(&rig, "begin 2");
+    ledger_has(rig, "begin 2");
     rig.sh("head", "touch /opt/go");
     launch.finish(LIMIT).expect(0);
     assert_ne!(machine.boot_id(), boot);
@@ -263,10 +262,8 @@ fn a_machine_that_is_rebooted_in_a_stage_runs_it_again() {
     );
 }
 
-#[test]
-fn master_and_agent_killed_together_in_a_stage() {
-    let rig = Rig::local();
-    let launch = launch_into_the_stage(&rig);
+fn master_and_agent_killed_together_in_a_stage(rig: &Rig) {
+    let launch = launch_into_the_stage(rig);
     let machine = rig.machine("head");
     rig.kill_master();
     machine.kill_agent();
@@ -280,10 +277,8 @@ fn master_and_agent_killed_together_in_a_stage() {
     assert_eq!(rig.stages("head")[0]["attempt"], 1);
 }
 
-#[test]
-fn an_interrupted_command_says_how_to_go_on_and_the_launch_goes_on() {
-    let rig = Rig::local();
-    let launch = launch_into_the_stage(&rig);
+fn an_interrupted_command_says_how_to_go_on_and_the_launch_goes_on(rig: &Rig) {
+    let launch = launch_into_the_stage(rig);
     launch.signal(Signal::SIGINT);
     let output = launch.finish(LIMIT);
     output.expect(130);

@@ -1,0 +1,97 @@
+//! Two masters on one database: one is paused amid a call for machines, the other takes over and cleans up. Whatever the first
+//! had begun, and whenever it continues, no machine is left. Without machines behind the API.
+
+use std::time::{Duration, Instant};
+
+use aot_postgres::server::Server;
+use aot_tests::lab::Lab;
+use aot_tests::lab::master::{LAUNCH, Master};
+use aot_tests::lab::story::Story;
+use aot_tests::process;
+use aot_tests::wait;
+use nix::sys::signal::Signal;
+
+/// Longer than a call without an answer is open when its master was not taken over.
+const LATE: Duration = Duration::from_secs(45);
+
+const FILE: &str = "cluster: leak
+provider: ec2
+launch: {timeout: 240s}
+defaults: {ami: debian-12, ec2_size: m5.large, user: admin}
+pools: [{name: twin, size: 2}]
+";
+
+/// A machine as the first master's call would have made it: with all its tags.
+const AS_IT_WOULD: &str = "ec2.run_instances(ImageId=args[0], MinCount=1, MaxCount=1, InstanceType='m5.large', \
+    TagSpecifications=[{'ResourceType': 'instance', 'Tags': json.loads(args[1])}])['Instances'][0]['InstanceId']";
+
+#[test]
+fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return why.skip("a master that was replaced"),
+    };
+    let Some(lab) = Lab::start_with(&["--no-machines"]) else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let env = [("AOT_STORE", url.as_str())];
+    let mut story = Story::default();
+    let mut first = Master::start_with(&lab, "first", 7500, &env);
+    let path = lab.dir().join("leak.yml");
+    std::fs::write(&path, FILE).expect("writes cluster.yml");
+
+    story.step("the first is paused before it hears of the machines that it asked for");
+    lab.verb(&["fault", "RunInstances", "--delay", "5"]);
+    let launch = first.launch(&path);
+    let made = || lab.cloud("leak").instances.len() == 2;
+    wait::until(made, LAUNCH, "the call has made its machines");
+    process::send(first.pid(), Signal::SIGSTOP);
+    let cloud = lab.cloud("leak");
+    let tags: Vec<_> = cloud.instances[0]
+        .tags
+        .iter()
+        .filter(|(key, _)| !key.starts_with("aws:"))
+        .map(|(key, value)| serde_json::json!({"Key": key, "Value": value}))
+        .collect();
+    let tags = serde_json::to_string(&tags).expect("writes");
+
+    story.step("the second takes over, and its cleanup ends the machines");
+    let second = Master::start_with(&lab, "second", 7501, &env);
+    let taken = Instant::now();
+    let mut cleanup = second.begin_cleanup("leak");
+    let none = || lab.cloud("leak").instances.is_empty();
+    wait::until(none, LAUNCH, "they are terminated");
+
+    story.step("what was signed before the pause is sent long after it");
+    wait::until(|| taken.elapsed() > LATE, LAUNCH, "it is late");
+    story.check(!cleanup.has_ended(), "the cleanup still waits for it", ());
+    let stray = lab.ec2(AS_IT_WOULD, &[lab.ami(), &tags]);
+    let ended = || {
+        let stray = stray.as_str().expect("an id");
+        lab.cloud("leak").terminated.iter().any(|id| id == stray)
+    };
+    wait::until(ended, LAUNCH, "the late machine is terminated");
+
+    story.step("the first continues, calls nobody and ends");
+    let calls = lab.calls("RunInstances");
+    process::send(first.pid(), Signal::SIGCONT);
+    story.same(first.ended(), Some(1), "it ends by itself");
+    story.check(
+        first.log().contains("has taken over"),
+        "and says why",
+        first.log(),
+    );
+    launch.finish(LAUNCH).expect(4);
+    story.same(lab.calls("RunInstances"), calls, "no further call");
+    story.check(
+        lab.cloud("leak").instances.is_empty(),
+        "no machine is left",
+        lab.cloud("leak"),
+    );
+    drop(cleanup);
+    drop(first);
+    second.stop();
+    lab.end();
+    story.end();
+}
