@@ -14,6 +14,7 @@ use aot_cli::program::{BAD_USAGE, absolute, fail, message, print};
 use aot_cli::view::{self, LogLines};
 use aot_cli::{self as cli};
 use aot_daemon::enrol::attest::certificates::Certificates;
+use aot_daemon::enrol::fleet_key::FleetKey;
 use aot_daemon::{Error, Opened, Providers, ServeOptions, Stop};
 use aot_ec2::Ec2Provider;
 use aot_host::chain::Chain;
@@ -76,7 +77,10 @@ fn providers(state_dir: &Path) -> Providers {
 /// A file in the state folder, unless the settings name a database.
 fn store(settings: &Settings) -> Result<Arc<dyn Backend>, aot_postgres::Error> {
     let store: Arc<dyn Backend> = match &settings.store {
-        Some(url) => Arc::new(Postgres::new(&url.0)?),
+        Some(url) => {
+            let shares_keys = settings.fleet_key.is_some();
+            Arc::new(Postgres::new(&url.0)?.sharing_keys(shares_keys))
+        }
         None => Arc::new(Sqlite),
     };
     Ok(store)
@@ -138,7 +142,13 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(&error, BAD_USAGE),
     };
+    let fleet_key = settings.fleet_key.as_deref().map(absolute);
+    let fleet_key = match fleet_key.map(|path| FleetKey::read(&path)).transpose() {
+        Ok(key) => key,
+        Err(error) => return fail(&error, BAD_USAGE),
+    };
     let options = ServeOptions {
+        fleet_key,
         build: cli::program::build(env!("BUILD_COMMIT")),
         providers: Arc::new(providers(&absolute(&settings.state_dir))),
         listen: settings.listen.clone(),
@@ -180,6 +190,10 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
 async fn live(options: ServeOptions) -> Result<(), Error> {
     let stop = Stop::on_signal(&options)?;
     let opened = Opened::open(options).await?;
+    match opened.until_free(&stop).await {
+        Err(Error::Interrupted) => return Ok(()), // as asked
+        free => free?,
+    }
     let bound = opened.bind().await?;
     match bound.run(stop).await {
         Err(Error::Interrupted) => Ok(()), // as asked

@@ -39,6 +39,17 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
             return bad(from, String::new(), "expected a path");
         }
     }
+    if let Some(key) = settings
+        .fleet_key
+        .as_ref()
+        .filter(|_| settings.store.is_none())
+    {
+        return bad(
+            "AOT_FLEET_KEY (fleet_key)",
+            key.display().to_string(),
+            "masters share keys by their database: name that in AOT_STORE (store) too",
+        );
+    }
     if settings.socket.as_os_str().len() > MAX_SOCKET_PATH {
         let value = settings.socket.display().to_string();
         return bad("socket", value, "a socket's path has 107 bytes at most");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Settings, SettingsError};
 
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 13] = [
     "listen",
     "advertise",
     "state_dir",
@@ -19,6 +19,7 @@ pub(crate) const KEYS: [&str; 12] = [
     "keep_output",
     "keep_free",
     "store",
+    "fleet_key",
     "attestation",
     "log",
     "cluster",
@@ -40,6 +41,7 @@ pub(crate) struct Partial {
     /// `256MiB`: see `Settings::keep_free`.
     pub(crate) keep_free: Option<String>,
     pub(crate) store: Option<StoreUrl>,
+    pub(crate) fleet_key: Option<PathBuf>,
     pub(crate) log: Option<String>,
     pub(crate) cluster: Option<String>,
     /// What is checked of machines that join.
@@ -98,6 +100,7 @@ impl Settings {
             keep_output: Some(self.keep.output_bytes.to_string()),
             keep_free: self.keep_free.map(|bytes| bytes.to_string()),
             store: self.store.clone(),
+            fleet_key: self.fleet_key.clone(),
             attestation: PartialAttestation {
                 certificates: self.named_certificates.clone(),
             },
@@ -119,6 +122,11 @@ pub(crate) fn parse_file(text: &str, path: &Path) -> Result<Partial, SettingsErr
         path: path.to_owned(),
         message,
     };
+    let shown = |error: &toml::de::Error| match text.contains("store") {
+        // It shows the line, and there may be a password in it.
+        true => without_line(error, text),
+        false => shown(error),
+    };
     let whole: toml::Table = toml::from_str(text).map_err(|error| bad(shown(&error)))?;
     for key in whole.keys() {
         if !KEYS.contains(&key.as_str()) {
@@ -135,6 +143,13 @@ pub(crate) fn parse_file(text: &str, path: &Path) -> Result<Partial, SettingsErr
         }
     }
     toml::from_str(text).map_err(|error| bad(shown(&error)))
+}
+
+/// Where and why, without what stands there.
+fn without_line(error: &toml::de::Error, text: &str) -> String {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n');
+    format!("line {}: {}", line.count() + 1, error.message())
 }
 
 fn shown(error: &toml::de::Error) -> String {

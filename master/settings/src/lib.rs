@@ -47,6 +47,8 @@ pub struct Settings {
     pub keep_free: Option<u64>,
     /// Database of the records; `None` = a file in the state folder.
     pub store: Option<StoreUrl>,
+    /// File with the key that the masters of a fleet seal their keys with; `None` = this one is alone.
+    pub fleet_key: Option<PathBuf>,
     /// Folders with AWS's certificates for identity documents, `REGION.pem` each, the strongest first; `attestation import`
     /// writes to the first.
     pub certificates: Vec<PathBuf>,
@@ -122,6 +124,7 @@ pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
         keep_output: listen.keep_output,
         keep_free: listen.keep_free,
         store: None, // a command line is shown to everybody on its host
+        fleet_key: None,
         attestation: PartialAttestation::default(),
         log: None,
         cluster: cli.global.cluster.clone(),

@@ -70,6 +70,7 @@ pub(crate) fn merge(
             .clone()
             .or_else(|| set(env, "AOT_STORE").map(StoreUrl))
             .or_else(|| files.iter().find_map(|file| file.store.clone())),
+        fleet_key: path(|from| &from.fleet_key, "AOT_FLEET_KEY"),
         log: text(|from| &from.log, "AOT_LOG"),
         cluster: text(|from| &from.cluster, "AOT_CLUSTER"),
     };

@@ -256,6 +256,7 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
         keep_output: Some("1GiB".to_owned()),
         keep_free: Some("64MiB".to_owned()),
         store: Some(StoreUrl("postgres://aot:s3cret@db/aot".to_owned())),
+        fleet_key: Some("/etc/aot/fleet.key".into()),
         attestation: PartialAttestation {
             certificates: Some("/opt/certificates".into()),
         },
@@ -284,6 +285,17 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
         start(&Partial::default(), &[], false).listen,
         DEFAULT_LISTEN
     );
+}
+
+#[test]
+fn a_fleet_has_a_database() {
+    let key = ("AOT_FLEET_KEY", "/etc/aot/fleet.key");
+    let alone = merged(&Partial::default(), &[key], &[], 0);
+    let text = alone.expect_err("is refused").to_string();
+    assert!(text.contains("AOT_STORE"), "{text}");
+    let store = ("AOT_STORE", "postgres://aot@db/aot");
+    let settings = merged(&Partial::default(), &[key, store], &[], 0).expect("both");
+    assert_eq!(settings.fleet_key, Some("/etc/aot/fleet.key".into()));
 }
 
 #[test]

@@ -21,7 +21,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const STEPS: [&str; 1] = [r#"
 CREATE TABLE masters (id text COLLATE "C" PRIMARY KEY, incarnation bigint NOT NULL, beat bigint NOT NULL, version text NOT NULL);
 CREATE TABLE owners (cluster text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, incarnation bigint NOT NULL,
-    epoch bigint NOT NULL, seq bigint NOT NULL, write_id text NOT NULL DEFAULT '', served_by text COLLATE "C" NOT NULL DEFAULT '');
+    epoch bigint NOT NULL, seq bigint NOT NULL, write_id text NOT NULL DEFAULT '', served_by text COLLATE "C" NOT NULL DEFAULT '',
+    boot text NOT NULL DEFAULT '', doubt boolean NOT NULL DEFAULT false);
 CREATE TABLE clusters (cluster text COLLATE "C" PRIMARY KEY, record text NOT NULL);
 CREATE TABLE instances (cluster text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, record text NOT NULL,
     PRIMARY KEY (cluster, name));
@@ -60,7 +61,7 @@ pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
              SELECT pg_advisory_xact_lock({LOCK}); \
              CREATE TABLE IF NOT EXISTS fleet (\"only\" boolean PRIMARY KEY DEFAULT true CHECK (\"only\"), schema integer NOT NULL, \
-             id text NOT NULL DEFAULT gen_random_uuid()::text); \
+             id text NOT NULL DEFAULT gen_random_uuid()::text, sealed bytea); \
              INSERT INTO fleet (schema) VALUES (0) ON CONFLICT DO NOTHING"
         );
         session.batch(&lock).await.map_err(sql)?;
@@ -90,6 +91,32 @@ pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
         link.discard(&session).await; // with its transaction
     }
     migrated
+}
+
+/// The id of this database; `None` where it has no tables of ours yet.
+pub(crate) async fn id(link: &EngineLink) -> Result<Option<String>, Error> {
+    let what = "ask for the id of";
+    let there = link.read(what, "SELECT to_regclass('fleet') IS NOT NULL", &[]);
+    if !there.await?[0].get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let rows = link.read(what, "SELECT id FROM fleet", &[]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// What the masters share, if anything.
+pub(crate) async fn sealed(link: &EngineLink) -> Result<Option<Vec<u8>>, Error> {
+    let sql = "SELECT sealed FROM fleet";
+    let rows = link.read("read the masters' keys in", sql, &[]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+/// Keeps this unless something is there; what is there then.
+pub(crate) async fn seal(link: &EngineLink, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let sql = "UPDATE fleet SET sealed = coalesce(sealed, $1) RETURNING sealed";
+    let what = "keep the masters' keys in";
+    let rows = link.query(what, sql, &[&sealed], WITHIN).await?;
+    Ok(rows[0].get(0))
 }
 
 async fn check_version(link: &EngineLink) -> Result<(), Error> {

@@ -9,11 +9,11 @@ use aot_model::job::Job;
 use aot_model::key::InstanceKey;
 use aot_model::retention::Sweep;
 use aot_model::run::Run;
-use aot_model::spec::ProviderKind;
 use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
 use aot_store::{
-    Backend, ClosedJob, Hold, HoldPosition, Loaded, OpenStore, Pending, Store, StoredOutputs,
+    Backend, ClosedJob, Hold, HoldPosition, Loaded, OpenStore, Pending, SharedSecrets, Store,
+    StoredOutputs,
 };
 use prost::bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::commit::FencedWriter;
 use crate::connect::EngineLink;
 use crate::parts::{self, SqlPart};
 use crate::state::StateIdentity;
-use crate::take::{self, Me, Timing};
+use crate::take::{self, Me, Silence, Timing};
 use crate::{Error, PostgresUrl, load, read, schema};
 
 /// What all records of a database are held by: one master has all of them.
@@ -35,6 +35,10 @@ pub struct Postgres {
     pub url: PostgresUrl,
     /// All masters of a database have the same.
     pub timing: Timing,
+    /// Its masters have the same keys, and take each other's place.
+    pub(crate) shares_keys: bool,
+    /// Of the master that had the hold while this one waited.
+    pub(crate) silence: Arc<Mutex<Silence>>,
 }
 
 impl Postgres {
@@ -46,14 +50,24 @@ impl Postgres {
         Ok(Self {
             url: url.parse().map_err(Error::Url)?,
             timing: Timing::default(),
+            shares_keys: false,
+            silence: Arc::default(),
         })
+    }
+
+    /// Whether all masters of the database have the same keys: only then one of another state folder takes its place.
+    #[must_use]
+    pub fn sharing_keys(self, shares_keys: bool) -> Self {
+        Self {
+            shares_keys,
+            ..self
+        }
     }
 
     async fn opened(&self, state_dir: &Path) -> Result<TakenStore, aot_store::Error> {
         let identity = StateIdentity::read(state_dir)?;
         let writer = FencedWriter::new(EngineLink::new(&self.url)?);
-        let database = schema::migrate(&writer.link).await?;
-        identity.check(&database, &writer.link.place())?;
+        let database = self.checked(&writer.link, &identity).await?;
         let me = take::enter(&writer.link, &identity.master_id()).await?;
         let opened = self.taken(writer, &me, identity, &database).await;
         // It took the hold, or may have: whoever comes next need not wait.
@@ -66,6 +80,25 @@ impl Postgres {
         opened
     }
 
+    /// Whether this folder's master may have the records, before it takes anything or changes a table; the database's id.
+    async fn checked(&self, link: &EngineLink, identity: &StateIdentity) -> Result<String, Error> {
+        let place = link.place();
+        identity.check(schema::id(link).await?.as_deref(), &place)?;
+        let database = schema::migrate(link).await?;
+        let (owner, clones) = take::last_served(link, HOLD).await?;
+        let is_own = owner.is_empty() || owner.ends_with(&format!("/{}", identity.folder()));
+        match () {
+            () if is_own => Ok(database),
+            () if !clones.is_empty() => Err(Error::LocalMachines {
+                place,
+                clusters: clones.join(", "),
+                owner,
+            }),
+            () if !self.shares_keys => Err(Error::OtherMaster { place, owner }),
+            () => Ok(database),
+        }
+    }
+
     async fn taken(
         &self,
         writer: FencedWriter,
@@ -75,7 +108,8 @@ impl Postgres {
     ) -> Result<TakenStore, aot_store::Error> {
         let hold = Arc::new(Hold::renewable(HOLD));
         let beat = Beat::start(&self.url, &hold, me, self.timing)?;
-        let taken = take::take(&writer.link, HOLD, me, self.timing).await?;
+        let silence = std::mem::take(&mut *self.silence.lock().expect("nobody panics with it"));
+        let taken = take::take(&writer.link, HOLD, me, self.timing, silence).await?;
         *hold.position().await = HoldPosition {
             epoch: taken.epoch,
             seq: taken.seq,
@@ -84,7 +118,6 @@ impl Postgres {
         beat.has_taken(taken.epoch);
         hold.renew(taken.asked + self.timing.good);
         let loaded = load::load(&writer, HOLD, taken.epoch).await?;
-        check_local_machines(&loaded, &taken.served_by, me, &writer.link.place())?;
         identity.write(database)?;
         take::serve(&writer.link, HOLD, me, taken.epoch).await?;
         tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
@@ -94,6 +127,7 @@ impl Postgres {
                 reader: EngineLink::new(&self.url)?,
                 me: me.clone(),
                 beat: Mutex::new(Some(beat)),
+                is_in_doubt: AtomicBool::new(taken.is_taken_over),
                 is_closed: AtomicBool::new(false),
             },
             hold,
@@ -117,7 +151,40 @@ pub(crate) struct TakenStore {
     pub(crate) is_taken_over: bool,
 }
 
+impl SharedSecrets for Postgres {
+    fn read(&self) -> Pending<'_, Result<Option<Vec<u8>>, aot_store::Error>> {
+        Box::pin(async {
+            let link = EngineLink::new(&self.url)?;
+            schema::migrate(&link).await?;
+            Ok(schema::sealed(&link).await?)
+        })
+    }
+
+    fn keep(&self, sealed: Vec<u8>) -> Pending<'_, Result<Vec<u8>, aot_store::Error>> {
+        Box::pin(async move {
+            let link = EngineLink::new(&self.url)?;
+            Ok(schema::seal(&link, &sealed).await?)
+        })
+    }
+}
+
 impl Backend for Postgres {
+    fn until_free<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<(), aot_store::Error>> {
+        Box::pin(async move {
+            let identity = StateIdentity::read(state_dir)?;
+            let link = EngineLink::new(&self.url)?;
+            self.checked(&link, &identity).await?;
+            let me = identity.master_id();
+            let silence = take::until_free(&link, HOLD, &me, self.timing).await?;
+            *self.silence.lock().expect("nobody panics with it") = silence;
+            Ok(())
+        })
+    }
+
+    fn shared_secrets(&self) -> Option<&dyn SharedSecrets> {
+        Some(self)
+    }
+
     fn open<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<OpenStore, aot_store::Error>> {
         Box::pin(async move {
             let opened = self.opened(state_dir).await?;
@@ -131,28 +198,6 @@ impl Backend for Postgres {
     }
 }
 
-/// Clones lie in the state folder of the master that made them: another one would take them for gone.
-fn check_local_machines(
-    loaded: &Loaded,
-    served_by: &str,
-    me: &Me,
-    place: &str,
-) -> Result<(), Error> {
-    let local = loaded
-        .clusters
-        .iter()
-        .filter(|cluster| cluster.spec.provider == ProviderKind::Local);
-    let local: Vec<&str> = local.map(|cluster| cluster.spec.name.as_str()).collect();
-    match served_by.is_empty() || served_by == me.id || local.is_empty() {
-        true => Ok(()),
-        false => Err(Error::LocalMachines {
-            place: place.to_owned(),
-            clusters: local.join(", "),
-            owner: served_by.to_owned(),
-        }),
-    }
-}
-
 /// A handle on the database.
 pub(crate) struct PostgresStore {
     pub(crate) writer: FencedWriter,
@@ -160,6 +205,8 @@ pub(crate) struct PostgresStore {
     me: Me,
     /// `None` once it is closed.
     beat: Mutex<Option<Beat>>,
+    /// It was taken over, and what that means is not on record yet.
+    is_in_doubt: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -172,7 +219,15 @@ impl PostgresStore {
         if parts.is_empty() {
             return Ok(());
         }
+        hold.set_writing(true);
         let written = self.writer.write(hold.name(), &mut position, parts).await;
+        hold.set_writing(false);
+        if written.is_ok() && self.is_in_doubt.swap(false, Ordering::SeqCst) {
+            let ended = take::end_doubt(&self.writer.link, hold.name(), position.epoch).await;
+            if let Err(error) = ended {
+                tracing::debug!(error = %Chain(&error), "the next start doubts once more");
+            }
+        }
         if let Err(fenced @ Error::Fenced { .. }) = &written {
             hold.lose(&fenced.to_string());
         }

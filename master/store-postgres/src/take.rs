@@ -45,6 +45,8 @@ pub(crate) struct Me {
     pub(crate) id: String,
     /// Raised by each start.
     pub(crate) incarnation: i64,
+    /// The host's, since it was booted: what was started under another one is gone, or is on another host.
+    pub(crate) boot: String,
 }
 
 /// The hold as it was taken.
@@ -52,10 +54,8 @@ pub(crate) struct Me {
 pub(crate) struct Taken {
     pub(crate) epoch: i64,
     pub(crate) seq: i64,
-    /// It was another master's, which did not give it back.
+    /// It was another master's, which did not give it back, and nothing was written since that says so.
     pub(crate) is_taken_over: bool,
-    /// The master that served last; empty when none did.
-    pub(crate) served_by: String,
     /// When it was asked for, as [`since_boot`] counts.
     pub(crate) asked: Duration,
 }
@@ -71,7 +71,14 @@ pub(crate) async fn enter(link: &EngineLink, id: &str) -> Result<Me, Error> {
     Ok(Me {
         id: id.to_owned(),
         incarnation: rows[0].get(0),
+        boot: boot_id(),
     })
+}
+
+/// Another one after every boot (random(4)); empty where there is none.
+pub(crate) fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 /// Takes the entry back, of a start that failed or a master that ended.
@@ -86,14 +93,27 @@ pub(crate) async fn leave(link: &EngineLink, me: &Me) -> Result<(), Error> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     owner: String,
+    /// Of the owner's host, when it took the hold.
+    boot: String,
     epoch: i64,
-    served_by: String,
     /// Of the owner's newest start; `None` once it has left.
     beat: Option<(i64, i64)>,
 }
 
+impl Seen {
+    /// Nobody has it but perhaps a former start of this master, which the folder's lock says is gone.
+    fn is_free_for(&self, me: &str, boot: &str) -> bool {
+        self.owner.is_empty() || self.is_own(me, boot) || self.beat.is_none()
+    }
+
+    /// The same folder on the same boot of the same host: a copy of it, or of its disk, is elsewhere.
+    fn is_own(&self, me: &str, boot: &str) -> bool {
+        self.owner == me && self.boot == boot && !boot.is_empty()
+    }
+}
+
 async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
-    let sql = "SELECT o.owner, o.epoch, o.served_by, m.incarnation, m.beat FROM owners o \
+    let sql = "SELECT o.owner, o.epoch, o.boot, m.incarnation, m.beat FROM owners o \
         LEFT JOIN masters m ON m.id = o.owner WHERE o.cluster = $1";
     let made = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) \
         VALUES ($1, '', 0, 0, 0) ON CONFLICT DO NOTHING";
@@ -108,7 +128,7 @@ async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
     Ok(Seen {
         owner: row.get(0),
         epoch: row.get(1),
-        served_by: row.get(2),
+        boot: row.get(2),
         beat: incarnation.zip(beat),
     })
 }
@@ -116,7 +136,7 @@ async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
 /// For how long an owner was seen without a beat. Only time between two readings that worked counts, and no more of it than
 /// a master takes for a beat: after an outage of the engine, or a pause of whoever asks, nobody is dead for what was not seen.
 #[derive(Debug, Default)]
-struct Silence {
+pub(crate) struct Silence {
     of: Option<Seen>,
     last: Option<Instant>,
     counted: Duration,
@@ -158,7 +178,38 @@ impl Silence {
     }
 }
 
-/// Waits until the hold may be taken, and takes it.
+/// Waits until nobody who lives has the hold, however long that is; for how long its owner was silent by then.
+///
+/// # Errors
+/// When it can't be read for too long.
+pub(crate) async fn until_free(
+    link: &EngineLink,
+    hold: &str,
+    me: &str,
+    timing: Timing,
+) -> Result<Silence, Error> {
+    let boot = boot_id();
+    let mut silence = Silence::default();
+    let mut seen = read_holder(link, hold).await?;
+    let mut is_told = false;
+    loop {
+        if seen.is_free_for(me, &boot) {
+            return Ok(silence);
+        }
+        match silence.read(&seen, Instant::now(), timing.beat) {
+            Sign::Alive => silence.interrupt(),
+            Sign::Silent(time) if time >= timing.dead => return Ok(silence),
+            Sign::Silent(_) => {}
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!(owner = %seen.owner, "standing by: that master has the records; this one takes its place when it ends");
+        }
+        tokio::time::sleep(timing.beat / 4).await;
+        seen = read_again(link, hold, &mut silence).await?;
+    }
+}
+
+/// Waits until the hold may be taken, and takes it. `silence` of its owner was seen before.
 ///
 /// # Errors
 /// When another master lives, or the engine is away.
@@ -167,11 +218,11 @@ pub(crate) async fn take(
     hold: &str,
     me: &Me,
     timing: Timing,
+    mut silence: Silence,
 ) -> Result<Taken, Error> {
-    let mut silence = Silence::default();
     let mut seen = read_holder(link, hold).await?;
     loop {
-        let is_free = seen.owner.is_empty() || seen.owner == me.id || seen.beat.is_none();
+        let is_free = seen.is_free_for(&me.id, &me.boot);
         let is_dead = match silence.read(&seen, Instant::now(), timing.beat) {
             Sign::Alive if !is_free => {
                 return Err(Error::Alive {
@@ -216,19 +267,51 @@ async fn try_take(
     me: &Me,
     seen: &Seen,
 ) -> Result<Option<Taken>, Error> {
-    let sql = "UPDATE owners SET owner = $4, incarnation = $5, epoch = epoch + 1 \
-        WHERE cluster = $1 AND epoch = $2 AND owner = $3 RETURNING epoch, seq";
-    let values: [&(dyn ToSql + Sync); 5] =
-        [&hold, &seen.epoch, &seen.owner, &me.id, &me.incarnation];
+    let sql = "UPDATE owners SET owner = $4, incarnation = $5, boot = $6, epoch = epoch + 1, doubt = doubt OR $7 \
+        WHERE cluster = $1 AND epoch = $2 AND owner = $3 RETURNING epoch, seq, doubt";
+    let may_live = !seen.owner.is_empty() && !seen.is_own(&me.id, &me.boot);
+    let (owner, epoch) = (&seen.owner, &seen.epoch);
+    let values: [&(dyn ToSql + Sync); 7] = [
+        &hold,
+        epoch,
+        owner,
+        &me.id,
+        &me.incarnation,
+        &me.boot,
+        &may_live,
+    ];
     let asked = since_boot();
     let rows = link.query("take the hold on", sql, &values, WITHIN).await?;
     Ok(rows.first().map(|row| Taken {
         epoch: row.get(0),
         seq: row.get(1),
-        is_taken_over: !seen.owner.is_empty() && seen.owner != me.id,
-        served_by: seen.served_by.clone(),
+        is_taken_over: row.get(2),
         asked,
     }))
+}
+
+/// What was in doubt after a take-over is on record by now.
+pub(crate) async fn end_doubt(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
+    let sql = "UPDATE owners SET doubt = false WHERE cluster = $1 AND epoch = $2";
+    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
+    let ended = link.query("end the doubt in", sql, &values, WITHIN);
+    ended.await.map(|_| ())
+}
+
+/// The master that served last, empty when none did, and the clusters of clones, which are only where that is.
+pub(crate) async fn last_served(
+    link: &EngineLink,
+    hold: &str,
+) -> Result<(String, Vec<String>), Error> {
+    let sql = "SELECT (SELECT served_by FROM owners WHERE cluster = $1), \
+        (SELECT array_agg(cluster ORDER BY cluster) FROM clusters \
+            WHERE record::json -> 'spec' ->> 'provider' = 'local')";
+    let rows = link
+        .query("look who served in", sql, &[&hold], WITHIN)
+        .await?;
+    let (served_by, clones): (Option<String>, Option<Vec<String>>) =
+        (rows[0].get(0), rows[0].get(1));
+    Ok((served_by.unwrap_or_default(), clones.unwrap_or_default()))
 }
 
 /// Notes that this master serves.
@@ -256,10 +339,24 @@ mod tests {
     fn seen(epoch: i64, beat: i64) -> Seen {
         Seen {
             owner: "host/1".to_owned(),
+            boot: "boot".to_owned(),
             epoch,
-            served_by: String::new(),
             beat: Some((1, beat)),
         }
+    }
+
+    #[test]
+    fn a_former_start_is_gone_only_where_the_folder_has_its_lock() {
+        let of_mine = seen(1, 5);
+        assert!(of_mine.is_free_for("host/1", "boot"));
+        // Rebooted, or a copy of the folder on another host of that name.
+        assert!(!of_mine.is_free_for("host/1", "other boot"));
+        assert!(!of_mine.is_free_for("host/2", "boot"));
+        let unknown = Seen {
+            boot: String::new(),
+            ..of_mine
+        };
+        assert!(!unknown.is_free_for("host/1", ""));
     }
 
     #[test]

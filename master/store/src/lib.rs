@@ -21,4 +21,6 @@ mod store;
 pub use error::Error;
 pub use hold::{Hold, HoldPosition};
 pub use kept::kept;
-pub use store::{Backend, ClosedJob, Loaded, OpenStore, Pending, Store, StoredOutputs};
+pub use store::{
+    Backend, ClosedJob, Loaded, OpenStore, Pending, SharedSecrets, Store, StoredOutputs,
+};

@@ -51,6 +51,36 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When it can't be used, a newer version wrote it, or another master that lives has the hold.
     fn open<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<OpenStore, Error>>;
+
+    /// Waits until no other master has the hold, or the one that has it is dead; returns at once where there can be none. Another
+    /// may be faster with `open`.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn until_free<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<(), Error>> {
+        let _ = state_dir; // a folder's lock is taken before
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Where the masters that take each other's place keep what they share; `None` where one master has the store for itself.
+    fn shared_secrets(&self) -> Option<&dyn SharedSecrets> {
+        None
+    }
+}
+
+/// What all masters of a store share besides its records. The store sees only what is sealed.
+pub trait SharedSecrets: Send + Sync {
+    /// What is there.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn read(&self) -> Pending<'_, Result<Option<Vec<u8>>, Error>>;
+
+    /// Keeps this unless something is there; what is there then.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    fn keep(&self, sealed: Vec<u8>) -> Pending<'_, Result<Vec<u8>, Error>>;
 }
 
 /// Bytes of outputs that lie in the store, by their jobs and runs; 0 for a run whose output does not.

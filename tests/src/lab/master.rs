@@ -50,23 +50,40 @@ impl<'lab> Master<'lab> {
         advertise: &str,
         env: &[(&str, &str)],
     ) -> Self {
+        let mut master = Self::new(lab, name, port, advertise, env);
+        master.serve();
+        master
+    }
+
+    /// One that does not run yet.
+    pub fn new(
+        lab: &'lab Lab,
+        name: &str,
+        port: u16,
+        advertise: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let home = lab.dir().join(name);
         std::fs::create_dir(&home).expect("makes the master's folder");
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let mut master = Self {
+        Self {
             lab,
             home,
             port,
             advertise: advertise.to_owned(),
             env: env.collect(),
             child: None,
-        };
-        master.serve();
-        master
+        }
     }
 
     /// Starts the process; returns when it answers.
     pub fn serve(&mut self) {
+        self.begin();
+        self.answers();
+    }
+
+    /// Starts the process.
+    pub fn begin(&mut self) {
         assert!(self.child.is_none(), "the master runs already");
         let log = File::options()
             .create(true)
@@ -91,10 +108,14 @@ impl<'lab> Master<'lab> {
             .spawn()
             .expect("the master starts");
         self.child = Some(child);
+    }
+
+    /// Waits until it answers.
+    pub fn answers(&mut self) {
         // Not by a command: where no master answers, one would start a second.
         let socket = self.state_dir().join("s.sock");
         let answers = || {
-            let child = self.child.as_mut().expect("set above");
+            let child = self.child.as_mut().expect("it was started");
             let ended = child.try_wait().expect("is ours");
             assert!(ended.is_none(), "the master ended at once: {ended:?}");
             UnixStream::connect(&socket).is_ok()

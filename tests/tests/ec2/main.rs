@@ -19,5 +19,6 @@ mod network;
 mod preflight;
 mod refused;
 mod remote;
+mod standby;
 mod taken_over;
 mod volumes;

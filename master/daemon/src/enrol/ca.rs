@@ -106,7 +106,7 @@ impl Ca {
             dir: dir.display().to_string(),
             source,
         };
-        let (key_path, pem_path) = (dir.join("ca.key"), dir.join("ca.pem"));
+        let [key_path, pem_path] = super::CA_FILES.map(|name| dir.join(name));
         let key = match read_optional(&key_path).map_err(files)? {
             Some(bytes) => KeyPair::from_pem(&String::from_utf8_lossy(&bytes))
                 .map_err(crypto("read its key"))?,

@@ -3,17 +3,25 @@
 
 pub mod attest;
 pub mod ca;
+pub mod fleet_key;
+pub mod shared_keys;
 
 use std::path::Path;
 
 use aot_model::hash::JoinKey;
+
+/// The CA's files in a state folder: its key and its certificate.
+pub(crate) const CA_FILES: [&str; 2] = ["ca.key", "ca.pem"];
+
+/// The file of the key behind all join tokens.
+pub(crate) const JOIN_KEY_FILE: &str = "join.key";
 
 /// The key behind all join tokens, made on first start.
 ///
 /// # Errors
 /// When the file can't be read or made.
 pub fn join_key(state_dir: &Path) -> std::io::Result<JoinKey> {
-    let path = state_dir.join("join.key");
+    let path = state_dir.join(JOIN_KEY_FILE);
     if let Some(secret) = aot_host::files::read_optional(&path)? {
         return Ok(JoinKey::new(&secret));
     }

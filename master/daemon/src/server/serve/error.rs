@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aot_store::room::{self, Room};
 
-use crate::enrol::ca;
+use crate::enrol::{ca, shared_keys};
 use crate::run::agents;
 use crate::server::listener;
 
@@ -60,6 +60,9 @@ pub enum Error {
     /// The CA.
     #[error(transparent)]
     Ca(#[from] ca::Error),
+    /// The keys of its fleet.
+    #[error(transparent)]
+    SharedKeys(#[from] shared_keys::SharedKeysError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] listener::Error),

@@ -27,6 +27,7 @@ pub use running::Running;
 pub use stopping::Stop;
 
 use crate::enrol::attest::certificates::Certificates;
+use crate::enrol::fleet_key::FleetKey;
 use crate::run::providers::Providers;
 
 /// What a daemon is started with; every default is applied.
@@ -59,4 +60,6 @@ pub struct ServeOptions {
     pub keep_free: u64,
     /// Where AWS's certificates for identity documents lie.
     pub certificates: Certificates,
+    /// What the masters that may take each other's place seal their keys with. Without it this one is alone.
+    pub fleet_key: Option<FleetKey>,
 }

@@ -9,9 +9,27 @@ use aot_host::files::private_dir;
 use aot_store::room::Room;
 
 use super::error::{Error, io};
-use super::{ServeOptions, state_dir};
+use super::{ServeOptions, Stop, state_dir};
 use crate::enrol::ca::Ca;
+use crate::enrol::shared_keys;
 use crate::run::agents::Agents;
+
+impl Opened {
+    /// Stands by while another master of the fleet has the records: nothing listens here, so that machines and operators find
+    /// that one. Without a fleet nobody is waited for, and a master that a command starts has no time to.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `stop` fires meanwhile; else why it can't be seen who has them.
+    pub async fn until_free(&self, stop: &Stop) -> Result<(), Error> {
+        if self.options.fleet_key.is_none() || self.options.background {
+            return Ok(());
+        }
+        tokio::select! {
+            free = self.options.store.until_free(&self.options.state_dir) => Ok(free?),
+            () = stop.token.cancelled() => Err(Error::Interrupted),
+        }
+    }
+}
 
 /// A master with its state folder. Dropped, it gives that back.
 pub struct Opened {
@@ -40,6 +58,9 @@ impl Opened {
     async fn locked(options: ServeOptions, dir: &Path, room: Arc<Room>) -> Result<Self, Error> {
         // Before anything is read: two masters on one state would each undo what the other decides.
         let lock = state_dir::lock_in_time(dir, &options.socket).await?;
+        if let Some(shared) = options.store.shared_secrets() {
+            shared_keys::agree(dir, shared, options.fleet_key.as_ref()).await?;
+        }
         let ca = Arc::new(Ca::open(dir)?);
         let agents = Arc::new(Agents::open(&options.agent_dir, &dir.join("agents"))?);
         Ok(Self {

@@ -38,6 +38,7 @@ fn options(dir: &Path) -> ServeOptions {
         },
         keep_free: 0,
         certificates: Certificates::new(Vec::new()),
+        fleet_key: None,
         state_dir,
     }
 }

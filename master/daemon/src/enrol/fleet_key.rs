@@ -1,0 +1,139 @@
+//! The key that the masters of a fleet share by hand: with it they seal what they share by their database.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Bytes of a key (AES-256).
+const BYTES: usize = 32;
+
+/// What is sealed is only opened for the same purpose.
+const PURPOSE: &[u8] = b"aot fleet secrets 1";
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetKeyError {
+    /// The file.
+    #[error("cannot read the fleet's key in {} (AOT_FLEET_KEY)", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others can read it.
+    #[error("others can read the fleet's key in {}: chmod 600 it", .0.display())]
+    Open(PathBuf),
+    /// It is none.
+    #[error(
+        "{} has no key: 32 bytes, or their base64, as `openssl rand -base64 32` makes it", .0.display()
+    )]
+    NoKey(PathBuf),
+}
+
+/// The key.
+#[derive(Debug)]
+pub struct FleetKey(RandomizedNonceKey);
+
+impl FleetKey {
+    /// From a file that nobody else can read.
+    ///
+    /// # Errors
+    /// When it can't be read, others can, or it has no key.
+    pub fn read(path: &Path) -> Result<Self, FleetKeyError> {
+        let file = |source| FleetKeyError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let mode = std::fs::metadata(path).map_err(file)?.mode();
+        if mode & 0o077 != 0 {
+            return Err(FleetKeyError::Open(path.to_owned()));
+        }
+        let bytes = std::fs::read(path).map_err(file)?;
+        let key = match bytes.len() {
+            BYTES => Some(bytes),
+            _ => STANDARD.decode(bytes.trim_ascii()).ok(),
+        };
+        let key = key.and_then(|key| RandomizedNonceKey::new(&AES_256_GCM, &key).ok());
+        key.map(Self)
+            .ok_or_else(|| FleetKeyError::NoKey(path.to_owned()))
+    }
+
+    /// Nonce, then ciphertext and tag (NIST SP 800-38D).
+    pub(crate) fn seal(&self, plain: &[u8]) -> Vec<u8> {
+        let mut text = plain.to_vec();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(PURPOSE), &mut text)
+            .expect("a few hundred bytes are not too many");
+        [&nonce.as_ref()[..], &text].concat()
+    }
+
+    /// What was sealed with this key; `None` when it was another one, or was changed.
+    pub(crate) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.split_at_checked(aws_lc_rs::aead::NONCE_LEN)?;
+        let nonce = aws_lc_rs::aead::Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = text.to_vec();
+        let plain = self.0.open_in_place(nonce, Aad::from(PURPOSE), &mut text);
+        plain.ok().map(|plain| plain.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn file(bytes: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("fleet.key");
+        std::fs::write(&path, bytes).expect("writes");
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).expect("its own file");
+        (dir, path)
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_by_the_same_key_alone_and_as_it_was() {
+        let raw = file(&[7; 32], 0o600);
+        let text = file(format!("{}\n", STANDARD.encode([7; 32])).as_bytes(), 0o400);
+        let other = file(&[8; 32], 0o600);
+        let [raw, text, other] =
+            [&raw.1, &text.1, &other.1].map(|path| FleetKey::read(path).expect("reads"));
+        let sealed = raw.seal(b"secret");
+        assert!(!sealed.windows(6).any(|part| part == b"secret"));
+        assert_ne!(raw.seal(b"secret"), sealed, "each has its own nonce");
+        assert_eq!(text.open(&sealed).as_deref(), Some(&b"secret"[..]));
+        assert_eq!(other.open(&sealed), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(raw.open(&changed), None, "byte {at}");
+        }
+        assert_eq!(raw.open(b"short"), None);
+    }
+
+    #[test]
+    fn a_key_that_is_none_or_that_others_can_read_is_refused_by_its_name() {
+        let said = |bytes: &[u8], mode| {
+            let (_dir, path) = file(bytes, mode);
+            let error = FleetKey::read(&path).expect_err("is refused");
+            (error.to_string(), path.display().to_string())
+        };
+        let (text, path) = said(&[7; 32], 0o640);
+        assert!(text.contains(&path) && text.contains("chmod 600"), "{text}");
+        for bytes in [&b""[..], &[7; 31], b"c2hvcnQ=\n"] {
+            let (text, path) = said(bytes, 0o600);
+            assert!(
+                text.contains(&path) && text.contains("openssl rand"),
+                "{text}"
+            );
+        }
+        let missing = FleetKey::read(Path::new("/nonexistent/fleet.key"));
+        assert!(matches!(missing, Err(FleetKeyError::File { .. })));
+    }
+}

@@ -1,0 +1,243 @@
+//! The keys of a master that others are to take the place of: its CA and the one behind join tokens. They lie sealed beside the
+//! records, and in each master's folder as it uses them.
+
+use std::path::{Path, PathBuf};
+
+use aot_host::files::{read_optional, write_atomic};
+use aot_store::SharedSecrets;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::ca::{self, Ca};
+use super::fleet_key::FleetKey;
+use super::{CA_FILES, JOIN_KEY_FILE, join_key};
+
+/// Why the masters of a fleet do not have the same keys.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedKeysError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] aot_store::Error),
+    /// The CA.
+    #[error(transparent)]
+    Ca(#[from] ca::Error),
+    /// A file.
+    #[error("cannot keep the fleet's keys in {}", path.display())]
+    Io {
+        /// State folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Sealed with another one, or changed.
+    #[error(
+        "the keys in the database were sealed with another key than that of AOT_FLEET_KEY: all masters of a fleet need the same file"
+    )]
+    WrongKey,
+    /// Sealed, and there is no key.
+    #[error(
+        "the keys of this database's masters are in it, sealed: name the file with the fleet's key in AOT_FLEET_KEY"
+    )]
+    NoKey,
+    /// The folder was a master of its own.
+    #[error(
+        "{} has other keys than the fleet of this database: name another state folder (--state-dir); machines that trust this one's keys do not trust the fleet's", .0.display()
+    )]
+    OtherKeys(PathBuf),
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+struct Keys {
+    ca_key: String,
+    ca: String,
+    /// Base64.
+    join_key: String,
+}
+
+impl Keys {
+    /// Those of a folder; `None` when it has not all of them.
+    fn of(dir: &Path) -> std::io::Result<Option<Self>> {
+        let read = |name: &str| read_optional(&dir.join(name));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let [key, pem] = CA_FILES;
+        Ok(match (read(key)?, read(pem)?, read(JOIN_KEY_FILE)?) {
+            (Some(ca_key), Some(ca), Some(join_key)) => Some(Self {
+                ca_key: text(ca_key),
+                ca: text(ca),
+                join_key: STANDARD.encode(join_key),
+            }),
+            _ => None,
+        })
+    }
+
+    fn write(&self, dir: &Path) -> std::io::Result<()> {
+        let join_key = STANDARD.decode(&self.join_key);
+        let join_key = join_key.map_err(std::io::Error::other)?;
+        let [key, pem] = CA_FILES;
+        // The CA's certificate last: a folder that was not finished has not all of them, and is written again.
+        write_atomic(&dir.join(JOIN_KEY_FILE), &join_key, 0o600)?;
+        write_atomic(&dir.join(key), self.ca_key.as_bytes(), 0o600)?;
+        write_atomic(&dir.join(pem), self.ca.as_bytes(), 0o600)
+    }
+}
+
+/// Sees to it that this folder has the keys of all masters of its store; the first one brings its own.
+///
+/// # Errors
+/// When it has others, or the key that they are sealed with is another.
+pub(crate) async fn agree(
+    dir: &Path,
+    shared: &dyn SharedSecrets,
+    key: Option<&FleetKey>,
+) -> Result<(), SharedKeysError> {
+    let sealed = shared.read().await?;
+    let Some(key) = key else {
+        return match sealed {
+            Some(_) => Err(SharedKeysError::NoKey),
+            None => Ok(()), // one master, with its folder
+        };
+    };
+    let io = |source| SharedKeysError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let own = Keys::of(dir).map_err(io)?;
+    let sealed = match sealed {
+        Some(sealed) => sealed,
+        None => {
+            let first = match &own {
+                Some(_) => None,
+                None => Some(made(dir)?),
+            };
+            let first = own.as_ref().or(first.as_ref()).expect("one of both");
+            let text = serde_json::to_vec(first).expect("they are text");
+            shared.keep(key.seal(&text)).await?
+        }
+    };
+    let keys = key.open(&sealed).ok_or(SharedKeysError::WrongKey)?;
+    let keys: Keys = serde_json::from_slice(&keys).map_err(|_| SharedKeysError::WrongKey)?;
+    match own {
+        Some(own) if own == keys => Ok(()),
+        Some(_) => Err(SharedKeysError::OtherKeys(dir.to_owned())),
+        None => keys.write(dir).map_err(io),
+    }
+}
+
+/// New ones, in no folder yet.
+fn made(dir: &Path) -> Result<Keys, SharedKeysError> {
+    let io = |source| SharedKeysError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let making = tempfile::tempdir_in(dir).map_err(io)?;
+    Ca::open(making.path())?;
+    join_key(making.path()).map_err(io)?;
+    let made = Keys::of(making.path()).map_err(io)?;
+    made.ok_or_else(|| io(std::io::Error::other("they were not made")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use aot_store::Pending;
+
+    use super::*;
+
+    /// What a database has.
+    #[derive(Default)]
+    struct Kept(Mutex<Option<Vec<u8>>>);
+
+    impl SharedSecrets for Kept {
+        fn read(&self) -> Pending<'_, Result<Option<Vec<u8>>, aot_store::Error>> {
+            let kept = self.0.lock().expect("not poisoned").clone();
+            Box::pin(async { Ok(kept) })
+        }
+
+        fn keep(&self, sealed: Vec<u8>) -> Pending<'_, Result<Vec<u8>, aot_store::Error>> {
+            let kept = self
+                .0
+                .lock()
+                .expect("not poisoned")
+                .get_or_insert(sealed)
+                .clone();
+            Box::pin(async { Ok(kept) })
+        }
+    }
+
+    fn key(byte: u8) -> FleetKey {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("fleet.key");
+        write_atomic(&path, &[byte; 32], 0o600).expect("writes");
+        FleetKey::read(&path).expect("reads")
+    }
+
+    fn ca_of(dir: &Path) -> String {
+        Ca::open(dir).expect("opens").id().to_owned()
+    }
+
+    #[tokio::test]
+    async fn all_masters_of_a_store_have_the_keys_of_the_first() {
+        let (kept, key) = (Kept::default(), key(7));
+        let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+        let first = ca_of(folders[0].path()); // a master of before
+        join_key(folders[0].path()).expect("makes it");
+        for folder in &folders {
+            for _ in 0..2 {
+                let agreed = agree(folder.path(), &kept, Some(&key)).await;
+                agreed.expect("has the same");
+                assert_eq!(ca_of(folder.path()), first);
+            }
+        }
+        let of = |folder: &tempfile::TempDir| Keys::of(folder.path()).expect("reads");
+        assert!(of(&folders[1]) == of(&folders[0]) && of(&folders[2]) == of(&folders[0]));
+        let sealed = kept.0.lock().expect("not poisoned").clone();
+        let sealed = String::from_utf8_lossy(&sealed.expect("kept")).into_owned();
+        assert!(!sealed.contains("PRIVATE KEY"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_left_half_written_is_finished() {
+        let (kept, key) = (Kept::default(), key(7));
+        let [first, half] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        agree(first.path(), &kept, Some(&key)).await.expect("makes");
+        std::fs::copy(
+            first.path().join(JOIN_KEY_FILE),
+            half.path().join(JOIN_KEY_FILE),
+        )
+        .expect("copies");
+        agree(half.path(), &kept, Some(&key)).await.expect("writes");
+        assert_eq!(ca_of(half.path()), ca_of(first.path()));
+    }
+
+    #[tokio::test]
+    async fn other_keys_are_never_replaced_and_the_way_out_is_said() {
+        let kept = Kept::default();
+        let [first, other, empty] = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+        // Without a key nothing is shared, and nothing made.
+        agree(empty.path(), &kept, None).await.expect("as before");
+        assert_eq!(std::fs::read_dir(empty.path()).expect("reads").count(), 0);
+        agree(first.path(), &kept, Some(&key(7)))
+            .await
+            .expect("makes");
+        let own = ca_of(other.path());
+        join_key(other.path()).expect("makes it");
+        for (refused, said) in [
+            (
+                agree(other.path(), &kept, Some(&key(7))).await,
+                "has other keys",
+            ),
+            (
+                agree(empty.path(), &kept, Some(&key(8))).await,
+                "sealed with another key",
+            ),
+            (agree(empty.path(), &kept, None).await, "AOT_FLEET_KEY"),
+        ] {
+            let text = refused.expect_err("is refused").to_string();
+            assert!(text.contains(said), "{text}");
+        }
+        assert_eq!(ca_of(other.path()), own);
+        assert_eq!(std::fs::read_dir(empty.path()).expect("reads").count(), 0);
+    }
+}
