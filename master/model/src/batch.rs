@@ -49,9 +49,9 @@ pub struct Batch<Pool = PlannedPool, Member = MemberSpec> {
     /// When it was last called without a clear answer since; 0 = what it left behind is known.
     #[serde(default)]
     pub unsure_ms: UnixMs,
-    /// It was called by a master that others took for dead, and that may still send the call.
+    /// Until then a master that was taken for dead may still send a call that it had begun; 0 = none.
     #[serde(default)]
-    pub may_be_sent: bool,
+    pub doubt_until_ms: UnixMs,
     /// What the last call that failed said.
     #[serde(default)]
     pub last_error: String,
@@ -70,13 +70,16 @@ const UNSURE_MS: u64 = 30_000;
 const SIGNED_MS: u64 = 15 * 60_000;
 
 impl Batch {
+    /// Whoever called it may be alive: what it signed may be sent, and show machines, for so long.
+    pub(crate) fn doubt(&mut self, now: UnixMs) {
+        self.doubt_until_ms = now + SIGNED_MS + UNSURE_MS;
+    }
+
     /// It may have made machines that nobody knows of yet.
     pub(crate) fn is_unsure(&self, now: UnixMs) -> bool {
-        let lasts = match self.may_be_sent {
-            true => SIGNED_MS + UNSURE_MS,
-            false => UNSURE_MS,
-        };
-        self.in_flight || (self.unsure_ms > 0 && now < self.unsure_ms + lasts)
+        self.in_flight
+            || (self.unsure_ms > 0 && now < self.unsure_ms + UNSURE_MS)
+            || now < self.doubt_until_ms
     }
 }
 

@@ -97,7 +97,7 @@ pub fn batch(token: &str, pool: PlannedPool, members: Vec<MemberSpec>) -> Batch 
         calls: 0,
         next_call_ms: 0,
         unsure_ms: 0,
-        may_be_sent: false,
+        doubt_until_ms: 0,
         last_error: String::new(),
         in_flight: false,
         created_ms: 0,

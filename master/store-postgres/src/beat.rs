@@ -21,11 +21,14 @@ use crate::url::PostgresUrl;
 /// Longest wait for a beat to be taken,
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// and with the time that it takes to connect: then the next is tried.
-const ALL_WITHIN: Duration = Duration::from_secs(4);
+/// and for a connection to one address: of several the first may be gone, and the next must be reached in time.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// After a login that was refused: no account is to be locked.
+/// After logins that were refused again and again: no account is to be locked.
 const LOGIN_PAUSE: Duration = Duration::from_secs(30);
+
+/// So many are tried first, as soon as any beat: a failover may refuse some.
+const LOGINS: u32 = 5;
 
 /// The thread, until it is dropped.
 pub(crate) struct Beat {
@@ -53,7 +56,7 @@ impl Beat {
     ) -> Result<Self, Error> {
         let (stop, epoch) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
         let pulse = Pulse {
-            link: EngineLink::new(url)?,
+            link: EngineLink::new(&url.connecting_within(CONNECT_WITHIN))?,
             hold: hold.clone(),
             me: me.clone(),
             timing,
@@ -78,6 +81,7 @@ impl Beat {
                     () = until.cancelled() => {}
                 }
             });
+            runtime.shutdown_background(); // a name that is being looked up is not waited for
         });
         Ok(Self {
             stop,
@@ -106,13 +110,13 @@ impl Pulse {
     async fn run(self) {
         let mut tick = tokio::time::interval(self.timing.beat);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut is_away = false;
+        let (mut is_away, mut logins) = (false, 0);
         loop {
             tick.tick().await;
-            let sent = since_boot();
-            let beaten = tokio::time::timeout(ALL_WITHIN, self.beat()).await;
-            match beaten.unwrap_or_else(|_| Err(self.link.silent())) {
+            let (sent, beaten) = self.beat_once().await;
+            match beaten {
                 Ok(None) => {
+                    logins = 0;
                     if self.epoch.load(Ordering::SeqCst) != 0 {
                         self.hold.renew(sent + self.timing.good);
                     }
@@ -129,7 +133,8 @@ impl Pulse {
                     return;
                 }
                 Err(error) => {
-                    if error.is_login() {
+                    logins += u32::from(error.is_login());
+                    if error.is_login() && logins > LOGINS {
                         tokio::time::sleep(LOGIN_PAUSE).await;
                     }
                     if !std::mem::replace(&mut is_away, true) {
@@ -137,6 +142,16 @@ impl Pulse {
                     }
                 }
             }
+        }
+    }
+
+    /// When it was sent, and what came of it. The way there is not counted: it may be long, and lasts.
+    async fn beat_once(&self) -> (Duration, Result<Option<String>, Error>) {
+        let connected = self.link.session().await;
+        let sent = since_boot();
+        match connected {
+            Ok(_) => (sent, self.beat().await),
+            Err(error) => (sent, Err(error)),
         }
     }
 
@@ -149,8 +164,11 @@ impl Pulse {
         let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &hold];
         let epoch = self.epoch.load(Ordering::SeqCst);
         let rows = self.link.query("beat in", sql, &values, WITHIN).await?;
-        let Some(row) = rows.first().filter(|_| epoch != 0) else {
+        if epoch == 0 {
             return Ok(None);
+        }
+        let Some(row) = rows.first() else {
+            return Ok(Some("nobody: its row is gone".to_owned()));
         };
         let (beaten, owner, found): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
         let is_mine = beaten == 1 && found == epoch;

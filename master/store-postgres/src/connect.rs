@@ -36,6 +36,7 @@ SET lock_timeout = 0;
 SELECT set_config('transaction_timeout', '0', false)
     WHERE EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout');
 SET client_connection_check_interval = '1s';
+SET client_min_messages = warning;
 SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 

@@ -134,6 +134,16 @@ pub enum Error {
         /// Where.
         place: String,
     },
+    /// Keys that only another folder has.
+    #[error(
+        "the records in {place} are those of the master {owner}, whose keys machines trust: move its state folder here, or let the masters share their keys (AOT_FLEET_KEY)"
+    )]
+    OtherMaster {
+        /// Where.
+        place: String,
+        /// Its host and folder.
+        owner: String,
+    },
     /// Machines that only another host has.
     #[error(
         "{place} has clusters whose machines are clones of another host ({clusters}): start the master there, {owner}, or clean them up there first"

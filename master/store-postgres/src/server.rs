@@ -228,6 +228,11 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// The same, where it may be ended from elsewhere.
+    pub fn try_ask(&self, database: &str, sql: &str) {
+        let _ = self.psql(database).arg(sql).output(); // however it ends
+    }
+
     /// A new database; its name.
     pub fn database(&self) -> String {
         let name = {

@@ -52,10 +52,16 @@ impl StateIdentity {
         format!("{host}/{}", self.folder)
     }
 
+    /// The folder, on whatever host it is.
+    pub(crate) fn folder(&self) -> &str {
+        &self.folder
+    }
+
     /// # Errors
-    /// When the folder's records are in another database.
-    pub(crate) fn check(&self, database: &str, place: &str) -> Result<(), Error> {
-        match self.database.as_ref().is_none_or(|it| it == database) {
+    /// When the folder's records are in another database; one without tables has none.
+    pub(crate) fn check(&self, database: Option<&str>, place: &str) -> Result<(), Error> {
+        let own = self.database.as_deref();
+        match own.is_none_or(|own| database == Some(own)) {
             true => Ok(()),
             false => Err(Error::OtherDatabase {
                 path: self.path.clone(),

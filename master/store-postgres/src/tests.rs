@@ -17,7 +17,7 @@ use aot_model::world::Changes;
 use aot_proto::ids::JobId;
 use aot_store::contract::samples::{cluster, job, targets};
 use aot_store::contract::{CHECKS, Place};
-use aot_store::{Hold, Loaded, Store};
+use aot_store::{Backend, Hold, Loaded, Store};
 
 use crate::server::Server;
 use crate::store::PostgresStore;
@@ -41,6 +41,7 @@ fn server(test: &str) -> Option<Arc<Server>> {
 fn quick(url: &str) -> Postgres {
     Postgres {
         timing: QUICK,
+        shares_keys: true,
         ..Postgres::new(url).expect("a URL")
     }
 }

@@ -84,9 +84,8 @@ impl FromStr for PostgresUrl {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(UrlError::NoHost);
         }
-        // A second @ is most likely of a password that was not encoded: it would be shown as a part of the host.
-        let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
-        if config.get_hosts().iter().any(is_cut) {
+        // A second @ is most likely of a password that was not encoded: a part of it would be shown as host or database.
+        if text.split('?').next().unwrap_or(text).matches('@').count() > 1 {
             return Err(UrlError::At);
         }
         if config.get_user().is_none_or(str::is_empty) {
@@ -104,6 +103,17 @@ impl FromStr for PostgresUrl {
         });
         with_limits(&mut config);
         Ok(Self { config, tls })
+    }
+}
+
+impl PostgresUrl {
+    /// The same with no more time for a connection to one address.
+    pub(crate) fn connecting_within(&self, most: Duration) -> Self {
+        let mut url = self.clone();
+        let given = url.config.get_connect_timeout().copied();
+        url.config
+            .connect_timeout(given.map_or(most, |given| given.min(most)));
+        url
     }
 }
 
@@ -279,6 +289,10 @@ mod tests {
             ("postgres://db/records", UrlError::NoUser),
             ("postgres://aot:p@ss@localhost/records", UrlError::At),
             ("postgres://aot@localhost,b@d/records", UrlError::At),
+            (
+                "postgres://aot:p@s/s@db/records?sslmode=disable",
+                UrlError::At,
+            ),
             ("postgres://aot@localhost", UrlError::NoDatabase),
             ("postgres://aot@localhost:x/records", UrlError::Form),
             ("postgres://aot@localhost/records?wibble=1", UrlError::Form),

@@ -13,6 +13,9 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::Error;
 
+/// The clock that sleeps here may stand still while the host is suspended: what is waited for is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Where a hold stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HoldPosition {
@@ -52,7 +55,12 @@ pub struct Hold {
     name: String,
     position: Mutex<HoldPosition>,
     standing: watch::Sender<Standing>,
+    /// Since when a write waits to be taken, as [`since_boot`] counts.
+    writing: watch::Sender<Option<Duration>>,
 }
+
+/// A write that waits longer for its store is not waited for by whoever asked.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Hold {
     /// One that nobody else can take while this process lives.
@@ -70,6 +78,7 @@ impl Hold {
             name: name.to_owned(),
             position: Mutex::default(),
             standing: watch::Sender::new(standing),
+            writing: watch::Sender::new(None),
         }
     }
 
@@ -110,12 +119,56 @@ impl Hold {
         self.standing.borrow().left(since_boot()).is_some()
     }
 
-    /// Since when somebody else may have it; `None` while nobody can, or once somebody has.
-    pub fn doubtful_for(&self) -> Option<Duration> {
-        match *self.standing.borrow() {
-            Standing::GoodUntil(end) => since_boot().checked_sub(end),
-            Standing::Kept | Standing::Lost(_) => None,
+    /// A write begins to wait for its store, or was taken or refused.
+    pub fn set_writing(&self, is: bool) {
+        let since = is.then(since_boot);
+        self.writing.send_replace(since);
+    }
+
+    /// Whether what is asked for now can be put on record, as far as is known: nobody else can have the hold, and no write has
+    /// waited for long.
+    pub fn is_usable(&self) -> bool {
+        self.usable_for(since_boot()).is_some()
+    }
+
+    fn usable_for(&self, now: Duration) -> Option<Duration> {
+        let good = self.standing.borrow().left(now)?;
+        let Some(since) = *self.writing.borrow() else {
+            return Some(good);
+        };
+        let left = (since + WRITE_WITHIN).checked_sub(now);
+        left.filter(|left| !left.is_zero())
+            .map(|left| left.min(good))
+    }
+
+    /// Waits until nothing can be put on record.
+    pub async fn until_unusable(&self) {
+        let (mut standing, mut writing) = (self.standing.subscribe(), self.writing.subscribe());
+        loop {
+            (standing.mark_unchanged(), writing.mark_unchanged());
+            let Some(left) = self.usable_for(since_boot()) else {
+                return;
+            };
+            tokio::select! {
+                _ = standing.changed() => {}
+                _ = writing.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)), if left < Duration::MAX => {}
+            }
         }
+    }
+
+    /// For how long nothing could be put on record; `None` while something can, or once another master has the hold.
+    pub fn unusable_for(&self) -> Option<Duration> {
+        let now = since_boot();
+        let doubtful = match *self.standing.borrow() {
+            Standing::GoodUntil(end) => now.checked_sub(end),
+            Standing::Kept | Standing::Lost(_) => None,
+        };
+        let waiting = self
+            .writing
+            .borrow()
+            .and_then(|since| now.checked_sub(since));
+        doubtful.max(waiting.filter(|time| *time >= WRITE_WITHIN))
     }
 
     /// Waits until nobody else can have it.
@@ -143,8 +196,7 @@ impl Hold {
             };
             tokio::select! {
                 _ = standing.changed() => {}
-                // The clock that sleeps here may stand still while the host is suspended: looked at again from time to time.
-                () = tokio::time::sleep(left.min(Duration::from_secs(1))), if left < Duration::MAX => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)), if left < Duration::MAX => {}
             }
         }
     }
@@ -189,10 +241,10 @@ mod tests {
         assert!(!is_good(&hold), "it was not taken yet");
         hold.renew(since_boot() + LONG);
         assert!(is_good(&hold));
-        assert_eq!(hold.doubtful_for(), None);
+        assert_eq!(hold.unusable_for(), None);
         hold.renew(since_boot() - Duration::from_secs(5));
         assert!(!is_good(&hold));
-        assert!(hold.doubtful_for() >= Some(Duration::from_secs(5)));
+        assert!(hold.unusable_for() >= Some(Duration::from_secs(5)));
         let waiting = tokio::join!(hold.until_good(), async { hold.renew(since_boot() + LONG) });
         waiting.0.expect("it is good again");
     }
@@ -206,6 +258,25 @@ mod tests {
         hold.renew(since_boot() + LONG);
         let lost = async { hold.lose("another master has it") };
         tokio::join!(hold.until_not_good(), lost);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_for_long_makes_it_unusable_and_leaves_it_good() {
+        let hold = Hold::renewable("~master");
+        hold.renew(since_boot() + LONG);
+        hold.set_writing(true);
+        assert!(hold.is_usable(), "it may be taken soon");
+        let began = since_boot() - WRITE_WITHIN - Duration::from_secs(1);
+        let ((), ()) = tokio::join!(hold.until_unusable(), async {
+            hold.writing.send_replace(Some(began));
+        });
+        assert!(is_good(&hold) && !hold.is_usable());
+        assert!(hold.unusable_for() > Some(WRITE_WITHIN));
+        hold.set_writing(false);
+        assert!(hold.is_usable());
+        assert_eq!(hold.unusable_for(), None);
+        hold.renew(Duration::ZERO);
+        assert!(hold.until_unusable().now_or_never().is_some());
     }
 
     #[tokio::test]

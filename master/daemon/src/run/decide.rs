@@ -62,7 +62,10 @@ impl Engine {
 impl Loop {
     async fn run(mut self, mut queue: mpsc::Receiver<QueuedInput>, stop: CancellationToken) {
         let _vital = Vital::new("the loop");
-        self.recover_ended_runs().await;
+        if !self.recover_ended_runs().await {
+            stop.cancel();
+            return;
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -81,6 +84,7 @@ impl Loop {
             }
             // What waits may still be withdrawn by whoever asked for it.
             let good = tokio::select! {
+                biased;
                 good = self.parts.hold.until_good() => good,
                 () = stop.cancelled() => return,
             };
@@ -96,8 +100,8 @@ impl Loop {
         }
     }
 
-    /// Spools that were whole when the last master ended, whose end was not yet in the store.
-    async fn recover_ended_runs(&mut self) {
+    /// Spools that were whole when the last master ended, whose end was not yet in the store. `false` as [`Loop::decide`].
+    async fn recover_ended_runs(&mut self) -> bool {
         let open: Vec<RunId> = self
             .engine
             .read(|world| world.runs.keys().copied().collect());
@@ -112,9 +116,7 @@ impl Loop {
                 })
             })
             .collect();
-        if !batch.is_empty() {
-            self.decide(batch).await;
-        }
+        batch.is_empty() || self.decide(batch).await
     }
 
     /// Decides on a batch, and on what follows from it and others before; writes once, then does all effects in order.

@@ -124,6 +124,9 @@ impl Engine {
 
     async fn request(&self, message: QueuedInput) -> Result<Answer, Unanswered> {
         let (reply, decided) = oneshot::channel();
+        if !self.hold.is_usable() {
+            return Err(Unanswered::Away); // nor does it take up room in the queue
+        }
         let claim = Claim::default();
         let message = QueuedInput {
             reply: Some(reply),
@@ -137,7 +140,7 @@ impl Engine {
         tokio::select! {
             biased;
             answer = answered => answer,
-            () = self.hold.until_not_good() => Err(match claim.is_first() {
+            () = self.hold.until_unusable() => Err(match claim.is_first() {
                 true => Unanswered::Away,
                 false => Unanswered::Unsure,
             }),
@@ -154,25 +157,26 @@ impl Engine {
         tokio::select! {
             biased;
             () = recorded => {}
-            () = self.hold.until_not_good() => {}
+            () = self.hold.until_unusable() => {}
         }
     }
 
     /// The same without waiting for the disk.
     pub(crate) async fn note(&self, input: Input) {
-        tokio::select! {
-            biased;
-            () = self.submit(input) => {}
-            () = self.hold.until_not_good() => {
-                tracing::warn!("too much waits to be put on record: what was only asked of agents is left out");
-            }
+        // What agents must bring has the room then.
+        if !self.hold.is_usable() && self.inputs.capacity() < INPUTS / 2 {
+            tracing::warn!(
+                "too much waits to be put on record: what was only asked of agents is left out"
+            );
+            return;
         }
+        self.submit(input).await;
     }
 
-    /// Brings what has happened and waits until it is decided and on disk, however long that takes. Returns without it when
-    /// the master stops.
-    pub(crate) async fn decide(&self, input: Input) {
-        let _ = self.sent(input).await.await; // without an answer, the master stops
+    /// Brings what has happened and waits until it, and all that was brought before it, is decided and on disk, however long
+    /// that takes; `false` when the master stops first.
+    pub(crate) async fn decide(&self, input: Input) -> bool {
+        self.sent(input).await.await.is_ok()
     }
 
     async fn sent(&self, input: Input) -> oneshot::Receiver<Answer> {
@@ -217,7 +221,7 @@ impl Engine {
 
     /// For how long nothing could be put on record.
     pub(crate) fn away_for(&self) -> Option<Duration> {
-        self.hold.doubtful_for()
+        self.hold.unusable_for()
     }
 
     /// Reads the world. The loop waits meanwhile: `read` must be short, and must not block.

@@ -44,7 +44,11 @@ impl Janitor {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = janitor.clone().sweep().await {
+            let swept = tokio::select! {
+                swept = janitor.clone().sweep() => swept,
+                () = stop.cancelled() => return, // what was dropped in part is dropped by the next
+            };
+            if let Err(error) = swept {
                 tracing::warn!(error = %Chain(&error), "cannot prune old jobs and outputs; will try again");
             }
         }

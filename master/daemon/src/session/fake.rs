@@ -36,6 +36,7 @@ pub(super) struct FakeMaster {
     spools: Arc<Spools>,
     rooms: [Room; 2],
     is_full: AtomicBool,
+    is_stopping: AtomicBool,
     registry: Registry,
     advertised: Vec<String>,
     facts: Semaphore,
@@ -60,6 +61,7 @@ impl FakeMaster {
             own: Mutex::default(),
             brought: Mutex::default(),
             asked_with: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
             copied: Mutex::default(),
             dir,
         })
@@ -68,6 +70,11 @@ impl FakeMaster {
     /// From now on, whether there is room for output.
     pub(super) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// From now on nothing is decided any more.
+    pub(super) fn set_stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
     }
 
     /// A run of the instance that is not over.
@@ -138,7 +145,7 @@ impl Master for Arc<FakeMaster> {
     }
 
     /// As the world does with an end: the run is over then.
-    async fn decide(&self, input: Input) {
+    async fn decide(&self, input: Input) -> bool {
         if let Input::Agent {
             report: AgentInput::RunEnded { run, .. },
             ..
@@ -147,6 +154,7 @@ impl Master for Arc<FakeMaster> {
             self.own.lock().expect("fine").remove(run);
         }
         self.push(Brought::Decided(input));
+        !self.is_stopping.load(Ordering::Relaxed)
     }
 
     async fn submit_end(

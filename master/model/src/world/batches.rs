@@ -26,7 +26,7 @@ impl World {
         for (name, cluster) in &mut self.clusters {
             let unsure = cluster.batches.values_mut().filter(|it| it.unsure_ms > 0);
             for batch in unsure {
-                (batch.unsure_ms, batch.may_be_sent) = (now, true);
+                batch.doubt(now);
                 doubted.push(name.clone());
             }
         }
@@ -77,11 +77,10 @@ impl World {
         };
         batch.in_flight = false;
         match &result {
-            // It may be sent once more, by another master, and not be refused then.
-            Err(_) if batch.may_be_sent => {}
             Err(failure) if failure.leftovers == Leftovers::None => batch.unsure_ms = 0,
             Err(_) => batch.unsure_ms = now,
-            Ok(_) => batch.unsure_ms = 0,
+            // The same call sent once more makes no others.
+            Ok(_) => (batch.unsure_ms, batch.doubt_until_ms) = (0, 0),
         }
         if let Err(failure) = &result {
             batch.last_error.clone_from(&failure.message);

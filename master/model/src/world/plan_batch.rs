@@ -119,7 +119,7 @@ impl World {
             calls: 0,
             next_call_ms: now,
             unsure_ms: 0,
-            may_be_sent: false,
+            doubt_until_ms: 0,
             last_error: String::new(),
             in_flight: false,
             created_ms: now,

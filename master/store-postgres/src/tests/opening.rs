@@ -65,6 +65,74 @@ async fn a_master_that_is_dead_is_taken_over_and_finds_itself_fenced() {
     old.close().await; // it has nothing to give back
     new.write(4).await.expect("still has the hold");
     new.close().await;
+    let again = next.open().await;
+    assert!(!again.is_taken_over, "what was in doubt is on record");
+    again.close().await;
+}
+
+/// What was in doubt is in the first write: a start that ends before it leaves the doubt to the next.
+#[tokio::test]
+async fn a_take_over_stays_one_until_something_was_written_since() {
+    let Some(server) = server("a take-over that ends at once") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let mut silent = Master::of(&url);
+    silent.postgres.timing.beat = LIMIT;
+    let old = silent.open().await;
+    let next = Master::of(&url);
+    for _ in 0..2 {
+        let taken = next.open().await;
+        assert!(taken.is_taken_over, "the first may live");
+        taken.close().await;
+    }
+    let last = next.open().await;
+    last.write(1).await.expect("commits");
+    last.close().await;
+    assert!(!next.open().await.is_taken_over);
+    drop(old);
+}
+
+#[tokio::test]
+async fn records_stay_with_their_keys_unless_masters_share_them() {
+    let Some(server) = server("keys that are not shared") else {
+        return;
+    };
+    let mut alone = Master::of(&server.url(&server.database()));
+    alone.postgres.shares_keys = false;
+    alone.open().await.close().await;
+    let text = refusal(&alone.postgres).await;
+    assert!(
+        text.contains("whose keys machines trust") && text.contains("AOT_FLEET_KEY"),
+        "{text}"
+    );
+    alone.open().await.close().await;
+}
+
+#[tokio::test]
+async fn one_that_stands_by_waits_for_the_end_of_the_other_and_is_then_first() {
+    let Some(server) = server("standing by") else {
+        return;
+    };
+    let mut first = Master::of(&server.url(&server.database()));
+    first.postgres.timing.dead = LIMIT;
+    let open = first.open().await;
+    let mut second = Master::of(&server.url("postgres"));
+    second.postgres = first.postgres.clone();
+    let free = second.postgres.until_free(second.dir.path());
+    let mut free = std::pin::pin!(free);
+    // For as long as the first beats, whatever is written.
+    for number in 1..20 {
+        open.write(number).await.expect("commits");
+        assert!(futures::poll!(&mut free).is_pending());
+        tokio::time::sleep(QUICK.beat).await;
+    }
+    open.close().await;
+    let free = tokio::time::timeout(LIMIT, free).await;
+    free.expect("at once").expect("it is free");
+    let taken = second.open().await;
+    assert!(!taken.is_taken_over, "it was given back");
+    taken.close().await;
 }
 
 /// Nothing is written meanwhile: its beats tell it.
@@ -181,7 +249,7 @@ async fn a_hold_is_good_while_its_beats_are_taken() {
     };
     let master = Master::of(&server.url(&server.database()));
     let open = master.open().await;
-    assert!(open.hold.is_good());
+    open.hold.until_good().await.expect("it is taken");
     server.stop();
     let ended = tokio::time::timeout(LIMIT, open.hold.until_not_good()).await;
     ended.expect("without beats it ends");

@@ -233,7 +233,7 @@ async fn whoever_asked_learns_that_it_is_not_known_when_the_store_goes_amid_its_
     master.gate.is_there.send_replace(true);
     master.make_good();
     // Whatever comes next is decided on after it.
-    in_time(master.engine.decide(Input::Tick)).await;
+    assert!(in_time(master.engine.decide(Input::Tick)).await);
     assert_eq!(master.jobs(), 1, "it was begun");
     master.end().await;
 }
@@ -247,7 +247,7 @@ async fn what_is_written_is_done_once_nobody_else_can_have_taken_over() {
     in_time(async {
         let mut tried = master.gate.tried.subscribe();
         tokio::select! {
-            () = &mut decided => panic!("it is not written yet"),
+            _ = &mut decided => panic!("it is not written yet"),
             tried = tried.wait_for(|tried| *tried > before) => {
                 tried.expect("it is tried");
             }
@@ -263,14 +263,30 @@ async fn what_is_written_is_done_once_nobody_else_can_have_taken_over() {
             tokio::task::yield_now().await;
         }
         master.make_good();
-        decided.await;
+        assert!(decided.await);
     })
     .await;
     master.end().await;
 }
 
+/// Says to this test, run in a process of its own, that it is to lose its hold: why a master stops is one thing in a process.
+const CHILD: &str = "AOT_TEST_LOSES";
+
 #[tokio::test]
 async fn a_master_whose_hold_is_lost_decides_nothing_more() {
+    if std::env::var_os(CHILD).is_none() {
+        let test = "run::decide::tests::a_master_whose_hold_is_lost_decides_nothing_more";
+        let program = std::env::current_exe().expect("its own path");
+        let mut child = tokio::process::Command::new(program);
+        let ended = child.args(["--exact", test]).env(CHILD, "1").output();
+        let ended = in_time(ended).await.expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
     let master = Master::start();
     master.make_doubtful();
     let mut waits = Box::pin(master.engine.decide(exec()));
@@ -278,11 +294,12 @@ async fn a_master_whose_hold_is_lost_decides_nothing_more() {
     let written = master.gate.written.load(Ordering::SeqCst);
     master.hold.lose("another master has taken over");
     in_time(async {
-        waits.await; // without an answer
+        assert!(!waits.await, "it has no answer");
         master.stop.cancelled().await;
     })
     .await;
     assert_eq!(master.jobs(), 0);
     assert_eq!(master.gate.written.load(Ordering::SeqCst), written);
+    assert_eq!(stop::why(), Some("another master has taken over"));
     master.end().await;
 }

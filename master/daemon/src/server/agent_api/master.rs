@@ -68,8 +68,8 @@ impl Master for AgentApi {
         self.engine.submit(input).await;
     }
 
-    async fn decide(&self, input: Input) {
-        self.engine.decide(input).await;
+    async fn decide(&self, input: Input) -> bool {
+        self.engine.decide(input).await
     }
 
     async fn submit_end(

@@ -125,15 +125,19 @@ impl<M: Master> Reports<M> {
             // The first to come after a restart are told of those that are still to come.
             reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len().max(instances)),
         }));
-        // Runs whose end is on record here. More of them are forgotten when their output comes again.
-        for run in named.difference(&open).take(FORGOTTEN) {
-            self.forget(*run);
-        }
         let holder = Box::new(self.origin.holder(&hello));
         // Waited for: what comes next counts only once this is the instance's session.
-        self.master
+        let is_recorded = self
+            .master
             .decide(self.input(AgentInput::Attached(hello)))
             .await;
+        // The ends of runs that had ended by then are on record with that. More of them are forgotten when their output comes
+        // again.
+        for run in named.difference(&open).take(FORGOTTEN) {
+            if is_recorded {
+                self.forget(*run);
+            }
+        }
         self.submit(AgentInput::HeldBy(holder)).await;
     }
 }

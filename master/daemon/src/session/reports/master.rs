@@ -61,8 +61,9 @@ pub(crate) trait Master: Send + Sync + 'static {
     /// Brings an input that nobody waits for; waits while too many wait for a decision.
     fn submit(&self, input: Input) -> impl Future<Output = ()> + Send;
 
-    /// Brings an input, and waits until it is decided and on disk, or the master stops.
-    fn decide(&self, input: Input) -> impl Future<Output = ()> + Send;
+    /// Brings an input, and waits until it, and all that was brought before it, is decided and on disk; `false` when the master
+    /// stops first.
+    fn decide(&self, input: Input) -> impl Future<Output = bool> + Send;
 
     /// [`Master::submit`] of a run's end, with its whole spool where that goes into the store: it does if the end is accepted.
     fn submit_end(

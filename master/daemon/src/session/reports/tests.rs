@@ -158,6 +158,29 @@ async fn hello_is_welcomed_with_what_is_here_and_ended_runs_are_forgotten() {
     assert!(matches!(agents(then), AgentInput::HeldBy(_)));
 }
 
+/// Its end may have been decided on, and is not on record when the master ends before it is.
+#[tokio::test]
+async fn nothing_is_forgotten_whose_end_may_not_be_on_record() {
+    let mut rig = Rig::new();
+    rig.master.set_stopping();
+    let ended = RunId::from_parts(9, 9);
+    let hello = v1::Hello {
+        runs: vec![v1::RunState {
+            run_id: ended.to_string(),
+            ..v1::RunState::default()
+        }],
+        ..v1::Hello::default()
+    };
+    let (hello, protocol) = (Box::new(hello), 7);
+    rig.report(SessionReport::Hello { hello, protocol }).await;
+    let welcome = rig.sent().await;
+    assert!(matches!(welcome, master_message::Body::Welcome(_)));
+    rig.piece(ended, 0, spool(&[b"one"], None), false).await;
+    let (brought, rest) = rig.brought().await;
+    assert!(rest.is_empty(), "nothing is forgotten: {rest:?}");
+    assert_eq!(brought.len(), 3, "attached, held, asked about: {brought:?}");
+}
+
 #[tokio::test]
 async fn a_piece_of_output_is_acknowledged_once_it_is_in_its_file() {
     let mut rig = Rig::new();
@@ -213,10 +236,12 @@ async fn a_run_of_someone_else_is_forgotten_and_nothing_of_it_is_stored() {
     rig.report(SessionReport::Copied { run, progress }).await;
     let master = rig.master.clone();
     let (brought, rest) = rig.brought().await;
-    assert!(
-        brought.is_empty() && rest.is_empty(),
-        "{brought:?} {rest:?}"
-    );
+    // Asked first whether its end is on record.
+    let [Brought::Decided(asked)] = &brought[..] else {
+        panic!("{brought:?}")
+    };
+    assert!(matches!(agents(asked), AgentInput::Printed { .. }));
+    assert!(rest.is_empty(), "{rest:?}");
     assert_eq!(master.spools().have(run), 0);
     assert!(master.copied().is_empty());
 }
