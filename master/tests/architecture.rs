@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         "master/cluster-file",
         &["bundle", "model", "proto", "user-data"],
     ),
-    ("master/store", &["host", "model", "proto"]),
+    ("master/store", &["archive", "host", "model", "proto"]),
     (
         "master/store-postgres",
         &["host", "model", "proto", "store"],

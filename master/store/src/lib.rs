@@ -1,11 +1,14 @@
 //! What survives a restart: records in SQLite or another engine, outputs and bundles as files. With the crates of other
 //! engines the only one that knows SQL.
 //!
+//! `blobs` is a place for what is long and must outlive the master's own disk.
+//!
 //! `store` is what a master needs of an engine, `hold` the right to write, `contract` what every engine must do; `sqlite` is
 //! the one that is always there. Nothing outside learns which it is.
 
 #![warn(unreachable_pub)]
 
+pub mod blobs;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;

@@ -29,12 +29,13 @@ pub use files::end_record;
 pub use last::last_lines;
 pub use reader::SpoolReader;
 
+use crate::blobs::{BlobKey, Blobs};
 use feed::Feed;
 use tail::Budget;
 use writer::{Append, Writers};
 
 /// Longest spool that goes to the store instead of a file.
-const WHOLE_BYTES: usize = 64 << 10;
+pub const WHOLE_BYTES: usize = 64 << 10;
 
 /// All copies.
 pub struct Spools {
@@ -68,7 +69,8 @@ impl Spools {
         }))
     }
 
-    fn path(&self, run: RunId) -> PathBuf {
+    /// Where the copy of a run's spool lies, or would.
+    pub fn path(&self, run: RunId) -> PathBuf {
         self.dir.join(run.to_string())
     }
 
@@ -182,6 +184,11 @@ impl Spools {
             None if live => SpoolReader::of_feed(self.path(run), self.feed(run)),
             None => SpoolReader::of_file(self.path(run)),
         }
+    }
+
+    /// Reads the spool of a run that has ended, from the file or, where that is not here, from there.
+    pub fn read_or(&self, run: RunId, blobs: Arc<dyn Blobs>, key: BlobKey) -> SpoolReader {
+        SpoolReader::of_blob(self.path(run), blobs, key)
     }
 }
 

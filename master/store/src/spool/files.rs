@@ -7,7 +7,9 @@ use aot_host::chain::Chain;
 use aot_proto::ids::RunId;
 use aot_proto::v1::{Ended, Frame, frame::Body};
 
-use super::{Spools, last, reader};
+use prost::bytes::Bytes;
+
+use super::{Spools, WHOLE_BYTES, last, reader};
 
 /// Names the boot that the copies are of.
 const BOOT: &str = "boot";
@@ -48,6 +50,13 @@ impl Spools {
     /// Bytes of a spool that is a file; 0 when it is none.
     pub fn size(&self, run: RunId) -> u64 {
         std::fs::metadata(self.path(run)).map_or(0, |meta| meta.len())
+    }
+
+    /// A spool that is whole in a file and short enough for the store. Blocks.
+    pub fn short(&self, run: RunId) -> Option<Bytes> {
+        let is_short = |bytes| usize::try_from(bytes).is_ok_and(|bytes| bytes <= WHOLE_BYTES);
+        let file = std::fs::metadata(self.path(run)).ok()?;
+        is_short(file.len()).then(|| std::fs::read(self.path(run)).ok().map(Bytes::from))?
     }
 
     /// Removes a spool's file, if it is one.

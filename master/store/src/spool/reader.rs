@@ -1,17 +1,21 @@
-//! Follows one copy from its start: frames in order, live while the run continues.
+//! Follows one copy from its start: frames in order, live while the run continues. Of a run that has ended a copy may lie
+//! among the blobs alone; then it is read there, and nothing of it is kept here.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use aot_proto::frame::{self, HEADER_BYTES, MAX_FRAME_BYTES};
 use aot_proto::v1::Frame;
-use prost::bytes::Bytes;
+use prost::bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
 use super::{Feed, Progress, end_record};
+use crate::blobs::{BlobKey, Blobs};
 
 /// Bytes that a reader takes from a file at once.
 const READ_BYTES: usize = 256 << 10;
@@ -20,6 +24,31 @@ enum FrameSource {
     Whole(Bytes),
     Live(Following),
     File,
+    /// The file, or where there is none an object.
+    Blob(Elsewhere),
+}
+
+/// An object, opened when it is needed.
+struct Elsewhere {
+    blobs: Arc<dyn Blobs>,
+    key: BlobKey,
+    rest: Option<Pin<Box<dyn AsyncRead + Send>>>,
+}
+
+impl Elsewhere {
+    /// The next bytes; none at its end, or when there is no such object. Cancel safe.
+    async fn read(&mut self, at: u64) -> io::Result<Bytes> {
+        if self.rest.is_none() {
+            let found = self.blobs.get(&self.key, at).await;
+            let found = found.map_err(io::Error::other)?;
+            self.rest = found.map(|blob| blob.rest);
+        }
+        let mut bytes = BytesMut::with_capacity(READ_BYTES);
+        if let Some(rest) = &mut self.rest {
+            rest.read_buf(&mut bytes).await?;
+        }
+        Ok(bytes.freeze())
+    }
 }
 
 /// A place among those who follow a run.
@@ -66,6 +95,11 @@ impl SpoolReader {
         Self::new(path, FrameSource::File)
     }
 
+    pub(super) fn of_blob(path: PathBuf, blobs: Arc<dyn Blobs>, key: BlobKey) -> Self {
+        let rest = None;
+        Self::new(path, FrameSource::Blob(Elsewhere { blobs, key, rest }))
+    }
+
     pub(super) fn of_feed(path: PathBuf, feed: Arc<Feed>) -> Self {
         feed.tail.lock().expect("nobody panics with it").follow();
         let progress = feed.progress.subscribe();
@@ -76,7 +110,7 @@ impl SpoolReader {
     pub fn has_ended(&self) -> bool {
         match &self.source {
             FrameSource::Live(live) => live.progress.borrow().ended,
-            FrameSource::Whole(_) | FrameSource::File => true,
+            FrameSource::Whole(_) | FrameSource::File | FrameSource::Blob(_) => true,
         }
     }
 
@@ -108,6 +142,7 @@ impl SpoolReader {
         let live = match &mut self.source {
             FrameSource::Whole(bytes) => return Ok((std::mem::take(bytes), true)),
             FrameSource::File => return Ok((self.read_file().await?, true)),
+            FrameSource::Blob(_) => return Ok((self.read_file_or_blob().await?, true)),
             FrameSource::Live(live) => live,
         };
         let progress = match live.progress.wait_for(|p| p.bytes > at || p.ended).await {
@@ -136,6 +171,22 @@ impl SpoolReader {
         match held {
             Some(bytes) => Ok((bytes, progress.ended)),
             None => Ok((self.read_file().await?, progress.ended)),
+        }
+    }
+
+    /// From the file, or from the object once there was found to be no file.
+    async fn read_file_or_blob(&mut self) -> io::Result<Bytes> {
+        let is_open = matches!(&self.source, FrameSource::Blob(it) if it.rest.is_some());
+        if !is_open {
+            let bytes = self.read_file().await?;
+            if self.file.is_some() {
+                return Ok(bytes);
+            }
+        }
+        let at = self.at;
+        match &mut self.source {
+            FrameSource::Blob(elsewhere) => elsewhere.read(at).await,
+            _ => Ok(Bytes::new()),
         }
     }
 
