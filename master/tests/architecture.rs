@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The crates from the bottom up, each with those of the project that it may use in what it ships.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("proto", &[]),
     ("proto/host", &[]),
     ("proto/archive", &["host"]),
@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         "master/store-postgres",
         &["host", "model", "proto", "store"],
     ),
+    ("master/blobs-s3", &["host", "store"]),
     (
         "master/provider-ec2",
         &["host", "model", "provider", "proto", "user-data"],
@@ -46,7 +47,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     (
         "master/masterd",
         &[
-            "cli", "daemon", "ec2", "host", "local", "postgres", "settings", "store",
+            "cli", "daemon", "ec2", "host", "local", "postgres", "s3", "settings", "store",
         ],
     ),
     (
@@ -57,12 +58,13 @@ const MAY_USE: [(&str, &[&str]); 18] = [
 ];
 
 /// Libraries that only these crates know, by how their names begin.
-const KNOWN_TO: [(&str, &[&str]); 7] = [
+const KNOWN_TO: [(&str, &[&str]); 8] = [
     ("rusqlite", &["master/store"]),
     ("tokio-postgres", &["master/store-postgres"]),
-    ("aws-sdk", &["master/provider-ec2"]),
-    ("aws-config", &["master/provider-ec2"]),
-    ("aws-smithy", &["master/provider-ec2"]),
+    ("aws-sdk-s3", &["master/blobs-s3"]),
+    ("aws-sdk", &["master/provider-ec2", "master/blobs-s3"]),
+    ("aws-config", &["master/provider-ec2", "master/blobs-s3"]),
+    ("aws-smithy", &["master/provider-ec2", "master/blobs-s3"]),
     ("clap", &["master/cli", "agent"]),
     ("axum", &["master/daemon"]),
 ];

@@ -343,6 +343,16 @@ cat $dir/said"
             .count()
     }
 
+    /// Runs all tests of this very program once more, in this lab's network and with this environment.
+    #[track_caller]
+    pub fn run_again(&self, env: &[(&str, &str)]) {
+        let mut command = self.inside(&std::env::current_exe().expect("it has a path"));
+        command
+            .envs(env.iter().copied())
+            .args(["--test-threads", "1", "--nocapture"]);
+        Running::start(command).finish(AGAIN).expect(0);
+    }
+
     /// Ends it, and shows that nothing is left: no process, mount, loop device or file. No request was sent that EC2's own
     /// model objects to.
     pub fn end(mut self) {
@@ -400,12 +410,7 @@ pub fn again_inside() {
     let Some(lab) = Lab::start_with(&["--no-machines"]) else {
         return;
     };
-    let mut command = lab.inside(&std::env::current_exe().expect("it has a path"));
-    command
-        .env("AOT_EC2", "1")
-        .env("AOT_EC2_AMI", lab.ami())
-        .args(["--test-threads", "1", "--nocapture"]);
-    Running::start(command).finish(AGAIN).expect(0);
+    lab.run_again(&[("AOT_EC2", "1"), ("AOT_EC2_AMI", lab.ami())]);
     lab.end();
 }
 

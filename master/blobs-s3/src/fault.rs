@@ -1,0 +1,80 @@
+//! What S3 or the way to it says, and what can be done about it.
+
+use std::error::Error as StdError;
+
+use aot_host::chain::Chain;
+use aot_store::blobs::BoxedSource;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+/// Why a call failed, and the way out.
+#[derive(Debug)]
+pub(super) struct S3Fault {
+    pub(super) hint: &'static str,
+    pub(super) source: BoxedSource,
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for S3Fault
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        let status = error.raw_response().map(|answer| answer.status().as_u16());
+        let code = error.code().unwrap_or_default().to_owned();
+        let hint = hint(&code, status);
+        let said = match (&*code, error.message(), status) {
+            ("", _, Some(status)) => format!("HTTP status {status}"),
+            ("", ..) => Chain(&error).to_string(),
+            (code, Some(message), _) => format!("{code}: {message}"),
+            (code, None, _) => code.to_owned(),
+        };
+        Self {
+            hint,
+            source: said.into(),
+        }
+    }
+}
+
+impl S3Fault {
+    /// The file that was to be put.
+    pub(super) fn file(source: impl StdError + Send + Sync + 'static) -> Self {
+        Self {
+            hint: "check the disk of the state folder",
+            source: Box::new(source),
+        }
+    }
+
+    /// What S3 has is not what it was given.
+    pub(super) fn other_content(text: String) -> Self {
+        Self {
+            hint: "it will be put again",
+            source: text.into(),
+        }
+    }
+}
+
+fn hint(code: &str, status: Option<u16>) -> &'static str {
+    match (code, status) {
+        ("NoSuchBucket", _) => "make the bucket, or name another with AOT_BLOBS",
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
+            "start the master with AWS_REGION set to the bucket's region"
+        }
+        (_, Some(401 | 403)) => {
+            "give the master's credentials the rights that docs/settings.md lists"
+        }
+        (_, Some(_)) => "try again later",
+        _ => "check the network, the AWS credentials, AWS_REGION and AWS_ENDPOINT_URL",
+    }
+}
+
+/// Whether the answer is that there is no such object. That there is no such bucket is an error.
+pub(super) fn is_missing<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error.code() {
+        Some("NoSuchKey" | "NotFound") => true,
+        Some(_) => false,
+        // An answer to HEAD has no body that could say it.
+        None => error
+            .raw_response()
+            .is_some_and(|answer| answer.status().as_u16() == 404),
+    }
+}
