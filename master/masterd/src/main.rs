@@ -155,6 +155,7 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
         store,
+        blobs: None,
         socket: absolute(&settings.socket),
         agent_dir: settings
             .agent_dir

@@ -8,6 +8,7 @@ use aot_model::event::Event;
 use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, CallAnswer, Changes, Effect, Input, TargetState, World};
 use aot_proto::ids::RunId;
+use aot_proto::v1;
 use aot_store::fatal::Vital;
 use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -105,18 +106,34 @@ impl Loop {
         let open: Vec<RunId> = self
             .engine
             .read(|world| world.runs.keys().copied().collect());
-        let ended = open
-            .into_iter()
-            .filter_map(|run| Some((run, self.parts.spools.synced_end_of(run)?)));
-        let batch: Vec<QueuedInput> = ended
-            .map(|(run, ended)| {
-                QueuedInput::of(Input::Recovered {
-                    run,
-                    ended: Box::new(ended),
-                })
-            })
-            .collect();
+        let mut batch = Vec::new();
+        for run in open {
+            if let Some(ended) = self.parts.spools.synced_end_of(run) {
+                batch.extend(self.recovered(run, Box::new(ended)).await);
+            }
+        }
         batch.is_empty() || self.decide(batch).await
+    }
+
+    /// The end of a run, unless its output has to be put first.
+    async fn recovered(&self, run: RunId, ended: Box<v1::Ended>) -> Option<QueuedInput> {
+        let outputs = &self.parts.outputs;
+        let cluster = self.engine.read(|world| {
+            let run = world.runs.get(&run)?;
+            (outputs.are_put() && !world.prints_archive(run)).then(|| run.at.cluster.clone())
+        });
+        let spool = match cluster {
+            Some(cluster) => match outputs.short(run).await {
+                None => {
+                    self.engine.submit_once_put(outputs, &cluster, run, ended);
+                    return None;
+                }
+                short => short.map(|bytes| (run, bytes)),
+            },
+            None => None,
+        };
+        let end = QueuedInput::of(Input::Recovered { run, ended });
+        Some(QueuedInput { spool, ..end })
     }
 
     /// Decides on a batch, and on what follows from it and others before; writes once, then does all effects in order.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use aot_model::key::InstanceKey;
 use aot_model::world::{AgentInput, Answer, Input, World};
-use aot_proto::ids::RunId;
+use aot_proto::ids::{ClusterName, RunId};
+use aot_proto::v1;
 use aot_store::Hold;
 use prost::bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::outputs::Outputs;
 use super::updates::{JobUpdate, Published};
 
 /// Inputs that may wait for a decision. When full, whoever brings one waits.
@@ -213,6 +215,19 @@ impl Engine {
             ..QueuedInput::of(input)
         })
         .await;
+    }
+
+    /// Brings the end of a run once its output is put. It does not depend on the session that told it: all of the output is
+    /// here.
+    pub(crate) fn submit_once_put(
+        &self,
+        outputs: &Arc<Outputs>,
+        cluster: &ClusterName,
+        run: RunId,
+        ended: Box<v1::Ended>,
+    ) {
+        let (engine, end) = (self.clone(), Input::Recovered { run, ended });
+        outputs.put_then(cluster, run, async move { engine.submit(end).await });
     }
 
     async fn send(&self, message: QueuedInput) {

@@ -8,10 +8,10 @@ use aot_host::chain::Chain;
 use aot_model::retention::{self, RetentionLimits};
 use aot_proto::ids::RunId;
 use aot_store::fatal::Vital;
-use aot_store::spool::Spools;
 use aot_store::{Error, Hold, Store, kept};
 use tokio_util::sync::CancellationToken;
 
+use super::outputs::Outputs;
 use super::{Engine, now_ms};
 
 /// Longest time between two sweeps.
@@ -25,8 +25,8 @@ pub(crate) struct Janitor {
     pub store: Arc<dyn Store>,
     /// What they are written with.
     pub hold: Arc<Hold>,
-    /// Outputs.
-    pub spools: Arc<Spools>,
+    /// What runs printed.
+    pub outputs: Arc<Outputs>,
     /// What is kept.
     pub limits: RetentionLimits,
 }
@@ -57,7 +57,7 @@ impl Janitor {
     async fn sweep(self: Arc<Self>) -> Result<(), Error> {
         let needed = self.needed();
         let janitor = self.clone();
-        let sizes = tokio::task::spawn_blocking(move || janitor.spools.sizes());
+        let sizes = tokio::task::spawn_blocking(move || janitor.outputs.sizes());
         let sizes = sizes.await.map_err(|_| Error::Stopped)?;
         let closed = self.store.closed_jobs().await?;
         let stored = self.store.outputs(None).await?;
@@ -65,6 +65,7 @@ impl Janitor {
         let orphans: Vec<RunId> = sizes
             .keys()
             .filter(|run| !known.contains(run) && !needed.contains(run))
+            .filter(|run| !self.outputs.is_put(**run)) // the janitor of blobs sees to those
             .copied()
             .collect();
         let kept = kept(&closed, stored, &needed, &sizes);
@@ -77,13 +78,8 @@ impl Janitor {
         if !sweep.is_empty() {
             self.store.sweep(&self.hold, sweep).await?;
         }
-        let janitor = self.clone();
-        let removal = tokio::task::spawn_blocking(move || {
-            spools
-                .into_iter()
-                .for_each(|run| janitor.spools.remove(run));
-        });
-        removal.await.map_err(|_| Error::Stopped)
+        self.outputs.remove(spools).await;
+        Ok(())
     }
 
     /// Runs that continue, and those that instances' stages name: `logs` shows them.

@@ -5,11 +5,14 @@
 
 pub(crate) mod agents;
 pub(crate) mod ask;
+pub(crate) mod blob_janitor;
+pub(crate) mod contents;
 mod decide;
 mod effects;
 mod engine;
 pub(crate) mod janitor;
 mod orphans;
+pub(crate) mod outputs;
 pub(crate) mod prepare;
 pub(crate) mod providers;
 pub(crate) mod stop;
@@ -35,8 +38,10 @@ pub(crate) struct Parts {
     pub store: Arc<dyn Store>,
     /// What they are written with.
     pub hold: Arc<Hold>,
-    /// Outputs.
+    /// Copies of runs' spools.
     pub spools: Arc<Spools>,
+    /// What runs printed that have ended.
+    pub outputs: Arc<outputs::Outputs>,
     /// Whether there is room for more.
     pub room: Arc<Room>,
     /// Sessions.

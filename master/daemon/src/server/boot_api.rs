@@ -11,7 +11,7 @@ use std::time::Instant;
 use aot_host::chain::Chain;
 use aot_model::hash::sha256_hex;
 use aot_model::text::cleaned;
-use aot_model::world::{Answer, Input};
+use aot_model::world::{Answer, Input, World};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -27,6 +27,8 @@ use super::listener::Peer;
 use super::strangers::Stay;
 use crate::run::Engine;
 use crate::run::agents::Agents;
+use crate::run::blob_janitor::named_agents;
+use crate::run::contents::Contents;
 
 /// Largest report of a boot step.
 const MAX_REPORT_BYTES: usize = 4096;
@@ -43,6 +45,8 @@ pub(crate) struct BootApi {
     pub engine: Engine,
     /// What is handed out.
     pub agents: Arc<Agents>,
+    /// The same by content, those of other masters too.
+    pub contents: Arc<Contents>,
     /// How often.
     pub limit: Arc<RateLimit>,
     /// What was handed out last: all who fetch it at once share its descriptor.
@@ -197,6 +201,14 @@ async fn agent(
             tracing::info!(address = %peer.address, left_out, "refused to hand out an agent: the join token has expired");
         });
         return StatusCode::FORBIDDEN.into_response();
+    }
+    let is_named = |world: &World| named_agents(world, &boot.agents).contains(&sha256);
+    if boot.agents.path(&sha256).is_none()
+        && boot.engine.read(is_named)
+        && let Err(error) = boot.contents.bring(&sha256).await
+    {
+        tracing::error!(error = %Chain(&error), "cannot bring an agent that is to be handed out");
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let Some(path) = boot.agents.path(&sha256) else {
         return StatusCode::NOT_FOUND.into_response();

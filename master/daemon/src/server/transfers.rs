@@ -11,8 +11,6 @@ use std::time::{Duration, SystemTime};
 use aot_archive::Digesting;
 use aot_host::chain::Chain;
 use aot_host::hash::is_sha256;
-use aot_model::task::Task;
-use aot_model::world::World;
 use aot_proto::ids::{InstanceName, JobId};
 use aot_proto::limits::MAX_COPY_BYTES;
 use aot_proto::v1;
@@ -24,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::run::Engine;
+use crate::run::blob_janitor::named_uploads;
 
 /// How long an archive stays that no open job uses.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -160,25 +159,12 @@ impl Transfers {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let used = engine.read(used);
+            let used = engine.read(named_uploads);
             if let Err(error) = tidy(&self.dir, &used, SystemTime::now()) {
                 tracing::warn!(error = %Chain(&error), "cannot remove the files of finished copies");
             }
         }
     }
-}
-
-/// Digests of the archives that are still to be fetched.
-fn used(world: &World) -> HashSet<String> {
-    // A run of a job that is over may come back from lost contact.
-    let coming: HashSet<JobId> = world.runs.values().map(|run| run.job).collect();
-    let open = world.jobs.values();
-    open.filter(|job| job.ended_ms.is_none() || coming.contains(&job.id))
-        .filter_map(|job| match job.task.as_deref() {
-            Some(Task::CopyIn(copy)) => Some(copy.sha256.clone()),
-            _ => None,
-        })
-        .collect()
 }
 
 fn sha256_of(path: &Path) -> Option<&str> {

@@ -25,6 +25,7 @@ pub(super) enum Brought {
     Submitted(Input),
     Decided(Input),
     Ended(RunId, Box<v1::Ended>, Option<Bytes>),
+    OncePut(RunId, Box<v1::Ended>),
 }
 
 /// Instances that it knows; most of them have no session.
@@ -37,6 +38,7 @@ pub(super) struct FakeMaster {
     rooms: [Room; 2],
     is_full: AtomicBool,
     is_stopping: AtomicBool,
+    puts: AtomicBool,
     registry: Registry,
     advertised: Vec<String>,
     facts: Semaphore,
@@ -55,6 +57,7 @@ impl FakeMaster {
             spools: Spools::open(path).expect("opens"),
             rooms: [Room::new(path, 0), Room::without_any(path)],
             is_full: AtomicBool::new(false),
+            puts: AtomicBool::new(false),
             registry: Registry::new(1),
             advertised: (0..20).map(|n| format!("m{n}:7440")).collect(),
             facts: Semaphore::new(1),
@@ -77,6 +80,19 @@ impl FakeMaster {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
+    /// From now on long outputs are put elsewhere first.
+    pub(super) fn puts_outputs(&self) {
+        self.puts.store(true, Ordering::Relaxed);
+    }
+
+    /// A run of the instance whose output nobody reads a second time.
+    pub(super) fn add_archive(&self, number: u64) -> RunId {
+        let run = self.add_run(number, u64::MAX, false);
+        let mut own = self.own.lock().expect("fine");
+        own.get_mut(&run).expect("was added").is_archive = true;
+        run
+    }
+
     /// A run of the instance that is not over.
     pub(super) fn add_run(&self, number: u64, output_cap: u64, is_stage: bool) -> RunId {
         let run = RunId::from_parts(number, 1);
@@ -84,6 +100,7 @@ impl FakeMaster {
             job: JobId::from_parts(number, 2),
             output_cap,
             is_stage,
+            is_archive: false,
         };
         self.own.lock().expect("fine").insert(run, own);
         run
@@ -171,6 +188,14 @@ impl Master for Arc<FakeMaster> {
             assert_eq!(*of, run, "the spool of another run");
         }
         self.push(Brought::Ended(run, ended, spool.map(|(_, bytes)| bytes)));
+    }
+
+    fn outputs_are_put(&self) -> bool {
+        self.puts.load(Ordering::Relaxed)
+    }
+
+    fn submit_once_put(&self, _: &InstanceKey, run: RunId, ended: Box<v1::Ended>) {
+        self.push(Brought::OncePut(run, ended));
     }
 
     fn copy_progress(&self, job: JobId, _: &InstanceKey, progress: &v1::CopyProgress) {

@@ -133,7 +133,8 @@ pub enum Input {
     },
     /// This much of a run's spool is here.
     Measured { run: RunId, bytes: u64 },
-    /// The master's own copy of a run's output was found to be whole when it started: its end is not yet on record.
+    /// The master's own copy of a run's output is whole, whoever has told it: found so at its start, or put where outputs are
+    /// kept. Its end is not yet on record.
     Recovered {
         run: RunId,
         /// Its last frame.

@@ -77,6 +77,13 @@ impl World {
         }
     }
 
+    /// Whether a run prints an archive for whoever asked for it: nobody reads that a second time.
+    pub fn prints_archive(&self, run: &Run) -> bool {
+        let job = self.jobs.get(&run.job);
+        let task = job.and_then(|job| job.task.as_deref());
+        run.what == RunKind::Task && matches!(task, Some(Task::CopyOut(_)))
+    }
+
     pub(super) fn mark_accepted(&mut self, id: RunId) {
         if let Some(run) = self
             .runs

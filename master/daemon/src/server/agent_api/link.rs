@@ -1,8 +1,10 @@
 //! What an agent with a certificate may open: its session, a bundle or copy, a terminal's stream.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use aot_host::chain::Chain;
 use aot_proto::v1;
 use aot_proto::v1::agent_link_server::AgentLink;
 use futures::{Stream, StreamExt, stream};
@@ -114,11 +116,7 @@ impl AgentLink for AgentApi {
         {
             return Err(Status::not_found("it is not for this instance"));
         }
-        let transfer = self
-            .transfers
-            .path(&request.sha256)
-            .ok_or_else(|| Status::invalid_argument("it is named by its SHA-256 in hex"))?;
-        let bundle = self.bundles.join(&request.sha256);
+        let (bundle, transfer) = self.brought(&request.sha256).await?;
         let from = request.offset;
         let opened = tokio::task::spawn_blocking(move || open_either(&bundle, &transfer, from));
         let (file, total) = opened
@@ -140,6 +138,27 @@ impl AgentLink for AgentApi {
             ReceiverStream::new(stream),
             open,
         ))))
+    }
+}
+
+impl AgentApi {
+    /// Where a bundle of this name and an upload of this name would be; one of them is there, where this master has it or can
+    /// have it.
+    async fn brought(&self, sha256: &str) -> Result<(PathBuf, PathBuf), Status> {
+        let paths = self.bundles.path(sha256).zip(self.uploads.path(sha256));
+        let paths =
+            paths.ok_or_else(|| Status::invalid_argument("it is named by its SHA-256 in hex"))?;
+        for contents in [&self.bundles, &self.uploads] {
+            if paths.0.exists() || paths.1.exists() {
+                break;
+            }
+            let brought = contents.bring(sha256).await;
+            brought.map_err(|error| {
+                tracing::warn!(error = %Chain(&error), "cannot bring what a machine asks for");
+                Status::unavailable("the master can't fetch it for the moment")
+            })?;
+        }
+        Ok(paths)
     }
 }
 

@@ -60,6 +60,7 @@ impl Master for AgentApi {
                 job: run.job,
                 output_cap: world.output_cap(run),
                 is_stage: matches!(run.what, RunKind::Stage { .. }),
+                is_archive: world.prints_archive(run),
             })
         })
     }
@@ -82,6 +83,15 @@ impl Master for AgentApi {
         self.engine
             .submit_with_spool(at, session, report, spool)
             .await;
+    }
+
+    fn outputs_are_put(&self) -> bool {
+        self.outputs.are_put()
+    }
+
+    fn submit_once_put(&self, at: &InstanceKey, run: RunId, ended: Box<v1::Ended>) {
+        self.engine
+            .submit_once_put(&self.outputs, &at.cluster, run, ended);
     }
 
     fn copy_progress(&self, job: JobId, at: &InstanceKey, progress: &v1::CopyProgress) {

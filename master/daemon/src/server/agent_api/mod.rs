@@ -27,6 +27,8 @@ use super::shells::PendingShells;
 use super::transfers::Transfers;
 use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
+use crate::run::contents::Contents;
+use crate::run::outputs::Outputs;
 use crate::run::{Engine, Unanswered, now_ms};
 use crate::session::registry::{Open, Registry};
 
@@ -45,13 +47,17 @@ pub(crate) struct AgentApi {
     pub registry: Arc<Registry>,
     /// Where agents find the masters.
     pub advertised: Arc<[String]>,
-    /// Outputs.
+    /// Copies of runs' spools.
     pub spools: Arc<Spools>,
+    /// What runs printed that have ended.
+    pub outputs: Arc<Outputs>,
     /// Terminals that wait for their agents.
     pub shells: PendingShells<Streaming<v1::ShellUp>>,
-    /// Where bundles lie, by content.
-    pub bundles: Arc<std::path::Path>,
+    /// What stages are run from.
+    pub bundles: Arc<Contents>,
     /// Archives of copies.
+    pub uploads: Arc<Contents>,
+    /// How far copies are.
     pub transfers: Arc<Transfers>,
     /// Whether there is room for more.
     pub room: Arc<Room>,

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use tokio::sync::broadcast;
 use tonic::{Status, Streaming};
 
-use super::OperatorApi;
 use super::follow::{JobEvents, event};
+use super::{OperatorApi, unput};
 use crate::server::transfers::Copied;
 
 /// Of an archive that was removed.
@@ -72,6 +72,8 @@ impl OperatorApi {
         absolute(&copy.path)?;
         let path = self.transfers.path(&copy.sha256);
         let path = path.ok_or_else(|| Status::invalid_argument("no SHA-256 in hex"))?;
+        let brought = self.uploads.bring(&copy.sha256).await;
+        brought.map_err(|error| unput(&error))?;
         let here = tokio::fs::metadata(path)
             .await
             .map_err(|_| Status::failed_precondition(NOT_HERE))?;
@@ -82,6 +84,8 @@ impl OperatorApi {
                 copy.bytes
             )));
         }
+        let put = self.uploads.put(&copy.sha256).await;
+        put.map_err(|error| unput(&error))?;
         Ok(Task::CopyIn(CopyIn {
             sha256: copy.sha256,
             bytes: copy.bytes,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
+use aot_host::chain::Chain;
 use aot_model::job::Job;
 use aot_model::outcome::{Outcome, Verdict};
 use aot_model::wire;
@@ -196,7 +197,19 @@ pub(super) async fn pass_on(
     mut reader: SpoolReader,
     sender: JobSender,
 ) -> InstanceName {
-    while let Ok(Some(frames)) = reader.next().await {
+    loop {
+        let frames = match reader.next().await {
+            Ok(Some(frames)) => frames,
+            Ok(None) => return name,
+            Err(error) => {
+                let notice = job_event::Body::Notice(v1::JobNotice {
+                    instance: name.to_string(),
+                    text: format!("cannot read the rest of its output: {}", Chain(&error)),
+                });
+                let _ = sender.send(event(notice)).await; // whoever asked may be gone
+                return name;
+            }
+        };
         for frame in frames {
             let (stderr, data) = match frame.body {
                 Some(Body::Stdout(data)) => (false, data),
@@ -214,5 +227,4 @@ pub(super) async fn pass_on(
             }
         }
     }
-    name
 }

@@ -261,7 +261,7 @@ impl Show {
     async fn print(&self, runs: &BTreeMap<InstanceName, Vec<Run>>, name: &InstanceName) -> bool {
         for run in runs.get(name).into_iter().flatten() {
             let small = self.api.store.small_spool(run.id).await.ok().flatten();
-            let reader = self.api.spools.read(run.id, small, false);
+            let reader = self.api.outputs.read(&run.at.cluster, run.id, small);
             pass_on(name.clone(), reader, self.sender.clone()).await;
         }
         !self.sender.is_closed()

@@ -1,9 +1,11 @@
 //! Plan, launch, apply, terminate, cleanup, wait.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use aot_model::batch::BootRecord;
+use aot_model::stage::StagePlan;
 use aot_model::wire;
 use aot_model::world::{Answer, ApplyAsk, AskedBy, Input, LaunchAsk};
 use aot_proto::fault;
@@ -17,7 +19,7 @@ use super::attestation;
 use super::events::{Goal, Until};
 use super::notes::note;
 use super::plan::problems_of;
-use super::{Events, OperatorApi, refused, stopping, unanswered, unprepared};
+use super::{Events, OperatorApi, refused, stopping, unanswered, unprepared, unput};
 use crate::run::{Unanswered, prepare};
 
 impl OperatorApi {
@@ -41,6 +43,7 @@ impl OperatorApi {
             return Err(fault::problems(code, &problems_of(problems, about_file)));
         }
         let stages = self.pack(&read.spec).await?;
+        self.put_bundles(&stages).await?;
         let proofs = self.attestation_of(&read.spec).await?;
         let prepare::ClusterText {
             spec,
@@ -89,13 +92,14 @@ impl OperatorApi {
             .read(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
         let (spec, bundles) = (
             spec.ok_or_else(|| Status::not_found("the cluster is gone"))?,
-            self.bundles.clone(),
+            self.bundles.dir().clone(),
         );
         let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles));
         let stages = work
             .await
             .map_err(|_| stopping())?
             .map_err(|error| unprepared(&error))?;
+        self.put_bundles(&stages).await?;
         let ask = ApplyAsk {
             cluster: cluster.clone(),
             instances,
@@ -120,6 +124,19 @@ impl OperatorApi {
         }
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, published, first, false)
+    }
+
+    /// Before anything names them: another master may have to hand them out.
+    async fn put_bundles(&self, stages: &BTreeMap<String, Vec<StagePlan>>) -> Result<(), Status> {
+        let plans = stages.values().flatten();
+        let all: BTreeSet<&str> = plans.map(|plan| &*plan.bundle_sha256).collect();
+        for sha256 in all {
+            self.bundles
+                .put(sha256)
+                .await
+                .map_err(|error| unput(&error))?;
+        }
+        Ok(())
     }
 
     /// The stream of a job that was started, or why it was not.

@@ -237,7 +237,7 @@ async fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
         (stored, _) => {
             // Nothing more will come of it: whoever waits for more is let go.
             api.spools.finish(run.id);
-            api.spools.read(run.id, stored, false)
+            api.outputs.read(&run.at.cluster, run.id, stored)
         }
     }
 }
@@ -269,7 +269,7 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &LogSender) -> bo
             Ok(Some(frames)) => frames,
             Ok(None) => return true,
             Err(error) => {
-                let text = format!("cannot read the rest: {error}");
+                let text = format!("cannot read the rest: {}", Chain(&error));
                 return sender
                     .send(Ok(v1::LogLine { note: text, ..line }))
                     .await

@@ -23,7 +23,6 @@ mod shell;
 mod status;
 mod update;
 
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -34,7 +33,7 @@ use aot_store::Store;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
 use futures::Stream;
-use refusals::{not_empty, refused, stopping, unanswered, unprepared, unseen};
+use refusals::{not_empty, refused, stopping, unanswered, unprepared, unput, unseen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
@@ -43,6 +42,8 @@ use crate::enrol::attest::certificates::Certificates;
 use crate::run::Engine;
 use crate::run::agents::Agents;
 use crate::run::ask::Lookups;
+use crate::run::contents::Contents;
+use crate::run::outputs::Outputs;
 use crate::server::shells::PendingShells;
 use crate::server::transfers::Transfers;
 use crate::session::registry::Registry;
@@ -59,8 +60,10 @@ pub(crate) struct OperatorApi {
     pub registry: Arc<Registry>,
     /// Records.
     pub store: Arc<dyn Store>,
-    /// Outputs.
+    /// Copies of runs' spools.
     pub spools: Arc<Spools>,
+    /// What runs printed that have ended.
+    pub outputs: Arc<Outputs>,
     /// Terminals that wait for their agents.
     pub shells: PendingShells<Streaming<v1::ShellUp>>,
     /// What is asked of providers without changing anything.
@@ -71,9 +74,11 @@ pub(crate) struct OperatorApi {
     pub certificates: Arc<Certificates>,
     /// What is handed out.
     pub agents: Arc<Agents>,
-    /// Where bundles lie.
-    pub bundles: Arc<Path>,
+    /// What stages are run from.
+    pub bundles: Arc<Contents>,
     /// Archives of copies.
+    pub uploads: Arc<Contents>,
+    /// How far copies are.
     pub transfers: Arc<Transfers>,
     /// Whether there is room for more.
     pub room: Arc<Room>,

@@ -45,7 +45,14 @@ impl OperatorApi {
             let full = self.room.check().err();
             let full = full.iter().map(ToString::to_string);
             let twice = world.clusters.values().flat_map(used_twice);
-            away.into_iter().chain(full).chain(twice).chain(lost).chain(unproven).collect()
+            let unput = self.outputs.note().into_iter();
+            away.into_iter()
+                .chain(full)
+                .chain(unput)
+                .chain(twice)
+                .chain(lost)
+                .chain(unproven)
+                .collect()
         })
     }
 

@@ -32,7 +32,7 @@ impl OperatorApi {
         &self,
         spec: &ClusterSpec,
     ) -> Result<BTreeMap<String, Vec<StagePlan>>, Status> {
-        let (spec, bundles) = (spec.clone(), self.bundles.clone());
+        let (spec, bundles) = (spec.clone(), self.bundles.dir().clone());
         let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles));
         work.await
             .map_err(|_| stopping())?

@@ -1,8 +1,10 @@
 //! How calls of operators are refused: each reason with the code that its caller acts on. Called by every file of the
 //! operators' service; nothing is decided here.
 
+use aot_host::chain::Chain;
 use aot_model::world::OpError;
 use aot_proto::{fault, status};
+use aot_store::blobs;
 use tonic::Status;
 
 use crate::run::{Unanswered, ask, prepare, stop};
@@ -31,6 +33,11 @@ pub(super) fn unprepared(error: &prepare::Error) -> Status {
         }
     }
     Status::invalid_argument(text)
+}
+
+/// Why nothing was begun: what it needs could not be put where other masters find it.
+pub(super) fn unput(error: &blobs::Error) -> Status {
+    Status::unavailable(Chain(error).to_string())
 }
 
 /// Why a look at a provider showed nothing.

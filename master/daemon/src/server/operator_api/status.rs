@@ -119,9 +119,12 @@ impl OperatorApi {
         let jobs = self.store.jobs(cluster, limit).await.map_err(unread)?;
         let ids = jobs.iter().map(|job| job.id).collect();
         let mut stored = self.store.outputs(Some(ids)).await.map_err(unread)?;
-        let spools = self.spools.clone();
+        let outputs = self.outputs.clone();
         let sized = tokio::task::spawn_blocking(move || {
-            let size = |(run, stored): (RunId, u64)| stored + spools.size(run);
+            let size = |(run, stored): (RunId, u64)| match stored {
+                0 => outputs.size(run),
+                stored => stored, // a file has the same
+            };
             let sized = jobs.into_iter().map(|job| {
                 let runs = stored.remove(&job.id).unwrap_or_default();
                 (job, runs.into_iter().map(size).sum())

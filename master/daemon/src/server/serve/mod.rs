@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use aot_model::retention;
 use aot_store::Backend;
+use aot_store::blobs::BlobPlace;
 
 pub use bound::Bound;
 pub use error::Error;
@@ -42,6 +43,8 @@ pub struct ServeOptions {
     pub state_dir: PathBuf,
     /// What keeps its records.
     pub store: Arc<dyn Backend>,
+    /// Where long things are put; `None` = all of them stay in the state folder.
+    pub blobs: Option<Arc<dyn BlobPlace>>,
     /// Operators' socket.
     pub socket: PathBuf,
     /// What this program is built from, for operators: version and commit.

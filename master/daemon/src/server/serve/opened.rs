@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aot_host::files::private_dir;
+use aot_store::blobs::Blobs;
 use aot_store::room::Room;
 
 use super::error::{Error, io};
@@ -37,6 +38,8 @@ pub struct Opened {
     pub(super) room: Arc<Room>,
     pub(super) ca: Arc<Ca>,
     pub(super) agents: Arc<Agents>,
+    /// Where long things are put.
+    pub(super) blobs: Option<Arc<dyn Blobs>>,
     /// Held to the end, and so the last field: what comes before is closed by then.
     pub(super) lock: File,
 }
@@ -63,11 +66,14 @@ impl Opened {
         }
         let ca = Arc::new(Ca::open(dir)?);
         let agents = Arc::new(Agents::open(&options.agent_dir, &dir.join("agents"))?);
+        let place = options.blobs.as_ref();
+        let blobs = place.map(|place| place.of_masters(ca.id()));
         Ok(Self {
             options,
             room,
             ca,
             agents,
+            blobs,
             lock,
         })
     }

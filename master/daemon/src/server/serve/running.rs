@@ -17,6 +17,7 @@ use super::error::Error;
 use super::services::Services;
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
+use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::Janitor;
 use crate::run::{Engine, Parts, now_ms, stop};
 use crate::server::listener;
@@ -51,7 +52,7 @@ impl Bound {
         let (stop, tasks) = (&ending.token, &ending.tasks);
         // A database may be long in coming, or another master's for now.
         let mut state = tokio::select! {
-            state = State::read(&opened) => state?,
+            state = State::read(&opened, &ending) => state?,
             () = stop.cancelled() => return Err(Error::Interrupted),
         };
         let world = world(&mut state)?;
@@ -66,10 +67,11 @@ impl Bound {
             engine: engine.clone(),
             store: state.store.clone(),
             hold: state.hold.clone(),
-            spools: state.spools.clone(),
+            outputs: state.outputs.clone(),
             limits: opened.options.retention,
         };
         tasks.spawn(janitor.run(stop.clone()));
+        tasks.spawn(blob_janitor(&opened, &state, &engine).run(stop.clone()));
         let (tidied, until) = (state.transfers.clone(), stop.clone());
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
@@ -153,11 +155,24 @@ async fn stop_when_lost(hold: Arc<Hold>, stop: CancellationToken) {
     }
 }
 
+fn blob_janitor(opened: &Opened, state: &State, engine: &Engine) -> BlobJanitor {
+    BlobJanitor {
+        engine: engine.clone(),
+        store: state.store.clone(),
+        outputs: state.outputs.clone(),
+        bundles: state.bundles.clone(),
+        agents: state.agents.clone(),
+        handed_out: opened.agents.clone(),
+        uploads: state.uploads.clone(),
+    }
+}
+
 fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskTracker) -> Parts {
     Parts {
         store: state.store.clone(),
         hold: state.hold.clone(),
         spools: state.spools.clone(),
+        outputs: state.outputs.clone(),
         room: opened.room.clone(),
         registry: registry.clone(),
         providers: opened.options.providers.clone(),

@@ -45,6 +45,7 @@ impl Services {
         let boot = Arc::new(BootApi {
             engine: engine.clone(),
             agents: opened.agents.clone(),
+            contents: state.agents.clone(),
             limit: limit.clone(),
             open: boot_api::SharedFile::default(),
         });
@@ -54,8 +55,10 @@ impl Services {
             registry,
             advertised,
             spools: state.spools.clone(),
+            outputs: state.outputs.clone(),
             shells: PendingShells::default(),
             bundles: state.bundles.clone(),
+            uploads: state.uploads.clone(),
             transfers: state.transfers.clone(),
             room: opened.room.clone(),
             limit,
@@ -94,6 +97,7 @@ impl Services {
             registry: shared.registry,
             store: self.store.clone(),
             spools: shared.spools,
+            outputs: shared.outputs,
             shells: shared.shells,
             calls: self.providers.calls.clone(),
             lookups: Lookups {
@@ -103,6 +107,7 @@ impl Services {
             certificates: shared.certificates,
             agents: self.boot.agents.clone(),
             bundles: shared.bundles,
+            uploads: shared.uploads,
             transfers: shared.transfers,
             room: shared.room,
             info: Arc::new(info),

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use aot_host::files::private_dir;
 use aot_model::hash::JoinKey;
+use aot_store::blobs::BlobKind;
 use aot_store::spool::Spools;
 use aot_store::{Hold, Loaded, OpenStore, Store};
 
-use super::Opened;
 use super::error::{Error, io};
+use super::{Opened, Stop};
 use crate::enrol;
+use crate::run::contents::Contents;
+use crate::run::outputs::Outputs;
 use crate::server::transfers::Transfers;
 
 /// Another one after every boot (random(4)). Where there is none, power cuts go unnoticed.
@@ -24,19 +27,26 @@ pub(super) struct State {
     /// From a master that may live.
     pub(super) is_taken_over: bool,
     pub(super) spools: Arc<Spools>,
-    /// Where bundles lie, by content.
-    pub(super) bundles: Arc<Path>,
+    /// What runs printed that have ended.
+    pub(super) outputs: Arc<Outputs>,
+    /// What stages are run from.
+    pub(super) bundles: Arc<Contents>,
+    /// What machines are given.
+    pub(super) agents: Arc<Contents>,
+    /// Files on their way to instances.
+    pub(super) uploads: Arc<Contents>,
     pub(super) transfers: Arc<Transfers>,
     pub(super) join_key: JoinKey,
 }
 
 impl State {
-    pub(super) async fn read(opened: &Opened) -> Result<Self, Error> {
-        let read = Self::read_in(&opened.options.state_dir, opened).await;
+    /// What works on it ends by `ending`.
+    pub(super) async fn read(opened: &Opened, ending: &Stop) -> Result<Self, Error> {
+        let read = Self::read_in(&opened.options.state_dir, opened, ending).await;
         read.map_err(|error| error.explained(&opened.room))
     }
 
-    async fn read_in(dir: &Path, opened: &Opened) -> Result<Self, Error> {
+    async fn read_in(dir: &Path, opened: &Opened, ending: &Stop) -> Result<Self, Error> {
         let OpenStore {
             store,
             hold,
@@ -44,11 +54,18 @@ impl State {
             is_taken_over,
         } = opened.options.store.open(dir).await?;
         let spools = spools(dir, &loaded)?;
-        let bundles: Arc<Path> = dir.join("bundles").into();
+        let outputs = Outputs::new(
+            spools.clone(),
+            opened.blobs.clone(),
+            ending.tasks.clone(),
+            ending.token.clone(),
+        );
+        let bundles = dir.join("bundles");
         private_dir(&bundles).map_err(io("make the folder", &bundles))?;
-        let transfers = dir.join("transfers");
-        let transfers = Transfers::open(&transfers, opened.room.clone())
-            .map_err(io("use the folder", &transfers))?;
+        let uploads = dir.join("transfers");
+        let transfers = Transfers::open(&uploads, opened.room.clone())
+            .map_err(io("use the folder", &uploads))?;
+        let contents = |kind, dir: &Path| Arc::new(Contents::new(kind, dir, opened.blobs.clone()));
         let join_key = enrol::join_key(dir).map_err(io("use the join key in", dir))?;
         Ok(Self {
             store,
@@ -56,7 +73,10 @@ impl State {
             loaded,
             is_taken_over,
             spools,
-            bundles,
+            outputs: Arc::new(outputs),
+            bundles: contents(BlobKind::Bundles, &bundles),
+            agents: contents(BlobKind::Agents, &dir.join("agents")),
+            uploads: contents(BlobKind::Uploads, &uploads),
             transfers: Arc::new(transfers),
             join_key,
         })

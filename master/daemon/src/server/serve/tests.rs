@@ -1,3 +1,5 @@
+mod blobs;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use aot_proto::v1::operator_client::OperatorClient;
 use aot_store::sqlite::Sqlite;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
@@ -26,6 +29,7 @@ fn options(dir: &Path) -> ServeOptions {
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
         store: Arc::new(Sqlite),
+        blobs: None,
         socket: dir.join("operators.sock"),
         build: "1.0.0 test".to_owned(),
         agent_dir: dir.to_owned(),

@@ -11,11 +11,18 @@ use aot_proto::v1;
 use aot_store::spool::{end_record, last_lines};
 use prost::bytes::Bytes;
 
-use super::{Master, Reports};
+use super::{Master, OwnRun, Reports};
 
 impl<M: Master> Reports<M> {
-    /// The spool is in a file, or `whole` when it came in one piece and goes into the store with the end.
+    /// The spool is in a file, or `whole` when it came in one piece and goes into the store with the end. Where outputs are put
+    /// elsewhere, one that is short goes into the store however it came, and the end of a longer one waits until it is put:
+    /// this does not.
     pub(super) async fn run_ended(&self, run: RunId, whole: Option<Bytes>) {
+        let is_put = whole.is_none() && self.is_put(run);
+        let whole = match is_put {
+            true => self.short(run).await,
+            false => whole,
+        };
         let ended = self.end_record(run, whole.as_ref()).await;
         let ended = ended.unwrap_or_else(|| v1::Ended {
             kind: v1::EndKind::Interrupted as i32,
@@ -28,11 +35,25 @@ impl<M: Master> Reports<M> {
             self.submit(AgentInput::Printed { run, lines }).await;
         }
         let ended = Box::new(ended);
+        if is_put && whole.is_none() {
+            return self.master.submit_once_put(&self.at, run, ended);
+        }
         let (at, report) = (self.at.clone(), AgentInput::RunEnded { run, ended });
         let spool = whole.map(|bytes| (run, bytes));
         self.master
             .submit_end(at, self.session, report, spool)
             .await;
+    }
+
+    fn is_put(&self, run: RunId) -> bool {
+        let is_read_again = |own: OwnRun| !own.is_archive;
+        self.master.outputs_are_put() && self.own_run(run).is_some_and(is_read_again)
+    }
+
+    async fn short(&self, run: RunId) -> Option<Bytes> {
+        let spools = Arc::clone(self.master.spools());
+        let read = tokio::task::spawn_blocking(move || spools.short(run));
+        read.await.ok().flatten()
     }
 
     async fn end_record(&self, run: RunId, whole: Option<&Bytes>) -> Option<v1::Ended> {

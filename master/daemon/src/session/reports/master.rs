@@ -36,6 +36,8 @@ pub(crate) struct OwnRun {
     /// Most bytes of output that are kept of it.
     pub(crate) output_cap: u64,
     pub(crate) is_stage: bool,
+    /// It prints an archive, which nobody reads a second time.
+    pub(crate) is_archive: bool,
 }
 
 /// The master as one session's reports see it.
@@ -73,6 +75,12 @@ pub(crate) trait Master: Send + Sync + 'static {
         report: AgentInput,
         spool: Option<(RunId, Bytes)>,
     ) -> impl Future<Output = ()> + Send;
+
+    /// Whether outputs that do not go into the store are put elsewhere before the ends of their runs may be on record.
+    fn outputs_are_put(&self) -> bool;
+
+    /// [`Master::submit_end`] of a run whose whole spool is in a file, once that is put. Does not wait for it.
+    fn submit_once_put(&self, at: &InstanceKey, run: RunId, ended: Box<v1::Ended>);
 
     /// Passes on how far a copy to this instance is; lossy.
     fn copy_progress(&self, job: JobId, at: &InstanceKey, progress: &v1::CopyProgress);

@@ -327,6 +327,41 @@ async fn the_end_of_a_long_output_comes_after_its_last_ack_and_is_read_from_its_
 }
 
 #[tokio::test]
+async fn where_outputs_are_put_the_end_of_a_long_one_waits_for_that_and_others_do_not() {
+    let mut rig = Rig::new();
+    rig.master.puts_outputs();
+    let long = rig.master.add_run(1, u64::MAX, true);
+    let short = rig.master.add_run(2, u64::MAX, false);
+    let archive = rig.master.add_archive(3);
+    let much = vec![b'x'; 50_000];
+    let bytes = spool(&[&much, b"\nE: no\n", &much[..40_000]], Some(7));
+    for run in [long, archive] {
+        rig.piece(run, 0, bytes.slice(..60_000), false).await;
+        rig.ack().await;
+        rig.piece(run, 60_000, bytes.slice(60_000..), true).await;
+        rig.ack().await;
+    }
+    let few = spool(&[b"x"], Some(3));
+    rig.piece(short, 0, few.slice(..5), false).await;
+    rig.ack().await;
+    rig.piece(short, 5, few.slice(5..), true).await;
+    rig.ack().await;
+    let (brought, _) = rig.brought().await;
+    let [
+        Brought::Submitted(printed),
+        Brought::OncePut(first, ended),
+        Brought::Ended(second, _, None),
+        Brought::Ended(third, _, Some(stored)),
+    ] = &brought[..]
+    else {
+        panic!("{brought:?}")
+    };
+    assert!(matches!(agents(printed), AgentInput::Printed { .. }));
+    assert_eq!((*first, ended.exit_code), (long, 7));
+    assert_eq!((*second, *third, stored), (archive, short, &few));
+}
+
+#[tokio::test]
 async fn an_output_without_an_end_record_was_interrupted() {
     let rig = Rig::new();
     let run = rig.master.add_run(1, u64::MAX, false);

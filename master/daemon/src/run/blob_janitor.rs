@@ -1,0 +1,171 @@
+//! Keeps what lies among the blobs in step with the records: puts what is named and lacks there, removes what nothing names.
+//! So a place that was away, or was set only now, has all of it after a while. Decides nothing about jobs: that is `janitor`.
+//!
+//! It removes what this master's world does not name, and so is right only for a master that has all clusters of its records.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_host::chain::Chain;
+use aot_model::task::Task;
+use aot_model::world::World;
+use aot_proto::ids::{ClusterName, JobId, RunId};
+use aot_store::Store;
+use aot_store::blobs::{self, BlobKey, Blobs};
+use aot_store::fatal::Vital;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::agents::Agents;
+use super::contents::Contents;
+use super::outputs::Outputs;
+
+/// How often it looks: each time all objects are listed.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// What it works on.
+pub(crate) struct BlobJanitor {
+    /// Knows what is named.
+    pub engine: Engine,
+    /// Records.
+    pub store: Arc<dyn Store>,
+    /// What runs printed.
+    pub outputs: Arc<Outputs>,
+    /// What stages are run from.
+    pub bundles: Arc<Contents>,
+    /// What machines are given.
+    pub agents: Arc<Contents>,
+    /// Which of these are handed out now.
+    pub handed_out: Arc<Agents>,
+    /// Files on their way to instances.
+    pub uploads: Arc<Contents>,
+}
+
+/// Why it could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
+    #[error(transparent)]
+    Store(#[from] aot_store::Error),
+}
+
+impl BlobJanitor {
+    /// Works now and then until the master stops.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let _vital = Vital::new("the janitor of blobs");
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let Some(blobs) = self.outputs.blobs() else {
+                return;
+            };
+            let swept = tokio::select! {
+                swept = self.sweep(&**blobs) => swept,
+                () = stop.cancelled() => return,
+            };
+            if let Err(error) = swept {
+                tracing::warn!(error = %Chain(&error), "cannot tidy up where long things are put; will try again");
+            }
+        }
+    }
+
+    async fn sweep(&self, blobs: &dyn Blobs) -> Result<(), Error> {
+        self.outputs.list_put().await?;
+        self.compare_outputs().await?;
+        let engine = &self.engine;
+        self.bundles.tidy(|| engine.read(named_bundles)).await?;
+        let handed_out = || engine.read(|world| named_agents(world, &self.handed_out));
+        self.agents.tidy(handed_out).await?;
+        self.uploads.tidy(|| engine.read(named_uploads)).await?;
+        Ok(blobs.drop_unfinished().await?)
+    }
+
+    /// Puts outputs of runs that have ended in another way than by their end record, or before there was a place for them, and
+    /// removes those of runs that nobody knows.
+    async fn compare_outputs(&self) -> Result<(), Error> {
+        // First: what ends after this is put by whoever learns of its end.
+        let open: HashSet<RunId> = self
+            .engine
+            .read(|world| world.runs.keys().copied().collect());
+        let outputs = self.outputs.clone();
+        let sizes = tokio::task::spawn_blocking(move || outputs.sizes());
+        let mut sizes = sizes.await.map_err(|_| aot_store::Error::Stopped)?;
+        sizes.retain(|run, _| !open.contains(run));
+        let mut lacking: HashMap<JobId, Vec<RunId>> = HashMap::new();
+        for (job, runs) in self.store.outputs(None).await? {
+            for (run, stored) in runs {
+                let here = sizes.remove(&run).unwrap_or(0);
+                if here > 0 && stored == 0 && !self.outputs.is_put(run) {
+                    lacking.entry(job).or_default().push(run);
+                }
+            }
+        }
+        self.put(lacking).await?;
+        let unknown = sizes.into_keys();
+        let unknown = unknown.filter(|run| self.outputs.is_put(*run) && self.outputs.may_go(*run));
+        self.outputs.remove(unknown.collect()).await;
+        Ok(())
+    }
+
+    async fn put(&self, lacking: HashMap<JobId, Vec<RunId>>) -> Result<(), Error> {
+        for (job, runs) in lacking {
+            let Some(cluster) = self.cluster_of(job).await? else {
+                continue;
+            };
+            for run in runs {
+                // It may have begun after that was asked.
+                if self.engine.read(|world| world.runs.contains_key(&run)) {
+                    continue;
+                }
+                let key = BlobKey::output(&cluster, run);
+                self.outputs.put(&key, run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose job it is; `None` when what it printed is nobody's to read.
+    async fn cluster_of(&self, job: JobId) -> Result<Option<ClusterName>, Error> {
+        let job = self.store.job(job).await?;
+        let job = job.filter(|job| !matches!(job.task.as_deref(), Some(Task::CopyOut(_))));
+        Ok(job.map(|job| job.cluster))
+    }
+}
+
+/// Bundles that stages are run from.
+fn named_bundles(world: &World) -> HashSet<String> {
+    let instances = world.clusters.values().flat_map(|c| c.instances.values());
+    let stages = instances.flat_map(|instance| &instance.stages);
+    stages
+        .map(|stage| stage.plan.bundle_sha256.clone())
+        .collect()
+}
+
+/// Agents that machines may still ask for.
+pub(crate) fn named_agents(world: &World, handed_out: &Agents) -> HashSet<String> {
+    let batches = world.clusters.values().flat_map(|c| c.batches.values());
+    let asked = batches.flat_map(|batch| batch.boot.agent_sha256.values());
+    asked
+        .chain(handed_out.current().values())
+        .cloned()
+        .collect()
+}
+
+/// Archives that instances are still to fetch.
+pub(crate) fn named_uploads(world: &World) -> HashSet<String> {
+    // A run of a job that is over may come back from lost contact.
+    let coming: HashSet<JobId> = world.runs.values().map(|run| run.job).collect();
+    let open = world.jobs.values();
+    open.filter(|job| job.ended_ms.is_none() || coming.contains(&job.id))
+        .filter_map(|job| match job.task.as_deref() {
+            Some(Task::CopyIn(copy)) => Some(copy.sha256.clone()),
+            _ => None,
+        })
+        .collect()
+}
