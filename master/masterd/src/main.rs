@@ -21,8 +21,10 @@ use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_local::{LocalProvider, machine_init, machine_run};
 use aot_postgres::Postgres;
-use aot_settings::{self as settings, Settings};
+use aot_s3::S3;
+use aot_settings::{self as settings, BlobSetting, Settings};
 use aot_store::Backend;
+use aot_store::blobs::{BlobFolder, BlobPlace};
 use aot_store::room::KEEP_FREE;
 use aot_store::sqlite::Sqlite;
 use tracing_subscriber::EnvFilter;
@@ -84,6 +86,14 @@ fn store(settings: &Settings) -> Result<Arc<dyn Backend>, aot_postgres::Error> {
         None => Arc::new(Sqlite),
     };
     Ok(store)
+}
+
+/// A bucket, or a folder that masters share.
+fn blob_place(setting: &BlobSetting) -> Arc<dyn BlobPlace> {
+    match setting {
+        BlobSetting::S3 { bucket, prefix } => Arc::new(S3::new(bucket, prefix)),
+        BlobSetting::Folder(dir) => Arc::new(BlobFolder::new(dir)),
+    }
 }
 
 fn certificates(settings: &Settings) -> Certificates {
@@ -155,7 +165,7 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
         store,
-        blobs: None,
+        blobs: settings.blobs.as_ref().map(blob_place),
         socket: absolute(&settings.socket),
         agent_dir: settings
             .agent_dir

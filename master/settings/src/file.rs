@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Settings, SettingsError};
 
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 14] = [
     "listen",
     "advertise",
     "state_dir",
@@ -20,6 +20,7 @@ pub(crate) const KEYS: [&str; 13] = [
     "keep_free",
     "store",
     "fleet_key",
+    "blobs",
     "attestation",
     "log",
     "cluster",
@@ -42,6 +43,8 @@ pub(crate) struct Partial {
     pub(crate) keep_free: Option<String>,
     pub(crate) store: Option<StoreUrl>,
     pub(crate) fleet_key: Option<PathBuf>,
+    /// `s3://bucket/prefix`: see `Settings::blobs`.
+    pub(crate) blobs: Option<String>,
     pub(crate) log: Option<String>,
     pub(crate) cluster: Option<String>,
     /// What is checked of machines that join.
@@ -101,6 +104,7 @@ impl Settings {
             keep_free: self.keep_free.map(|bytes| bytes.to_string()),
             store: self.store.clone(),
             fleet_key: self.fleet_key.clone(),
+            blobs: self.named_blobs.clone(),
             attestation: PartialAttestation {
                 certificates: self.named_certificates.clone(),
             },

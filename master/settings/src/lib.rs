@@ -3,6 +3,7 @@
 
 #![warn(unreachable_pub)]
 
+mod blob_place;
 mod check;
 mod defaults;
 mod error;
@@ -22,6 +23,7 @@ use defaults::{default_files, set};
 use file::{Partial, PartialAttestation, TextOrList, parse_file};
 use merge::merge;
 
+pub use blob_place::BlobSetting;
 pub use error::SettingsError;
 pub use file::{LAST_START, StoreUrl};
 
@@ -37,6 +39,10 @@ pub struct Settings {
     pub advertise: Vec<String>,
     /// Where the store, logs and bundles lie.
     pub state_dir: PathBuf,
+    /// Where long things are put, besides the state folder; `None` = nowhere.
+    pub blobs: Option<BlobSetting>,
+    /// The same as it was said.
+    pub named_blobs: Option<String>,
     /// Operators' unix socket.
     pub socket: PathBuf,
     /// Where the agents that are handed out lie; `None` = beside the executable.
@@ -125,6 +131,7 @@ pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
         keep_free: listen.keep_free,
         store: None, // a command line is shown to everybody on its host
         fleet_key: None,
+        blobs: None,
         attestation: PartialAttestation::default(),
         log: None,
         cluster: cli.global.cluster.clone(),

@@ -7,7 +7,7 @@ use aot_model::retention::RetentionLimits;
 
 use crate::check::{check, check_log};
 use crate::defaults::{certificate_folders, default_socket, default_state_dir, set};
-use crate::{DEFAULT_LISTEN, Partial, Settings, SettingsError, StoreUrl, TextOrList};
+use crate::{BlobSetting, DEFAULT_LISTEN, Partial, Settings, SettingsError, StoreUrl, TextOrList};
 
 /// Decides every setting. `files` are the settings of files, strongest first. Empty variables count as not set.
 ///
@@ -48,6 +48,7 @@ pub(crate) fn merge(
         |from| &from.attestation.certificates,
         "AOT_ATTESTATION_CERTIFICATES",
     );
+    let blobs = text(|from| &from.blobs, "AOT_BLOBS");
     let settings = Settings {
         certificates: certificate_folders(named.clone(), env, uid),
         named_certificates: named,
@@ -71,6 +72,8 @@ pub(crate) fn merge(
             .or_else(|| set(env, "AOT_STORE").map(StoreUrl))
             .or_else(|| files.iter().find_map(|file| file.store.clone())),
         fleet_key: path(|from| &from.fleet_key, "AOT_FLEET_KEY"),
+        blobs: blobs.as_deref().map(BlobSetting::read).transpose()?,
+        named_blobs: blobs,
         log: text(|from| &from.log, "AOT_LOG"),
         cluster: text(|from| &from.cluster, "AOT_CLUSTER"),
     };

@@ -257,6 +257,7 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
         keep_free: Some("64MiB".to_owned()),
         store: Some(StoreUrl("postgres://aot:s3cret@db/aot".to_owned())),
         fleet_key: Some("/etc/aot/fleet.key".into()),
+        blobs: Some("s3://bucket/prefix".to_owned()),
         attestation: PartialAttestation {
             certificates: Some("/opt/certificates".into()),
         },
@@ -296,6 +297,18 @@ fn a_fleet_has_a_database() {
     let store = ("AOT_STORE", "postgres://aot@db/aot");
     let settings = merged(&Partial::default(), &[key, store], &[], 0).expect("both");
     assert_eq!(settings.fleet_key, Some("/etc/aot/fleet.key".into()));
+}
+
+#[test]
+fn where_long_things_are_put_is_a_bucket_or_a_folder() {
+    let settings = merged(&Partial::default(), &[], &[], 0).expect("settings");
+    assert_eq!(settings.blobs, None, "all of it stays in the state folder");
+    let by_file = [file("blobs = '/srv/aot'")];
+    let settings = merged(&Partial::default(), &[], &by_file, 0).expect("settings");
+    assert_eq!(settings.blobs, Some(BlobSetting::Folder("/srv/aot".into())));
+    let env: Env<'_> = &[("AOT_BLOBS", "bucket/prefix")];
+    let error = merged(&Partial::default(), env, &by_file, 0).expect_err("neither");
+    assert!(error.to_string().contains("s3://"), "{error}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ macro_rules! on_both_stores {
 
 mod agent_static;
 mod apply;
+mod blobs;
 mod bundles;
 mod clustershell;
 mod cp;
