@@ -145,7 +145,8 @@ impl Hold {
     pub async fn until_unusable(&self) {
         let (mut standing, mut writing) = (self.standing.subscribe(), self.writing.subscribe());
         loop {
-            (standing.mark_unchanged(), writing.mark_unchanged());
+            standing.mark_unchanged();
+            writing.mark_unchanged();
             let Some(left) = self.usable_for(since_boot()) else {
                 return;
             };

@@ -202,11 +202,9 @@ mod tests {
         let (kept, key) = (Kept::default(), key(7));
         let [first, half] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
         agree(first.path(), &kept, Some(&key)).await.expect("makes");
-        std::fs::copy(
-            first.path().join(JOIN_KEY_FILE),
-            half.path().join(JOIN_KEY_FILE),
-        )
-        .expect("copies");
+        let join_key = read_optional(&first.path().join(JOIN_KEY_FILE)).expect("reads");
+        let path = half.path().join(JOIN_KEY_FILE);
+        write_atomic(&path, &join_key.expect("is there"), 0o600).expect("writes");
         agree(half.path(), &kept, Some(&key)).await.expect("writes");
         assert_eq!(ca_of(half.path()), ca_of(first.path()));
     }

@@ -296,12 +296,18 @@ async fn a_run_that_sends_more_than_its_cap_is_ended_from_here() {
         rig.piece(run, at, data, false).await;
     }
     let (brought, _) = rig.brought().await;
-    let [Brought::Decided(input)] = &brought[..] else {
-        panic!("once: {brought:?}")
+    let [Brought::Decided(input), rest @ ..] = &brought[..] else {
+        panic!("{brought:?}")
     };
     let AgentInput::RunEnded { run: of, ended } = agents(input) else {
         panic!("{input:?}")
     };
+    // What comes after that is of a run that is over: only whether that is on record is asked.
+    let is_asked = |brought: &Brought| match brought {
+        Brought::Decided(input) => matches!(agents(input), AgentInput::Printed { .. }),
+        _ => false,
+    };
+    assert!(rest.iter().all(is_asked), "once: {brought:?}");
     assert_eq!(*of, run);
     assert_eq!(ended.kind(), v1::EndKind::Interrupted);
     assert!(ended.detail.contains("cap of 1000 bytes"), "{ended:?}");
