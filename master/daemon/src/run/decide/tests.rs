@@ -26,6 +26,7 @@ use super::*;
 use crate::run::Unanswered;
 use crate::run::agents::Agents;
 use crate::run::orphans::tests::Scripted;
+use crate::run::outputs::Outputs;
 use crate::run::providers::Providers;
 use crate::session::registry::Registry;
 
@@ -164,10 +165,18 @@ impl Master {
 fn parts(dir: &Path, store: Arc<Gate>, hold: Arc<Hold>, tasks: TaskTracker) -> Parts {
     std::fs::write(dir.join("aot-agent"), "an agent").expect("writes");
     let local: Arc<dyn Provider> = Arc::new(Scripted::with(&[], 0));
+    let spools = Spools::open(&dir.join("spools")).expect("opens");
+    let outputs = Outputs::new(
+        spools.clone(),
+        None,
+        tasks.clone(),
+        CancellationToken::new(),
+    );
     Parts {
+        outputs: Arc::new(outputs),
         store,
         hold,
-        spools: Spools::open(&dir.join("spools")).expect("opens"),
+        spools,
         room: Arc::new(Room::new(dir, 0)),
         registry: Arc::new(Registry::new(now_ms())),
         providers: Arc::new(Providers::new(
