@@ -24,9 +24,10 @@ pub enum Input {
     /// An operator wants a command run.
     Exec(ExecAsk),
     /// An operator wants to know how far a job is, and to be sent what comes.
-    Follow { job: JobId },
+    Follow { cluster: ClusterName, job: JobId },
     /// An operator wants a job ended.
     Cancel {
+        cluster: ClusterName,
         job: JobId,
         /// Between TERM and KILL; 0 = the agent's default.
         grace_ms: u64,
@@ -149,6 +150,51 @@ pub enum Input {
     },
     /// Time passed.
     Tick,
+}
+
+/// What says which cluster's world decides on an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutingKey<'a> {
+    /// The cluster that it names.
+    Cluster(&'a ClusterName),
+    /// The cluster with the batch that has this join token: its SHA-256, hex.
+    JoinToken(&'a str),
+    /// Nothing: whoever decides brings it to itself.
+    OwnWorld,
+}
+
+impl Input {
+    /// Which cluster's world is to decide on it.
+    pub fn routing_key(&self) -> RoutingKey<'_> {
+        match self {
+            Self::Launch(ask) => RoutingKey::Cluster(&ask.spec.name),
+            Self::Apply(ask) => RoutingKey::Cluster(&ask.cluster),
+            Self::Exec(ask) => RoutingKey::Cluster(&ask.cluster),
+            Self::Lifecycle(ask) => RoutingKey::Cluster(&ask.cluster),
+            Self::DeleteOrphans(ask) => RoutingKey::Cluster(&ask.cluster),
+            Self::Record(job) => RoutingKey::Cluster(&job.cluster),
+            Self::Follow { cluster, .. }
+            | Self::Cancel { cluster, .. }
+            | Self::Terminate { cluster, .. }
+            | Self::Cleanup { cluster, .. }
+            | Self::Update { cluster, .. }
+            | Self::Reconcile { cluster }
+            | Self::Poll { cluster }
+            | Self::Revoke { cluster, .. } => RoutingKey::Cluster(cluster),
+            Self::Issued { at, .. }
+            | Self::StillThere { at, .. }
+            | Self::CertificateSeen { at, .. }
+            | Self::Agent { at, .. } => RoutingKey::Cluster(&at.cluster),
+            Self::Answered { cluster, .. } => RoutingKey::Cluster(&cluster.name),
+            Self::Enrol(ask) => RoutingKey::JoinToken(&ask.token_sha256),
+            Self::BootStep { token_sha256, .. } => RoutingKey::JoinToken(token_sha256),
+            Self::OrphansSeen { .. }
+            | Self::OrphansDeleted { .. }
+            | Self::Measured { .. }
+            | Self::Recovered { .. }
+            | Self::Tick => RoutingKey::OwnWorld,
+        }
+    }
 }
 
 /// What an agent brings. Nothing in it says whose it is: that is in [`Input::Agent`], from the certificate.

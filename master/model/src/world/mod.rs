@@ -1,4 +1,4 @@
-//! All that the master knows, and every decision over it: `World::step` feeds it one input, `World::reconcile` does what
+//! All that is known of a cluster, and every decision over it: `World::step` feeds it one input, `World::reconcile` does what
 //! follows from it for its cluster and its job; both say what to do.
 //!
 //! Pure: no clock, no I/O. The loop in `run` writes what `drain_changes` gives to the store, then does the effects, in
@@ -57,7 +57,7 @@ pub use asks::{
 pub use changes::Changes;
 pub use effect::Effect;
 pub use identity::{USED_TWICE, remedy};
-pub use input::{AgentInput, Input, SessionHolder};
+pub use input::{AgentInput, Input, RoutingKey, SessionHolder};
 pub use lifecycle::{is_rebooted, is_up};
 pub use provider_call::{Call, CallAnswer, CallFailure, ReceiptLine, Terminations};
 pub use refusal::{OpError, Refused};
@@ -85,7 +85,8 @@ pub(crate) const LONGEST_REBOOT_MS: u64 = 600_000;
 /// How many times in a row a stage may be interrupted before it counts as failed.
 pub(crate) const MAX_INTERRUPTIONS: u32 = 5;
 
-/// Everything the master knows.
+/// All that is known of some clusters. The master has one for each cluster: nothing here leads from one cluster to another, so
+/// what is decided comes to the same with one of them and with all.
 pub struct World {
     /// By name.
     pub clusters: BTreeMap<ClusterName, Cluster>,
@@ -171,6 +172,18 @@ impl World {
         world.end_old_shells();
         world.end_unanswered_reboots();
         world
+    }
+
+    /// Whether nothing is left in it: no cluster, no job and no run.
+    pub fn is_vacant(&self) -> bool {
+        self.clusters.is_empty() && self.jobs.is_empty() && self.runs.is_empty()
+    }
+
+    /// Whether all of it is about this cluster.
+    pub fn is_only(&self, cluster: &ClusterName) -> bool {
+        self.clusters.keys().all(|name| name == cluster)
+            && self.jobs.values().all(|job| &job.cluster == cluster)
+            && self.runs_at.keys().all(|at| &at.cluster == cluster)
     }
 
     /// The instance.

@@ -144,11 +144,12 @@ impl World {
             Input::Launch(ask) => self.launch(*ask),
             Input::Apply(ask) => self.apply(ask),
             Input::Exec(ask) => self.exec(ask),
-            Input::Follow { job } => self.job_as_it_is(job),
+            Input::Follow { job, .. } => self.job_as_it_is(job),
             Input::Cancel {
                 job,
                 grace_ms,
                 operator,
+                ..
             } => self.cancel_job(job, grace_ms, &operator),
             Input::Record(job) => self.record(*job),
             Input::Terminate {

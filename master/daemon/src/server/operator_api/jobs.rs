@@ -31,13 +31,13 @@ impl OperatorApi {
         let id = job_id(&request.job_id)?;
         let mut known = self.job(id).await?;
         let (listener, updates) = mpsc::channel(updates_queue(known.targets.len()));
+        let input = Input::Follow {
+            cluster: known.cluster.clone(),
+            job: id,
+        };
         let answer = match request.live {
-            true => {
-                self.engine
-                    .follow(Input::Follow { job: id }, listener)
-                    .await
-            }
-            false => self.engine.ask(Input::Follow { job: id }).await,
+            true => self.engine.follow(input, listener).await,
+            false => self.engine.ask(input).await,
         };
         let targets = match answer.map_err(unanswered)? {
             Answer::Exec { targets, .. } => targets,
@@ -62,6 +62,7 @@ impl OperatorApi {
         let known = self.job(id).await?;
         let (listener, updates) = mpsc::channel(updates_queue(known.targets.len()));
         let input = Input::Cancel {
+            cluster: known.cluster.clone(),
             job: id,
             grace_ms: request.grace_ms,
             operator,

@@ -168,12 +168,12 @@ impl ShellCall {
         self.record(None).await;
         tracing::info!(job = %self.job.id, instance = %self.at, operator = self.job.operator, "a terminal was requested");
         let (listener, mut updates) = mpsc::channel(updates_queue(1));
-        let job = self.job.id;
+        let (cluster, job) = (self.at.cluster.clone(), self.job.id);
         // No answer: the master is stopping.
         let _ = self
             .api
             .engine
-            .follow(Input::Follow { job }, listener)
+            .follow(Input::Follow { cluster, job }, listener)
             .await;
         let link = self.link(open, shell_id).await;
         let started = v1::ShellStarted {

@@ -218,6 +218,7 @@ fn a_cancelled_job_ends_what_runs_and_starts_nothing_more() {
     let job = begin(&mut sim, 4, pace(2), 0);
     deliver(&mut sim);
     let cancel = || Input::Cancel {
+        cluster: cluster(),
         job,
         grace_ms: 7,
         operator: "uid 0".to_owned(),
@@ -263,6 +264,7 @@ fn a_cancellation_reaches_agents_that_were_away() {
     leaves(&mut sim, "a1");
     leaves(&mut sim, "a2");
     sim.input(Input::Cancel {
+        cluster: cluster(),
         job,
         grace_ms: 0,
         operator: "uid 0".to_owned(),
@@ -294,6 +296,7 @@ fn a_cancelled_launch_runs_no_more_stages() {
         .job;
     deliver(&mut sim);
     sim.input(Input::Cancel {
+        cluster: cluster(),
         job,
         grace_ms: 0,
         operator: "uid 0".to_owned(),
@@ -334,7 +337,10 @@ fn a_job_that_is_over_is_forgotten_here_but_not_one_that_may_still_change() {
     assert!(!sim.world.jobs.contains_key(&job));
     assert_eq!(outcome(&sim, lost, "a2"), Some(Outcome::LostContact));
     assert!(matches!(
-        sim.input(Input::Follow { job }),
+        sim.input(Input::Follow {
+            cluster: cluster(),
+            job
+        }),
         Answer::Error(OpError::NoJob(_))
     ));
     comes_back(&mut sim, "a2");

@@ -273,6 +273,7 @@ fn a_cancelled_stop_ends_and_takes_nothing_back() {
     let mut sim = fleet(1);
     let job = change(&mut sim, JobKind::Stop, &["a1"]);
     let cancel = |job| Input::Cancel {
+        cluster: cluster(),
         job,
         grace_ms: 0,
         operator: "uid 8".to_owned(),

@@ -135,6 +135,7 @@ fn a_cancelled_command_of_which_nothing_is_said_is_over() {
     let job = exec(&mut sim, &["a1"]);
     deliver(&mut sim);
     sim.input(Input::Cancel {
+        cluster: cluster(),
         job,
         grace_ms: 20_000,
         operator: "test".to_owned(),

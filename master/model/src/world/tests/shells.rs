@@ -58,6 +58,7 @@ fn a_cancelled_terminal_stays_cancelled_whatever_comes_after() {
     let mut sim = Sim::new();
     let id = shell(&mut sim);
     sim.input(Input::Cancel {
+        cluster: cluster(),
         job: id,
         grace_ms: 0,
         operator: "uid 1".to_owned(),
