@@ -1,7 +1,7 @@
 //! Reads from providers: what changes nothing and is not an input of the loop.
 //!
 //! Each has a deadline and a task of the master's own, so that a request that is dropped breaks no call in the middle.
-//! What changes or ends something goes through the loop: see [`super::Engine`].
+//! What changes or ends something goes through the loop: see [`super::Engines`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! Keeps what lies among the blobs in step with the records: puts what is named and lacks there, removes what nothing names.
 //! So a place that was away, or was set only now, has all of it after a while. Decides nothing about jobs: that is `janitor`.
 //!
-//! It removes what this master's world does not name, and so is right only for a master that has all clusters of its records.
+//! It removes what this master's worlds do not name, and so is right only for a master that has all clusters of its records.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use aot_store::blobs::{self, BlobKey, Blobs};
 use aot_store::fatal::Vital;
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
+use super::Engines;
 use super::agents::Agents;
 use super::contents::Contents;
 use super::outputs::Outputs;
@@ -27,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(600);
 /// What it works on.
 pub(crate) struct BlobJanitor {
     /// Knows what is named.
-    pub engine: Engine,
+    pub engine: Engines,
     /// Records.
     pub store: Arc<dyn Store>,
     /// What runs printed.
@@ -78,21 +79,27 @@ impl BlobJanitor {
     async fn sweep(&self, blobs: &dyn Blobs) -> Result<(), Error> {
         self.outputs.list_put().await?;
         self.compare_outputs().await?;
-        let engine = &self.engine;
-        self.bundles.tidy(|| engine.read(named_bundles)).await?;
-        let handed_out = || engine.read(|world| named_agents(world, &self.handed_out));
-        self.agents.tidy(handed_out).await?;
-        self.uploads.tidy(|| engine.read(named_uploads)).await?;
+        self.bundles.tidy(|| self.named(named_bundles)).await?;
+        let agents = || {
+            let mut named = self.named(named_agents);
+            named.extend(self.handed_out.current().values().cloned());
+            named
+        };
+        self.agents.tidy(agents).await?;
+        self.uploads.tidy(|| self.named(named_uploads)).await?;
         Ok(blobs.drop_unfinished().await?)
+    }
+
+    /// What the clusters name. One that begins meanwhile may be missing: what it names was put a moment before, and stays.
+    fn named<T: Eq + Hash>(&self, by: impl Fn(&World) -> HashSet<T>) -> HashSet<T> {
+        self.engine.read_each(by).into_iter().flatten().collect()
     }
 
     /// Puts outputs of runs that have ended in another way than by their end record, or before there was a place for them, and
     /// removes those of runs that nobody knows.
     async fn compare_outputs(&self) -> Result<(), Error> {
         // First: what ends after this is put by whoever learns of its end.
-        let open: HashSet<RunId> = self
-            .engine
-            .read(|world| world.runs.keys().copied().collect());
+        let open = self.named(|world| world.runs.keys().copied().collect());
         let outputs = self.outputs.clone();
         let sizes = tokio::task::spawn_blocking(move || outputs.sizes());
         let mut sizes = sizes.await.map_err(|_| aot_store::Error::Stopped)?;
@@ -120,7 +127,10 @@ impl BlobJanitor {
             };
             for run in runs {
                 // It may have begun after that was asked.
-                if self.engine.read(|world| world.runs.contains_key(&run)) {
+                if self
+                    .engine
+                    .read(&cluster, |world| world.runs.contains_key(&run))
+                {
                     continue;
                 }
                 let key = BlobKey::output(&cluster, run);
@@ -147,14 +157,11 @@ fn named_bundles(world: &World) -> HashSet<String> {
         .collect()
 }
 
-/// Agents that machines may still ask for.
-pub(crate) fn named_agents(world: &World, handed_out: &Agents) -> HashSet<String> {
+/// Agents that machines may still ask for, besides those that are handed out now.
+pub(crate) fn named_agents(world: &World) -> HashSet<String> {
     let batches = world.clusters.values().flat_map(|c| c.batches.values());
     let asked = batches.flat_map(|batch| batch.boot.agent_sha256.values());
-    asked
-        .chain(handed_out.current().values())
-        .cloned()
-        .collect()
+    asked.cloned().collect()
 }
 
 /// Archives that instances are still to fetch.

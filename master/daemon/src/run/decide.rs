@@ -1,4 +1,4 @@
-//! The loop: decides on what has come, writes what changed, and only then does what is to be done.
+//! The loop of a cluster: decides on what has come, writes what changed, and only then does what is to be done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,6 @@ use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, CallAnswer, Changes, Effect, Input, TargetState, World};
 use aot_proto::ids::RunId;
 use aot_proto::v1;
-use aot_store::fatal::Vital;
 use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -35,6 +34,8 @@ pub(super) struct Loop {
     pub(super) followers: Followers,
     /// Not before then are clusters reconciled again.
     reconcile_from: Instant,
+    /// Nothing of its cluster was left after the last batch.
+    was_over: bool,
 }
 
 /// What an input came to, to be done once it is on disk.
@@ -45,27 +46,27 @@ struct Decided {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
-impl Engine {
-    /// Starts the loop. It ends when `stop` fires and nothing waits.
-    pub(crate) fn start(world: World, parts: Arc<Parts>, stop: CancellationToken) -> Self {
-        let (engine, queue) = Self::new(world, parts.hold.clone());
-        let owner = Loop {
-            engine: engine.clone(),
-            parts: parts.clone(),
+impl Loop {
+    pub(super) fn new(engine: Engine, parts: Arc<Parts>) -> Self {
+        Self {
+            engine,
+            parts,
             followers: Followers::default(),
             reconcile_from: Instant::now(),
-        };
-        parts.tasks.spawn(owner.run(queue, stop));
-        engine
+            was_over: false,
+        }
     }
-}
 
-impl Loop {
-    async fn run(mut self, mut queue: mpsc::Receiver<QueuedInput>, stop: CancellationToken) {
-        let _vital = Vital::new("the loop");
+    /// Decides until `stop` fires. Before that only when nothing of its cluster is left: then it gives back its queue, of which
+    /// it decides nothing more.
+    pub(super) async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<QueuedInput>,
+        stop: CancellationToken,
+    ) -> Option<mpsc::Receiver<QueuedInput>> {
         if !self.recover_ended_runs().await {
             stop.cancel();
-            return;
+            return None;
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -75,7 +76,7 @@ impl Loop {
                 Some(message) = queue.recv() => Some(message),
                 _ = tick.tick() => Some(QueuedInput::of(Input::Tick)),
                 () = tokio::time::sleep_until(self.reconcile_from), if !is_reconciled => None,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return None,
             };
             let mut batch = Vec::from_iter(first);
             while batch.len() < BATCH
@@ -87,18 +88,30 @@ impl Loop {
             let good = tokio::select! {
                 biased;
                 good = self.parts.hold.until_good() => good,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return None,
             };
             batch.retain(QueuedInput::is_taken);
+            let only_time = batch.iter().all(|it| matches!(it.input, Input::Tick));
             let decided = match good {
                 Ok(()) => self.decide(batch).await,
                 Err(lost) => self.refused(&lost),
             };
             if !decided {
                 stop.cancel(); // what can't be recorded must not be done
-                return;
+                return None;
+            }
+            if self.is_over(only_time) {
+                return Some(queue);
             }
         }
+    }
+
+    /// Whether nothing is left, and nothing but time has come since that was so before: an input that makes a new loop has
+    /// the time to arrive.
+    fn is_over(&mut self, only_time: bool) -> bool {
+        let over = self.followers.is_empty() && self.engine.read(World::is_vacant);
+        let was_over = std::mem::replace(&mut self.was_over, over);
+        over && was_over && only_time
     }
 
     /// Spools that were whole when the last master ended, whose end was not yet in the store. `false` as [`Loop::decide`].

@@ -1,14 +1,11 @@
-//! The way to the loop for all that has something to decide on, or reads what was decided. Cheap to clone.
+//! The way to the loop of one cluster, for `engines`, which leads inputs here, and for the loop's own tasks. Cheap to clone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use aot_model::key::InstanceKey;
-use aot_model::world::{AgentInput, Answer, Input, World};
+use aot_model::world::{Answer, Input, World};
 use aot_proto::ids::{ClusterName, RunId};
 use aot_proto::v1;
-use aot_store::Hold;
 use prost::bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -17,9 +14,6 @@ use super::updates::{JobUpdate, Published};
 
 /// Inputs that may wait for a decision. When full, whoever brings one waits.
 pub(super) const INPUTS: usize = 1024;
-
-/// Events that a slow subscriber may be behind. Past it, it is given a new snapshot.
-const EVENTS: usize = 8192;
 
 /// An input on its way to the loop.
 pub(super) struct QueuedInput {
@@ -56,7 +50,7 @@ impl QueuedInput {
 pub(super) struct Claim(Arc<AtomicBool>);
 
 impl Claim {
-    fn is_first(&self) -> bool {
+    pub(super) fn is_first(&self) -> bool {
         !self.0.swap(true, Ordering::SeqCst)
     }
 }
@@ -72,154 +66,48 @@ pub(crate) enum Unanswered {
     Unsure,
 }
 
-/// The way to whoever decides.
+/// The way to the loop of one cluster.
 #[derive(Clone)]
 pub(crate) struct Engine {
-    pub(super) inputs: mpsc::Sender<QueuedInput>,
+    inputs: mpsc::Sender<QueuedInput>,
     pub(super) world: Arc<RwLock<World>>,
     pub(super) events: broadcast::Sender<Published>,
     /// Counts the answers of providers that were asked for their machines.
     pub(super) shown: watch::Sender<u64>,
-    /// What records are written with.
-    pub(super) hold: Arc<Hold>,
+    /// How many instances its world had when that was read last.
+    instances: Arc<AtomicUsize>,
 }
 
 impl Engine {
-    /// One whose loop does not run yet, and what its loop is to read.
-    pub(super) fn new(world: World, hold: Arc<Hold>) -> (Self, mpsc::Receiver<QueuedInput>) {
+    /// One whose loop does not run yet, and what its loop is to read. Its events go where those of all clusters do.
+    pub(super) fn new(
+        world: World,
+        events: broadcast::Sender<Published>,
+    ) -> (Self, mpsc::Receiver<QueuedInput>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let (events, _) = broadcast::channel(EVENTS);
         let engine = Self {
             inputs,
+            instances: Arc::new(world.instance_count().into()),
             world: Arc::new(RwLock::new(world)),
             events,
             shown: watch::Sender::new(0),
-            hold,
         };
         (engine, queue)
     }
 
-    /// Brings a request and waits until it is decided and on disk. While records can't be written it is withdrawn.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub(crate) async fn ask(&self, input: Input) -> Result<Answer, Unanswered> {
-        self.request(QueuedInput::of(input)).await
+    /// Brings an input that comes of what its own loop has done. Once that loop has ended nobody needs it any more.
+    pub(super) async fn submit(&self, input: Input) {
+        let _ = self.send(QueuedInput::of(input)).await;
     }
 
-    /// Brings a request about a job; what happens to it from then on comes through `updates`, see
-    /// [`updates_queue`](super::updates_queue). A follower that is too far behind is dropped.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub(crate) async fn follow(
-        &self,
-        input: Input,
-        updates: mpsc::Sender<JobUpdate>,
-    ) -> Result<Answer, Unanswered> {
-        self.request(QueuedInput {
-            updates: Some(updates),
-            ..QueuedInput::of(input)
-        })
-        .await
-    }
-
-    async fn request(&self, message: QueuedInput) -> Result<Answer, Unanswered> {
-        let (reply, decided) = oneshot::channel();
-        if !self.hold.is_usable() {
-            return Err(Unanswered::Away); // nor does it take up room in the queue
-        }
-        let claim = Claim::default();
-        let message = QueuedInput {
-            reply: Some(reply),
-            claim: Some(claim.clone()),
-            ..message
-        };
-        let answered = async {
-            self.send(message).await;
-            decided.await.map_err(|_| Unanswered::Stopping)
-        };
-        tokio::select! {
-            biased;
-            answer = answered => answer,
-            () = self.hold.until_unusable() => Err(match claim.is_first() {
-                true => Unanswered::Away,
-                false => Unanswered::Unsure,
-            }),
-        }
-    }
-
-    /// Brings what is to be on record, and waits until it is on disk. While records can't be written nobody is kept waiting:
-    /// it gets there later, if there is room for it to wait.
-    pub(crate) async fn record(&self, input: Input) {
-        let recorded = async {
-            let decided = self.sent(input).await;
-            let _ = decided.await; // without an answer, the master stops
-        };
-        tokio::select! {
-            biased;
-            () = recorded => {}
-            () = self.hold.until_unusable() => {}
-        }
-    }
-
-    /// The same without waiting for the disk.
-    pub(crate) async fn note(&self, input: Input) {
-        // What agents must bring has the room then.
-        if !self.hold.is_usable() && self.inputs.capacity() < INPUTS / 2 {
-            tracing::warn!(
-                "too much waits to be put on record: what was only asked of agents is left out"
-            );
-            return;
-        }
-        self.submit(input).await;
-    }
-
-    /// Brings what has happened and waits until it, and all that was brought before it, is decided and on disk, however long
-    /// that takes; `false` when the master stops first.
-    pub(crate) async fn decide(&self, input: Input) -> bool {
-        self.sent(input).await.await.is_ok()
-    }
-
-    async fn sent(&self, input: Input) -> oneshot::Receiver<Answer> {
-        let (reply, decided) = oneshot::channel();
-        self.send(QueuedInput {
-            reply: Some(reply),
-            ..QueuedInput::of(input)
-        })
-        .await;
-        decided
-    }
-
-    /// Brings an input that nobody waits for.
-    pub(crate) async fn submit(&self, input: Input) {
-        self.send(QueuedInput::of(input)).await;
-    }
-
-    /// Brings an agent's input, with the whole of a run's spool when it is the end of one and that goes to the store: it
-    /// does if the end is accepted.
-    pub(crate) async fn submit_with_spool(
-        &self,
-        at: InstanceKey,
-        session: u64,
-        report: AgentInput,
-        spool: Option<(RunId, Bytes)>,
-    ) {
-        let input = Input::Agent {
-            at,
-            session,
-            report,
-        };
-        self.send(QueuedInput {
-            spool,
-            ..QueuedInput::of(input)
-        })
-        .await;
+    /// Brings an input; gives it back when the loop has ended.
+    pub(super) async fn send(&self, message: QueuedInput) -> Option<QueuedInput> {
+        self.inputs.send(message).await.err().map(|error| error.0)
     }
 
     /// Brings the end of a run once its output is put. It does not depend on the session that told it: all of the output is
-    /// here.
-    pub(crate) fn submit_once_put(
+    /// here. The loop is there until then: the run is open.
+    pub(super) fn submit_once_put(
         &self,
         outputs: &Arc<Outputs>,
         cluster: &ClusterName,
@@ -230,27 +118,26 @@ impl Engine {
         outputs.put_then(cluster, run, async move { engine.submit(end).await });
     }
 
-    async fn send(&self, message: QueuedInput) {
-        let _ = self.inputs.send(message).await; // the loop is gone only when the master stops
-    }
-
-    /// For how long nothing could be put on record.
-    pub(crate) fn away_for(&self) -> Option<Duration> {
-        self.hold.unusable_for()
+    /// Whether half of what may wait for a decision does.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.inputs.capacity() < INPUTS / 2
     }
 
     /// Reads the world. The loop waits meanwhile: `read` must be short, and must not block.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
         read(&self.world.read().expect("decisions do not panic"))
     }
 
-    /// Changes whenever a provider has shown a cluster's machines, or could not.
-    pub(crate) fn machines_shown(&self) -> watch::Receiver<u64> {
-        self.shown.subscribe()
+    /// Reads the world unless that would wait for a decision.
+    pub(super) fn try_read<T>(&self, read: impl FnOnce(&World) -> T) -> Option<T> {
+        self.world.try_read().ok().map(|world| read(&world))
     }
 
-    /// All events from now on.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
-        self.events.subscribe()
+    /// How many instances there are, or were a moment ago: waits for no decision.
+    pub(super) fn instance_count(&self) -> usize {
+        if let Some(count) = self.try_read(World::instance_count) {
+            self.instances.store(count, Ordering::Relaxed);
+        }
+        self.instances.load(Ordering::Relaxed)
     }
 }

@@ -12,7 +12,7 @@ use aot_store::{Error, Hold, Store, kept};
 use tokio_util::sync::CancellationToken;
 
 use super::outputs::Outputs;
-use super::{Engine, now_ms};
+use super::{Engines, now_ms};
 
 /// Longest time between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// What a janitor works on.
 pub(crate) struct Janitor {
     /// Knows what is needed.
-    pub engine: Engine,
+    pub engine: Engines,
     /// Records.
     pub store: Arc<dyn Store>,
     /// What they are written with.
@@ -84,11 +84,12 @@ impl Janitor {
 
     /// Runs that continue, and those that instances' stages name: `logs` shows them.
     fn needed(&self) -> HashSet<RunId> {
-        self.engine.read(|world| {
+        let needed = self.engine.read_each(|world| -> Vec<RunId> {
             let instances = world.clusters.values().flat_map(|c| c.instances.values());
             let stages = instances.flat_map(|instance| &instance.stages);
             let named = stages.filter_map(|stage| stage.run);
             world.runs.keys().copied().chain(named).collect()
-        })
+        });
+        needed.into_iter().flatten().collect()
     }
 }

@@ -1,7 +1,8 @@
-//! The one owner of state: takes inputs, lets `model::world` decide, writes what changed, then does what is to be done.
-//! `engine` is the way to it, `decide` the loop, `effects` what it does, `updates` what goes out to those who follow.
+//! The owners of state, a loop for each cluster: takes inputs, lets `model::world` decide, writes what changed, then does what
+//! is to be done. `engines` leads to the right loop, `engine` is the way to one, `decide` the loop, `effects` what it does,
+//! `updates` what goes out to those who follow.
 //!
-//! Called by `server` through `Engine`. Decides nothing itself.
+//! Called by `server` through `Engines`. Decides nothing itself.
 
 pub(crate) mod agents;
 pub(crate) mod ask;
@@ -10,6 +11,7 @@ pub(crate) mod contents;
 mod decide;
 mod effects;
 mod engine;
+mod engines;
 pub(crate) mod janitor;
 mod orphans;
 pub(crate) mod outputs;
@@ -21,7 +23,8 @@ mod updates;
 use std::sync::Arc;
 
 pub(crate) use aot_host::clock::unix_ms as now_ms;
-pub(crate) use engine::{Engine, Unanswered};
+pub(crate) use engine::Unanswered;
+pub(crate) use engines::{Engines, Inherited};
 pub(crate) use updates::{JobUpdate, Published, updates_queue};
 
 use aot_model::hash::JoinKey;

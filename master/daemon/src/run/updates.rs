@@ -53,6 +53,11 @@ impl Followers {
         }
     }
 
+    /// Whether nobody follows anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets those who have left.
     pub(super) fn drop_closed(&mut self) {
         self.0.retain(|_, all| {

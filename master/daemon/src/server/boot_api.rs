@@ -11,7 +11,8 @@ use std::time::Instant;
 use aot_host::chain::Chain;
 use aot_model::hash::sha256_hex;
 use aot_model::text::cleaned;
-use aot_model::world::{Answer, Input, World};
+use aot_model::world::{Answer, Input};
+use aot_proto::ids::ClusterName;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -25,7 +26,7 @@ use serde::Deserialize;
 use super::limits::RateLimit;
 use super::listener::Peer;
 use super::strangers::Stay;
-use crate::run::Engine;
+use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::blob_janitor::named_agents;
 use crate::run::contents::Contents;
@@ -42,7 +43,7 @@ const MAX_STEP_BYTES: usize = 512;
 /// What the boot endpoints need.
 pub(crate) struct BootApi {
     /// Where reports go.
-    pub engine: Engine,
+    pub engine: Engines,
     /// What is handed out.
     pub agents: Arc<Agents>,
     /// The same by content, those of other masters too.
@@ -130,7 +131,7 @@ fn bearer(
     let shown = token.map(|token| sha256_hex(token.trim().as_bytes()));
     let known = shown
         .as_deref()
-        .filter(|token| boot.engine.read(|world| world.token_is_known(token)));
+        .filter(|token| boot.engine.cluster_of_token(token).is_some());
     if !boot.limit.admit(peer.address.ip(), known, Instant::now()) {
         return Err(StatusCode::TOO_MANY_REQUESTS);
     }
@@ -196,15 +197,18 @@ async fn agent(
         Ok(token) => token,
         Err(status) => return status.into_response(),
     };
-    if !boot.engine.read(|world| world.token_brings_agent(&token)) {
+    let engine = &boot.engine;
+    let brings =
+        |cluster: &ClusterName| engine.read(cluster, |world| world.token_brings_agent(&token));
+    let Some(cluster) = engine.cluster_of_token(&token).filter(brings) else {
         boot.limit.log(peer.address.ip(), |left_out| {
             tracing::info!(address = %peer.address, left_out, "refused to hand out an agent: the join token has expired");
         });
         return StatusCode::FORBIDDEN.into_response();
-    }
-    let is_named = |world: &World| named_agents(world, &boot.agents).contains(&sha256);
+    };
+    let is_named = || engine.read(&cluster, |world| named_agents(world).contains(&sha256));
     if boot.agents.path(&sha256).is_none()
-        && boot.engine.read(is_named)
+        && is_named()
         && let Err(error) = boot.contents.bring(&sha256).await
     {
         tracing::error!(error = %Chain(&error), "cannot bring an agent that is to be handed out");

@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::run::Engine;
+use crate::run::Engines;
 use crate::run::blob_janitor::named_uploads;
 
 /// How long an archive stays that no open job uses.
@@ -152,14 +152,18 @@ impl Transfers {
     }
 
     /// Removes what is not needed any more, now and then.
-    pub(crate) async fn tidy_regularly(&self, engine: Engine, stop: CancellationToken) {
+    pub(crate) async fn tidy_regularly(&self, engine: Engines, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TIDY);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let used = engine.read(named_uploads);
+            let used = engine
+                .read_each(named_uploads)
+                .into_iter()
+                .flatten()
+                .collect();
             if let Err(error) = tidy(&self.dir, &used, SystemTime::now()) {
                 tracing::warn!(error = %Chain(&error), "cannot remove the files of finished copies");
             }

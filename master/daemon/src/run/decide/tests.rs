@@ -18,16 +18,16 @@ use aot_proto::ids::JobId;
 use aot_provider::Provider;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
-use aot_store::{ClosedJob, Error, Hold, Pending, Store, StoredOutputs};
+use aot_store::{ClosedJob, Error, Hold, Loaded, Pending, Store, StoredOutputs};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::run::Unanswered;
 use crate::run::agents::Agents;
 use crate::run::orphans::tests::Scripted;
 use crate::run::outputs::Outputs;
 use crate::run::providers::Providers;
+use crate::run::{Engines, Inherited, Unanswered};
 use crate::session::registry::Registry;
 
 /// Longer than anything here may take.
@@ -102,7 +102,7 @@ impl Store for Gate {
 }
 
 struct Master {
-    engine: Engine,
+    engine: Engines,
     gate: Arc<Gate>,
     hold: Arc<Hold>,
     stop: CancellationToken,
@@ -121,17 +121,17 @@ impl Master {
         });
         let hold = Arc::new(Hold::renewable("~master"));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let world = World::new(
-            vec![samples::cluster()],
-            Vec::new(),
-            Vec::new(),
-            JoinKey::new(&[7; 32]),
-            [7; 32],
-            now_ms(),
-        );
+        let inherited = Inherited {
+            loaded: Loaded {
+                clusters: vec![samples::cluster()],
+                ..Loaded::default()
+            },
+            is_taken_over: false,
+        };
         let parts = parts(dir.path(), gate.clone(), hold.clone(), tasks.clone());
+        let parts = Arc::new(parts);
         let master = Self {
-            engine: Engine::start(world, Arc::new(parts), stop.clone()),
+            engine: Engines::start(inherited, parts, [7; 32], now_ms(), stop.clone()),
             gate,
             hold,
             stop,
@@ -151,7 +151,8 @@ impl Master {
     }
 
     fn jobs(&self) -> usize {
-        self.engine.read(|world| world.jobs.len())
+        let cluster = samples::cluster().spec.name;
+        self.engine.read(&cluster, |world| world.jobs.len())
     }
 
     async fn end(self) {
@@ -242,7 +243,8 @@ async fn whoever_asked_learns_that_it_is_not_known_when_the_store_goes_amid_its_
     master.gate.is_there.send_replace(true);
     master.make_good();
     // Whatever comes next is decided on after it.
-    assert!(in_time(master.engine.decide(Input::Tick)).await);
+    let cluster = samples::cluster().spec.name;
+    assert!(in_time(master.engine.decide(Input::Reconcile { cluster })).await);
     assert_eq!(master.jobs(), 1, "it was begun");
     master.end().await;
 }

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use aot_host::chain::Chain;
 use aot_model::attestation::{Secret, ShownDocument};
 use aot_model::hash::sha256_hex;
-use aot_model::world::{Answer, EnrolAsk, Granted, Input, Refused, World};
-use aot_proto::ids::SpiffeId;
-use aot_proto::status::stopping;
+use aot_model::world::{Answer, EnrolAsk, Granted, Input, Refused};
+use aot_proto::ids::{ClusterName, SpiffeId};
 use aot_proto::v1;
 use aot_proto::v1::enrolment_server::Enrolment;
 use aot_provider::tags;
@@ -37,10 +36,8 @@ impl Enrolment for AgentApi {
             Status::permission_denied("not admitted")
         })?;
         let token = sha256_hex(request.token.as_bytes());
-        let known = Some(&*token).filter(|token| {
-            let is_known = |world: &World| world.token_is_known(token);
-            self.engine.read(is_known)
-        });
+        let cluster = self.engine.cluster_of_token(&token);
+        let known = cluster.is_some().then_some(&*token);
         if !self.limit.admit(peer.address.ip(), known, Instant::now()) {
             return Err(Status::resource_exhausted("slow down"));
         }
@@ -51,14 +48,14 @@ impl Enrolment for AgentApi {
             });
             Status::permission_denied("not admitted")
         };
-        if known.is_none() {
+        let Some(cluster) = cluster else {
             return Err(refuse(&Refused::UnknownToken));
-        }
+        };
         let csr = ca::read_request(&request.csr_der).map_err(|error| refuse(&error))?;
         let mut ask =
             attest::examine(&request, csr.key_sha256.clone()).map_err(|error| refuse(&error))?;
         ask.answer = Secret(request.challenge_answer.clone());
-        let wanted = match self.engine.read(|world| world.wanted(&ask)) {
+        let wanted = match self.engine.read(&cluster, |world| world.wanted(&ask)) {
             Ok(wanted) => wanted,
             Err(why) => return Err(status(&why, refuse)),
         };
@@ -66,7 +63,7 @@ impl Enrolment for AgentApi {
             let message = request.identity_signature.clone();
             ask.document = self.document(message, wanted.region).await;
         }
-        match self.decide(ask).await? {
+        match self.decide(&cluster, ask).await? {
             Answer::Granted(granted) => self.certify(&csr, granted).await,
             Answer::Challenged { id, left_ms } => Ok(Response::new(v1::EnrolReply {
                 challenge: Some(v1::Challenge {
@@ -107,8 +104,8 @@ impl AgentApi {
     }
 
     /// The world's decision, once the provider has shown the machine where that matters.
-    async fn decide(&self, ask: EnrolAsk) -> Result<Answer, Status> {
-        let mut shown = self.engine.machines_shown();
+    async fn decide(&self, cluster: &ClusterName, ask: EnrolAsk) -> Result<Answer, Status> {
+        let mut shown = self.engine.machines_shown(cluster);
         let until = tokio::time::Instant::now() + SHOWN_WITHIN;
         let mut place = None;
         loop {
@@ -123,8 +120,8 @@ impl AgentApi {
             }
             match tokio::time::timeout_at(until, shown.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(stopping()),
-                Err(_) => return Ok(Answer::Later),
+                // The cluster is gone, or it took too long.
+                Ok(Err(_)) | Err(_) => return Ok(Answer::Later),
             }
         }
     }

@@ -112,7 +112,7 @@ impl AgentLink for AgentApi {
         let request = wall::admit_fetch(request.into_inner()).map_err(Status::invalid_argument)?;
         if !self
             .engine
-            .read(|world| world.may_fetch(&at, &request.sha256))
+            .read(&at.cluster, |world| world.may_fetch(&at, &request.sha256))
         {
             return Err(Status::not_found("it is not for this instance"));
         }

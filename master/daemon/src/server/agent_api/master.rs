@@ -40,7 +40,8 @@ impl Master for AgentApi {
     }
 
     fn greeting(&self, at: &InstanceKey) -> Greeting {
-        self.engine.read(|world| {
+        let instances = self.engine.instance_count();
+        self.engine.read(&at.cluster, |world| {
             let instance = world.instance(at);
             let (main_user, hostname) =
                 instance.map_or_else(Default::default, |i| (i.user.clone(), i.hostname.clone()));
@@ -48,13 +49,13 @@ impl Master for AgentApi {
                 main_user,
                 hostname,
                 open: world.runs_of(at).map(|run| run.id).collect(),
-                instances: world.instance_count(),
+                instances,
             }
         })
     }
 
     fn own_run(&self, at: &InstanceKey, session: u64, run: RunId) -> Option<OwnRun> {
-        self.engine.read(|world| {
+        self.engine.read(&at.cluster, |world| {
             let run = world.own_run(at, session, run)?;
             Some(OwnRun {
                 job: run.job,

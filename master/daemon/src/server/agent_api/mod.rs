@@ -29,7 +29,7 @@ use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
 use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
-use crate::run::{Engine, Unanswered, now_ms};
+use crate::run::{Engines, Unanswered, now_ms};
 use crate::session::registry::{Open, Registry};
 
 /// Facts that are taken apart at once; others wait as text. When a thousand agents come back together, what they need for
@@ -40,7 +40,7 @@ pub(crate) const FACTS: usize = 64;
 #[derive(Clone)]
 pub(crate) struct AgentApi {
     /// Who decides.
-    pub engine: Engine,
+    pub engine: Engines,
     /// Who signs.
     pub ca: Arc<ca::Ca>,
     /// Who is there.
@@ -155,7 +155,7 @@ impl AgentApi {
             .ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
         let at = key_of(&holder.id);
         let now = now_ms();
-        let found = self.engine.read(|world| {
+        let found = self.engine.read(&at.cluster, |world| {
             let instance = world.instance(&at);
             let instance = instance.filter(|it| it.machine_id() == Some(&holder.id.machine));
             let identity = instance

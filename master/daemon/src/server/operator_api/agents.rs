@@ -12,22 +12,18 @@ use crate::run::now_ms;
 
 impl OperatorApi {
     pub(super) fn do_agents(&self, request: &v1::AgentsRequest) -> Result<v1::AgentsReply, Status> {
-        let only = match &request.cluster {
-            None => None,
-            Some(name) => Some(self.cluster(Some(name))?),
+        let clusters = match &request.cluster {
+            None => self.engine.clusters(),
+            Some(name) => vec![self.cluster(Some(name))?],
         };
-        let agents = self.engine.read(|world| {
-            let clusters = world
-                .clusters
-                .values()
-                .filter(|c| only.as_ref().is_none_or(|name| name == &c.spec.name));
-            let entries = clusters.flat_map(|cluster| {
-                let name = &cluster.spec.name;
-                let entry = move |instance| entry(name, instance);
-                cluster.instances.values().filter_map(entry)
-            });
-            entries.collect()
-        });
+        let entries = |name: ClusterName| {
+            self.engine.read(&name, |world| -> Vec<Entry> {
+                let instances = world.clusters.get(&name).map(|it| it.instances.values());
+                let instances = instances.into_iter().flatten();
+                instances.filter_map(|it| entry(&name, it)).collect()
+            })
+        };
+        let agents = clusters.into_iter().flat_map(entries).collect();
         Ok(v1::AgentsReply { agents })
     }
 
@@ -47,7 +43,7 @@ impl OperatorApi {
         if let Answer::Error(error) = self.engine.ask(input).await.map_err(unanswered)? {
             return Err(refused(&error));
         }
-        let agents = self.engine.read(|world| {
+        let agents = self.engine.read(&cluster, |world| {
             let found = world.clusters.get(&cluster)?;
             let revoked = |name: &InstanceName| {
                 let instance = found.instances.get(name).filter(|it| it.is_revoked())?;

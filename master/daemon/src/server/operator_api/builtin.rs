@@ -200,7 +200,7 @@ impl OperatorApi {
         }
         let mut arrivals = registry.arrivals();
         let coming = || {
-            self.engine.read(|world| {
+            self.engine.read(&at.cluster, |world| {
                 let instance = world.instance(at);
                 instance.is_some_and(|instance| world.is_coming_back(instance))
             })

@@ -49,7 +49,7 @@ impl OperatorApi {
 
     /// One event per instance, as it is now.
     pub(super) fn snapshot(&self, cluster: &ClusterName) -> Vec<v1::Event> {
-        self.engine.read(|world| {
+        self.engine.read(cluster, |world| {
             let Some(found) = world.clusters.get(cluster) else {
                 return Vec::new();
             };
@@ -250,7 +250,7 @@ impl ClusterFollower {
         let known = self
             .api
             .engine
-            .read(|world| world.jobs.get(&id).map(Job::end));
+            .read(&self.cluster, |world| world.jobs.get(&id).map(Job::end));
         let (ended_ms, why) = match known {
             Some(end) => end?,
             None => {

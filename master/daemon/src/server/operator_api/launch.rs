@@ -87,9 +87,9 @@ impl OperatorApi {
         self.has_room()?;
         let cluster = self.cluster(request.cluster.as_deref())?;
         let instances = self.targets(&cluster, &request)?;
-        let spec = self
-            .engine
-            .read(|world| world.clusters.get(&cluster).map(|c| c.spec.clone()));
+        let spec = self.engine.read(&cluster, |world| {
+            world.clusters.get(&cluster).map(|c| c.spec.clone())
+        });
         let (spec, bundles) = (
             spec.ok_or_else(|| Status::not_found("the cluster is gone"))?,
             self.bundles.dir().clone(),
@@ -180,7 +180,7 @@ impl OperatorApi {
             },
         };
         let job = started(self.engine.ask(input).await)?;
-        let with_machine = self.engine.read(|world| {
+        let with_machine = self.engine.read(&cluster, |world| {
             let cluster = world.clusters.get(&cluster);
             let has = |name: &aot_proto::ids::InstanceName| {
                 cluster

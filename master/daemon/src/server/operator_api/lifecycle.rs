@@ -5,7 +5,7 @@ use std::time::Duration;
 use aot_model::job::JobKind;
 use aot_model::machine::{ErrorKind, MachineState};
 use aot_model::world::{Answer, AskedBy, CallFailure, Input, LifecycleAsk};
-use aot_proto::ids::{InstanceName, JobId};
+use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -51,7 +51,7 @@ impl OperatorApi {
             instances,
         };
         let job = self.change(ask).await?;
-        let movers = self.movers(job);
+        let movers = self.movers(&cluster, job);
         let until = Until::Reached {
             instances: movers.iter().map(|(name, _)| name.clone()).collect(),
             goal: match kind {
@@ -88,8 +88,8 @@ impl OperatorApi {
     }
 
     /// The instances whose machines a job changes, each with its boot before that.
-    fn movers(&self, job: JobId) -> Vec<(InstanceName, String)> {
-        self.engine.read(|world| {
+    fn movers(&self, cluster: &ClusterName, job: JobId) -> Vec<(InstanceName, String)> {
+        self.engine.read(cluster, |world| {
             let call = world.jobs.get(&job).and_then(|job| job.call.as_ref());
             let machines = call.into_iter().flat_map(|call| &call.machines);
             machines

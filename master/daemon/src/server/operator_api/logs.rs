@@ -8,6 +8,7 @@ use aot_host::chain::Chain;
 use aot_model::key::InstanceKey;
 use aot_model::run::{Run, RunKind};
 use aot_model::stage::describe_stage_end;
+use aot_model::world::World;
 use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1::{self, frame::Body};
 use aot_store::spool::SpoolReader;
@@ -61,7 +62,7 @@ impl OperatorApi {
         stage: usize,
     ) -> Result<(), Status> {
         let counts = |name: &InstanceName| {
-            self.engine.read(|world| {
+            self.engine.read(cluster, |world| {
                 let instance = world.clusters.get(cluster)?.instances.get(name)?;
                 Some(instance.stages.len())
             })
@@ -229,7 +230,8 @@ async fn follow(
 async fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
     let source = api.spools.read(run.id, None, true);
     let stored = api.store.small_spool(run.id).await.ok().flatten();
-    let open = api.engine.read(|world| world.runs.contains_key(&run.id));
+    let is_open = |world: &World| world.runs.contains_key(&run.id);
+    let open = api.engine.read(&run.at.cluster, is_open);
     match (stored, open) {
         (None, true) if live => source,
         (None, true) => api.spools.read(run.id, None, false),
@@ -244,7 +246,7 @@ async fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
 
 /// As the file has it now; empty when there is no such stage any more.
 fn stage_name(api: &OperatorApi, at: &InstanceKey, index: usize) -> String {
-    let name = api.engine.read(|world| {
+    let name = api.engine.read(&at.cluster, |world| {
         let stage = world.instance(at)?.stages.get(index)?;
         Some(stage.plan.name.clone())
     });

@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
 use crate::enrol::attest::certificates::Certificates;
-use crate::run::Engine;
+use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::ask::Lookups;
 use crate::run::contents::Contents;
@@ -55,7 +55,7 @@ const EVENTS: usize = 256;
 #[derive(Clone)]
 pub(crate) struct OperatorApi {
     /// Who decides.
-    pub engine: Engine,
+    pub engine: Engines,
     /// Who is there.
     pub registry: Arc<Registry>,
     /// Records.
@@ -103,9 +103,15 @@ impl OperatorApi {
     /// The cluster to act on: the named one, or the only one where none was named.
     fn cluster(&self, name: Option<&str>) -> Result<ClusterName, Status> {
         let name = not_empty("--cluster", name)?;
-        let known: Vec<ClusterName> = self
-            .engine
-            .read(|world| world.clusters.keys().cloned().collect());
+        let named = name.and_then(|name| name.parse::<ClusterName>().ok());
+        let is_known = |name: &ClusterName| {
+            let engine = &self.engine;
+            engine.read(name, |world| world.clusters.contains_key(name))
+        };
+        if let Some(named) = named.filter(is_known) {
+            return Ok(named);
+        }
+        let known = self.engine.clusters();
         let list = || {
             known
                 .iter()
@@ -120,16 +126,13 @@ impl OperatorApi {
                 "more than one cluster: choose one with --cluster: {}",
                 list()
             ))),
-            (Some(name), _) => match known.iter().find(|cluster| cluster.as_str() == name) {
-                Some(cluster) => Ok(cluster.clone()),
-                None if known.is_empty() => Err(Status::not_found(format!(
-                    "no cluster {name:?}; there are none"
-                ))),
-                None => Err(Status::not_found(format!(
-                    "no cluster {name:?}; the clusters are: {}",
-                    list()
-                ))),
-            },
+            (Some(name), []) => Err(Status::not_found(format!(
+                "no cluster {name:?}; there are none"
+            ))),
+            (Some(name), _) => Err(Status::not_found(format!(
+                "no cluster {name:?}; the clusters are: {}",
+                list()
+            ))),
         }
     }
 }

@@ -24,7 +24,7 @@ impl OperatorApi {
                 time.as_secs()
             )
         });
-        self.engine.read(|world| {
+        let notes = self.engine.read_each(|world| {
             let lost = world.clusters.values().flat_map(|cluster| {
                 let name = cluster.spec.name.clone();
                 dialling_elsewhere(cluster, advertise)
@@ -42,18 +42,17 @@ impl OperatorApi {
                 Some(format!("{}: {warning}", cluster.spec.name))
             };
             let unproven = world.clusters.values().filter_map(unproven);
-            let full = self.room.check().err();
-            let full = full.iter().map(ToString::to_string);
             let twice = world.clusters.values().flat_map(used_twice);
-            let unput = self.outputs.note().into_iter();
-            away.into_iter()
-                .chain(full)
-                .chain(unput)
-                .chain(twice)
-                .chain(lost)
-                .chain(unproven)
-                .collect()
-        })
+            twice.chain(lost).chain(unproven).collect::<Vec<_>>()
+        });
+        let full = self.room.check().err();
+        let full = full.iter().map(ToString::to_string);
+        let unput = self.outputs.note().into_iter();
+        away.into_iter()
+            .chain(full)
+            .chain(unput)
+            .chain(notes.into_iter().flatten())
+            .collect()
     }
 
     /// What of the AWS settings in an operator's shell is not what this master goes by.
@@ -92,9 +91,9 @@ impl OperatorApi {
                 v1::PlanAction::Orphan | v1::PlanAction::Terminate
             )
         });
-        let before = self
-            .engine
-            .read(|world| world.clusters.get(name).map(|cluster| cluster.file.clone()));
+        let before = self.engine.read(name, |world| {
+            world.clusters.get(name).map(|cluster| cluster.file.clone())
+        });
         match before.filter(|before| leaves_out && !is_same(before, file)) {
             Some(before) => before.display().to_string(),
             None => String::new(),

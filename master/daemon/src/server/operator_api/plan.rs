@@ -122,7 +122,7 @@ impl OperatorApi {
     }
 
     fn known(&self, cluster: &ClusterName) -> (Option<ClusterRef>, Prerequisites) {
-        self.engine.read(|world| {
+        self.engine.read(cluster, |world| {
             let found = world.clusters.get(cluster);
             let prerequisites = found.map(|c| c.prerequisites.clone()).unwrap_or_default();
             (found.map(|c| c.reference()), prerequisites)
@@ -131,7 +131,7 @@ impl OperatorApi {
 
     /// How many machines each pool of the file lacks; pools that lack none are left out.
     fn missing(&self, spec: &ClusterSpec) -> BTreeMap<String, usize> {
-        self.engine.read(|world| {
+        self.engine.read(&spec.name, |world| {
             let cluster = world.clusters.get(&spec.name);
             let has = |name: &aot_proto::ids::InstanceName| {
                 let instance = cluster.and_then(|c| c.instances.get(name));
@@ -147,7 +147,7 @@ impl OperatorApi {
     }
 
     fn have(&self, cluster: &ClusterName) -> Vec<Have> {
-        self.engine.read(|world| {
+        self.engine.read(cluster, |world| {
             let Some(cluster) = world.clusters.get(cluster) else {
                 return Vec::new();
             };

@@ -98,7 +98,7 @@ impl OperatorApi {
         selection: impl Into<Selection<'a>>,
     ) -> Result<Vec<InstanceName>, Status> {
         let selection = selection.into();
-        self.engine.read(|world| {
+        self.engine.read(cluster, |world| {
             let cluster = world
                 .clusters
                 .get(cluster)

@@ -46,11 +46,9 @@ impl Operator for OperatorApi {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        let clusters = self
-            .engine
-            .read(|world| world.clusters.keys().map(ToString::to_string).collect());
+        let clusters = self.engine.clusters();
         Ok(Response::new(v1::InfoReply {
-            clusters,
+            clusters: clusters.iter().map(ToString::to_string).collect(),
             api_calls: self.calls.last(),
             notes: self.notes(),
             ..(*self.info).clone()

@@ -32,7 +32,7 @@ impl OperatorApi {
             ..v1::StatusReply::default()
         };
         for name in names {
-            self.engine.read(|world| -> Result<(), Status> {
+            self.engine.read(&name, |world| -> Result<(), Status> {
                 let Some(cluster) = world.clusters.get(&name) else {
                     return Ok(());
                 };
@@ -61,15 +61,14 @@ impl OperatorApi {
     /// The clusters that a request is about: all, where neither one nor a target is named.
     pub(super) fn meant(&self, request: &v1::StatusRequest) -> Result<Vec<ClusterName>, Status> {
         if request.cluster.is_none() && Selection::from(request).is_all() {
-            let all = |world: &aot_model::world::World| world.clusters.keys().cloned().collect();
-            return Ok(self.engine.read(all));
+            return Ok(self.engine.clusters());
         }
         Ok(vec![self.cluster(request.cluster.as_deref())?])
     }
 
     /// Asks the provider and waits until its answer is taken in.
     pub(super) async fn refresh(&self, name: &ClusterName) -> Result<(), Status> {
-        let reference = self.engine.read(|world| {
+        let reference = self.engine.read(name, |world| {
             world
                 .clusters
                 .get(name)
@@ -90,7 +89,7 @@ impl OperatorApi {
     pub(super) fn do_facts(&self, request: &v1::TargetRequest) -> Result<v1::FactsReply, Status> {
         let cluster = self.cluster(request.cluster.as_deref())?;
         let names = self.targets(&cluster, required(request)?)?;
-        self.engine.read(|world| {
+        self.engine.read(&cluster, |world| {
             let found = world
                 .clusters
                 .get(&cluster)

@@ -44,7 +44,7 @@ impl OperatorApi {
 
     /// The instances that are meant by what is known now; all of them when none is: the provider may say otherwise.
     fn to_update(&self, name: &ClusterName, selection: Selection<'_>) -> Vec<InstanceName> {
-        self.engine.read(|world| {
+        self.engine.read(name, |world| {
             let Some(cluster) = world.clusters.get(name) else {
                 return Vec::new();
             };

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use aot_host::chain::Chain;
 use aot_host::descriptors;
-use aot_model::world::World;
 use aot_proto::v1;
 use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::Janitor;
-use crate::run::{Engine, Parts, now_ms, stop};
+use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
 use crate::server::strangers::ConnectionLimits;
 use crate::session::registry::Registry;
@@ -55,13 +54,16 @@ impl Bound {
             state = State::read(&opened, &ending) => state?,
             () = stop.cancelled() => return Err(Error::Interrupted),
         };
-        let world = world(&mut state)?;
+        let inherited = Inherited {
+            loaded: std::mem::take(&mut state.loaded),
+            is_taken_over: state.is_taken_over,
+        };
         let registry = Arc::new(Registry::new(now_ms()));
         let parts = Arc::new(parts(&opened, &state, &registry, tasks));
         let asked = state.hold.clone();
         let calls = &opened.options.providers.calls;
         calls.send_while(move || asked.is_good());
-        let engine = Engine::start(world, parts, stop.clone());
+        let engine = Engines::start(inherited, parts, seed()?, now_ms(), stop.clone());
         tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
         let janitor = Janitor {
             engine: engine.clone(),
@@ -127,22 +129,6 @@ impl Running {
     }
 }
 
-fn world(state: &mut State) -> Result<World, Error> {
-    let loaded = std::mem::take(&mut state.loaded);
-    let mut world = World::new(
-        loaded.clusters,
-        loaded.jobs,
-        loaded.runs,
-        state.join_key.clone(),
-        seed()?,
-        now_ms(),
-    );
-    if state.is_taken_over {
-        world.doubt_calls();
-    }
-    Ok(world)
-}
-
 /// What this master knows is no longer true once another has the records, also when nothing is to be written.
 async fn stop_when_lost(hold: Arc<Hold>, stop: CancellationToken) {
     tokio::select! {
@@ -155,7 +141,7 @@ async fn stop_when_lost(hold: Arc<Hold>, stop: CancellationToken) {
     }
 }
 
-fn blob_janitor(opened: &Opened, state: &State, engine: &Engine) -> BlobJanitor {
+fn blob_janitor(opened: &Opened, state: &State, engine: &Engines) -> BlobJanitor {
     BlobJanitor {
         engine: engine.clone(),
         store: state.store.clone(),

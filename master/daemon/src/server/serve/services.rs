@@ -14,7 +14,7 @@ use tonic::service::Routes;
 
 use super::Opened;
 use super::state::State;
-use crate::run::Engine;
+use crate::run::Engines;
 use crate::run::ask::Lookups;
 use crate::run::providers::Providers;
 use crate::server::agent_api::{self, AgentApi};
@@ -35,7 +35,7 @@ impl Services {
     pub(super) fn new(
         opened: &Opened,
         state: &State,
-        engine: Engine,
+        engine: Engines,
         registry: Arc<Registry>,
         advertised: Arc<[String]>,
         stop: &CancellationToken,

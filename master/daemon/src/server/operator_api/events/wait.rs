@@ -23,7 +23,7 @@ impl ClusterFollower {
             _ => return false,
         };
         // With each, whether its machine stays: the intent to end it has been dropped.
-        let missing: Vec<(&InstanceName, bool)> = self.api.engine.read(|world| {
+        let missing: Vec<(&InstanceName, bool)> = self.api.engine.read(&self.cluster, |world| {
             let cluster = world.clusters.get(&self.cluster);
             let missing = instances.iter().filter_map(|name| {
                 let instance = cluster.and_then(|c| c.instances.get(name));

@@ -34,6 +34,7 @@ impl OperatorApi {
             .doomed(&uuid, &region)
             .await?
             .ok_or_else(|| Status::not_found(format!("nothing has the tag of a cluster {uuid}")))?;
+        self.refuse_ours(&uuid)?;
         let published = self.engine.subscribe();
         let ask = DeleteOrphansAsk {
             by: AskedBy {
@@ -48,10 +49,10 @@ impl OperatorApi {
         Ok(self.follow(doomed.cluster, Until::Aside(job), published, Vec::new()))
     }
 
-    /// Said before any region is asked; decided again when the deletion begins.
+    /// Said before any region is asked, and again when that is done; the world of a cluster of that name decides once more.
     fn refuse_ours(&self, uuid: &str) -> Result<(), Status> {
-        let ours = self.engine.read(|world| world.is_ours(uuid));
-        match ours {
+        let ours = self.engine.read_each(|world| world.is_ours(uuid));
+        match ours.into_iter().flatten().next() {
             Some(why) => Err(Status::failed_precondition(why)),
             None => Ok(()),
         }

@@ -64,7 +64,7 @@ impl OperatorApi {
 
     /// This host, the regions of all clusters, the one that was asked for, and that of the AWS settings.
     fn places(&self, asked: &str, default: Option<&str>) -> Vec<RegionScope> {
-        let used: Vec<Option<String>> = self.engine.read(|world| {
+        let used = self.engine.read_each(|world| -> Vec<Option<String>> {
             let ec2 = world
                 .clusters
                 .values()
@@ -77,24 +77,24 @@ impl OperatorApi {
             kind: ProviderKind::Local,
             needed: true,
         }];
-        places.extend(
-            regions(used, asked, default)
-                .into_iter()
-                .map(|(region, needed)| RegionScope {
+        places.extend(regions(used.concat(), asked, default).into_iter().map(
+            |(region, needed)| {
+                RegionScope {
                     name: region
                         .clone()
                         .unwrap_or_else(|| "the region of the AWS settings".to_owned()),
                     region,
                     kind: ProviderKind::Ec2,
                     needed,
-                }),
-        );
+                }
+            },
+        ));
         places
     }
 
     /// What the store holds now.
     fn book(&self, default: Option<&str>) -> Book {
-        self.engine.read(|world| {
+        let books = self.engine.read_each(|world| -> Book {
             let held = |cluster: &aot_model::cluster::Cluster| {
                 let region = match cluster.spec.provider {
                     ProviderKind::Local => LOCAL,
@@ -108,7 +108,8 @@ impl OperatorApi {
                 (cluster.uuid.to_string(), StoredCluster::of(cluster, region))
             };
             world.clusters.values().map(held).collect()
-        })
+        });
+        books.into_iter().flatten().collect()
     }
 }
 

@@ -221,6 +221,15 @@ async fn what_was_there_before_is_put_and_read_there_and_what_nothing_names_goes
 }
 
 #[tokio::test]
+async fn the_agents_that_are_handed_out_are_put_before_there_is_a_cluster() {
+    let rig = Rig::new();
+    let master = rig.start().await;
+    let agents = rig.there("agents").await;
+    until(|| fs::read_dir(&agents).ok()?.flatten().next()).await;
+    master.end().await;
+}
+
+#[tokio::test]
 async fn an_end_that_a_master_did_not_come_to_waits_until_its_output_is_put() {
     let rig = Rig::new();
     let (long, short) = (run(1, false), run(2, false));

@@ -1,0 +1,252 @@
+//! Each cluster's world has a loop and an `Engine` of its own, so that no cluster waits for another's decisions and writes; this
+//! leads what comes in, and whoever reads, to the right one.
+//!
+//! A loop begins with the first input that names its cluster, and ends when nothing of it is left. What is on its way to one
+//! that ends is led to the next: it changes nothing that it comes after what was sent later, as there is nothing left to change.
+
+mod inherited;
+mod requests;
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use aot_model::unix_ms::UnixMs;
+use aot_model::world::{Answer, Input, Refused, RoutingKey, World};
+use aot_proto::ids::ClusterName;
+use aot_store::Loaded;
+use aot_store::fatal::Vital;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use super::decide::Loop;
+use super::engine::{Engine, QueuedInput};
+use super::updates::Published;
+pub(crate) use inherited::Inherited;
+use inherited::by_cluster;
+use seeds::Seeds;
+
+/// Events that a slow subscriber may be behind. Past it, it is given a new snapshot.
+const EVENTS: usize = 8192;
+
+/// The way to whoever decides, for all clusters. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Engines(Arc<Shared>);
+
+struct Shared {
+    /// By the clusters that they are for.
+    engines: RwLock<BTreeMap<ClusterName, Engine>>,
+    /// Stands for the worlds of clusters that have none.
+    vacant: World,
+    events: broadcast::Sender<Published>,
+    seeds: Seeds,
+    started_ms: UnixMs,
+    parts: Arc<Parts>,
+    stop: CancellationToken,
+}
+
+impl Engines {
+    /// Starts a loop for each cluster of which something is on record. All loops end when `stop` fires. `seed` comes from the
+    /// system's random numbers; `now` is when the master came up.
+    pub(crate) fn start(
+        inherited: Inherited,
+        parts: Arc<Parts>,
+        seed: [u8; 32],
+        now: UnixMs,
+        stop: CancellationToken,
+    ) -> Self {
+        let seeds = Seeds::new(&seed);
+        let engines = Self(Arc::new(Shared {
+            engines: RwLock::default(),
+            vacant: world_of(Loaded::default(), &parts, seeds.draw(), now),
+            events: broadcast::channel(EVENTS).0,
+            seeds,
+            started_ms: now,
+            parts,
+            stop,
+        }));
+        for (name, loaded) in by_cluster(inherited.loaded) {
+            let mut world = engines.world_of(loaded);
+            if inherited.is_taken_over {
+                world.doubt_calls();
+            }
+            let mut all = engines.0.engines.write().expect(UNHURT);
+            all.insert(name.clone(), engines.start_one(name, world));
+        }
+        engines
+    }
+
+    /// Reads the world of a cluster; an empty one where there is none. Its loop waits meanwhile: `read` must be short, and must
+    /// not block.
+    pub(crate) fn read<T>(&self, cluster: &ClusterName, read: impl FnOnce(&World) -> T) -> T {
+        match self.get(cluster) {
+            Some(engine) => engine.read(read),
+            None => read(&self.0.vacant),
+        }
+    }
+
+    /// Reads all worlds, one after the other, in the order of their clusters' names.
+    pub(crate) fn read_each<T>(&self, mut read: impl FnMut(&World) -> T) -> Vec<T> {
+        let all = self.all().into_iter();
+        all.map(|(_, engine)| engine.read(&mut read)).collect()
+    }
+
+    /// All clusters, in the order of their names.
+    pub(crate) fn clusters(&self) -> Vec<ClusterName> {
+        let names = |world: &World| world.clusters.keys().cloned().collect::<Vec<_>>();
+        self.read_each(names).concat()
+    }
+
+    /// The cluster with the batch that has this join token, also one whose time is over. It waits for the decisions of others
+    /// only where none of those that decide nothing has it.
+    pub(crate) fn cluster_of_token(&self, token_sha256: &str) -> Option<ClusterName> {
+        let has = |world: &World| world.token_is_known(token_sha256);
+        let mut busy = Vec::new();
+        for (name, engine) in &*self.0.engines.read().expect(UNHURT) {
+            match engine.try_read(has) {
+                Some(true) => return Some(name.clone()),
+                Some(false) => {}
+                None => busy.push((name.clone(), engine.clone())),
+            }
+        }
+        let mut busy = busy.into_iter();
+        busy.find(|(_, engine)| engine.read(has))
+            .map(|(name, _)| name)
+    }
+
+    /// How many instances there are in all clusters: no more have a session.
+    pub(crate) fn instance_count(&self) -> usize {
+        let engines = self.0.engines.read().expect(UNHURT);
+        engines.values().map(Engine::instance_count).sum()
+    }
+
+    /// Changes whenever the provider has shown this cluster's machines, or could not; ends with the cluster.
+    pub(crate) fn machines_shown(&self, cluster: &ClusterName) -> watch::Receiver<u64> {
+        match self.get(cluster) {
+            Some(engine) => engine.shown.subscribe(),
+            None => watch::channel(0).1,
+        }
+    }
+
+    /// For how long nothing could be put on record.
+    pub(crate) fn away_for(&self) -> Option<Duration> {
+        self.0.parts.hold.unusable_for()
+    }
+
+    /// All events of all clusters from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
+        self.0.events.subscribe()
+    }
+
+    /// Leads an input to its loop; to the next one when that has ended meanwhile.
+    async fn send(&self, mut message: QueuedInput) {
+        while let Some(engine) = self.destination(&message.input) {
+            match engine.send(message).await {
+                None => return,
+                Some(returned) => message = returned,
+            }
+        }
+        let is_strange = matches!(message.input.routing_key(), RoutingKey::JoinToken(_));
+        if let Some(reply) = message.reply.filter(|_| is_strange && !self.is_stopping()) {
+            let _ = reply.send(Answer::Refused(Refused::UnknownToken)); // whoever asked may be gone
+        }
+    }
+
+    /// Where an input is decided on; `None` for a token that no cluster has, and while the master stops.
+    fn destination(&self, input: &Input) -> Option<Engine> {
+        if self.is_stopping() {
+            return None; // the loops have ended, or are about to
+        }
+        match input.routing_key() {
+            RoutingKey::Cluster(name) => Some(self.get_or_start(name)),
+            RoutingKey::JoinToken(token) => self.get(&self.cluster_of_token(token)?),
+            RoutingKey::OwnWorld => {
+                debug_assert!(false, "{input:?} is brought by the loop itself");
+                None
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    fn get(&self, cluster: &ClusterName) -> Option<Engine> {
+        let engines = self.0.engines.read().expect(UNHURT);
+        engines.get(cluster).cloned()
+    }
+
+    fn get_or_start(&self, cluster: &ClusterName) -> Engine {
+        let missing = || self.start_missing(cluster);
+        self.get(cluster).unwrap_or_else(missing)
+    }
+
+    /// The one that somebody else has started meanwhile, or a new one.
+    fn start_missing(&self, cluster: &ClusterName) -> Engine {
+        let mut engines = self.0.engines.write().expect(UNHURT);
+        let start = || self.start_one(cluster.clone(), self.world_of(Loaded::default()));
+        let entry = engines.entry(cluster.clone());
+        entry.or_insert_with(start).clone()
+    }
+
+    fn all(&self) -> Vec<(ClusterName, Engine)> {
+        let engines = self.0.engines.read().expect(UNHURT);
+        let all = engines.iter();
+        all.map(|(name, engine)| (name.clone(), engine.clone()))
+            .collect()
+    }
+
+    fn world_of(&self, loaded: Loaded) -> World {
+        let shared = &*self.0;
+        world_of(
+            loaded,
+            &shared.parts,
+            shared.seeds.draw(),
+            shared.started_ms,
+        )
+    }
+
+    /// Starts the loop of a cluster. Its world has that one and no other, whatever comes.
+    fn start_one(&self, name: ClusterName, world: World) -> Engine {
+        let parts = &self.0.parts;
+        let (engine, queue) = Engine::new(world, self.0.events.clone());
+        let owner = Loop::new(engine.clone(), parts.clone());
+        let (engines, stop) = (self.clone(), self.0.stop.clone());
+        let of = engine.clone();
+        parts.tasks.spawn(async move {
+            let _vital = Vital::new("the loop of a cluster");
+            let left = owner.run(queue, stop).await;
+            debug_assert!(of.read(|world| world.is_only(&name)), "{name} alone");
+            if let Some(queue) = left {
+                engines.end(&name, queue).await;
+            }
+        });
+        engine
+    }
+
+    /// Forgets a loop that has ended, and leads to the next one what is still in its queue.
+    async fn end(&self, name: &ClusterName, mut queue: mpsc::Receiver<QueuedInput>) {
+        // First of all: whoever finds the queue closed looks for another loop.
+        self.0.engines.write().expect(UNHURT).remove(name);
+        queue.close();
+        while let Some(message) = queue.recv().await {
+            self.send(message).await;
+        }
+    }
+}
+
+/// Of the lock: nobody who has it runs what may panic.
+const UNHURT: &str = "nobody panics with it";
+
+fn world_of(loaded: Loaded, parts: &Parts, seed: [u8; 32], now: UnixMs) -> World {
+    let Loaded {
+        clusters,
+        jobs,
+        runs,
+    } = loaded;
+    World::new(clusters, jobs, runs, parts.join_key.clone(), seed, now)
+}
