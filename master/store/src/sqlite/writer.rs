@@ -18,8 +18,8 @@ use crate::fatal::Vital;
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
 pub(super) const QUEUE: usize = 256;
 
-/// Most writes in one transaction.
-const BATCH: usize = 64;
+/// Most writes in one transaction: all that wait. Each cluster's loop brings its own, and a sync costs the same for one as for all.
+const BATCH: usize = QUEUE;
 
 /// What one transaction has, with others or alone.
 pub(super) struct Write {
