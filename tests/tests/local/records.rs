@@ -1,5 +1,6 @@
 //! Records in a database: what goes on while it is away, and who may have them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use aot_postgres::server::Server;
@@ -158,8 +159,7 @@ fn a_master_that_was_paused_and_replaced_ends_and_says_by_whom() {
     let rig = || {
         let mut rig = with_records_in(&url);
         let key = rig.file("fleet.key", "0123456789abcdef0123456789abcdef");
-        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&key, own).expect("its own file");
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("its own file");
         rig.set_env("AOT_FLEET_KEY", &key.display().to_string());
         rig
     };

@@ -86,14 +86,12 @@ impl FleetKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use aot_host::files::write_atomic;
 
     fn file(bytes: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("fleet.key");
-        std::fs::write(&path, bytes).expect("writes");
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, permissions).expect("its own file");
+        write_atomic(&path, bytes, mode).expect("writes");
         (dir, path)
     }
 
