@@ -1,5 +1,5 @@
-//! A fleet of two masters on one database: one serves, one stands by. The first is killed amid a command; the second has its
-//! records, its keys and soon its agents, and what runs ends on record there, once.
+//! A fleet of two masters on one database and one bucket: one serves, one stands by. The first is killed amid a command; the
+//! second has its records, its keys, its outputs and soon its agents, and what runs ends on record there, once.
 
 use aot_postgres::server::Server;
 use aot_tests::bundle;
@@ -15,6 +15,12 @@ const REST: &str = "launch: {timeout: 240s}
 pools: [{name: web, size: 2, bootstrap_sequence: [{dir: first}]}]
 ";
 
+const MAKE_BUCKET: &str =
+    "import boto3\nboto3.client('s3').create_bucket(Bucket='fleet')\nprint('{}')";
+
+/// More than goes into the records.
+const LONG: &str = "seq 1 40000";
+
 const WAITS: &str = "echo ran >> /var/tmp/ledger; echo begun; \
     until test -e /var/tmp/go; do sleep 0.1; done; echo done";
 
@@ -28,7 +34,12 @@ fn a_master_that_stands_by_takes_the_place_of_one_that_is_killed() {
     let key = lab.dir().join("fleet.key");
     aot_host::files::write_atomic(&key, &[7; 32], 0o600).expect("writes the key");
     let (url, key) = (server.url(&server.database()), key.display().to_string());
-    let env = [("AOT_STORE", url.as_str()), ("AOT_FLEET_KEY", key.as_str())];
+    lab.python(MAKE_BUCKET, &[]);
+    let env = [
+        ("AOT_STORE", url.as_str()),
+        ("AOT_FLEET_KEY", key.as_str()),
+        ("AOT_BLOBS", "s3://fleet/standby"),
+    ];
     let mut story = Story::default();
     let mut first = Master::start_as(&lab, "first", 7510, BOTH, &env);
     let mut second = Master::new(&lab, "second", 7511, BOTH, &env);
@@ -42,6 +53,9 @@ fn a_master_that_stands_by_takes_the_place_of_one_that_is_killed() {
     let file = cluster_file(&dir, "standby", lab.ami(), REST);
     first.launched(&file, 0);
     let machines = first.machine_ids();
+    let long = first.run(&["exec", "--json", "web1", LONG]);
+    let long = long.one(|line| line["instance"] == "web1");
+    let long_job = long["job"].as_str().expect("an id").to_owned();
     let runs = first.spawn(&["exec", "--json", "*", "--", "/bin/sh", "-c", WAITS]);
     for id in machines.values() {
         let begun = || lab.sure(id, "cat /var/tmp/ledger").contains("ran");
@@ -77,6 +91,19 @@ fn a_master_that_stands_by_takes_the_place_of_one_that_is_killed() {
         let ledger = lab.sure(id, "cat /var/tmp/ledger");
         story.same(ledger.as_str(), "staged\nran\n", "each once");
     }
+    let shown = second.run(&["jobs", "show", "--json", &long_job]);
+    let shown = shown.one(|line| line["instance"] == "web1");
+    let text = |line: &serde_json::Value| line["stdout"].as_str().map(str::to_owned);
+    story.check(
+        text(&long).is_some_and(|it| it.len() > 200_000),
+        "it is long",
+        text(&long).map(|it| it.len()),
+    );
+    story.check(
+        text(&shown) == text(&long),
+        "its output is there as it was",
+        text(&shown).map(|it| it.len()),
+    );
     let done = second.run(&["exec", "*", "--", "true"]);
     story.same(done.code, Some(0), "and new ones begin");
 
