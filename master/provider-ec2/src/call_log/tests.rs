@@ -105,3 +105,35 @@ async fn systems_manager_is_told_too() {
         assert_eq!((call.error.as_str(), call.retries), (error, 0));
     }
 }
+
+/// Another master may have taken over since the first try: nothing more is sent, and what the first one made is not known.
+#[tokio::test]
+async fn a_try_is_not_sent_once_its_master_may_not_call_any_more() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aot_provider::{ErrorKind, Leftovers};
+
+    for allowed in [0, 1] {
+        let replay = Replay::default();
+        replay.lose("RunInstances");
+        let (calls, asked) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        let tries = asked.clone();
+        calls.send_while(move || tries.fetch_add(1, Ordering::SeqCst) < allowed);
+        let (client, _) = replay.clients(calls).client(None).await.unwrap();
+        let request = client.run_instances().min_count(1).max_count(1).send();
+        let failed = crate::client::call("RunInstances", request).await;
+        let failed = failed.expect_err("is not sent, or lost");
+        assert!(failed.message.contains("not sent"), "{failed:?}");
+        assert_eq!(
+            (failed.kind, failed.leftovers),
+            (ErrorKind::Unavailable, Leftovers::Unknown)
+        );
+        assert_eq!(
+            asked.load(Ordering::SeqCst),
+            allowed + 1,
+            "it is not tried again"
+        );
+        assert_eq!(replay.asked("RunInstances").len(), allowed, "sent");
+    }
+}
