@@ -12,9 +12,9 @@ use aot_host::chain::Chain;
 use aot_model::task::Task;
 use aot_model::world::World;
 use aot_proto::ids::{ClusterName, JobId, RunId};
-use aot_store::Store;
 use aot_store::blobs::{self, BlobKey, Blobs};
 use aot_store::fatal::Vital;
+use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::Engines;
@@ -31,6 +31,8 @@ pub(crate) struct BlobJanitor {
     pub engine: Engines,
     /// Records.
     pub store: Arc<dyn Store>,
+    /// Whether this master may still have them: nothing is removed that another one may have put.
+    pub hold: Arc<Hold>,
     /// What runs printed.
     pub outputs: Arc<Outputs>,
     /// What stages are run from.
@@ -79,14 +81,15 @@ impl BlobJanitor {
     async fn sweep(&self, blobs: &dyn Blobs) -> Result<(), Error> {
         self.outputs.list_put().await?;
         self.compare_outputs().await?;
-        self.bundles.tidy(|| self.named(named_bundles)).await?;
+        let may = || self.hold.is_good();
+        self.bundles.tidy(|| self.named(named_bundles), may).await?;
         let agents = || {
             let mut named = self.named(named_agents);
             named.extend(self.handed_out.current().values().cloned());
             named
         };
-        self.agents.tidy(agents).await?;
-        self.uploads.tidy(|| self.named(named_uploads)).await?;
+        self.agents.tidy(agents, may).await?;
+        self.uploads.tidy(|| self.named(named_uploads), may).await?;
         Ok(blobs.drop_unfinished().await?)
     }
 
@@ -116,7 +119,10 @@ impl BlobJanitor {
         self.put(lacking).await?;
         let unknown = sizes.into_keys();
         let unknown = unknown.filter(|run| self.outputs.is_put(*run) && self.outputs.may_go(*run));
-        self.outputs.remove(unknown.collect()).await;
+        let unknown: Vec<RunId> = unknown.collect();
+        if self.hold.is_good() {
+            self.outputs.remove(unknown).await;
+        }
         Ok(())
     }
 

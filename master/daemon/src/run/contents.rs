@@ -89,13 +89,15 @@ impl Contents {
         Ok(fetched)
     }
 
-    /// Puts what is named, is here and is not there; removes what has been there for a while and nothing names.
+    /// Puts what is named, is here and is not there; removes what has been there for a while and nothing names, for as long as
+    /// this master may.
     ///
     /// # Errors
     /// When the place can't be asked, or refuses.
     pub(crate) async fn tidy(
         &self,
         named: impl Fn() -> HashSet<String> + Sync,
+        may_remove: impl Fn() -> bool + Sync,
     ) -> Result<(), blobs::Error> {
         let Some(blobs) = &self.blobs else {
             return Ok(());
@@ -116,7 +118,7 @@ impl Contents {
         for (_, key) in unnamed {
             // It may have been put again since: for whom it is about to be named.
             let found = blobs.find(&key).await?;
-            if found.is_some_and(|blob| blob.age > blobs::UNNAMED) {
+            if found.is_some_and(|blob| blob.age > blobs::UNNAMED) && may_remove() {
                 blobs.delete(&key).await?;
                 tracing::info!(object = %key, "removed what nothing names");
             }
@@ -205,9 +207,13 @@ mod tests {
             one.put(sha256).await.expect("puts");
         }
         rig.age(&old, 2 * blobs::UNNAMED);
-        one.tidy(|| HashSet::from([named.clone(), sha256_hex(b"not here")]))
-            .await
-            .expect("tidies");
+        let names = || HashSet::from([named.clone(), sha256_hex(b"not here")]);
+        one.tidy(names, || false).await.expect("tidies");
+        assert!(
+            rig.is_there(&old).await,
+            "its master may not remove anything"
+        );
+        one.tidy(names, || true).await.expect("tidies");
         assert!(rig.is_there(&named).await && rig.is_there(&young).await);
         assert!(!rig.is_there(&old).await);
     }
@@ -221,7 +227,7 @@ mod tests {
         one.put(&sha256).await.expect("puts");
         rig.age(&sha256, 2 * blobs::UNNAMED);
         one.put(&sha256).await.expect("puts");
-        one.tidy(HashSet::new).await.expect("tidies");
+        one.tidy(HashSet::new, || true).await.expect("tidies");
         assert!(rig.is_there(&sha256).await, "it is young again");
     }
 }

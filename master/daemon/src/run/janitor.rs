@@ -1,8 +1,8 @@
 //! Drops what is kept no longer: old jobs, too much output, spools that belong to nothing. Decides nothing itself.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
 use aot_model::retention::{self, RetentionLimits};
@@ -17,6 +17,9 @@ use super::{Engines, now_ms};
 /// Longest time between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How long an output stays that no record names: whoever has restored the wrong backup of the records has time to notice.
+const UNNAMED: Duration = Duration::from_secs(3600);
+
 /// What a janitor works on.
 pub(crate) struct Janitor {
     /// Knows what is needed.
@@ -29,6 +32,27 @@ pub(crate) struct Janitor {
     pub outputs: Arc<Outputs>,
     /// What is kept.
     pub limits: RetentionLimits,
+    /// Outputs that no record names, and since when that is known.
+    pub unnamed: UnnamedOutputs,
+}
+
+/// Runs by when they were first found to be unnamed.
+#[derive(Debug, Default)]
+pub(crate) struct UnnamedOutputs(Mutex<HashMap<RunId, Instant>>);
+
+impl UnnamedOutputs {
+    /// These are unnamed now; those that have been for long enough.
+    fn found(&self, runs: HashSet<RunId>, now: Instant) -> Vec<RunId> {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.retain(|run, _| runs.contains(run));
+        for run in runs {
+            since.entry(run).or_insert(now);
+        }
+        let old = since
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= UNNAMED);
+        old.map(|(run, _)| *run).collect()
+    }
 }
 
 impl Janitor {
@@ -62,12 +86,13 @@ impl Janitor {
         let closed = self.store.closed_jobs().await?;
         let stored = self.store.outputs(None).await?;
         let known: HashSet<RunId> = stored.values().flatten().map(|(run, _)| *run).collect();
-        let orphans: Vec<RunId> = sizes
+        let orphans: HashSet<RunId> = sizes
             .keys()
             .filter(|run| !known.contains(run) && !needed.contains(run))
             .filter(|run| !self.outputs.is_put(**run)) // the janitor of blobs sees to those
             .copied()
             .collect();
+        let orphans = self.unnamed.found(orphans, Instant::now());
         let kept = kept(&closed, stored, &needed, &sizes);
         let sweep = retention::sweep(&kept, &self.limits, now_ms());
         if !sweep.is_empty() {
@@ -91,5 +116,24 @@ impl Janitor {
             world.runs.keys().copied().chain(named).collect()
         });
         needed.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_record_names_stays_for_a_while_and_anew_once_it_was_named() {
+        let outputs = UnnamedOutputs::default();
+        let [one, other] = [1, 2].map(|number| RunId::from_parts(number, 0));
+        let (begun, both) = (Instant::now(), HashSet::from([one, other]));
+        let half = UNNAMED / 2;
+        assert!(outputs.found(both.clone(), begun).is_empty());
+        assert!(outputs.found(HashSet::from([one]), begun + half).is_empty());
+        assert_eq!(outputs.found(both.clone(), begun + UNNAMED), [one]);
+        let mut all = outputs.found(both, begun + UNNAMED * 2);
+        all.sort();
+        assert_eq!(all, [one, other]);
     }
 }

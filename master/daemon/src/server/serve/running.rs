@@ -17,7 +17,7 @@ use super::services::Services;
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
 use crate::run::blob_janitor::BlobJanitor;
-use crate::run::janitor::Janitor;
+use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
 use crate::server::strangers::ConnectionLimits;
@@ -71,6 +71,7 @@ impl Bound {
             hold: state.hold.clone(),
             outputs: state.outputs.clone(),
             limits: opened.options.retention,
+            unnamed: UnnamedOutputs::default(),
         };
         tasks.spawn(janitor.run(stop.clone()));
         tasks.spawn(blob_janitor(&opened, &state, &engine).run(stop.clone()));
@@ -145,6 +146,7 @@ fn blob_janitor(opened: &Opened, state: &State, engine: &Engines) -> BlobJanitor
     BlobJanitor {
         engine: engine.clone(),
         store: state.store.clone(),
+        hold: state.hold.clone(),
         outputs: state.outputs.clone(),
         bundles: state.bundles.clone(),
         agents: state.agents.clone(),
