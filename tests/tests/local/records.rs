@@ -118,7 +118,10 @@ fn another_folder_is_refused_whether_or_not_the_master_of_the_records_runs() {
     };
     let url = server.url(&server.database());
     let first = with_records_in(&url);
-    first.serve().signal(Signal::SIGTERM);
+    let serving = first.serve();
+    first.cli(["status"]).expect(0); // it has the records by then
+    serving.signal(Signal::SIGTERM);
+    serving.finish(LIMIT).expect(0);
     let second = with_records_in(&url);
     let refused = second.cli(["serve"]);
     refused.expect(1);
@@ -165,6 +168,7 @@ fn a_master_that_was_paused_and_replaced_ends_and_says_by_whom() {
     };
     let (first, second) = (rig(), rig());
     let paused = first.serve();
+    first.cli(["status"]).expect(0); // it has the records by then
     process::send(paused.pid(), Signal::SIGSTOP);
     let taking = second.serve(); // once the other has been silent for long enough
     process::send(paused.pid(), Signal::SIGCONT);
@@ -246,7 +250,8 @@ fn a_password_is_in_no_output_log_or_command_line() {
     )]);
     let refused = nobody.cli(["serve"]);
     refused.expect(1);
-    assert!(!refused.shown().contains(PASSWORD), "{}", refused.shown());
+    let said = [refused.stdout.as_slice(), refused.stderr.as_bytes()].concat();
+    assert!(!String::from_utf8_lossy(&said).contains(PASSWORD));
     assert!(
         refused
             .stderr
