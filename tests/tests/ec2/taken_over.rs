@@ -50,6 +50,9 @@ fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
     let made = || lab.cloud("leak").instances.len() == 2;
     wait::until(made, LAUNCH, "the call has made its machines");
     process::send(first.pid(), Signal::SIGSTOP);
+    // The second asks once more and is refused: with an answer there would be no doubt.
+    let refusal = "InsufficientInstanceCapacity";
+    lab.verb(&["fault", "RunInstances", refusal, "--count", "99"]);
     let cloud = lab.cloud("leak");
     let tags: Vec<_> = cloud.instances[0]
         .tags
@@ -69,6 +72,7 @@ fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
     story.step("what was signed before the pause is sent long after it");
     wait::until(|| taken.elapsed() > LATE, LAUNCH, "it is late");
     story.check(!cleanup.has_ended(), "the cleanup still waits for it", ());
+    lab.verb(&["clear-faults"]);
     let stray = lab.ec2(AS_IT_WOULD, &[lab.ami(), &tags]);
     let ended = || {
         let stray = stray.as_str().expect("an id");
@@ -88,7 +92,8 @@ fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
     launch.finish(LAUNCH).expect(4);
     let since = lab.api_log().split_off(calls);
     let made = since.iter().filter(|call| call["action"] == "RunInstances");
-    story.same(made.count(), 1, "the call that was under way, and no other");
+    // The one that was under way may have been answered, and so logged, only now.
+    story.check(made.count() <= 1, "no other call for machines", since);
     story.check(
         lab.cloud("leak").instances.is_empty(),
         "no machine is left",
