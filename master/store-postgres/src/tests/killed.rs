@@ -128,15 +128,16 @@ async fn a_standby_that_takes_over_has_all_that_was_acknowledged() {
     let master = Master::of(&url);
     let open = Arc::new(master.open().await);
     let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let writer = {
+    let mut writer = tokio::task::JoinSet::new();
+    {
         let (open, acknowledged, stop) = (open.clone(), acknowledged.clone(), stop.clone());
-        tokio::spawn(async move {
+        writer.spawn(async move {
             for number in (1..).take_while(|_| stop.load(Ordering::SeqCst) == 0) {
                 open.write(number).await.expect("commits, however late");
                 acknowledged.store(number, Ordering::SeqCst);
             }
-        })
-    };
+        });
+    }
     until(|| acknowledged.load(Ordering::SeqCst) >= 50).await;
     let promoted = tokio::task::spawn_blocking(move || {
         first.kill();
@@ -147,7 +148,8 @@ async fn a_standby_that_takes_over_has_all_that_was_acknowledged() {
     let before = acknowledged.load(Ordering::SeqCst);
     until(|| acknowledged.load(Ordering::SeqCst) >= before + 50).await;
     stop.store(1, Ordering::SeqCst);
-    writer.await.expect("it ends");
+    let ended = writer.join_next().await.expect("there is one");
+    ended.expect("it ends");
     let written = acknowledged.load(Ordering::SeqCst);
     assert_eq!(open.jobs().await, (1..=written).map(id).collect::<Vec<_>>());
     assert_eq!(
