@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use aot_host::chain::Chain;
 use aot_proto::ids::MachineId;
 use aot_provider::{
     ClientToken, LaunchSpec, Leftovers, Lifecycle, Machine, MachineState, Problem, ProviderError,
@@ -62,6 +63,34 @@ impl LocalProvider {
                 name: file.name.clone(),
                 why,
             })
+    }
+
+    /// The clones of a cluster as they are now. An end that an earlier master had begun, and did not live to see, is brought
+    /// about first: whoever listed the clone meanwhile waits for it, and asks no more.
+    pub(crate) async fn of_cluster(&self, uuid: &str) -> Result<Vec<CloneState>, Error> {
+        let own_uuid = uuid.to_owned();
+        let list = move |clones: &CloneDirs| clones.of_cluster(&own_uuid);
+        let seen = self.blocking(list.clone()).await?;
+        let is_begun = |it: &&CloneState| it.file.ending == Some(Ending::Begun);
+        let begun: Vec<MachineId> = seen
+            .iter()
+            .filter(is_begun)
+            .map(|it| it.file.id.clone())
+            .collect();
+        // What is changed at this moment is ended by whoever changes it.
+        let Ok(_one_at_a_time) = self.changing.try_lock() else {
+            return Ok(seen);
+        };
+        if begun.is_empty() {
+            return Ok(seen);
+        }
+        for id in begun {
+            let ended = self.change_one(uuid, Lifecycle::Terminate, &id).await;
+            if let Err(error) = ended {
+                tracing::warn!(machine = %id, error = %Chain(&error), "cannot end a machine whose end had begun; will try again");
+            }
+        }
+        self.blocking(list).await
     }
 
     pub(crate) async fn change_one(
@@ -181,4 +210,41 @@ fn terminate(clones: &CloneDirs, uuid: &str, id: &MachineId) -> Result<(), Error
     clones.change(uuid, id, |file| file.ending = Some(Ending::Begun))?;
     end(clones, id, Signal::INT)?;
     clones.remove(uuid, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use aot_provider::{ClusterRef, Provider};
+
+    use super::*;
+    use crate::LocalProvider;
+
+    #[tokio::test]
+    async fn an_end_that_an_earlier_master_had_begun_is_brought_about() {
+        let root = tempfile::tempdir().expect("a folder");
+        let id: MachineId = "local-1".parse().expect("an id");
+        let dir = root.path().join("machines").join(id.as_str());
+        std::fs::create_dir_all(&dir).expect("makes");
+        let record = r#"{"id": "local-1", "cluster_uuid": "u", "token": "t", "launch_index": 0, "name": "web1",
+            "hostname": "web1", "address": "127.77.1.2", "masked": [], "tags": {}, "launched_ms": 5, "ending": "begun"}"#;
+        std::fs::write(dir.join("machine.json"), record).expect("writes");
+        let provider = LocalProvider::new(root.path().to_owned());
+        let cluster = ClusterRef {
+            name: "c".parse().expect("a name"),
+            uuid: "u".to_owned(),
+            region: None,
+        };
+        let state = async || {
+            let listing = provider.describe(&cluster).await.expect("lists");
+            listing.machines[0].state
+        };
+        let changing = provider.changing.lock().await;
+        assert_eq!(
+            state().await,
+            MachineState::ShuttingDown,
+            "it may be this one's"
+        );
+        drop(changing);
+        assert_eq!(state().await, MachineState::Terminated);
+    }
 }

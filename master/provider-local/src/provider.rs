@@ -53,8 +53,7 @@ impl Provider for LocalProvider {
         cluster: &'a ClusterRef,
     ) -> BoxFuture<'a, Result<Listing, ProviderError>> {
         Box::pin(async {
-            let uuid = cluster.uuid.clone();
-            let seen = self.blocking(move |clones| clones.of_cluster(&uuid)).await;
+            let seen = self.of_cluster(&cluster.uuid).await;
             seen.map(|seen| Listing {
                 machines: seen.into_iter().map(shown).collect(),
                 unclear: Vec::new(),
