@@ -59,7 +59,7 @@ impl<M: Master> Reports<M> {
         data: v1::SpoolData,
     ) -> Option<impl Future<Output = StoredPiece> + Send + use<M>> {
         let Some(own) = self.own_run(run) else {
-            self.forget_recorded(run).await;
+            self.forget(run);
             return None;
         };
         if !self.admit(run, &data) {
@@ -73,15 +73,6 @@ impl<M: Master> Reports<M> {
                 self.not_stored(run, &error).await;
                 None
             }
-        }
-    }
-
-    /// Lets the agent drop a run that is not open here: once its end is on record, which may still be on its way there.
-    async fn forget_recorded(&self, run: RunId) {
-        let lines = Box::default();
-        let nothing = self.input(AgentInput::Printed { run, lines });
-        if self.master.decide(nothing).await {
-            self.forget(run);
         }
     }
 
