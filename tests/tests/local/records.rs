@@ -171,11 +171,11 @@ fn a_master_that_was_paused_and_replaced_ends_and_says_by_whom() {
     first.cli(["status"]).expect(0); // it has the records by then
     process::send(paused.pid(), Signal::SIGSTOP);
     let taking = second.serve(); // once the other has been silent for long enough
+    second.cli(["status"]).expect(0); // it has taken them
     process::send(paused.pid(), Signal::SIGCONT);
     let ended = paused.finish(LIMIT);
     ended.expect(1);
     assert!(ended.stderr.contains("has taken over"), "{}", ended.shown());
-    second.cli(["status"]).expect(0);
     // It stands by now, and is first when the other stops.
     let waiting = first.spawn(["serve"]);
     taking.signal(Signal::SIGTERM);
