@@ -155,14 +155,18 @@ impl SharedSecrets for Postgres {
     fn read(&self) -> Pending<'_, Result<Option<Vec<u8>>, aot_store::Error>> {
         Box::pin(async {
             let link = EngineLink::new(&self.url)?;
-            schema::migrate(&link).await?;
-            Ok(schema::sealed(&link).await?)
+            // Asked by every start, also of one that turns out not to fit: no table is made or changed for it.
+            match schema::id(&link).await? {
+                Some(_) => Ok(schema::sealed(&link).await?),
+                None => Ok(None),
+            }
         })
     }
 
     fn keep(&self, sealed: Vec<u8>) -> Pending<'_, Result<Vec<u8>, aot_store::Error>> {
         Box::pin(async move {
             let link = EngineLink::new(&self.url)?;
+            schema::migrate(&link).await?;
             Ok(schema::seal(&link, &sealed).await?)
         })
     }

@@ -184,8 +184,19 @@ async fn a_folder_serves_the_database_that_it_served_before_and_no_other() {
     let mut master = Master::of(&server.url(&server.database()));
     master.open().await.close().await;
     let first = master.postgres.url.clone();
-    master.postgres.url = quick(&server.url(&server.database())).url;
+    let other = server.database();
+    master.postgres.url = quick(&server.url(&other)).url;
+    let shared = master.postgres.shared_secrets().expect("it keeps some");
+    assert_eq!(shared.read().await.expect("asks"), None);
     let text = Chain(&master.try_open().await.err().expect("is refused")).to_string();
+    let tables = server.ask(
+        &other,
+        "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'",
+    );
+    assert_eq!(
+        tables, "0",
+        "nothing is made in a database that does not fit"
+    );
     assert!(
         text.contains("master-id belongs to another database than postgres://aot@"),
         "{text}"
