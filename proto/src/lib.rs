@@ -15,6 +15,7 @@ pub mod hostname;
 pub mod ids;
 pub mod limits;
 pub mod plural;
+pub mod route;
 pub mod status;
 pub mod version;
 

@@ -5,6 +5,7 @@
 #![warn(unreachable_pub)]
 
 pub mod enrol;
+mod fleet;
 mod log_limit;
 mod run;
 mod server;

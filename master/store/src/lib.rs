@@ -13,6 +13,7 @@ pub mod blobs;
 pub mod contract;
 mod error;
 pub mod fatal;
+pub mod fleet;
 mod hold;
 mod kept;
 pub mod record;

@@ -1,0 +1,55 @@
+use aot_store::fleet::{FixedFleet, Owner, sample_view};
+
+use super::*;
+
+fn name(text: &str) -> ClusterName {
+    text.parse().expect("a name")
+}
+
+fn finder(view: FleetView) -> (Finder, Arc<FixedFleet>) {
+    let fleet = Arc::new(FixedFleet::new(view));
+    (Finder::new(Some(fleet.clone())), fleet)
+}
+
+#[tokio::test]
+async fn a_master_alone_has_every_cluster() {
+    let alone = Finder::new(None);
+    let found = alone.find(&name("web"), Duration::ZERO).await;
+    assert_eq!(found, Whereabouts::Here);
+    assert!(alone.is_alone() && alone.others().is_empty());
+    assert_eq!(alone.cluster_of_route(&Route::of(&name("web"))).await, None);
+}
+
+#[tokio::test]
+async fn each_cluster_is_found_with_its_master() {
+    let (finder, _) = finder(sample_view("a", &[("web", "a"), ("db", "b"), ("old", "")]));
+    let at = |cluster| finder.whereabouts(&name(cluster));
+    assert_eq!(at("web"), Whereabouts::Here);
+    assert!(matches!(at("db"), Whereabouts::Elsewhere(master) if master.id == "b"));
+    assert_eq!(at("old"), Whereabouts::Nowhere);
+    assert_eq!(at("none"), Whereabouts::Unknown);
+    let others: Vec<_> = finder.others().into_iter().map(|it| it.id).collect();
+    assert_eq!(others, ["b"]);
+    let route = Route::of(&name("db"));
+    assert_eq!(finder.cluster_of_route(&route).await, Some(name("db")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_has_is_waited_for() {
+    let (finder, fleet) = finder(sample_view("a", &[("web", "")]));
+    let never = finder.find(&name("web"), Duration::from_secs(2)).await;
+    assert_eq!(never, Whereabouts::Nowhere);
+    let (web, within) = (name("web"), Duration::from_secs(20));
+    let (found, ()) = tokio::join!(finder.find(&web, within), async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        fleet.change(|view| {
+            let owner = Owner {
+                master: "b".to_owned(),
+                epoch: 2,
+                pinned: String::new(),
+            };
+            view.owners.insert(name("web"), owner);
+        });
+    });
+    assert!(matches!(found, Whereabouts::Elsewhere(master) if master.id == "b"));
+}

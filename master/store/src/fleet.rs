@@ -1,0 +1,221 @@
+//! Masters that share their records: who they are, and which of them has which cluster. A store that only one master can use
+//! knows nothing of it.
+//!
+//! What is read here decides where a connection or a call is led, never whether a write counts: it may be some seconds old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aot_proto::ids::ClusterName;
+use aot_proto::route::Route;
+use tokio::sync::watch;
+
+use crate::{Error, Hold, Loaded, Pending};
+
+/// What a master says of itself to the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// What agents dial, `host:port` each.
+    pub agents: Vec<String>,
+    /// What other masters dial, `host:port`.
+    pub peer: String,
+    /// Version and commit.
+    pub build: String,
+}
+
+/// One of the masters that share their records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Master {
+    /// Host and state folder.
+    pub id: String,
+    /// What it says of itself.
+    pub says: Announcement,
+    /// It gives its clusters away, and takes no others.
+    pub is_draining: bool,
+    /// Since when it was not seen to beat, by the clock of whoever looks.
+    pub silent_for: Duration,
+    /// Whether that is so short that it lives.
+    pub is_alive: bool,
+}
+
+/// Who has a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The id of a master; empty while nobody has it.
+    pub master: String,
+    /// How often it has changed hands, among other things: a later one is larger.
+    pub epoch: i64,
+    /// The only master that may have it, since its machines are that one's host's; empty where any may.
+    pub pinned: String,
+}
+
+/// All masters and clusters, as they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FleetView {
+    /// The id of the master that reads.
+    pub me: String,
+    /// By their ids, this one too.
+    pub masters: BTreeMap<String, Master>,
+    /// Of each cluster that anything is on record of.
+    pub owners: BTreeMap<ClusterName, Owner>,
+    /// The clusters behind the routes.
+    pub routes: BTreeMap<Route, ClusterName>,
+}
+
+/// Where a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// With the master that asks.
+    Here,
+    /// With this one.
+    Elsewhere(Master),
+    /// Its master is gone or gave it back, and the next has not taken it yet.
+    Nowhere,
+    /// There is no such cluster.
+    Unknown,
+}
+
+impl FleetView {
+    /// Where a cluster is.
+    pub fn whereabouts(&self, cluster: &ClusterName) -> Whereabouts {
+        let Some(owner) = self.owners.get(cluster) else {
+            return Whereabouts::Unknown;
+        };
+        if owner.master == self.me {
+            return Whereabouts::Here;
+        }
+        match self.masters.get(&owner.master) {
+            Some(master) => Whereabouts::Elsewhere(master.clone()),
+            None => Whereabouts::Nowhere,
+        }
+    }
+
+    /// All that live, but for the one that reads.
+    pub fn others(&self) -> impl Iterator<Item = &Master> {
+        let all = self.masters.values();
+        all.filter(|master| master.is_alive && master.id != self.me)
+    }
+}
+
+/// A cluster that has become this master's.
+#[derive(Debug)]
+pub struct TakenCluster {
+    /// What each write to it is made with. Lost by itself, the master has its other clusters still.
+    pub hold: Arc<Hold>,
+    /// What is on record of it.
+    pub loaded: Loaded,
+    /// It was another master's that fell silent and may live: calls to providers that it had begun may still be made.
+    pub is_taken_over: bool,
+}
+
+/// What became of a wish for a cluster.
+#[derive(Debug)]
+pub enum Take {
+    /// It is this master's.
+    Taken(Box<TakenCluster>),
+    /// It is, or has become, another's. The view says whose, once it is read again.
+    Others,
+}
+
+/// The holds of several masters on the clusters of one store.
+pub trait Fleet: Send + Sync {
+    /// What is known of all of it; changes each time it is read anew.
+    fn view(&self) -> watch::Receiver<Arc<FleetView>>;
+
+    /// Reads it anew; returns once that is done, or when it can't be done.
+    fn look(&self) -> Pending<'_, ()>;
+
+    /// Says this to the other masters from now on.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn announce(&self, says: Announcement) -> Pending<'_, Result<(), Error>>;
+
+    /// Takes a cluster that nobody has, whose master is dead, or of which nothing is on record yet.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn take<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Take, Error>>;
+
+    /// Gives a cluster back that nothing more is written to, so that another takes it at once; forgets it where nothing of it is
+    /// left on record.
+    fn give_back<'a>(&'a self, hold: &'a Hold, is_empty: bool) -> Pending<'a, ()>;
+}
+
+/// A fleet for tests, whose view is what it is given: nothing is taken, and nothing lives or dies by itself.
+#[cfg(any(test, feature = "samples"))]
+#[derive(Debug)]
+pub struct FixedFleet(watch::Sender<Arc<FleetView>>);
+
+#[cfg(any(test, feature = "samples"))]
+impl FixedFleet {
+    /// With this view.
+    pub fn new(view: FleetView) -> Self {
+        Self(watch::Sender::new(Arc::new(view)))
+    }
+
+    /// From now on it is another one.
+    pub fn change(&self, change: impl FnOnce(&mut FleetView)) {
+        self.0.send_modify(|view| change(Arc::make_mut(view)));
+    }
+}
+
+#[cfg(any(test, feature = "samples"))]
+impl Fleet for FixedFleet {
+    fn view(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.0.subscribe()
+    }
+
+    fn look(&self) -> Pending<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn announce(&self, says: Announcement) -> Pending<'_, Result<(), Error>> {
+        self.change(|view| {
+            let me = view.me.clone();
+            if let Some(master) = view.masters.get_mut(&me) {
+                master.says = says;
+            }
+        });
+        Box::pin(async { Ok(()) })
+    }
+
+    fn take<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<Take, Error>> {
+        Box::pin(async { Ok(Take::Others) })
+    }
+
+    fn give_back<'a>(&'a self, _: &'a Hold, _: bool) -> Pending<'a, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// For tests: masters `a` and `b`, which live, and these clusters with their masters.
+#[cfg(any(test, feature = "samples"))]
+pub fn sample_view(me: &str, owners: &[(&str, &str)]) -> FleetView {
+    let master = |id: &str| Master {
+        id: id.to_owned(),
+        says: Announcement::default(),
+        is_draining: false,
+        silent_for: Duration::ZERO,
+        is_alive: true,
+    };
+    let mut view = FleetView {
+        me: me.to_owned(),
+        ..FleetView::default()
+    };
+    for id in ["a", "b"] {
+        view.masters.insert(id.to_owned(), master(id));
+    }
+    for (name, id) in owners {
+        let name: ClusterName = name.parse().expect("a name of a cluster");
+        let owner = Owner {
+            master: (*id).to_owned(),
+            epoch: 1,
+            pinned: String::new(),
+        };
+        view.routes.insert(Route::of(&name), name.clone());
+        view.owners.insert(name, owner);
+    }
+    view
+}
