@@ -32,6 +32,14 @@ pub fn store_unsure() -> Status {
     )
 }
 
+/// UNAVAILABLE: another master has the cluster that it is about, or takes it just now. Nothing was begun here.
+#[must_use]
+pub fn elsewhere() -> Status {
+    Status::unavailable(
+        "the cluster has moved to another master, or is about to: nothing was begun; try again in a moment, `aot-master masters` shows who has it",
+    )
+}
+
 /// Whether it is that of [`stopping`].
 #[must_use]
 pub fn is_stopping(status: &Status) -> bool {

@@ -201,10 +201,6 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
 async fn live(options: ServeOptions) -> Result<(), Error> {
     let stop = Stop::on_signal(&options)?;
     let opened = Opened::open(options).await?;
-    match opened.until_free(&stop).await {
-        Err(Error::Interrupted) => return Ok(()), // as asked
-        free => free?,
-    }
     let bound = opened.bind().await?;
     match bound.run(stop).await {
         Err(Error::Interrupted) => Ok(()), // as asked

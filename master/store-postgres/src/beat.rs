@@ -1,8 +1,8 @@
 //! The sign that a master lives, by a thread of its own: nothing that the master works on is in its way. It also learns when
-//! somebody else has the hold, though nothing was written since.
+//! somebody else has one of its holds, though nothing was written since.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::connect::EngineLink;
+use crate::held::{FoundHolds, HeldHolds};
 use crate::take::{Me, Timing};
 use crate::url::PostgresUrl;
 
@@ -33,34 +34,49 @@ const LOGINS: u32 = 5;
 /// The thread, until it is dropped.
 pub(crate) struct Beat {
     stop: CancellationToken,
-    epoch: Arc<AtomicI64>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What beats are for.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    /// Good while this master's beats are taken, whatever else it has; lost when another start has its entry.
+    pub(crate) standing: Arc<Hold>,
+    /// All that it has taken.
+    pub(crate) holds: Arc<HeldHolds>,
 }
 
 struct Pulse {
     link: EngineLink,
-    hold: Arc<Hold>,
+    kept: Kept,
     me: Me,
     timing: Timing,
-    /// Of the hold; 0 = not taken yet.
-    epoch: Arc<AtomicI64>,
+}
+
+/// What the engine says to a beat.
+struct Answer {
+    /// Whether it knows this start of the master.
+    is_known: bool,
+    /// What was asked about,
+    asked: BTreeMap<String, i64>,
+    /// and what was found of it.
+    found: FoundHolds,
 }
 
 impl Beat {
     /// Beats from now on.
     pub(crate) fn start(
         url: &PostgresUrl,
-        hold: &Arc<Hold>,
+        kept: Kept,
         me: &Me,
         timing: Timing,
     ) -> Result<Self, Error> {
-        let (stop, epoch) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
+        let stop = CancellationToken::new();
         let pulse = Pulse {
             link: EngineLink::new(&url.connecting_within(CONNECT_WITHIN))?,
-            hold: hold.clone(),
+            kept,
             me: me.clone(),
             timing,
-            epoch: epoch.clone(),
         };
         let until = stop.clone();
         let io = |source| Error::Io {
@@ -85,14 +101,8 @@ impl Beat {
         });
         Ok(Self {
             stop,
-            epoch,
             thread: Some(thread.map_err(io)?),
         })
-    }
-
-    /// From now on this epoch is the one that must stay.
-    pub(crate) fn has_taken(&self, epoch: i64) {
-        self.epoch.store(epoch, Ordering::SeqCst);
     }
 }
 
@@ -106,7 +116,7 @@ impl Drop for Beat {
 }
 
 impl Pulse {
-    /// Until somebody else has the hold.
+    /// Until another start has this master's entry.
     async fn run(self) {
         let mut tick = tokio::time::interval(self.timing.beat);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -115,22 +125,14 @@ impl Pulse {
             tick.tick().await;
             let (sent, beaten) = self.beat_once().await;
             match beaten {
-                Ok(None) => {
+                Ok(answer) => {
                     logins = 0;
-                    if self.epoch.load(Ordering::SeqCst) != 0 {
-                        self.hold.renew(sent + self.timing.good);
+                    if !self.apply(answer, sent + self.timing.good) {
+                        return;
                     }
                     if std::mem::take(&mut is_away) {
                         tracing::info!("the store takes this master's beats again");
                     }
-                }
-                Ok(Some(owner)) => {
-                    let fenced = Error::Fenced {
-                        place: self.link.place(),
-                        owner,
-                    };
-                    self.hold.lose(&fenced.to_string());
-                    return;
                 }
                 Err(error) => {
                     logins += u32::from(error.is_login());
@@ -145,8 +147,28 @@ impl Pulse {
         }
     }
 
+    /// Whether this start is still the one that beats.
+    fn apply(&self, answer: Answer, until: Duration) -> bool {
+        let fenced = |owner: &str| {
+            let (place, owner) = (self.link.place(), owner.to_owned());
+            Error::Fenced { place, owner }.to_string()
+        };
+        let Kept { standing, holds } = &self.kept;
+        if !answer.is_known {
+            holds.compare(&answer.asked, &FoundHolds::new(), until, |_| {
+                fenced("another start of it")
+            });
+            standing.lose(&fenced("another start of it"));
+            return false;
+        }
+        // What is lost is lost before calls that waited for this beat are made.
+        holds.compare(&answer.asked, &answer.found, until, fenced);
+        standing.renew(until);
+        true
+    }
+
     /// When it was sent, and what came of it. The way there is not counted: it may be long, and lasts.
-    async fn beat_once(&self) -> (Duration, Result<Option<String>, Error>) {
+    async fn beat_once(&self) -> (Duration, Result<Answer, Error>) {
         let connected = self.link.session().await;
         let sent = since_boot();
         match connected {
@@ -155,23 +177,23 @@ impl Pulse {
         }
     }
 
-    /// Who has the hold, when it is somebody else.
-    async fn beat(&self) -> Result<Option<String>, Error> {
+    async fn beat(&self) -> Result<Answer, Error> {
         let sql = "WITH b AS (UPDATE masters SET beat = beat + 1 \
             WHERE id = $1 AND incarnation = $2 RETURNING 1) \
-            SELECT (SELECT count(*) FROM b), o.owner, o.epoch FROM owners o WHERE o.cluster = $3";
-        let hold = self.hold.name();
-        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &hold];
-        let epoch = self.epoch.load(Ordering::SeqCst);
+            SELECT (SELECT count(*) FROM b) = 1, o.cluster, o.owner, o.epoch \
+            FROM (SELECT 1) AS one LEFT JOIN owners o ON o.cluster = ANY($3)";
+        let asked = self.kept.holds.epochs();
+        let names: Vec<&str> = asked.keys().map(String::as_str).collect();
+        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &names];
         let rows = self.link.query("beat in", sql, &values, WITHIN).await?;
-        if epoch == 0 {
-            return Ok(None);
-        }
-        let Some(row) = rows.first() else {
-            return Ok(Some("nobody: its row is gone".to_owned()));
-        };
-        let (beaten, owner, found): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
-        let is_mine = beaten == 1 && found == epoch;
-        Ok((!is_mine).then_some(owner))
+        let found = rows.iter().filter_map(|row| {
+            let cluster: Option<String> = row.get(1); // none where nothing is held
+            Some((cluster?, (row.get(2), row.get(3))))
+        });
+        Ok(Answer {
+            is_known: rows.first().is_some_and(|row| row.get(0)),
+            found: found.collect(),
+            asked,
+        })
     }
 }

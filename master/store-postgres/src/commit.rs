@@ -2,7 +2,7 @@
 //! never guessed: without an answer the hold's row is asked, on a new connection, in a way that shuts the write out for good
 //! when it was not made by then.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -41,6 +41,10 @@ const FENCE: &str = "UPDATE owners SET seq = seq + 1, write_id =";
 /// Writes behind the fence.
 pub(crate) struct FencedWriter {
     pub(crate) link: EngineLink,
+    /// One write at a time has the connection, with all that becomes of it.
+    turn: tokio::sync::Mutex<()>,
+    /// A write is under way, or was given up: then its transaction may still be open.
+    is_amid: AtomicBool,
     /// How often it was asked what became of a write,
     pub(crate) asked: AtomicU64,
     /// and how often it was not made.
@@ -103,16 +107,43 @@ impl FencedWriter {
     pub(crate) fn new(link: EngineLink) -> Self {
         Self {
             link,
+            turn: tokio::sync::Mutex::default(),
+            is_amid: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             unmade: AtomicU64::new(0),
         }
     }
 
-    /// Writes all parts or none, and counts it. Returns only what is known; for that it waits as long as it takes.
+    /// The connection, if nobody has it.
+    pub(crate) fn try_turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.turn.try_lock().ok()
+    }
+
+    /// The connection, once nobody has it.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Writes all parts or none, and counts it. Returns only what is known; for that it waits as long as it takes. Whoever calls
+    /// it has the turn.
     ///
     /// # Errors
     /// [`Error::Fenced`] when the hold is somebody else's, else why the engine will not take it.
     pub(crate) async fn write(
+        &self,
+        hold: &str,
+        position: &mut HoldPosition,
+        parts: Vec<SqlPart>,
+    ) -> Result<(), Error> {
+        if self.is_amid.swap(true, Ordering::SeqCst) {
+            self.link.reset().await;
+        }
+        let written = self.write_once_sure(hold, position, parts).await;
+        self.is_amid.store(false, Ordering::SeqCst);
+        written
+    }
+
+    async fn write_once_sure(
         &self,
         hold: &str,
         position: &mut HoldPosition,

@@ -6,7 +6,8 @@
 //! A master writes with a hold: the row of `owners` says by which epoch and sequence number. A write that does not fit changes
 //! nothing, so that time alone, which may be wrong about who lives, never decides whether one counts.
 //!
-//! `state` ties a state folder to its database.
+//! `state` ties a state folder to its database. `fleet` is what several masters of one database know of each other, `held` the
+//! holds that this one has, `silence` how long another was not heard of, `writers` the connections that are written on.
 
 #![warn(unreachable_pub)]
 
@@ -14,17 +15,21 @@ mod beat;
 mod commit;
 mod connect;
 mod error;
+mod fleet;
+mod held;
 mod load;
 mod parts;
 mod read;
 mod schema;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
+mod silence;
 mod state;
 mod store;
 mod take;
 mod tls;
 mod url;
+mod writers;
 
 #[cfg(test)]
 mod tests;

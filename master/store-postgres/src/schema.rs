@@ -18,7 +18,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 ///
 /// Names and ids are compared by their bytes, as SQLite and the model do. Long records are packed with LZ4 where this engine
 /// was built with it.
-const STEPS: [&str; 1] = [r#"
+const STEPS: [&str; 2] = [
+    r#"
 CREATE TABLE masters (id text COLLATE "C" PRIMARY KEY, incarnation bigint NOT NULL, beat bigint NOT NULL, version text NOT NULL);
 CREATE TABLE owners (cluster text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, incarnation bigint NOT NULL,
     epoch bigint NOT NULL, seq bigint NOT NULL, write_id text NOT NULL DEFAULT '', served_by text COLLATE "C" NOT NULL DEFAULT '',
@@ -49,7 +50,12 @@ BEGIN
 EXCEPTION WHEN feature_not_supported THEN
     RAISE NOTICE 'this engine has no LZ4: records are packed with its default';
 END $$;
-"#];
+"#,
+    // Several masters: what each says of itself, and clusters that only one of them may have.
+    "ALTER TABLE masters ADD COLUMN agents text[] NOT NULL DEFAULT '{}', ADD COLUMN peer text NOT NULL DEFAULT '',
+    ADD COLUMN build text NOT NULL DEFAULT '', ADD COLUMN draining boolean NOT NULL DEFAULT false;
+ALTER TABLE owners ADD COLUMN pinned text COLLATE \"C\" NOT NULL DEFAULT '';",
+];
 
 /// Brings the tables to the newest version; the id of this database.
 pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {

@@ -11,22 +11,29 @@ use aot_model::retention::Sweep;
 use aot_model::run::Run;
 use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
+use aot_store::fleet::Fleet;
 use aot_store::{
     Backend, ClosedJob, Hold, HoldPosition, Loaded, OpenStore, Pending, SharedSecrets, Store,
     StoredOutputs,
 };
 use prost::bytes::Bytes;
 
-use crate::beat::Beat;
-use crate::commit::FencedWriter;
+use crate::beat::{Beat, Kept};
 use crate::connect::EngineLink;
+use crate::fleet::PostgresFleet;
+use crate::held::HeldHolds;
+use crate::load::{self, Of};
 use crate::parts::{self, SqlPart};
 use crate::state::StateIdentity;
-use crate::take::{self, Me, Silence, Timing};
-use crate::{Error, PostgresUrl, load, read, schema};
+use crate::take::{self, Me, Timing};
+use crate::writers::Writers;
+use crate::{Error, PostgresUrl, read, schema};
 
-/// What all records of a database are held by: one master has all of them.
-const HOLD: &str = "~master";
+/// What all records of a database are held by where one master has all of them.
+pub(crate) const ALL: &str = "~master";
+
+/// What is good while a master's beats are taken.
+const STANDING: &str = "~beat";
 
 /// Records in a database.
 #[derive(Debug, Clone)]
@@ -35,10 +42,8 @@ pub struct Postgres {
     pub url: PostgresUrl,
     /// All masters of a database have the same.
     pub timing: Timing,
-    /// Its masters have the same keys, and take each other's place.
+    /// Its masters have the same keys: each has some of the clusters, and any of them may.
     pub(crate) shares_keys: bool,
-    /// Of the master that had the hold while this one waited.
-    pub(crate) silence: Arc<Mutex<Silence>>,
 }
 
 impl Postgres {
@@ -51,11 +56,10 @@ impl Postgres {
             url: url.parse().map_err(Error::Url)?,
             timing: Timing::default(),
             shares_keys: false,
-            silence: Arc::default(),
         })
     }
 
-    /// Whether all masters of the database have the same keys: only then one of another state folder takes its place.
+    /// Whether all masters of the database have the same keys: only then there may be several.
     #[must_use]
     pub fn sharing_keys(self, shares_keys: bool) -> Self {
         Self {
@@ -66,18 +70,25 @@ impl Postgres {
 
     async fn opened(&self, state_dir: &Path) -> Result<TakenStore, aot_store::Error> {
         let identity = StateIdentity::read(state_dir)?;
-        let writer = FencedWriter::new(EngineLink::new(&self.url)?);
-        let database = self.checked(&writer.link, &identity).await?;
-        let me = take::enter(&writer.link, &identity.master_id()).await?;
-        let opened = self.taken(writer, &me, identity, &database).await;
+        let link = EngineLink::new(&self.url)?;
+        let database = self.checked(&link, &identity).await?;
+        let me = take::enter(&link, &identity.master_id()).await?;
+        let opened = match self.shares_keys {
+            true => self.joined(&link, &me).await,
+            false => self.taken(&link, &me).await,
+        };
+        let written = opened.and_then(|opened| {
+            identity.write(&database)?;
+            Ok(opened)
+        });
         // It took the hold, or may have: whoever comes next need not wait.
-        if opened.is_err()
+        if written.is_err()
             && let Ok(link) = EngineLink::new(&self.url)
             && let Err(error) = take::leave(&link, &me).await
         {
             tracing::debug!(error = %Chain(&error), "the entry of a start that failed stays");
         }
-        opened
+        written
     }
 
     /// Whether this folder's master may have the records, before it takes anything or changes a table; the database's id.
@@ -85,54 +96,73 @@ impl Postgres {
         let place = link.place();
         identity.check(schema::id(link).await?.as_deref(), &place)?;
         let database = schema::migrate(link).await?;
-        let (owner, clones) = take::last_served(link, HOLD).await?;
+        let (owner, clones) = take::last_served(link, ALL).await?;
         let is_own = owner.is_empty() || owner.ends_with(&format!("/{}", identity.folder()));
         match () {
-            () if is_own => Ok(database),
+            // In a fleet its clones are found to be that master's when their cluster is taken.
+            () if is_own || self.shares_keys => Ok(database),
             () if !clones.is_empty() => Err(Error::LocalMachines {
                 place,
                 clusters: clones.join(", "),
                 owner,
             }),
-            () if !self.shares_keys => Err(Error::OtherMaster { place, owner }),
-            () => Ok(database),
+            () => Err(Error::OtherMaster { place, owner }),
         }
     }
 
-    async fn taken(
-        &self,
-        writer: FencedWriter,
-        me: &Me,
-        identity: StateIdentity,
-        database: &str,
-    ) -> Result<TakenStore, aot_store::Error> {
-        let hold = Arc::new(Hold::renewable(HOLD));
-        let beat = Beat::start(&self.url, &hold, me, self.timing)?;
-        let silence = std::mem::take(&mut *self.silence.lock().expect("nobody panics with it"));
-        let taken = take::take(&writer.link, HOLD, me, self.timing, silence).await?;
+    /// All records for this master.
+    async fn taken(&self, link: &EngineLink, me: &Me) -> Result<TakenStore, aot_store::Error> {
+        let kept = Kept::new();
+        let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
+        let taken = take::take(link, ALL, me, self.timing).await?;
+        let hold = Arc::new(Hold::renewable(ALL));
         *hold.position().await = HoldPosition {
             epoch: taken.epoch,
             seq: taken.seq,
             unsure: None,
         };
-        beat.has_taken(taken.epoch);
+        kept.holds.add(&hold, taken.epoch, taken.is_taken_over);
         hold.renew(taken.asked + self.timing.good);
-        let loaded = load::load(&writer, HOLD, taken.epoch).await?;
-        identity.write(database)?;
-        take::serve(&writer.link, HOLD, me, taken.epoch).await?;
+        let loaded = load::load(link, Of::All, Some((ALL, taken.epoch))).await?;
+        take::serve(link, ALL, me, taken.epoch).await?;
         tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
         Ok(TakenStore {
-            store: PostgresStore {
-                writer,
-                reader: EngineLink::new(&self.url)?,
-                me: me.clone(),
-                beat: Mutex::new(Some(beat)),
-                is_in_doubt: AtomicBool::new(taken.is_taken_over),
-                is_closed: AtomicBool::new(false),
-            },
+            store: self.store(me, kept.holds, beat)?,
             hold,
             loaded,
             is_taken_over: taken.is_taken_over,
+            fleet: None,
+        })
+    }
+
+    /// A master among others, which has no cluster yet. Records that one master had for itself are divided first: that one must
+    /// have ended.
+    async fn joined(&self, link: &EngineLink, me: &Me) -> Result<TakenStore, aot_store::Error> {
+        let kept = Kept::new();
+        let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
+        if take::exists(link, ALL).await? {
+            let taken = take::take(link, ALL, me, self.timing).await?;
+            take::divide(link, ALL, taken.epoch).await?;
+        }
+        tracing::info!(store = %self.url, master = %me.id, "one of the masters of these records");
+        let fleet = PostgresFleet::new(&self.url, me.clone(), self.timing, kept.clone())?;
+        Ok(TakenStore {
+            store: self.store(me, kept.holds, beat)?,
+            hold: kept.standing,
+            loaded: Loaded::default(),
+            is_taken_over: false,
+            fleet: Some(Arc::new(fleet)),
+        })
+    }
+
+    fn store(&self, me: &Me, holds: Arc<HeldHolds>, beat: Beat) -> Result<PostgresStore, Error> {
+        Ok(PostgresStore {
+            writers: Writers::new(&self.url)?,
+            reader: EngineLink::new(&self.url)?,
+            me: me.clone(),
+            holds,
+            beat: Mutex::new(Some(beat)),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -143,12 +173,22 @@ impl Postgres {
     }
 }
 
+impl Kept {
+    fn new() -> Self {
+        Self {
+            standing: Arc::new(Hold::renewable(STANDING)),
+            holds: Arc::default(),
+        }
+    }
+}
+
 /// A database that is this master's.
 pub(crate) struct TakenStore {
     pub(crate) store: PostgresStore,
     pub(crate) hold: Arc<Hold>,
     pub(crate) loaded: Loaded,
     pub(crate) is_taken_over: bool,
+    pub(crate) fleet: Option<Arc<PostgresFleet>>,
 }
 
 impl SharedSecrets for Postgres {
@@ -173,18 +213,6 @@ impl SharedSecrets for Postgres {
 }
 
 impl Backend for Postgres {
-    fn until_free<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<(), aot_store::Error>> {
-        Box::pin(async move {
-            let identity = StateIdentity::read(state_dir)?;
-            let link = EngineLink::new(&self.url)?;
-            self.checked(&link, &identity).await?;
-            let me = identity.master_id();
-            let silence = take::until_free(&link, HOLD, &me, self.timing).await?;
-            *self.silence.lock().expect("nobody panics with it") = silence;
-            Ok(())
-        })
-    }
-
     fn shared_secrets(&self) -> Option<&dyn SharedSecrets> {
         Some(self)
     }
@@ -197,6 +225,7 @@ impl Backend for Postgres {
                 hold: opened.hold,
                 loaded: opened.loaded,
                 is_taken_over: opened.is_taken_over,
+                fleet: opened.fleet.map(|fleet| -> Arc<dyn Fleet> { fleet }),
             })
         })
     }
@@ -204,13 +233,12 @@ impl Backend for Postgres {
 
 /// A handle on the database.
 pub(crate) struct PostgresStore {
-    pub(crate) writer: FencedWriter,
+    pub(crate) writers: Writers,
     reader: EngineLink,
     me: Me,
+    holds: Arc<HeldHolds>,
     /// `None` once it is closed.
     beat: Mutex<Option<Beat>>,
-    /// It was taken over, and what that means is not on record yet.
-    is_in_doubt: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -224,12 +252,13 @@ impl PostgresStore {
             return Ok(());
         }
         hold.set_writing(true);
-        let written = self.writer.write(hold.name(), &mut position, parts).await;
+        let name = hold.name();
+        let written = self.writers.write(name, &mut position, parts).await;
         hold.set_writing(false);
-        if written.is_ok() && self.is_in_doubt.swap(false, Ordering::SeqCst) {
-            let ended = take::end_doubt(&self.writer.link, hold.name(), position.epoch).await;
+        if written.is_ok() && self.holds.end_doubt(name) {
+            let ended = take::end_doubt(self.writers.link(), name, position.epoch).await;
             if let Err(error) = ended {
-                tracing::debug!(error = %Chain(&error), "the next start doubts once more");
+                tracing::debug!(error = %Chain(&error), "whoever takes it next doubts once more");
             }
         }
         if let Err(fenced @ Error::Fenced { .. }) = &written {
@@ -240,19 +269,23 @@ impl PostgresStore {
 
     async fn ended(&self, hold: &Hold) {
         let position = hold.position().await; // after whoever writes
+        drop(position);
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return;
         }
         let beat = self.beat.lock().expect("nobody panics with it").take();
         let ended = tokio::task::spawn_blocking(move || drop(beat));
         let _ = ended.await; // a panic there has ended the process
-        let link = &self.writer.link;
-        let mut left = take::release(link, hold.name(), position.epoch).await;
+        let link = self.writers.link();
+        let mut left = Ok(());
+        for (name, epoch) in self.holds.epochs() {
+            left = left.and(take::release(link, &name, epoch).await);
+        }
         if left.is_ok() {
             left = take::leave(link, &self.me).await;
         }
         if let Err(error) = left {
-            tracing::warn!(error = %Chain(&error), "the hold on the store was not given back: another master waits until it is old");
+            tracing::warn!(error = %Chain(&error), "what this master had in the store was not given back: another master waits until it is old");
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::Error;
 use crate::connect::EngineLink;
+use crate::silence::Silence;
 
 /// Longest wait for one of the statements here.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -62,9 +63,11 @@ pub(crate) struct Taken {
 
 /// Enters this start: from here on its beats count, and those of an earlier one with its id do not.
 pub(crate) async fn enter(link: &EngineLink, id: &str) -> Result<Me, Error> {
-    let sql = "INSERT INTO masters (id, incarnation, beat, version) VALUES ($1, 1, 0, $2) \
-        ON CONFLICT (id) DO UPDATE SET incarnation = masters.incarnation + 1, \
-        beat = masters.beat + 1, version = excluded.version RETURNING incarnation";
+    // Never one that a former start had, also after its entry was taken out.
+    let sql = "INSERT INTO masters (id, incarnation, beat, version) \
+        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, 0, $2) \
+        ON CONFLICT (id) DO UPDATE SET incarnation = greatest(masters.incarnation + 1, excluded.incarnation), \
+        beat = masters.beat + 1, version = excluded.version, draining = false RETURNING incarnation";
     let version = env!("CARGO_PKG_VERSION");
     let what = "enter this master in";
     let rows = link.query(what, sql, &[&id, &version], WITHIN).await?;
@@ -89,20 +92,22 @@ pub(crate) async fn leave(link: &EngineLink, me: &Me) -> Result<(), Error> {
     left.await.map(|_| ())
 }
 
-/// What is known of who has the hold.
+/// What is known of who has a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    owner: String,
+pub(crate) struct Seen {
+    pub(crate) owner: String,
     /// Of the owner's host, when it took the hold.
     boot: String,
-    epoch: i64,
-    /// Of the owner's newest start; `None` once it has left.
-    beat: Option<(i64, i64)>,
+    pub(crate) epoch: i64,
+    /// The start that took it, and its beat, which stands still once there is a later start; `None` once the owner has left.
+    pub(crate) beat: Option<(i64, i64)>,
+    /// The only master that may have it, if not any.
+    pub(crate) pinned: String,
 }
 
 impl Seen {
     /// Nobody has it but perhaps a former start of this master, which the folder's lock says is gone.
-    fn is_free_for(&self, me: &str, boot: &str) -> bool {
+    pub(crate) fn is_free_for(&self, me: &str, boot: &str) -> bool {
         self.owner.is_empty() || self.is_own(me, boot) || self.beat.is_none()
     }
 
@@ -112,8 +117,9 @@ impl Seen {
     }
 }
 
-async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
-    let sql = "SELECT o.owner, o.epoch, o.boot, m.incarnation, m.beat FROM owners o \
+/// Who has it; its row is made where there is none.
+pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
+    let sql = "SELECT o.owner, o.epoch, o.boot, o.pinned, o.incarnation, m.incarnation, m.beat FROM owners o \
         LEFT JOIN masters m ON m.id = o.owner WHERE o.cluster = $1";
     let made = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) \
         VALUES ($1, '', 0, 0, 0) ON CONFLICT DO NOTHING";
@@ -124,92 +130,22 @@ async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
         rows = link.query(what, sql, &[&hold], WITHIN).await?;
     }
     let row = &rows[0];
-    let (incarnation, beat): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
     Ok(Seen {
         owner: row.get(0),
         epoch: row.get(1),
         boot: row.get(2),
-        beat: incarnation.zip(beat),
+        pinned: row.get(3),
+        beat: beat_of(row.get(4), row.get(5), row.get(6)),
     })
 }
 
-/// For how long an owner was seen without a beat. Only time between two readings that worked counts, and no more of it than
-/// a master takes for a beat: after an outage of the engine, or a pause of whoever asks, nobody is dead for what was not seen.
-#[derive(Debug, Default)]
-pub(crate) struct Silence {
-    of: Option<Seen>,
-    last: Option<Instant>,
-    counted: Duration,
+/// The beat of the start that took a hold: an earlier start than the newest does not beat any more.
+pub(crate) fn beat_of(of_hold: i64, newest: Option<i64>, beat: Option<i64>) -> Option<(i64, i64)> {
+    let beat = if newest? == of_hold { beat? } else { -1 };
+    Some((of_hold, beat))
 }
 
-/// What a reading says of the owner.
-#[derive(Debug, PartialEq, Eq)]
-enum Sign {
-    /// It has beaten.
-    Alive,
-    /// Not for so long.
-    Silent(Duration),
-}
-
-impl Silence {
-    fn read(&mut self, seen: &Seen, now: Instant, beat: Duration) -> Sign {
-        match &self.of {
-            Some(of) if of.owner == seen.owner && of.epoch == seen.epoch => {
-                if of.beat != seen.beat {
-                    return Sign::Alive;
-                }
-                let since = self
-                    .last
-                    .map_or(Duration::ZERO, |last| now.duration_since(last));
-                self.counted += since.min(beat);
-            }
-            _ => {
-                self.of = Some(seen.clone());
-                self.counted = Duration::ZERO;
-            }
-        }
-        self.last = Some(now);
-        Sign::Silent(self.counted)
-    }
-
-    /// A reading did not work: what is known is no longer of now.
-    fn interrupt(&mut self) {
-        *self = Self::default();
-    }
-}
-
-/// Waits until nobody who lives has the hold, however long that is; for how long its owner was silent by then.
-///
-/// # Errors
-/// When it can't be read for too long.
-pub(crate) async fn until_free(
-    link: &EngineLink,
-    hold: &str,
-    me: &str,
-    timing: Timing,
-) -> Result<Silence, Error> {
-    let boot = boot_id();
-    let mut silence = Silence::default();
-    let mut seen = read_holder(link, hold).await?;
-    let mut is_told = false;
-    loop {
-        if seen.is_free_for(me, &boot) {
-            return Ok(silence);
-        }
-        match silence.read(&seen, Instant::now(), timing.beat) {
-            Sign::Alive => silence.interrupt(),
-            Sign::Silent(time) if time >= timing.dead => return Ok(silence),
-            Sign::Silent(_) => {}
-        }
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::info!(owner = %seen.owner, "standing by: that master has the records; this one takes its place when it ends");
-        }
-        tokio::time::sleep(timing.beat / 4).await;
-        seen = read_again(link, hold, &mut silence).await?;
-    }
-}
-
-/// Waits until the hold may be taken, and takes it. `silence` of its owner was seen before.
+/// Waits until the hold may be taken, and takes it.
 ///
 /// # Errors
 /// When another master lives, or the engine is away.
@@ -218,27 +154,27 @@ pub(crate) async fn take(
     hold: &str,
     me: &Me,
     timing: Timing,
-    mut silence: Silence,
 ) -> Result<Taken, Error> {
+    let mut silence = Silence::default();
     let mut seen = read_holder(link, hold).await?;
+    let mut first = seen.clone();
     loop {
         let is_free = seen.is_free_for(&me.id, &me.boot);
-        let is_dead = match silence.read(&seen, Instant::now(), timing.beat) {
-            Sign::Alive if !is_free => {
-                return Err(Error::Alive {
-                    place: link.place(),
-                    owner: seen.owner,
-                });
-            }
-            Sign::Alive => false,
-            Sign::Silent(time) => time >= timing.dead,
-        };
+        if (&seen.owner, seen.epoch) != (&first.owner, first.epoch) {
+            silence.interrupt();
+            first = seen.clone();
+        } else if seen.beat != first.beat && !is_free {
+            let (place, owner) = (link.place(), seen.owner);
+            return Err(Error::Alive { place, owner });
+        }
+        let beat = seen.beat.unwrap_or_default();
+        let is_dead = silence.read(beat, Instant::now(), timing.beat) >= timing.dead;
         if (is_free || is_dead)
             && let Some(taken) = try_take(link, hold, me, &seen).await?
         {
             return Ok(taken);
         }
-        if !is_free && silence.counted.is_zero() {
+        if !is_free && silence.counted().is_zero() {
             tracing::info!(owner = %seen.owner, "waiting whether the master that has the hold lives");
         }
         tokio::time::sleep(timing.beat / 4).await;
@@ -261,13 +197,16 @@ async fn read_again(link: &EngineLink, hold: &str, silence: &mut Silence) -> Res
     }
 }
 
-async fn try_take(
+/// Takes it as it was seen; `None` when it has changed meanwhile.
+pub(crate) async fn try_take(
     link: &EngineLink,
     hold: &str,
     me: &Me,
     seen: &Seen,
 ) -> Result<Option<Taken>, Error> {
-    let sql = "UPDATE owners SET owner = $4, incarnation = $5, boot = $6, epoch = epoch + 1, doubt = doubt OR $7 \
+    // Agents refuse an epoch below the one they know: also of records that come from a backup, or of a row that is made again.
+    let sql = "UPDATE owners SET owner = $4, incarnation = $5, boot = $6, doubt = doubt OR $7, \
+        epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
         WHERE cluster = $1 AND epoch = $2 AND owner = $3 RETURNING epoch, seq, doubt";
     let may_live = !seen.owner.is_empty() && !seen.is_own(&me.id, &me.boot);
     let (owner, epoch) = (&seen.owner, &seen.epoch);
@@ -330,11 +269,38 @@ pub(crate) async fn release(link: &EngineLink, hold: &str, epoch: i64) -> Result
     released.await.map(|_| ())
 }
 
+/// Takes the row out: nothing is left of what it was on.
+pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
+    let sql = "DELETE FROM owners WHERE cluster = $1 AND epoch = $2";
+    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
+    let forgotten = link.query("take a hold out of", sql, &values, WITHIN);
+    forgotten.await.map(|_| ())
+}
+
+/// Divides what one hold was on among holds for each cluster, and takes its row out. It is this master's.
+pub(crate) async fn divide(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
+    let sql = "WITH whole AS (DELETE FROM owners WHERE cluster = $1 AND epoch = $2 RETURNING epoch, served_by, doubt) \
+        INSERT INTO owners (cluster, owner, incarnation, epoch, seq, served_by, doubt) \
+        SELECT each.cluster, '', 0, whole.epoch, 0, whole.served_by, whole.doubt FROM whole, \
+        (SELECT cluster FROM clusters UNION SELECT cluster FROM jobs WHERE ended_ms IS NULL \
+            UNION SELECT split_part(instance, '/', 1) FROM runs WHERE open) AS each \
+        ON CONFLICT DO NOTHING";
+    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
+    let divided = link.query("divide the hold on", sql, &values, WITHIN);
+    divided.await.map(|_| ())
+}
+
+/// Whether there is such a hold.
+pub(crate) async fn exists(link: &EngineLink, hold: &str) -> Result<bool, Error> {
+    let sql = "SELECT FROM owners WHERE cluster = $1";
+    let what = "look who has the hold on";
+    let rows = link.query(what, sql, &[&hold], WITHIN).await?;
+    Ok(!rows.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BEAT: Duration = Duration::from_secs(2);
 
     fn seen(epoch: i64, beat: i64) -> Seen {
         Seen {
@@ -342,6 +308,7 @@ mod tests {
             boot: "boot".to_owned(),
             epoch,
             beat: Some((1, beat)),
+            pinned: String::new(),
         }
     }
 
@@ -360,26 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn only_time_between_readings_that_worked_counts_as_silence() {
-        let begun = Instant::now();
-        let mut silence = Silence::default();
-        let mut read = |seconds: u64, seen: &Seen, is_interrupted: bool| {
-            if is_interrupted {
-                silence.interrupt();
-            }
-            silence.read(seen, begun + Duration::from_secs(seconds), BEAT)
-        };
-        let silent = |seconds| Sign::Silent(Duration::from_secs(seconds));
-        assert_eq!(read(0, &seen(1, 5), false), silent(0));
-        assert_eq!(read(1, &seen(1, 5), false), silent(1));
-        assert_eq!(read(3, &seen(1, 5), false), silent(3));
-        // Whoever asks was paused: what it did not see is no more than a beat.
-        assert_eq!(read(60, &seen(1, 5), false), silent(5));
-        // The engine was away: all anew.
-        assert_eq!(read(61, &seen(1, 5), true), silent(0));
-        assert_eq!(read(62, &seen(1, 5), false), silent(1));
-        // Somebody else took it.
-        assert_eq!(read(63, &seen(2, 5), false), silent(0));
-        assert_eq!(read(64, &seen(2, 6), false), Sign::Alive);
+    fn the_beat_of_a_hold_is_that_of_the_start_that_took_it() {
+        assert_eq!(beat_of(3, Some(3), Some(17)), Some((3, 17)));
+        assert_eq!(beat_of(3, Some(4), Some(18)), Some((3, -1)));
+        assert_eq!(beat_of(3, Some(4), Some(19)), Some((3, -1)));
+        assert_eq!(beat_of(3, None, None), None);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_host::hash::sha256_hex;
 use aot_proto::ids::ClusterName;
 use aot_proto::route::Route;
 use tokio::sync::watch;
@@ -40,7 +41,7 @@ pub struct Master {
 }
 
 /// Who has a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner {
     /// The id of a master; empty while nobody has it.
     pub master: String,
@@ -61,6 +62,8 @@ pub struct FleetView {
     pub owners: BTreeMap<ClusterName, Owner>,
     /// The clusters behind the routes.
     pub routes: BTreeMap<Route, ClusterName>,
+    /// Who sees to what belongs to no cluster.
+    pub janitor: Owner,
 }
 
 /// Where a cluster is.
@@ -89,6 +92,32 @@ impl FleetView {
             Some(master) => Whereabouts::Elsewhere(master.clone()),
             None => Whereabouts::Nowhere,
         }
+    }
+
+    /// Whether a master lives.
+    pub fn lives(&self, master: &str) -> bool {
+        let master = self.masters.get(master);
+        master.is_some_and(|master| master.is_alive)
+    }
+
+    /// Whether the master that reads gives its clusters away.
+    pub fn is_draining(&self) -> bool {
+        let me = self.masters.get(&self.me);
+        me.is_some_and(|me| me.is_draining)
+    }
+
+    /// When it is the turn of the master that reads to take what is free, counted from 0: each name has an order of the masters
+    /// of its own, so that what a dead one had is divided (rendezvous hashing). `None` where it takes nothing.
+    pub fn turn_for(&self, name: &str) -> Option<u32> {
+        let rank = |id: &str| sha256_hex(format!("{name}\n{id}").as_bytes());
+        let own = rank(&self.me);
+        let able = self.masters.values();
+        let able = able.filter(|master| master.is_alive && !master.is_draining);
+        let mut ranks = able.map(|master| rank(&master.id)).filter(|it| *it <= own);
+        let first = ranks.by_ref().count();
+        first
+            .checked_sub(1)
+            .and_then(|turn| u32::try_from(turn).ok())
     }
 
     /// All that live, but for the one that reads.
@@ -138,6 +167,21 @@ pub trait Fleet: Send + Sync {
     /// When the store can't be reached.
     fn take<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Take, Error>>;
 
+    /// Takes what belongs to no cluster, as `take` does; `None` where it is another's.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn take_janitor(&self) -> Pending<'_, Result<Option<Arc<Hold>>, Error>>;
+
+    /// What is on record of a cluster, whoever has it, as of one moment.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn peek<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Loaded, Error>>;
+
+    /// Good while no other master can have taken anything from this one; lost when this master has no say any more.
+    fn standing(&self) -> &Arc<Hold>;
+
     /// Gives a cluster back that nothing more is written to, so that another takes it at once; forgets it where nothing of it is
     /// left on record.
     fn give_back<'a>(&'a self, hold: &'a Hold, is_empty: bool) -> Pending<'a, ()>;
@@ -146,25 +190,31 @@ pub trait Fleet: Send + Sync {
 /// A fleet for tests, whose view is what it is given: nothing is taken, and nothing lives or dies by itself.
 #[cfg(any(test, feature = "samples"))]
 #[derive(Debug)]
-pub struct FixedFleet(watch::Sender<Arc<FleetView>>);
+pub struct FixedFleet {
+    view: watch::Sender<Arc<FleetView>>,
+    standing: Arc<Hold>,
+}
 
 #[cfg(any(test, feature = "samples"))]
 impl FixedFleet {
     /// With this view.
     pub fn new(view: FleetView) -> Self {
-        Self(watch::Sender::new(Arc::new(view)))
+        Self {
+            view: watch::Sender::new(Arc::new(view)),
+            standing: Arc::new(Hold::kept("~beat")),
+        }
     }
 
     /// From now on it is another one.
     pub fn change(&self, change: impl FnOnce(&mut FleetView)) {
-        self.0.send_modify(|view| change(Arc::make_mut(view)));
+        self.view.send_modify(|view| change(Arc::make_mut(view)));
     }
 }
 
 #[cfg(any(test, feature = "samples"))]
 impl Fleet for FixedFleet {
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
-        self.0.subscribe()
+        self.view.subscribe()
     }
 
     fn look(&self) -> Pending<'_, ()> {
@@ -183,6 +233,18 @@ impl Fleet for FixedFleet {
 
     fn take<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<Take, Error>> {
         Box::pin(async { Ok(Take::Others) })
+    }
+
+    fn take_janitor(&self) -> Pending<'_, Result<Option<Arc<Hold>>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn peek<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<Loaded, Error>> {
+        Box::pin(async { Ok(Loaded::default()) })
+    }
+
+    fn standing(&self) -> &Arc<Hold> {
+        &self.standing
     }
 
     fn give_back<'a>(&'a self, _: &'a Hold, _: bool) -> Pending<'a, ()> {

@@ -114,6 +114,11 @@ impl Hold {
         });
     }
 
+    /// Whether somebody else has it.
+    pub fn is_lost(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Lost(_))
+    }
+
     /// Whether nobody else can have it now.
     pub fn is_good(&self) -> bool {
         self.standing.borrow().left(since_boot()).is_some()

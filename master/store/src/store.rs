@@ -15,6 +15,7 @@ use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
 use prost::bytes::Bytes;
 
+use crate::fleet::Fleet;
 use crate::{Error, Hold};
 
 /// What a call of a store comes to, once it is done.
@@ -41,6 +42,9 @@ pub struct OpenStore {
     pub loaded: Loaded,
     /// It was another master's that fell silent and may live: calls to providers that it had begun may still be made.
     pub is_taken_over: bool,
+    /// Where several masters share the store: clusters are taken one by one. `hold` is then good while this master's word
+    /// counts, nothing is written with it, and nothing was loaded.
+    pub fleet: Option<Arc<dyn Fleet>>,
 }
 
 /// What keeps a master's records, before it is opened.
@@ -52,17 +56,7 @@ pub trait Backend: Send + Sync {
     /// When it can't be used, a newer version wrote it, or another master that lives has the hold.
     fn open<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<OpenStore, Error>>;
 
-    /// Waits until no other master has the hold, or the one that has it is dead; returns at once where there can be none. Another
-    /// may be faster with `open`.
-    ///
-    /// # Errors
-    /// As `open`.
-    fn until_free<'a>(&'a self, state_dir: &'a Path) -> Pending<'a, Result<(), Error>> {
-        let _ = state_dir; // a folder's lock is taken before
-        Box::pin(async { Ok(()) })
-    }
-
-    /// Where the masters that take each other's place keep what they share; `None` where one master has the store for itself.
+    /// Where the masters of a fleet keep what they share; `None` where one master has the store for itself.
     fn shared_secrets(&self) -> Option<&dyn SharedSecrets> {
         None
     }

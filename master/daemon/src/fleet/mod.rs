@@ -3,7 +3,7 @@
 //!
 //! Used by `server` before anything is answered. It knows what was read last, and waits only where nobody has a cluster.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aot_proto::ids::ClusterName;
@@ -19,12 +19,25 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub(crate) struct Finder {
     /// `None` where no other master can have one.
     fleet: Option<Arc<dyn Fleet>>,
+    /// Whether a cluster is here, which is known before, and after, it is read.
+    is_here: Arc<OnceLock<IsHere>>,
 }
+
+/// Says whether a cluster is here.
+type IsHere = Box<dyn Fn(&ClusterName) -> bool + Send + Sync>;
 
 impl Finder {
     /// Of a master among others, or of one alone.
     pub(crate) fn new(fleet: Option<Arc<dyn Fleet>>) -> Self {
-        Self { fleet }
+        Self {
+            fleet,
+            is_here: Arc::default(),
+        }
+    }
+
+    /// From now on this says which clusters are here, whatever was read.
+    pub(crate) fn ask_here(&self, is_here: impl Fn(&ClusterName) -> bool + Send + Sync + 'static) {
+        let _ = self.is_here.set(Box::new(is_here)); // there is one master in a process
     }
 
     fn view(&self) -> Option<Arc<FleetView>> {
@@ -64,8 +77,16 @@ impl Finder {
 
     /// Where a cluster is, as far as is known now.
     pub(crate) fn whereabouts(&self, cluster: &ClusterName) -> Whereabouts {
-        let view = self.view();
-        view.map_or(Whereabouts::Here, |view| view.whereabouts(cluster))
+        let Some(view) = self.view() else {
+            return Whereabouts::Here;
+        };
+        let is_here = self.is_here.get().map(|is_here| is_here(cluster));
+        match (is_here, view.whereabouts(cluster)) {
+            (Some(true), _) => Whereabouts::Here,
+            // About to come, or gone a moment ago.
+            (Some(false), Whereabouts::Here) => Whereabouts::Nowhere,
+            (_, read) => read,
+        }
     }
 
     /// Where a cluster is; while nobody has it, or its master does not live, that is waited for. What is there in the end, if that takes

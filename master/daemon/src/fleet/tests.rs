@@ -34,6 +34,14 @@ async fn each_cluster_is_found_with_its_master() {
     assert_eq!(finder.cluster_of_route(&route).await, Some(name("db")));
 }
 
+#[test]
+fn what_is_here_is_known_before_it_is_read() {
+    let (finder, _) = finder(sample_view("a", &[("old", "a"), ("new", "b")]));
+    finder.ask_here(|cluster| cluster.as_str() == "new");
+    assert_eq!(finder.whereabouts(&name("new")), Whereabouts::Here);
+    assert_eq!(finder.whereabouts(&name("old")), Whereabouts::Nowhere);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_nobody_has_is_waited_for() {
     let (finder, fleet) = finder(sample_view("a", &[("web", "")]));

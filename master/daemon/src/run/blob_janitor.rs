@@ -1,7 +1,8 @@
 //! Keeps what lies among the blobs in step with the records: puts what is named and lacks there, removes what nothing names.
 //! So a place that was away, or was set only now, has all of it after a while. Decides nothing about jobs: that is `janitor`.
 //!
-//! It removes what this master's worlds do not name, and so is right only for a master that has all clusters of its records.
+//! It removes what no cluster names, wherever that is: so one of the masters that share the records does it. Each puts what lies on
+//! its own disk.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -12,9 +13,10 @@ use aot_host::chain::Chain;
 use aot_model::task::Task;
 use aot_model::world::World;
 use aot_proto::ids::{ClusterName, JobId, RunId};
+use aot_store::Store;
 use aot_store::blobs::{self, BlobKey, Blobs};
 use aot_store::fatal::Vital;
-use aot_store::{Hold, Store};
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::Engines;
@@ -31,8 +33,6 @@ pub(crate) struct BlobJanitor {
     pub engine: Engines,
     /// Records.
     pub store: Arc<dyn Store>,
-    /// Whether this master may still have them: nothing is removed that another one may have put.
-    pub hold: Arc<Hold>,
     /// What runs printed.
     pub outputs: Arc<Outputs>,
     /// What stages are run from.
@@ -81,28 +81,46 @@ impl BlobJanitor {
     async fn sweep(&self, blobs: &dyn Blobs) -> Result<(), Error> {
         self.outputs.list_put().await?;
         self.compare_outputs().await?;
-        let may = || self.hold.is_good();
-        self.bundles.tidy(|| self.named(named_bundles), may).await?;
-        let agents = || {
-            let mut named = self.named(named_agents);
-            named.extend(self.handed_out.current().values().cloned());
-            named
-        };
+        if !self.may_remove() {
+            return Ok(());
+        }
+        let may = || self.may_remove();
+        let bundles = || self.named(named_bundles).boxed();
+        self.bundles.tidy(bundles, may).await?;
+        let agents = || self.agents_named().boxed();
         self.agents.tidy(agents, may).await?;
-        self.uploads.tidy(|| self.named(named_uploads), may).await?;
+        let uploads = || self.named(named_uploads).boxed();
+        self.uploads.tidy(uploads, may).await?;
         Ok(blobs.drop_unfinished().await?)
     }
 
+    async fn agents_named(&self) -> Result<HashSet<String>, Error> {
+        let mut named = self.named(named_agents).await?;
+        named.extend(self.handed_out.current().values().cloned());
+        Ok(named)
+    }
+
+    /// Whether nothing is removed that another master may have put.
+    fn may_remove(&self) -> bool {
+        let hold = self.engine.janitor_hold();
+        hold.is_some_and(|hold| hold.is_good())
+    }
+
     /// What the clusters name. One that begins meanwhile may be missing: what it names was put a moment before, and stays.
-    fn named<T: Eq + Hash>(&self, by: impl Fn(&World) -> HashSet<T>) -> HashSet<T> {
-        self.engine.read_each(by).into_iter().flatten().collect()
+    async fn named<T: Eq + Hash>(
+        &self,
+        by: impl Fn(&World) -> HashSet<T>,
+    ) -> Result<HashSet<T>, Error> {
+        let named = self.engine.read_everywhere(by).await?;
+        Ok(named.into_iter().flatten().collect())
     }
 
     /// Puts outputs of runs that have ended in another way than by their end record, or before there was a place for them, and
     /// removes those of runs that nobody knows.
     async fn compare_outputs(&self) -> Result<(), Error> {
         // First: what ends after this is put by whoever learns of its end.
-        let open = self.named(|world| world.runs.keys().copied().collect());
+        let open = |world: &World| -> HashSet<RunId> { world.runs.keys().copied().collect() };
+        let open = self.named(open).await?;
         let outputs = self.outputs.clone();
         let sizes = tokio::task::spawn_blocking(move || outputs.sizes());
         let mut sizes = sizes.await.map_err(|_| aot_store::Error::Stopped)?;
@@ -120,7 +138,7 @@ impl BlobJanitor {
         let unknown = sizes.into_keys();
         let unknown = unknown.filter(|run| self.outputs.is_put(*run) && self.outputs.may_go(*run));
         let unknown: Vec<RunId> = unknown.collect();
-        if self.hold.is_good() {
+        if self.may_remove() {
             self.outputs.remove(unknown).await;
         }
         Ok(())

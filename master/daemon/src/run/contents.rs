@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aot_host::hash::is_sha256;
 use aot_store::blobs::{self, BlobKey, BlobKind, Blobs};
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 /// The mode of an agent: the machines of this host run it from here.
@@ -93,12 +94,12 @@ impl Contents {
     /// this master may.
     ///
     /// # Errors
-    /// When the place can't be asked, or refuses.
-    pub(crate) async fn tidy(
+    /// When the place can't be asked, or refuses; why it can't be known what is named.
+    pub(crate) async fn tidy<'a, E: From<blobs::Error>>(
         &self,
-        named: impl Fn() -> HashSet<String> + Sync,
+        named: impl Fn() -> BoxFuture<'a, Result<HashSet<String>, E>> + Sync,
         may_remove: impl Fn() -> bool + Sync,
-    ) -> Result<(), blobs::Error> {
+    ) -> Result<(), E> {
         let Some(blobs) = &self.blobs else {
             return Ok(());
         };
@@ -106,12 +107,14 @@ impl Contents {
         let there: HashMap<String, BlobKey> = listed
             .filter_map(|blob| Some((blob.key.sha256()?.to_owned(), blob.key)))
             .collect();
-        for sha256 in named().iter().filter(|named| !there.contains_key(*named)) {
+        let lacking = named().await?.into_iter();
+        for sha256 in lacking.filter(|named| !there.contains_key(named)) {
+            let sha256 = &sha256;
             if self.path(sha256).is_some_and(|path| path.is_file()) {
                 self.put(sha256).await?;
             }
         }
-        let named = named();
+        let named = named().await?;
         let unnamed = there
             .into_iter()
             .filter(|(sha256, _)| !named.contains(sha256));
@@ -207,7 +210,7 @@ mod tests {
             one.put(sha256).await.expect("puts");
         }
         rig.age(&old, 2 * blobs::UNNAMED);
-        let names = || HashSet::from([named.clone(), sha256_hex(b"not here")]);
+        let names = || all([named.clone(), sha256_hex(b"not here")]);
         one.tidy(names, || false).await.expect("tidies");
         assert!(
             rig.is_there(&old).await,
@@ -216,6 +219,12 @@ mod tests {
         one.tidy(names, || true).await.expect("tidies");
         assert!(rig.is_there(&named).await && rig.is_there(&young).await);
         assert!(!rig.is_there(&old).await);
+    }
+
+    fn all<const N: usize>(
+        names: [String; N],
+    ) -> BoxFuture<'static, Result<HashSet<String>, blobs::Error>> {
+        Box::pin(std::future::ready(Ok(HashSet::from(names))))
     }
 
     /// It may go at any moment, and whoever puts it is about to name it.
@@ -227,7 +236,7 @@ mod tests {
         one.put(&sha256).await.expect("puts");
         rig.age(&sha256, 2 * blobs::UNNAMED);
         one.put(&sha256).await.expect("puts");
-        one.tidy(HashSet::new, || true).await.expect("tidies");
+        one.tidy(|| all([]), || true).await.expect("tidies");
         assert!(rig.is_there(&sha256).await, "it is young again");
     }
 }

@@ -57,13 +57,13 @@ impl Loop {
         }
     }
 
-    /// Decides until `stop` fires. Before that only when nothing of its cluster is left: then it gives back its queue, of which
-    /// it decides nothing more.
+    /// Decides until its engine is stopped. Before that only when nothing of its cluster is left: then it gives back its queue, of
+    /// which it decides nothing more.
     pub(super) async fn run(
         mut self,
         mut queue: mpsc::Receiver<QueuedInput>,
-        stop: CancellationToken,
     ) -> Option<mpsc::Receiver<QueuedInput>> {
+        let stop = self.engine.stop.clone();
         if !self.recover_ended_runs().await {
             stop.cancel();
             return None;
@@ -87,7 +87,7 @@ impl Loop {
             // What waits may still be withdrawn by whoever asked for it.
             let good = tokio::select! {
                 biased;
-                good = self.parts.hold.until_good() => good,
+                good = self.engine.hold.until_good() => good,
                 () = stop.cancelled() => return None,
             };
             batch.retain(QueuedInput::is_taken);
@@ -190,7 +190,7 @@ impl Loop {
             return self.refused(&error);
         }
         // What is done now is of no use to anybody once another master decides.
-        if let Err(lost) = self.parts.hold.until_good().await {
+        if let Err(lost) = self.engine.hold.until_good().await {
             return self.refused(&lost);
         }
         // Only now: whatever anyone learns or is asked from here on survives a kill.
@@ -218,13 +218,18 @@ impl Loop {
         changes: Changes,
         spools: Vec<(RunId, Bytes)>,
     ) -> Result<(), aot_store::Error> {
-        let parts = &self.parts;
-        parts.store.commit(&parts.hold, changes, spools).await
+        let hold = &self.engine.hold;
+        self.parts.store.commit(hold, changes, spools).await
     }
 
-    /// The store refused a write, or is another master's: the world may have what the store has not, so this master can't
-    /// continue. Always `false`.
+    /// The store refused a write, or the cluster is another master's: the world may have what the store has not, so this loop
+    /// can't continue. Always `false`.
     fn refused(&self, error: &aot_store::Error) -> bool {
+        if self.parts.fleet.is_some() && self.engine.hold.is_lost() {
+            tracing::warn!(hold = self.engine.hold.name(), error = %Chain(error), "the cluster is another master's");
+            return false;
+        }
+        self.parts.stop.cancel(); // the other loops too
         tracing::error!(error = %Chain(error), "the store refused a write; stopping before anything unrecorded is done");
         stop::because(match self.parts.room.check_now() {
             Ok(()) => Chain(error).to_string(),

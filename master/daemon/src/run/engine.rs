@@ -6,8 +6,10 @@ use std::sync::{Arc, RwLock};
 use aot_model::world::{Answer, Input, World};
 use aot_proto::ids::{ClusterName, RunId};
 use aot_proto::v1;
+use aot_store::Hold;
 use prost::bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::outputs::Outputs;
 use super::updates::{JobUpdate, Published};
@@ -64,6 +66,8 @@ pub(crate) enum Unanswered {
     Away,
     /// Records could not be written any more while it was: it may be on record, and then it is done.
     Unsure,
+    /// Another master has the cluster. Nothing was done here.
+    Elsewhere,
 }
 
 /// The way to the loop of one cluster.
@@ -74,6 +78,10 @@ pub(crate) struct Engine {
     pub(super) events: broadcast::Sender<Published>,
     /// Counts the answers of providers that were asked for their machines.
     pub(super) shown: watch::Sender<u64>,
+    /// What is written with: the cluster's own where it may be another master's, else that of all records.
+    pub(super) hold: Arc<Hold>,
+    /// Ends its loop, and what is done for it.
+    pub(super) stop: CancellationToken,
     /// How many instances its world had when that was read last.
     instances: Arc<AtomicUsize>,
 }
@@ -82,7 +90,9 @@ impl Engine {
     /// One whose loop does not run yet, and what its loop is to read. Its events go where those of all clusters do.
     pub(super) fn new(
         world: World,
+        hold: Arc<Hold>,
         events: broadcast::Sender<Published>,
+        stop: CancellationToken,
     ) -> (Self, mpsc::Receiver<QueuedInput>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let engine = Self {
@@ -91,8 +101,15 @@ impl Engine {
             world: Arc::new(RwLock::new(world)),
             events,
             shown: watch::Sender::new(0),
+            hold,
+            stop,
         };
         (engine, queue)
+    }
+
+    /// Whether these are two ways to the same loop.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.world, &other.world)
     }
 
     /// Brings an input that comes of what its own loop has done. Once that loop has ended nobody needs it any more.

@@ -5,6 +5,7 @@
 //! that ends is led to the next: it changes nothing that it comes after what was sent later, as there is nothing left to change.
 
 mod inherited;
+mod owned;
 mod requests;
 mod seeds;
 #[cfg(test)]
@@ -17,10 +18,9 @@ use std::time::Duration;
 use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, Input, Refused, RoutingKey, World};
 use aot_proto::ids::ClusterName;
-use aot_store::Loaded;
 use aot_store::fatal::Vital;
+use aot_store::{Hold, Loaded};
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::decide::Loop;
@@ -45,8 +45,11 @@ struct Shared {
     events: broadcast::Sender<Published>,
     seeds: Seeds,
     started_ms: UnixMs,
+    /// Clusters are taken one after the other.
+    taking: tokio::sync::Mutex<()>,
+    /// What this master writes with what belongs to no cluster, where masters share that and it is the one.
+    janitor: watch::Sender<Option<Arc<Hold>>>,
     parts: Arc<Parts>,
-    stop: CancellationToken,
 }
 
 impl Engines {
@@ -57,7 +60,6 @@ impl Engines {
         parts: Arc<Parts>,
         seed: [u8; 32],
         now: UnixMs,
-        stop: CancellationToken,
     ) -> Self {
         let seeds = Seeds::new(&seed);
         let engines = Self(Arc::new(Shared {
@@ -66,16 +68,13 @@ impl Engines {
             events: broadcast::channel(EVENTS).0,
             seeds,
             started_ms: now,
+            taking: tokio::sync::Mutex::default(),
+            janitor: watch::Sender::default(),
             parts,
-            stop,
         }));
         for (name, loaded) in by_cluster(inherited.loaded) {
-            let mut world = engines.world_of(loaded);
-            if inherited.is_taken_over {
-                world.doubt_calls();
-            }
-            let mut all = engines.0.engines.write().expect(UNHURT);
-            all.insert(name.clone(), engines.start_one(name, world));
+            let hold = engines.0.parts.hold.clone();
+            engines.start_loaded(name, loaded, hold, inherited.is_taken_over);
         }
         engines
     }
@@ -132,9 +131,12 @@ impl Engines {
         }
     }
 
-    /// For how long nothing could be put on record.
+    /// For how long nothing could be put on record, at least of one cluster.
     pub(crate) fn away_for(&self) -> Option<Duration> {
-        self.0.parts.hold.unusable_for()
+        let engines = self.0.engines.read().expect(UNHURT);
+        let holds = engines.values().map(|engine| &engine.hold);
+        let all = holds.chain([&self.0.parts.hold]);
+        all.filter_map(|hold| hold.unusable_for()).max()
     }
 
     /// All events of all clusters from now on.
@@ -145,6 +147,9 @@ impl Engines {
     /// Leads an input to its loop; to the next one when that has ended meanwhile.
     async fn send(&self, mut message: QueuedInput) {
         while let Some(engine) = self.destination(&message.input) {
+            if engine.stop.is_cancelled() {
+                break; // it is another master's, or this one stops
+            }
             match engine.send(message).await {
                 None => return,
                 Some(returned) => message = returned,
@@ -156,13 +161,14 @@ impl Engines {
         }
     }
 
-    /// Where an input is decided on; `None` for a token that no cluster has, and while the master stops.
+    /// Where an input is decided on; `None` for a token that no cluster has, for a cluster that may be another master's, and while
+    /// this one stops.
     fn destination(&self, input: &Input) -> Option<Engine> {
         if self.is_stopping() {
             return None; // the loops have ended, or are about to
         }
         match input.routing_key() {
-            RoutingKey::Cluster(name) => Some(self.get_or_start(name)),
+            RoutingKey::Cluster(name) => self.get_or_start(name),
             RoutingKey::JoinToken(token) => self.get(&self.cluster_of_token(token)?),
             RoutingKey::OwnWorld => {
                 debug_assert!(false, "{input:?} is brought by the loop itself");
@@ -172,7 +178,7 @@ impl Engines {
     }
 
     fn is_stopping(&self) -> bool {
-        self.0.stop.is_cancelled()
+        self.0.parts.stop.is_cancelled()
     }
 
     fn get(&self, cluster: &ClusterName) -> Option<Engine> {
@@ -180,16 +186,33 @@ impl Engines {
         engines.get(cluster).cloned()
     }
 
-    fn get_or_start(&self, cluster: &ClusterName) -> Engine {
-        let missing = || self.start_missing(cluster);
-        self.get(cluster).unwrap_or_else(missing)
+    /// Where any master may have a cluster, its loop begins only once it was taken.
+    fn get_or_start(&self, cluster: &ClusterName) -> Option<Engine> {
+        let found = self.get(cluster);
+        if found.is_some() || self.0.parts.fleet.is_some() {
+            return found;
+        }
+        let hold = self.0.parts.hold.clone();
+        Some(self.start_loaded(cluster.clone(), Loaded::default(), hold, false))
     }
 
-    /// The one that somebody else has started meanwhile, or a new one.
-    fn start_missing(&self, cluster: &ClusterName) -> Engine {
+    /// Starts the loop of a cluster with what is on record of it, unless somebody else has meanwhile.
+    fn start_loaded(
+        &self,
+        name: ClusterName,
+        loaded: Loaded,
+        hold: Arc<Hold>,
+        is_taken_over: bool,
+    ) -> Engine {
         let mut engines = self.0.engines.write().expect(UNHURT);
-        let start = || self.start_one(cluster.clone(), self.world_of(Loaded::default()));
-        let entry = engines.entry(cluster.clone());
+        let start = || {
+            let mut world = self.world_of(loaded);
+            if is_taken_over {
+                world.doubt_calls();
+            }
+            self.start_one(name.clone(), world, hold)
+        };
+        let entry = engines.entry(name.clone());
         entry.or_insert_with(start).clone()
     }
 
@@ -211,27 +234,38 @@ impl Engines {
     }
 
     /// Starts the loop of a cluster. Its world has that one and no other, whatever comes.
-    fn start_one(&self, name: ClusterName, world: World) -> Engine {
+    fn start_one(&self, name: ClusterName, world: World, hold: Arc<Hold>) -> Engine {
         let parts = &self.0.parts;
-        let (engine, queue) = Engine::new(world, self.0.events.clone());
+        let stop = parts.stop.child_token();
+        let (engine, queue) = Engine::new(world, hold, self.0.events.clone(), stop);
         let owner = Loop::new(engine.clone(), parts.clone());
-        let (engines, stop) = (self.clone(), self.0.stop.clone());
+        let engines = self.clone();
         let of = engine.clone();
         parts.tasks.spawn(async move {
             let _vital = Vital::new("the loop of a cluster");
-            let left = owner.run(queue, stop).await;
+            let left = owner.run(queue).await;
             debug_assert!(of.read(|world| world.is_only(&name)), "{name} alone");
-            if let Some(queue) = left {
-                engines.end(&name, queue).await;
+            match left {
+                Some(queue) => engines.end(&name, &of, queue).await,
+                None if !engines.is_stopping() => engines.leave(&name, &of).await,
+                None => {}
             }
         });
         engine
     }
 
     /// Forgets a loop that has ended, and leads to the next one what is still in its queue.
-    async fn end(&self, name: &ClusterName, mut queue: mpsc::Receiver<QueuedInput>) {
+    async fn end(
+        &self,
+        name: &ClusterName,
+        engine: &Engine,
+        mut queue: mpsc::Receiver<QueuedInput>,
+    ) {
         // First of all: whoever finds the queue closed looks for another loop.
-        self.0.engines.write().expect(UNHURT).remove(name);
+        self.forget(name, engine);
+        if let Some(fleet) = &self.0.parts.fleet {
+            fleet.give_back(&engine.hold, true).await;
+        }
         queue.close();
         while let Some(message) = queue.recv().await {
             self.send(message).await;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
 use aot_model::retention::{self, RetentionLimits};
+use aot_model::world::World;
 use aot_proto::ids::RunId;
 use aot_store::fatal::Vital;
-use aot_store::{Error, Hold, Store, kept};
+use aot_store::{Error, Store, kept};
 use tokio_util::sync::CancellationToken;
 
 use super::outputs::Outputs;
@@ -26,8 +27,6 @@ pub(crate) struct Janitor {
     pub engine: Engines,
     /// Records.
     pub store: Arc<dyn Store>,
-    /// What they are written with.
-    pub hold: Arc<Hold>,
     /// What runs printed.
     pub outputs: Arc<Outputs>,
     /// What is kept.
@@ -78,8 +77,14 @@ impl Janitor {
         }
     }
 
+    /// Jobs and what is on record are seen to by one master; each sees to what lies on its own disk.
     async fn sweep(self: Arc<Self>) -> Result<(), Error> {
-        let needed = self.needed();
+        let hold = self.engine.janitor_hold();
+        let needed = match &hold {
+            Some(_) => self.engine.read_everywhere(needed).await?,
+            None => self.engine.read_each(needed),
+        };
+        let needed: HashSet<RunId> = needed.into_iter().flatten().collect();
         let janitor = self.clone();
         let sizes = tokio::task::spawn_blocking(move || janitor.outputs.sizes());
         let sizes = sizes.await.map_err(|_| Error::Stopped)?;
@@ -93,6 +98,10 @@ impl Janitor {
             .copied()
             .collect();
         let orphans = self.unnamed.found(orphans, Instant::now());
+        let Some(hold) = hold else {
+            self.outputs.remove(orphans).await;
+            return Ok(());
+        };
         let kept = kept(&closed, stored, &needed, &sizes);
         let sweep = retention::sweep(&kept, &self.limits, now_ms());
         if !sweep.is_empty() {
@@ -101,22 +110,19 @@ impl Janitor {
         }
         let spools: Vec<RunId> = sweep.spools.iter().copied().chain(orphans).collect();
         if !sweep.is_empty() {
-            self.store.sweep(&self.hold, sweep).await?;
+            self.store.sweep(&hold, sweep).await?;
         }
         self.outputs.remove(spools).await;
         Ok(())
     }
+}
 
-    /// Runs that continue, and those that instances' stages name: `logs` shows them.
-    fn needed(&self) -> HashSet<RunId> {
-        let needed = self.engine.read_each(|world| -> Vec<RunId> {
-            let instances = world.clusters.values().flat_map(|c| c.instances.values());
-            let stages = instances.flat_map(|instance| &instance.stages);
-            let named = stages.filter_map(|stage| stage.run);
-            world.runs.keys().copied().chain(named).collect()
-        });
-        needed.into_iter().flatten().collect()
-    }
+/// Runs that continue, and those that instances' stages name: `logs` shows them.
+fn needed(world: &World) -> Vec<RunId> {
+    let instances = world.clusters.values().flat_map(|c| c.instances.values());
+    let stages = instances.flat_map(|instance| &instance.stages);
+    let named = stages.filter_map(|stage| stage.run);
+    world.runs.keys().copied().chain(named).collect()
 }
 
 #[cfg(test)]

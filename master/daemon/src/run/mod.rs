@@ -13,6 +13,7 @@ mod effects;
 mod engine;
 mod engines;
 pub(crate) mod janitor;
+pub(crate) mod keeper;
 mod orphans;
 pub(crate) mod outputs;
 pub(crate) mod prepare;
@@ -28,9 +29,11 @@ pub(crate) use engines::{Engines, Inherited};
 pub(crate) use updates::{JobUpdate, Published, updates_queue};
 
 use aot_model::hash::JoinKey;
+use aot_store::fleet::Fleet;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
 use aot_store::{Hold, Store};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::session::registry::Registry;
@@ -39,8 +42,10 @@ use crate::session::registry::Registry;
 pub(crate) struct Parts {
     /// Records.
     pub store: Arc<dyn Store>,
-    /// What they are written with.
+    /// What they are written with where this master has all of them; else what is good while its word counts.
     pub hold: Arc<Hold>,
+    /// The masters that share them.
+    pub fleet: Option<Arc<dyn Fleet>>,
     /// Copies of runs' spools.
     pub spools: Arc<Spools>,
     /// What runs printed that have ended.
@@ -59,4 +64,6 @@ pub(crate) struct Parts {
     pub join_key: JoinKey,
     /// Owner of all tasks.
     pub tasks: TaskTracker,
+    /// Ends the master.
+    pub stop: CancellationToken,
 }

@@ -35,6 +35,9 @@ pub enum Closed {
     /// More waits for it than may.
     #[error("the agent did not read what it was sent")]
     Unread,
+    /// Another master has the cluster: nobody listens here any more.
+    #[error("the cluster has moved to another master")]
+    Moved,
     /// The master stops.
     #[error("the master is stopping")]
     Stopping,
@@ -43,6 +46,9 @@ pub enum Closed {
 impl Closed {
     /// Whether the agent is no longer to be heard, nor anything to be sent to it.
     pub fn is_at_once(&self) -> bool {
-        matches!(self, Self::Revoked | Self::Expired | Self::Unread)
+        matches!(
+            self,
+            Self::Revoked | Self::Expired | Self::Unread | Self::Moved
+        )
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use aot_model::key::InstanceKey;
 use aot_proto::facts::Pieces;
+use aot_proto::ids::ClusterName;
 use aot_proto::limits::HAND_OUT_TURNS;
 use aot_proto::v1::master_message;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -167,6 +168,14 @@ impl Registry {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(streams) = streams.remove(at) {
             streams.shut_out.cancel();
+        }
+    }
+
+    /// Ends the sessions of all machines of a cluster, and forgets them in the same step.
+    pub(crate) fn end_all(&self, cluster: &ClusterName, why: &Closed) {
+        let mut handles = self.handles.write().expect("nobody panics with it");
+        for (_, handle) in handles.extract_if(|at, _| at.cluster == *cluster) {
+            handle.end.fire(why.clone());
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 async fn behind_a_wire(server: &Server) -> (Proxy, Opened, String) {
     let database = server.database();
     let proxy = Proxy::to(server.port()).await;
-    let mut master = Master::of(&server.url_by_port(proxy.port, &database));
+    let mut master = Master::alone(&server.url_by_port(proxy.port, &database));
     master.postgres.timing.beat = LIMIT;
     let open = master.open().await;
     until(|| server.ask(&database, "SELECT max(beat) FROM masters") == "1").await;
@@ -29,7 +29,7 @@ async fn a_write_whose_answer_is_lost_is_made_once() {
         let write = tokio::time::timeout(LIMIT, open.write(written));
         write.await.expect("in time").expect("commits");
         assert_eq!(proxy.broken(), asked, "mode {mode} was met");
-        assert_eq!(open.store.writer.asked.load(Ordering::SeqCst), asked);
+        assert_eq!(open.store.writers.counts().0, asked);
         assert_eq!(
             counted(&server, &database),
             open.raised(written),
@@ -90,7 +90,7 @@ async fn what_the_engine_will_never_take_is_refused_and_nothing_of_it_is_there()
         return;
     };
     let database = server.database();
-    let master = Master::of(&server.url(&database));
+    let master = Master::alone(&server.url(&database));
     let open = master.open().await;
     server.ask(
         &database,

@@ -1,6 +1,6 @@
 //! T2: the server is killed under commits, again and again.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
@@ -67,7 +67,7 @@ async fn a_server_that_is_killed_under_commits_loses_and_doubles_nothing() {
         open.raised(written.len() as u64),
         "each once"
     );
-    let asked = open.store.writer.asked.load(Ordering::SeqCst);
+    let asked = open.store.writers.counts().0;
     println!("{} commits, {asked} asked about", written.len());
     assert!(
         asked >= 1,

@@ -4,6 +4,7 @@ use aot_host::chain::Chain;
 
 use super::*;
 
+/// What another folder is told.
 async fn refusal(postgres: &Postgres) -> String {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = postgres.open_here(dir.path()).await;
@@ -16,10 +17,11 @@ async fn a_start_beside_a_master_that_lives_is_refused_by_its_name() {
         return;
     };
     let database = server.database();
-    let mut first = Master::of(&server.url(&database));
+    let mut first = Master::alone(&server.url(&database));
     first.postgres.timing.dead = LIMIT; // however slow this host is
     let open = first.open().await;
-    let text = refusal(&first.postgres).await;
+    let of_a_fleet = first.postgres.clone().sharing_keys(true);
+    let text = refusal(&of_a_fleet).await;
     let own = std::fs::read_to_string(first.dir.path().join("master-id")).expect("its id");
     let own = own.split(' ').next().expect("it is first");
     assert!(
@@ -98,8 +100,7 @@ async fn records_stay_with_their_keys_unless_masters_share_them() {
     let Some(server) = server("keys that are not shared") else {
         return;
     };
-    let mut alone = Master::of(&server.url(&server.database()));
-    alone.postgres.shares_keys = false;
+    let alone = Master::alone(&server.url(&server.database()));
     alone.open().await.close().await;
     let text = refusal(&alone.postgres).await;
     assert!(
@@ -107,32 +108,6 @@ async fn records_stay_with_their_keys_unless_masters_share_them() {
         "{text}"
     );
     alone.open().await.close().await;
-}
-
-#[tokio::test]
-async fn one_that_stands_by_waits_for_the_end_of_the_other_and_is_then_first() {
-    let Some(server) = server("standing by") else {
-        return;
-    };
-    let mut first = Master::of(&server.url(&server.database()));
-    first.postgres.timing.dead = LIMIT;
-    let open = first.open().await;
-    let mut second = Master::of(&server.url("postgres"));
-    second.postgres = first.postgres.clone();
-    let free = second.postgres.until_free(second.dir.path());
-    let mut free = std::pin::pin!(free);
-    // For as long as the first beats, whatever is written.
-    for number in 1..20 {
-        open.write(number).await.expect("commits");
-        assert!(futures::poll!(&mut free).is_pending());
-        tokio::time::sleep(QUICK.beat).await;
-    }
-    open.close().await;
-    let free = tokio::time::timeout(LIMIT, free).await;
-    free.expect("at once").expect("it is free");
-    let taken = second.open().await;
-    assert!(!taken.is_taken_over, "it was given back");
-    taken.close().await;
 }
 
 /// Nothing is written meanwhile: its beats tell it.
@@ -211,8 +186,7 @@ async fn a_start_that_failed_leaves_the_folder_as_it_was() {
         return;
     };
     let database = server.database();
-    let mut first = Master::of(&server.url(&database));
-    first.postgres.timing.dead = LIMIT;
+    let first = Master::alone(&server.url(&database));
     let open = first.open().await;
     let dir = tempfile::tempdir().expect("a folder");
     let refused = first.postgres.open_here(dir.path()).await;
@@ -231,7 +205,7 @@ async fn clusters_of_clones_stay_with_the_host_that_has_them() {
         return;
     };
     let database = server.database();
-    let first = Master::of(&server.url(&database));
+    let first = Master::alone(&server.url(&database));
     let open = first.open().await;
     let mut clones = cluster();
     clones.spec.provider = aot_model::spec::ProviderKind::Local;
@@ -268,25 +242,6 @@ async fn a_hold_is_good_while_its_beats_are_taken() {
     let good = tokio::time::timeout(LIMIT, open.hold.until_good()).await;
     good.expect("with beats it is good again")
         .expect("is not lost");
-    open.close().await;
-}
-
-#[tokio::test]
-async fn two_that_start_at_once_do_not_both_get_the_hold() {
-    let Some(server) = server("two starts at once") else {
-        return;
-    };
-    let url = server.url(&server.database());
-    let mut masters = [Master::of(&url), Master::of(&url)];
-    for master in &mut masters {
-        master.postgres.timing.dead = LIMIT;
-    }
-    let (first, second) = tokio::join!(masters[0].try_open(), masters[1].try_open());
-    let refused = first.as_ref().err().or(second.as_ref().err());
-    let text = Chain(refused.expect("one is refused")).to_string();
-    assert!(text.contains("stop that one first"), "{text}");
-    let open = first.ok().or(second.ok()).expect("one has it");
-    open.write(1).await.expect("commits");
     open.close().await;
 }
 

@@ -47,6 +47,13 @@ impl Spools {
             .collect()
     }
 
+    /// Runs whose copy is a file without an end. Reads each of them, as they are asked for.
+    pub fn unfinished(&self) -> impl Iterator<Item = RunId> + '_ {
+        let files = std::iter::once_with(|| self.sizes().into_keys());
+        let files = files.flatten();
+        files.filter(|run| self.synced_end_of(*run).is_none())
+    }
+
     /// Bytes of a spool that is a file; 0 when it is none.
     pub fn size(&self, run: RunId) -> u64 {
         std::fs::metadata(self.path(run)).map_or(0, |meta| meta.len())

@@ -52,6 +52,7 @@ impl Backend for Sqlite {
                 hold: Arc::new(Hold::kept("")),
                 loaded,
                 is_taken_over: false,
+                fleet: None,
             })
         })
     }

@@ -128,10 +128,11 @@ impl Master {
             },
             is_taken_over: false,
         };
-        let parts = parts(dir.path(), gate.clone(), hold.clone(), tasks.clone());
+        let mut parts = parts(dir.path(), gate.clone(), hold.clone(), tasks.clone());
+        parts.stop = stop.clone();
         let parts = Arc::new(parts);
         let master = Self {
-            engine: Engines::start(inherited, parts, [7; 32], now_ms(), stop.clone()),
+            engine: Engines::start(inherited, parts, [7; 32], now_ms()),
             gate,
             hold,
             stop,
@@ -177,6 +178,7 @@ fn parts(dir: &Path, store: Arc<Gate>, hold: Arc<Hold>, tasks: TaskTracker) -> P
         outputs: Arc::new(outputs),
         store,
         hold,
+        fleet: None,
         spools,
         room: Arc::new(Room::new(dir, 0)),
         registry: Arc::new(Registry::new(now_ms())),
@@ -188,6 +190,7 @@ fn parts(dir: &Path, store: Arc<Gate>, hold: Arc<Hold>, tasks: TaskTracker) -> P
         ca_pem: String::new(),
         join_key: JoinKey::new(&[7; 32]),
         tasks,
+        stop: CancellationToken::new(),
     }
 }
 

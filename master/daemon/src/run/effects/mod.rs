@@ -61,7 +61,7 @@ impl Loop {
             // In a task: it may have to ask the disk, and the loop waits for nobody's.
             Effect::Measure { run } => {
                 let (parts, engine) = (self.parts.clone(), self.engine.clone());
-                self.parts.tasks.spawn(async move {
+                self.spawn(async move {
                     let bytes = parts.spools.have(run);
                     engine.submit(Input::Measured { run, bytes }).await;
                 });
@@ -85,6 +85,17 @@ impl Loop {
                 .followers
                 .notify(job, || JobUpdate::Ended(instance.clone(), verdict.clone())),
         }
+    }
+
+    /// What is done for this loop ends with it: once another master has the cluster, that one does it.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.engine.stop.clone();
+        self.parts.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     fn send(&self, at: &InstanceKey, session: u64, command: SessionCommand) {
@@ -138,7 +149,7 @@ impl Loop {
             return;
         };
         let (parts, engine) = (self.parts.clone(), self.engine.clone());
-        self.parts.tasks.spawn(async move {
+        self.spawn(async move {
             let answer = match parts.providers.get(kind, reference.region.as_deref()).await {
                 Ok(provider) => call(provider, reference).await,
                 Err(error) => refused(results::failure(error)),

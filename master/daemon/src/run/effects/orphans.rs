@@ -17,7 +17,7 @@ impl Loop {
             None => ProviderKind::Local,
         };
         let (parts, engine) = (self.parts.clone(), self.engine.clone());
-        self.parts.tasks.spawn(async move {
+        self.spawn(async move {
             let reporter = engine.clone();
             let report = move |text| -> BoxFuture<'static, ()> {
                 let engine = reporter.clone();

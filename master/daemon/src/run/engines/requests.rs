@@ -7,6 +7,7 @@ use aot_model::key::InstanceKey;
 use aot_model::world::{AgentInput, Answer, Input};
 use aot_proto::ids::{ClusterName, RunId};
 use aot_proto::v1;
+use aot_store::Hold;
 use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,8 +44,10 @@ impl Engines {
 
     async fn request(&self, message: QueuedInput) -> Result<Answer, Unanswered> {
         let (reply, decided) = oneshot::channel();
-        if !self.0.parts.hold.is_usable() {
-            return Err(Unanswered::Away); // nor does it take up room in the queue
+        let engine = self.engine_for(&message.input).await?;
+        let hold = engine.map_or_else(|| self.0.parts.hold.clone(), |engine| engine.hold);
+        if !hold.is_usable() {
+            return Err(unusable(&hold)); // nor does it take up room in the queue
         }
         let claim = Claim::default();
         let message = QueuedInput {
@@ -54,13 +57,17 @@ impl Engines {
         };
         let answered = async {
             self.send(message).await;
-            decided.await.map_err(|_| Unanswered::Stopping)
+            let gone = |_| match hold.is_lost() {
+                true => Unanswered::Unsure,
+                false => Unanswered::Stopping,
+            };
+            decided.await.map_err(gone)
         };
         tokio::select! {
             biased;
             answer = answered => answer,
-            () = self.0.parts.hold.until_unusable() => Err(match claim.is_first() {
-                true => Unanswered::Away,
+            () = hold.until_unusable() => Err(match claim.is_first() {
+                true => unusable(&hold),
                 false => Unanswered::Unsure,
             }),
         }
@@ -69,6 +76,7 @@ impl Engines {
     /// Brings what is to be on record, and waits until it is on disk. While records can't be written nobody is kept waiting:
     /// it gets there later, if there is room for it to wait.
     pub(crate) async fn record(&self, input: Input) {
+        let hold = self.hold_for(&input);
         let recorded = async {
             let decided = self.sent(input).await;
             let _ = decided.await; // without an answer, the master stops
@@ -76,7 +84,7 @@ impl Engines {
         tokio::select! {
             biased;
             () = recorded => {}
-            () = self.0.parts.hold.until_unusable() => {}
+            () = hold.until_unusable() => {}
         }
     }
 
@@ -87,7 +95,7 @@ impl Engines {
             let engine = self.destination(&input);
             engine.is_some_and(|engine| engine.is_half_full())
         };
-        if !self.0.parts.hold.is_usable() && is_short() {
+        if !self.hold_for(&input).is_usable() && is_short() {
             tracing::warn!(
                 "too much waits to be put on record: what was only asked of agents is left out"
             );
@@ -100,6 +108,12 @@ impl Engines {
     /// however long that takes; `false` when the master stops first.
     pub(crate) async fn decide(&self, input: Input) -> bool {
         self.sent(input).await.await.is_ok()
+    }
+
+    /// What is written with where an input is decided on.
+    fn hold_for(&self, input: &Input) -> Arc<Hold> {
+        let engine = self.destination(input);
+        engine.map_or_else(|| self.0.parts.hold.clone(), |engine| engine.hold)
     }
 
     async fn sent(&self, input: Input) -> oneshot::Receiver<Answer> {
@@ -149,5 +163,13 @@ impl Engines {
         if let Some(engine) = self.get(cluster) {
             engine.submit_once_put(outputs, cluster, run, ended);
         }
+    }
+}
+
+/// Why nothing can be put on record now.
+fn unusable(hold: &Hold) -> Unanswered {
+    match hold.is_lost() {
+        true => Unanswered::Elsewhere,
+        false => Unanswered::Away,
     }
 }

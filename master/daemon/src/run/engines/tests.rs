@@ -1,6 +1,7 @@
 //! What comes in arrives at the world of its cluster, and none waits for another.
 
 mod inputs;
+mod owned;
 mod rig;
 
 use std::collections::BTreeSet;
@@ -201,7 +202,9 @@ async fn of_several_that_find_no_loop_at_the_same_moment_one_starts_it() {
     let rig = Rig::of(&[]).await;
     // All have looked for it by now.
     for _ in 0..3 {
-        rig.engines.start_missing(&name("new"));
+        let hold = rig.engines.0.parts.hold.clone();
+        rig.engines
+            .start_loaded(name("new"), Loaded::default(), hold, false);
     }
     let worlds = rig.engines.0.seeds.drawn.load(Ordering::Relaxed);
     assert_eq!(worlds, 2, "the vacant one and one more");
@@ -215,10 +218,15 @@ async fn what_is_on_its_way_to_a_loop_that_ends_is_led_to_the_next() {
     // Its loop decides nothing any more, as that of one that is about to end.
     let seed = engines.0.seeds.draw();
     let old = world_of(Loaded::default(), &engines.0.parts, seed, now_ms());
-    let (engine, queue) = Engine::new(old, engines.0.events.clone());
+    let (engine, queue) = Engine::new(
+        old,
+        engines.0.parts.hold.clone(),
+        engines.0.events.clone(),
+        rig.stop.child_token(),
+    );
     {
         let mut all = engines.0.engines.write().expect("nobody panics");
-        all.insert(name("x"), engine);
+        all.insert(name("x"), engine.clone());
     }
     // More than its queue holds: some of them are in it, the rest wait for room.
     let count = queue.max_capacity() + 10;
@@ -235,7 +243,7 @@ async fn what_is_on_its_way_to_a_loop_that_ends_is_led_to_the_next() {
         }
     };
     timeout(LIMIT, filled).await.expect("the queue fills");
-    engines.end(&name("x"), queue).await;
+    engines.end(&name("x"), &engine, queue).await;
     let mut ids = BTreeSet::new();
     for one in asked {
         ids.insert(one.await.expect("it is answered"));

@@ -88,6 +88,7 @@ fn unanswered(why: Unanswered) -> Status {
     match why {
         Unanswered::Stopping => status::stopping(),
         Unanswered::Away | Unanswered::Unsure => status::store_away(),
+        Unanswered::Elsewhere => status::elsewhere(),
     }
 }
 

@@ -10,27 +10,10 @@ use aot_store::blobs::Blobs;
 use aot_store::room::Room;
 
 use super::error::{Error, io};
-use super::{ServeOptions, Stop, state_dir};
+use super::{ServeOptions, state_dir};
 use crate::enrol::ca::Ca;
 use crate::enrol::shared_keys;
 use crate::run::agents::Agents;
-
-impl Opened {
-    /// Stands by while another master of the fleet has the records: nothing listens here, so that machines and operators find
-    /// that one. Without a fleet nobody is waited for, and a master that a command starts has no time to.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] when `stop` fires meanwhile; else why it can't be seen who has them.
-    pub async fn until_free(&self, stop: &Stop) -> Result<(), Error> {
-        if self.options.fleet_key.is_none() || self.options.background {
-            return Ok(());
-        }
-        tokio::select! {
-            free = self.options.store.until_free(&self.options.state_dir) => Ok(free?),
-            () = stop.token.cancelled() => Err(Error::Interrupted),
-        }
-    }
-}
 
 /// A master with its state folder. Dropped, it gives that back.
 pub struct Opened {

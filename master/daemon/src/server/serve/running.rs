@@ -8,9 +8,9 @@ use std::sync::Arc;
 use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_proto::v1;
+use aot_store::fleet::Announcement;
 use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::error::Error;
 use super::services::Services;
@@ -18,6 +18,7 @@ use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
+use crate::run::keeper::Keeper;
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
 use crate::server::strangers::ConnectionLimits;
@@ -59,16 +60,26 @@ impl Bound {
             is_taken_over: state.is_taken_over,
         };
         let registry = Arc::new(Registry::new(now_ms()));
-        let parts = Arc::new(parts(&opened, &state, &registry, tasks));
+        let parts = Arc::new(parts(&opened, &state, &registry, &ending));
         let asked = state.hold.clone();
         let calls = &opened.options.providers.calls;
         calls.send_while(move || asked.is_good());
-        let engine = Engines::start(inherited, parts, seed()?, now_ms(), stop.clone());
+        let engine = Engines::start(inherited, parts, seed()?, now_ms());
         tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
+        if let Some(fleet) = &state.fleet {
+            let says = Announcement {
+                agents: advertise.clone(),
+                peer: String::new(),
+                build: opened.options.build.clone(),
+            };
+            fleet.announce(says).await?;
+            let mut keeper = Keeper::new(fleet.clone(), engine.clone());
+            keeper.round().await; // what is this master's is here before anybody asks
+            tasks.spawn(keeper.run(stop.clone()));
+        }
         let janitor = Janitor {
             engine: engine.clone(),
             store: state.store.clone(),
-            hold: state.hold.clone(),
             outputs: state.outputs.clone(),
             limits: opened.options.retention,
             unnamed: UnnamedOutputs::default(),
@@ -146,7 +157,6 @@ fn blob_janitor(opened: &Opened, state: &State, engine: &Engines) -> BlobJanitor
     BlobJanitor {
         engine: engine.clone(),
         store: state.store.clone(),
-        hold: state.hold.clone(),
         outputs: state.outputs.clone(),
         bundles: state.bundles.clone(),
         agents: state.agents.clone(),
@@ -155,10 +165,11 @@ fn blob_janitor(opened: &Opened, state: &State, engine: &Engines) -> BlobJanitor
     }
 }
 
-fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskTracker) -> Parts {
+fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, ending: &Stop) -> Parts {
     Parts {
         store: state.store.clone(),
         hold: state.hold.clone(),
+        fleet: state.fleet.clone(),
         spools: state.spools.clone(),
         outputs: state.outputs.clone(),
         room: opened.room.clone(),
@@ -167,7 +178,8 @@ fn parts(opened: &Opened, state: &State, registry: &Arc<Registry>, tasks: &TaskT
         agents: opened.agents.clone(),
         ca_pem: opened.ca.pem().to_owned(),
         join_key: state.join_key.clone(),
-        tasks: tasks.clone(),
+        tasks: ending.tasks.clone(),
+        stop: ending.token.clone(),
     }
 }
 

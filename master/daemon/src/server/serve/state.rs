@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use aot_host::files::private_dir;
 use aot_model::hash::JoinKey;
+use aot_proto::ids::RunId;
 use aot_store::blobs::BlobKind;
+use aot_store::fleet::Fleet;
 use aot_store::spool::Spools;
 use aot_store::{Hold, Loaded, OpenStore, Store};
 
@@ -23,6 +25,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct State {
     pub(super) store: Arc<dyn Store>,
     pub(super) hold: Arc<Hold>,
+    /// The masters that share the store.
+    pub(super) fleet: Option<Arc<dyn Fleet>>,
     pub(super) loaded: Loaded,
     /// From a master that may live.
     pub(super) is_taken_over: bool,
@@ -52,8 +56,9 @@ impl State {
             hold,
             loaded,
             is_taken_over,
+            fleet,
         } = opened.options.store.open(dir).await?;
-        let spools = spools(dir, &loaded)?;
+        let spools = spools(dir, &loaded, fleet.is_some())?;
         let outputs = Outputs::new(
             spools.clone(),
             opened.blobs.clone(),
@@ -70,6 +75,7 @@ impl State {
         Ok(Self {
             store,
             hold,
+            fleet,
             loaded,
             is_taken_over,
             spools,
@@ -83,10 +89,14 @@ impl State {
     }
 }
 
-fn spools(dir: &Path, loaded: &Loaded) -> Result<Arc<Spools>, Error> {
+/// `is_shared`: which runs are open is not known yet, as clusters are still to be taken.
+fn spools(dir: &Path, loaded: &Loaded, is_shared: bool) -> Result<Arc<Spools>, Error> {
     let spools = Spools::open(&dir.join("spools"))?;
     let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
-    let open = loaded.runs.iter().map(|run| run.id);
+    let open: Box<dyn Iterator<Item = RunId>> = match is_shared {
+        false => Box::new(loaded.runs.iter().map(|run| run.id)),
+        true => Box::new(spools.unfinished()),
+    };
     spools
         .distrust_other_boots(boot.trim(), open)
         .map_err(io("look at the outputs in", dir))?;

@@ -16,6 +16,7 @@ use aot_model::world::Changes;
 use aot_proto::ids::{ClusterName, InstanceName, JobId, RunId};
 use aot_provider::Provider;
 use aot_store::blobs::{BlobFolder, Blobs};
+use aot_store::fleet::Fleet;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
 use aot_store::sqlite::Sqlite;
@@ -129,8 +130,17 @@ impl Rig {
         .await
     }
 
+    /// As a master would start that has nothing yet, among others.
+    pub(super) async fn among(fleet: Arc<dyn Fleet>) -> Self {
+        Self::made(Inherited::default(), Some(fleet)).await
+    }
+
     /// As a master would start that is left this.
     pub(super) async fn inherit(inherited: Inherited) -> Self {
+        Self::made(inherited, None).await
+    }
+
+    async fn made(inherited: Inherited, fleet: Option<Arc<dyn Fleet>>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let opened = Sqlite.open(dir.path()).await.expect("a store");
         let OpenStore { store, hold, .. } = opened;
@@ -150,6 +160,7 @@ impl Rig {
         let parts = Parts {
             store: store.clone(),
             hold,
+            fleet,
             spools: spools.clone(),
             outputs: outputs.clone(),
             room: Arc::new(Room::new(dir.path(), 0)),
@@ -161,10 +172,11 @@ impl Rig {
             ca_pem: String::new(),
             join_key: JoinKey::new(b"key"),
             tasks: tasks.clone(),
+            stop: stop.clone(),
         };
         let parts = Arc::new(parts);
         Self {
-            engines: Engines::start(inherited, parts, [7; 32], now_ms(), stop.clone()),
+            engines: Engines::start(inherited, parts, [7; 32], now_ms()),
             store,
             spools,
             outputs,

@@ -11,6 +11,7 @@ use tonic::Status;
 use super::super::events::Until;
 use super::super::launch::started;
 use super::super::{Events, OperatorApi, not_empty};
+use super::unread;
 
 /// A cluster that is to be deleted, and where it has things.
 struct Doomed {
@@ -29,12 +30,12 @@ impl OperatorApi {
         let region = not_empty("--region", region.as_deref())?
             .unwrap_or_default()
             .to_owned();
-        self.refuse_ours(&uuid)?;
+        self.refuse_ours(&uuid).await?;
         let doomed = self
             .doomed(&uuid, &region)
             .await?
             .ok_or_else(|| Status::not_found(format!("nothing has the tag of a cluster {uuid}")))?;
-        self.refuse_ours(&uuid)?;
+        self.refuse_ours(&uuid).await?;
         let published = self.engine.subscribe();
         let ask = DeleteOrphansAsk {
             by: AskedBy {
@@ -50,8 +51,9 @@ impl OperatorApi {
     }
 
     /// Said before any region is asked, and again when that is done; the world of a cluster of that name decides once more.
-    fn refuse_ours(&self, uuid: &str) -> Result<(), Status> {
-        let ours = self.engine.read_each(|world| world.is_ours(uuid));
+    async fn refuse_ours(&self, uuid: &str) -> Result<(), Status> {
+        let ours = self.engine.read_everywhere(|world| world.is_ours(uuid));
+        let ours = ours.await.map_err(unread)?;
         match ours.into_iter().flatten().next() {
             Some(why) => Err(Status::failed_precondition(why)),
             None => Ok(()),
@@ -62,7 +64,7 @@ impl OperatorApi {
     async fn doomed(&self, uuid: &str, region: &str) -> Result<Option<Doomed>, Status> {
         let default = self.lookups.default_region().await;
         let mut doomed: Option<Doomed> = None;
-        for place in self.places(region, default.as_deref()) {
+        for place in self.places(region, default.as_deref()).await? {
             if !region.is_empty() && place.name != region {
                 continue;
             }

@@ -4,6 +4,7 @@
 mod compare;
 mod delete;
 
+use aot_host::chain::Chain;
 use aot_model::spec::ProviderKind;
 use aot_proto::v1;
 use aot_provider::Tagged;
@@ -33,13 +34,13 @@ impl OperatorApi {
     ) -> Result<v1::OrphansReply, Status> {
         let default = self.lookups.default_region().await;
         let region = not_empty("--region", request.region.as_deref())?.unwrap_or_default();
-        let places = self.places(region, default.as_deref());
+        let places = self.places(region, default.as_deref()).await?;
         let mut reply = v1::OrphansReply::default();
         for place in places {
-            let before = self.book(default.as_deref());
+            let before = self.book(default.as_deref()).await?;
             match self.tagged(&place).await {
                 Ok(tagged) => {
-                    let after = self.book(default.as_deref());
+                    let after = self.book(default.as_deref()).await?;
                     let found = compare::entries(&place.name, &tagged, &before, &after);
                     reply.entries.extend(found);
                     reply.regions.push(place.name);
@@ -63,14 +64,15 @@ impl OperatorApi {
     }
 
     /// This host, the regions of all clusters, the one that was asked for, and that of the AWS settings.
-    fn places(&self, asked: &str, default: Option<&str>) -> Vec<RegionScope> {
-        let used = self.engine.read_each(|world| -> Vec<Option<String>> {
+    async fn places(&self, asked: &str, default: Option<&str>) -> Result<Vec<RegionScope>, Status> {
+        let used = self.engine.read_everywhere(|world| -> Vec<Option<String>> {
             let ec2 = world
                 .clusters
                 .values()
                 .filter(|cluster| cluster.spec.provider == ProviderKind::Ec2);
             ec2.map(|cluster| cluster.spec.region.clone()).collect()
         });
+        let used = used.await.map_err(unread)?;
         let mut places = vec![RegionScope {
             name: LOCAL.to_owned(),
             region: None,
@@ -89,12 +91,12 @@ impl OperatorApi {
                 }
             },
         ));
-        places
+        Ok(places)
     }
 
-    /// What the store holds now.
-    fn book(&self, default: Option<&str>) -> Book {
-        let books = self.engine.read_each(|world| -> Book {
+    /// What the store holds now, also of clusters that other masters have.
+    async fn book(&self, default: Option<&str>) -> Result<Book, Status> {
+        let books = self.engine.read_everywhere(|world| -> Book {
             let held = |cluster: &aot_model::cluster::Cluster| {
                 let region = match cluster.spec.provider {
                     ProviderKind::Local => LOCAL,
@@ -109,8 +111,14 @@ impl OperatorApi {
             };
             world.clusters.values().map(held).collect()
         });
-        books.into_iter().flatten().collect()
+        let books = books.await.map_err(unread)?;
+        Ok(books.into_iter().flatten().collect())
     }
+}
+
+/// Without the records of all clusters nothing can be said of what belongs to none.
+fn unread(error: aot_store::Error) -> Status {
+    Status::unavailable(format!("cannot read all clusters: {}", Chain(&error)))
 }
 
 /// The regions to look at, each once, and whether somebody counts on it. `None` is a region that clusters use and

@@ -1,0 +1,136 @@
+//! Clusters of several masters: how one becomes this master's, and how it is given away or lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aot_host::chain::Chain;
+use aot_model::world::{Input, RoutingKey, World};
+use aot_proto::ids::ClusterName;
+use aot_store::Hold;
+use aot_store::fleet::Take;
+
+use super::{Engines, UNHURT};
+use crate::run::engine::{Engine, Unanswered};
+use crate::session::Closed;
+
+impl Engines {
+    /// Whether a cluster is here.
+    pub(crate) fn has(&self, cluster: &ClusterName) -> bool {
+        self.get(cluster).is_some()
+    }
+
+    /// Takes a cluster that nobody has, or that is this master's from before; says whether it is here now.
+    ///
+    /// # Errors
+    /// When it can't be asked for, or read.
+    pub(crate) async fn take(&self, cluster: &ClusterName) -> Result<bool, aot_store::Error> {
+        let Some(fleet) = &self.0.parts.fleet else {
+            return Ok(true);
+        };
+        let _one = self.0.taking.lock().await;
+        if self.has(cluster) {
+            return Ok(true);
+        }
+        let Take::Taken(taken) = fleet.take(cluster).await? else {
+            return Ok(false);
+        };
+        let is_taken_over = taken.is_taken_over;
+        self.start_loaded(cluster.clone(), taken.loaded, taken.hold, is_taken_over);
+        fleet.look().await; // others are led here by what they read; calls of this master by what it knows
+        Ok(true)
+    }
+
+    /// Where a request is decided on: its cluster is taken if nobody has it. `None` for a token that no cluster has.
+    ///
+    /// # Errors
+    /// [`Unanswered::Elsewhere`], and why it can't be found out.
+    pub(super) async fn engine_for(&self, input: &Input) -> Result<Option<Engine>, Unanswered> {
+        let found = self.destination(input);
+        let RoutingKey::Cluster(name) = input.routing_key() else {
+            return Ok(found);
+        };
+        if found.is_some() || self.is_stopping() {
+            return Ok(found);
+        }
+        match self.take(name).await {
+            Ok(true) => Ok(self.get(name)),
+            Ok(false) => Err(Unanswered::Elsewhere),
+            Err(error) => {
+                tracing::warn!(cluster = %name, error = %Chain(&error), "cannot see whose the cluster is");
+                Err(Unanswered::Away)
+            }
+        }
+    }
+
+    /// Gives a cluster to whoever takes it next: its loop ends, and with it all that was under way here. Its machines leave.
+    pub(crate) fn give_away(&self, cluster: &ClusterName) {
+        if let Some(engine) = self.get(cluster) {
+            engine.stop.cancel();
+        }
+    }
+
+    /// A loop has ended while the master continues: the cluster was given away, or is another's already.
+    pub(super) async fn leave(&self, name: &ClusterName, engine: &Engine) {
+        self.forget(name, engine);
+        let parts = &self.0.parts;
+        parts.registry.end_all(name, &Closed::Moved);
+        if let Some(fleet) = parts.fleet.as_ref().filter(|_| !engine.hold.is_lost()) {
+            fleet.give_back(&engine.hold, false).await;
+        }
+    }
+
+    pub(super) fn forget(&self, name: &ClusterName, engine: &Engine) {
+        let mut engines = self.0.engines.write().expect(UNHURT);
+        if engines.get(name).is_some_and(|of| of.is(engine)) {
+            engines.remove(name);
+        }
+    }
+
+    /// Reads all worlds of all masters, one after the other: of clusters that are elsewhere what is on record.
+    ///
+    /// # Errors
+    /// When that can't be read: who reads all must miss none.
+    pub(crate) async fn read_everywhere<T>(
+        &self,
+        read: impl Fn(&World) -> T,
+    ) -> Result<Vec<T>, aot_store::Error> {
+        let Some(fleet) = &self.0.parts.fleet else {
+            return Ok(self.read_each(read));
+        };
+        fleet.look().await;
+        let view = fleet.view().borrow().clone();
+        let here = self.all().into_iter();
+        let here: BTreeMap<ClusterName, Engine> = here.collect();
+        let mut found: Vec<T> = here.values().map(|engine| engine.read(&read)).collect();
+        for cluster in view.owners.keys().filter(|name| !here.contains_key(*name)) {
+            let loaded = fleet.peek(cluster).await?;
+            found.push(read(&self.world_of(loaded)));
+        }
+        Ok(found)
+    }
+
+    /// What is written with that belongs to no cluster; `None` while another master does that.
+    pub(crate) fn janitor_hold(&self) -> Option<Arc<Hold>> {
+        let parts = &self.0.parts;
+        match &parts.fleet {
+            None => Some(parts.hold.clone()),
+            Some(_) => self
+                .0
+                .janitor
+                .borrow()
+                .clone()
+                .filter(|hold| hold.is_good()),
+        }
+    }
+
+    /// Whether this master has, or had, what belongs to no cluster.
+    pub(crate) fn is_janitor(&self) -> bool {
+        let held = self.0.janitor.borrow();
+        held.as_ref().is_some_and(|hold| !hold.is_lost())
+    }
+
+    /// From now on this master sees to what belongs to no cluster.
+    pub(crate) fn set_janitor(&self, hold: Arc<Hold>) {
+        self.0.janitor.send_replace(Some(hold));
+    }
+}

@@ -1,0 +1,131 @@
+//! The holds that a master has, all kept good by the same beats, and each lost by itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aot_store::Hold;
+
+/// What the engine says of a hold: who has it, and with which epoch.
+pub(crate) type FoundHolds = BTreeMap<String, (String, i64)>;
+
+/// All holds of a master, by what they are on.
+#[derive(Default)]
+pub(crate) struct HeldHolds(Mutex<BTreeMap<String, Held>>);
+
+struct Held {
+    hold: Arc<Hold>,
+    epoch: i64,
+    /// It was taken over, and what that means is not on record yet.
+    is_in_doubt: bool,
+}
+
+impl HeldHolds {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.0.lock().expect("nobody panics with it")
+    }
+
+    /// From now on this is one of them, in place of an earlier one on the same.
+    pub(crate) fn add(&self, hold: &Arc<Hold>, epoch: i64, is_in_doubt: bool) {
+        let held = Held {
+            hold: hold.clone(),
+            epoch,
+            is_in_doubt,
+        };
+        self.all().insert(hold.name().to_owned(), held);
+    }
+
+    /// Forgets one, unless it was taken anew.
+    pub(crate) fn remove(&self, name: &str, epoch: i64) {
+        let mut all = self.all();
+        if all.get(name).is_some_and(|held| held.epoch == epoch) {
+            all.remove(name);
+        }
+    }
+
+    /// What is held, with its epoch.
+    pub(crate) fn epochs(&self) -> BTreeMap<String, i64> {
+        let all = self.all();
+        all.iter()
+            .map(|(name, held)| (name.clone(), held.epoch))
+            .collect()
+    }
+
+    /// Whether one is in doubt; it is not from now on.
+    pub(crate) fn end_doubt(&self, name: &str) -> bool {
+        let mut all = self.all();
+        let held = all.get_mut(name);
+        held.is_some_and(|held| std::mem::take(&mut held.is_in_doubt))
+    }
+
+    /// What a beat means for the holds that were asked about: those that were found as they are known are good until then,
+    /// all others are lost. What was taken since then is left alone.
+    pub(crate) fn compare(
+        &self,
+        asked: &BTreeMap<String, i64>,
+        found: &FoundHolds,
+        until: Duration,
+        why: impl Fn(&str) -> String,
+    ) {
+        let mut all = self.all();
+        // First those that are lost: what is done for them stops before anything else may continue.
+        all.retain(|name, held| {
+            if asked.get(name) != Some(&held.epoch) {
+                return true;
+            }
+            let owner = match found.get(name) {
+                Some((_, epoch)) if *epoch == held.epoch => return true,
+                Some((owner, _)) => owner.as_str(),
+                None => "nobody: its row is gone",
+            };
+            held.hold.lose(&why(owner));
+            false
+        });
+        for held in asked.keys().filter_map(|name| all.get(name)) {
+            held.hold.renew(until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aot_host::clock::since_boot;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_beat_renews_what_is_as_it_was_and_loses_the_rest() {
+        let held = HeldHolds::default();
+        let names = ["kept", "moved", "gone", "new"];
+        let holds = names.map(|name| Arc::new(Hold::renewable(name)));
+        for hold in &holds[..3] {
+            held.add(hold, 7, false);
+        }
+        let asked = held.epochs();
+        held.add(&holds[3], 1, false);
+        let found = [("kept", ("a", 7)), ("moved", ("b", 8))];
+        let found =
+            found.map(|(name, (owner, epoch))| (name.to_owned(), (owner.to_owned(), epoch)));
+        held.compare(&asked, &found.into(), since_boot() + LONG, str::to_owned);
+        assert_eq!(
+            holds.each_ref().map(|hold| hold.is_good()),
+            [true, false, false, false]
+        );
+        let left: Vec<_> = held.epochs().into_keys().collect();
+        assert_eq!(left, ["kept", "new"]);
+    }
+
+    #[test]
+    fn one_that_was_taken_anew_is_not_forgotten_with_the_old_one() {
+        let held = HeldHolds::default();
+        let hold = Arc::new(Hold::renewable("c"));
+        held.add(&hold, 1, false);
+        held.add(&hold, 2, true);
+        held.remove("c", 1);
+        assert!(held.end_doubt("c") && !held.end_doubt("c"));
+        held.remove("c", 2);
+        assert!(held.epochs().is_empty());
+    }
+}
