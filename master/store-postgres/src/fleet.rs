@@ -76,7 +76,7 @@ impl PostgresFleet {
     async fn rows(&self) -> Result<Rows, Error> {
         let what = "look for the masters of";
         let masters = "SELECT id, incarnation, beat, agents, peer, build, draining FROM masters";
-        let owners = "SELECT cluster, owner, epoch, pinned, incarnation FROM owners";
+        let owners = "SELECT cluster, owner, epoch, pinned, incarnation, preferred FROM owners";
         Ok(Rows {
             masters: self.link.query(what, masters, &[], WITHIN).await?,
             owners: self.link.query(what, owners, &[], WITHIN).await?,
@@ -230,7 +230,8 @@ impl PostgresFleet {
             (true, true) => (&*self.me.id, &*self.me.id, &*self.me.id),
             (true, false) => ("", served_by, served_by),
         };
-        let sql = "UPDATE owners SET owner = $3, pinned = $4, served_by = $5 WHERE cluster = $1 AND epoch = $2";
+        // Where it was wished to be it is now, or will not come to be.
+        let sql = "UPDATE owners SET owner = $3, pinned = $4, served_by = $5, preferred = '' WHERE cluster = $1 AND epoch = $2";
         let values: [&(dyn ToSql + Sync); 5] = [&name, &taken.epoch, &owner, &pinned, &server];
         let what = "enter the hold in";
         self.link.query(what, sql, &values, WITHIN).await?;
@@ -247,6 +248,20 @@ impl PostgresFleet {
         if let Err(error) = released {
             tracing::warn!(hold = name, error = %Chain(&error), "a hold was not given back: another master waits until this one ends");
         }
+    }
+
+    async fn preferred(&self, cluster: &str, master: &str) -> Result<bool, Error> {
+        let sql = "UPDATE owners SET preferred = $2 WHERE cluster = $1 AND pinned IN ('', $2) RETURNING 1";
+        let what = "move a cluster in";
+        let rows = self.link.query(what, sql, &[&cluster, &master], WITHIN);
+        Ok(!rows.await?.is_empty())
+    }
+
+    async fn drained(&self, master: &str, is_draining: bool) -> Result<bool, Error> {
+        let sql = "UPDATE masters SET draining = $2 WHERE id = $1 RETURNING 1";
+        let what = "drain a master of";
+        let rows = self.link.query(what, sql, &[&master, &is_draining], WITHIN);
+        Ok(!rows.await?.is_empty())
     }
 
     async fn announced(&self, says: Announcement) -> Result<(), Error> {
@@ -272,6 +287,7 @@ fn owner(row: &Row, starts: &BTreeMap<String, i64>) -> Owner {
         master: if is_of_newest { master } else { String::new() },
         epoch: row.get(2),
         pinned: row.get(3),
+        preferred: row.get(5),
     }
 }
 
@@ -310,6 +326,22 @@ impl Fleet for PostgresFleet {
             let loader = self.loader.lock().await;
             load::load(&loader, Of::Cluster(cluster.as_str()), None).await
         })
+    }
+
+    fn prefer<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+        master: &'a str,
+    ) -> Pending<'a, Result<bool, aot_store::Error>> {
+        Box::pin(async { Ok(self.preferred(cluster.as_str(), master).await?) })
+    }
+
+    fn drain<'a>(
+        &'a self,
+        master: &'a str,
+        is_draining: bool,
+    ) -> Pending<'a, Result<bool, aot_store::Error>> {
+        Box::pin(async move { Ok(self.drained(master, is_draining).await?) })
     }
 
     fn standing(&self) -> &Arc<Hold> {

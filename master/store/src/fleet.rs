@@ -49,6 +49,8 @@ pub struct Owner {
     pub epoch: i64,
     /// The only master that may have it, since its machines are that one's host's; empty where any may.
     pub pinned: String,
+    /// The master that is to have it next; empty where none is.
+    pub preferred: String,
 }
 
 /// All masters and clusters, as they were read.
@@ -104,6 +106,12 @@ impl FleetView {
     pub fn is_draining(&self) -> bool {
         let me = self.masters.get(&self.me);
         me.is_some_and(|me| me.is_draining)
+    }
+
+    /// Whether a master takes clusters.
+    pub fn is_able(&self, master: &str) -> bool {
+        let master = self.masters.get(master);
+        master.is_some_and(|master| master.is_alive && !master.is_draining)
     }
 
     /// When it is the turn of the master that reads to take what is free, counted from 0: each name has an order of the masters
@@ -179,6 +187,24 @@ pub trait Fleet: Send + Sync {
     /// When the store can't be read.
     fn peek<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Loaded, Error>>;
 
+    /// From now on this master is to have a cluster: whoever has it gives it away. `false` where there is no such cluster, or it is
+    /// another's for good.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn prefer<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+        master: &'a str,
+    ) -> Pending<'a, Result<bool, Error>>;
+
+    /// From now on a master gives its clusters away and takes no others, until its next start; or takes its share again. `false`
+    /// where there is no such master.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn drain<'a>(&'a self, master: &'a str, is_draining: bool) -> Pending<'a, Result<bool, Error>>;
+
     /// Good while no other master can have taken anything from this one; lost when this master has no say any more.
     fn standing(&self) -> &Arc<Hold>;
 
@@ -243,6 +269,28 @@ impl Fleet for FixedFleet {
         Box::pin(async { Ok(Loaded::default()) })
     }
 
+    fn prefer<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+        master: &'a str,
+    ) -> Pending<'a, Result<bool, Error>> {
+        self.change(|view| {
+            if let Some(owner) = view.owners.get_mut(cluster) {
+                owner.preferred = master.to_owned();
+            }
+        });
+        Box::pin(async move { Ok(self.view.borrow().owners.contains_key(cluster)) })
+    }
+
+    fn drain<'a>(&'a self, master: &'a str, is_draining: bool) -> Pending<'a, Result<bool, Error>> {
+        self.change(|view| {
+            if let Some(master) = view.masters.get_mut(master) {
+                master.is_draining = is_draining;
+            }
+        });
+        Box::pin(async move { Ok(self.view.borrow().masters.contains_key(master)) })
+    }
+
     fn standing(&self) -> &Arc<Hold> {
         &self.standing
     }
@@ -274,7 +322,7 @@ pub fn sample_view(me: &str, owners: &[(&str, &str)]) -> FleetView {
         let owner = Owner {
             master: (*id).to_owned(),
             epoch: 1,
-            pinned: String::new(),
+            ..Owner::default()
         };
         view.routes.insert(Route::of(&name), name.clone());
         view.owners.insert(name, owner);

@@ -1,10 +1,8 @@
 //! Records in a database: what goes on while it is away, and who may have them.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use aot_postgres::server::Server;
-use aot_tests::process;
 use aot_tests::rig::{LIMIT, Rig};
 use aot_tests::wait;
 use nix::sys::signal::Signal;
@@ -153,39 +151,6 @@ fn another_folder_is_refused_whether_or_not_the_master_of_the_records_runs() {
     assert_eq!(first.status().len(), 2);
 }
 
-#[test]
-fn a_master_that_was_paused_and_replaced_ends_and_says_by_whom() {
-    let Some(server) = server("a paused master") else {
-        return;
-    };
-    let url = server.url(&server.database());
-    let rig = || {
-        let mut rig = with_records_in(&url);
-        let key = rig.file("fleet.key", "0123456789abcdef0123456789abcdef");
-        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("its own file");
-        rig.set_env("AOT_FLEET_KEY", &key.display().to_string());
-        rig
-    };
-    let (first, second) = (rig(), rig());
-    let paused = first.serve();
-    first.cli(["status"]).expect(0); // it has the records by then
-    process::send(paused.pid(), Signal::SIGSTOP);
-    let taking = second.serve(); // once the other has been silent for long enough
-    second.cli(["status"]).expect(0); // it has taken them
-    process::send(paused.pid(), Signal::SIGCONT);
-    let ended = paused.finish(LIMIT);
-    ended.expect(1);
-    assert!(ended.stderr.contains("has taken over"), "{}", ended.shown());
-    // It stands by now, and is first when the other stops.
-    let waiting = first.spawn(["serve"]);
-    taking.signal(Signal::SIGTERM);
-    taking.finish(LIMIT).expect(0);
-    wait::until(|| first.master_pid().is_some(), LIMIT, "it serves");
-    waiting.signal(Signal::SIGTERM);
-    waiting.finish(LIMIT).expect(0);
-}
-
-/// Others have the table: beats are taken, and writes are not.
 #[test]
 fn a_command_is_refused_when_its_record_is_not_taken_in_time() {
     let Some(server) = server("a write that waits") else {

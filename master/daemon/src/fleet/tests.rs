@@ -54,7 +54,7 @@ async fn one_that_nobody_has_is_waited_for() {
             let owner = Owner {
                 master: "b".to_owned(),
                 epoch: 2,
-                pinned: String::new(),
+                ..Owner::default()
             };
             view.owners.insert(name("web"), owner);
         });

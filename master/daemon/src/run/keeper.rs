@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// By how much each master leaves the one before it the first try: two that try at once cost one a wasted read of all records.
 const STEP: Duration = Duration::from_secs(1);
 
+/// Turns that a master has for itself which is to have a cluster.
+const WISHED: u32 = 5;
+
 /// What stands for what belongs to no cluster.
 const JANITOR: &str = "~janitor";
 
@@ -62,9 +65,10 @@ impl Keeper {
         self.fleet.look().await;
         let view = self.fleet.view().borrow().clone();
         if view.is_draining() {
-            self.give_all_away();
+            self.give_all_away(&view);
             return;
         }
+        self.give_away_what_is_wished_elsewhere(&view);
         for cluster in self
             .free
             .wanted(&view, |name| self.engines.has(name), Instant::now())
@@ -88,9 +92,16 @@ impl Keeper {
         }
     }
 
+    fn give_away_what_is_wished_elsewhere(&self, view: &FleetView) {
+        let owners = view.owners.iter();
+        let wished = owners.filter(|(_, owner)| is_wished_elsewhere(owner, view));
+        for (cluster, _) in wished.filter(|(name, _)| self.engines.has(name)) {
+            self.engines.give_away(cluster);
+        }
+    }
+
     /// A master that drains keeps what no other may have.
-    fn give_all_away(&self) {
-        let view = self.fleet.view().borrow().clone();
+    fn give_all_away(&self, view: &FleetView) {
         let movable = view
             .owners
             .iter()
@@ -99,6 +110,12 @@ impl Keeper {
             self.engines.give_away(cluster);
         }
     }
+}
+
+/// Whether a cluster is to be another master's, which can take it.
+fn is_wished_elsewhere(owner: &Owner, view: &FleetView) -> bool {
+    let to = &*owner.preferred;
+    !to.is_empty() && to != view.me && view.is_able(to)
 }
 
 /// Since when what is free is known to be.
@@ -139,7 +156,11 @@ impl FreeSince {
             return false;
         }
         let since = *self.0.entry(name.to_owned()).or_insert(now);
-        let turn = view.turn_for(name);
+        let turn = match &*owner.preferred {
+            to if to == view.me => Some(0),
+            to if view.is_able(to) => view.turn_for(name).map(|turn| turn + WISHED),
+            _ => view.turn_for(name),
+        };
         turn.is_some_and(|turn| now.duration_since(since) >= STEP * turn)
     }
 }
@@ -195,6 +216,31 @@ mod tests {
         assert_eq!(wanted(&mut free, &view, now), ["own", "web"]);
         let has = free.wanted(&view, |_| true, now);
         assert!(has.is_empty(), "{has:?}");
+    }
+
+    #[test]
+    fn a_cluster_goes_where_it_is_wished_and_to_others_only_when_that_one_fails() {
+        let now = Instant::now();
+        let wish = |me: &str| {
+            let mut view = sample_view(me, &[("web", "")]);
+            let web = view.owners.values_mut().next().expect("it is there");
+            web.preferred = "b".to_owned();
+            view
+        };
+        assert_eq!(wanted(&mut FreeSince::default(), &wish("b"), now), ["web"]);
+        let (mut a, of_a) = (FreeSince::default(), wish("a"));
+        assert!(is_wished_elsewhere(&of_a.owners[&name("web")], &of_a));
+        assert!(wanted(&mut a, &of_a, now).is_empty());
+        assert!(wanted(&mut a, &of_a, now + STEP * 2).is_empty());
+        assert_eq!(wanted(&mut a, &of_a, now + STEP * (WISHED + 1)), ["web"]);
+        let mut alone = of_a.clone();
+        alone.masters.get_mut("b").expect("it is there").is_draining = true;
+        assert!(!is_wished_elsewhere(&alone.owners[&name("web")], &alone));
+        assert_eq!(wanted(&mut FreeSince::default(), &alone, now), ["web"]);
+    }
+
+    fn name(text: &str) -> ClusterName {
+        text.parse().expect("a name")
     }
 
     #[test]

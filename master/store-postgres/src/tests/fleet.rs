@@ -238,6 +238,34 @@ async fn records_of_one_master_are_divided_by_the_first_of_a_fleet() {
 }
 
 #[tokio::test]
+async fn a_wish_for_a_cluster_and_a_drain_are_seen_by_all_until_they_are_met() {
+    let Some(server) = server("wishes of operators") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let (a, b) = (join(Master::of(&url)).await, join(Master::of(&url)).await);
+    let web = a.has("web").await;
+    let id_of_b = b.fleet.view().borrow().me.clone();
+    let (wish, none) = (name("web"), name("none"));
+    assert!(b.fleet.prefer(&wish, &id_of_b).await.expect("asks"));
+    assert!(!b.fleet.prefer(&none, &id_of_b).await.expect("asks"));
+    a.fleet.look().await;
+    let seen = a.fleet.view().borrow().owners[&wish].preferred.clone();
+    assert_eq!(seen, id_of_b);
+    a.fleet.give_back(&web.hold, false).await;
+    b.has("web").await;
+    b.fleet.look().await;
+    let seen = b.fleet.view().borrow().owners[&wish].preferred.clone();
+    assert_eq!(seen, "", "it is met");
+    assert!(a.fleet.drain(&id_of_b, true).await.expect("asks"));
+    assert!(!a.fleet.drain("nobody/1", true).await.expect("asks"));
+    b.fleet.look().await;
+    assert!(b.fleet.view().borrow().is_draining());
+    a.close().await;
+    b.close().await;
+}
+
+#[tokio::test]
 async fn the_janitor_is_one_of_them() {
     let Some(server) = server("the janitor of a fleet") else {
         return;

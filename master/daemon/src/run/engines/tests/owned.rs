@@ -34,7 +34,7 @@ impl TwoMasters {
             let owner = Owner {
                 master: master.to_owned(),
                 epoch: 2,
-                pinned: String::new(),
+                ..Owner::default()
             };
             Arc::make_mut(view).owners.insert(cluster.clone(), owner);
         });
@@ -86,6 +86,12 @@ impl Fleet for TwoMasters {
                 ..Loaded::default()
             })
         })
+    }
+    fn prefer<'a>(&'a self, _: &'a ClusterName, _: &'a str) -> Pending<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
+    }
+    fn drain<'a>(&'a self, _: &'a str, _: bool) -> Pending<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
     }
     fn standing(&self) -> &Arc<Hold> {
         &self.standing

@@ -1,0 +1,184 @@
+//! A fleet of two masters on one database and one bucket. Each has a cluster; from each all is reached. One is killed amid a
+//! command that was given at the other: that one has its cluster, its outputs and soon its machines, and what runs ends on
+//! record there, once. It comes back, and gets both when the other stops in order.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use aot_postgres::server::Server;
+use aot_tests::bundle;
+use aot_tests::lab::Lab;
+use aot_tests::lab::master::{LAUNCH, Master};
+use aot_tests::lab::story::{Story, cluster_file};
+use aot_tests::wait;
+
+/// Where agents find a master, whichever has their cluster.
+const BOTH: &str = "198.51.100.1:7510,198.51.100.1:7511";
+
+const REST: &str = "launch: {timeout: 240s}
+pools: [{name: web, size: 2, bootstrap_sequence: [{dir: first}]}]
+";
+
+const MAKE_BUCKET: &str =
+    "import boto3\nboto3.client('s3').create_bucket(Bucket='fleet')\nprint('{}')";
+
+/// More than goes into the records.
+const LONG: &str = "seq 1 40000";
+
+const WAITS: &str = "echo ran >> /var/tmp/ledger; echo begun; \
+    until test -e /var/tmp/go; do sleep 0.1; done; echo done";
+
+/// The machines of a cluster, by the instances that are connected.
+fn connected(master: &Master, cluster: &str) -> BTreeMap<String, String> {
+    let (_, all) = master.json(&["--cluster", cluster, "status"]);
+    let connected = all.iter().filter(|it| it["agent"]["connected"] == true);
+    let word = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    connected
+        .filter_map(|it| Some((word(&it["name"])?, word(&it["machine_id"])?)))
+        .collect()
+}
+
+fn succeeds(story: &mut Story, master: &Master, cluster: &str, what: &str) {
+    let done = master.run(&["--cluster", cluster, "exec", "*", "--", "true"]);
+    story.same(done.code, Some(0), &format!("{what}: {}", done.shown()));
+}
+
+#[test]
+fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return why.skip("a fleet of masters"),
+    };
+    let Some(lab) = Lab::start() else { return };
+    let key = lab.dir().join("fleet.key");
+    aot_host::files::write_atomic(&key, &[7; 32], 0o600).expect("writes the key");
+    let (url, key) = (server.url(&server.database()), key.display().to_string());
+    lab.python(MAKE_BUCKET, &[]);
+    let env = |peer| {
+        [
+            ("AOT_STORE", url.as_str()),
+            ("AOT_FLEET_KEY", key.as_str()),
+            ("AOT_BLOBS", "s3://fleet/both"),
+            ("AOT_PEER_LISTEN", peer),
+        ]
+    };
+    let mut story = Story::default();
+    let mut a = Master::start_as(&lab, "a", 7510, BOTH, &env("198.51.100.1:7520"));
+    let b = Master::start_as(&lab, "b", 7511, BOTH, &env("198.51.100.1:7521"));
+
+    story.step("a cluster each, side by side");
+    let dir = lab.dir().join("files");
+    bundle::folder(&dir.join("first"), "echo staged >> /var/tmp/ledger\n");
+    let file = |name| cluster_file(&dir, name, lab.ami(), REST);
+    let launches = [a.launch(&file("one")), b.launch(&file("two"))];
+    for launch in launches {
+        launch.finish(LAUNCH).expect(0);
+    }
+    let of_one = connected(&a, "one");
+    story.same(of_one.len(), 2, "its own");
+    story.same(connected(&a, "two").len(), 2, "and the other's");
+    story.same(&connected(&b, "one"), &of_one, "from both");
+    let (_, masters) = a.json(&["masters"]);
+    let clusters: Vec<_> = masters.iter().map(|it| it["clusters"].clone()).collect();
+    story.check(
+        clusters.contains(&serde_json::json!(["one"]))
+            && clusters.contains(&serde_json::json!(["two"])),
+        "each has one",
+        &masters,
+    );
+    let (_, all) = a.json(&["status"]);
+    story.same(all.len(), 4, "all of them in one list");
+
+    story.step("commands at the other's door");
+    succeeds(&mut story, &a, "two", "the first in the second's");
+    succeeds(&mut story, &b, "one", "the second in the first's");
+    let long = b.run(&["--cluster", "one", "exec", "--json", "web1", LONG]);
+    let long = long.one(|line| line["instance"] == "web1");
+    let long_job = long["job"].as_str().expect("an id").to_owned();
+    let (_, shown) = a.json(&["jobs", "show", &long_job]);
+    let operator = shown.iter().find_map(|line| line["operator"].as_str());
+    story.check(
+        operator.is_some_and(|it| it.contains("uid 0 at ")),
+        "it is on record who asked, and where",
+        &shown,
+    );
+    let refused = b.run(&["--cluster", "three", "exec", "*", "--", "true"]);
+    let text = format!("{}{}", refused.stdout, refused.stderr);
+    story.check(
+        text.contains("one, two"),
+        "all clusters are named",
+        refused.shown(),
+    );
+
+    story.step("the first is killed amid a command that was given at the second");
+    let runs = b.spawn(&[
+        "--cluster",
+        "one",
+        "exec",
+        "--json",
+        "*",
+        "--",
+        "/bin/sh",
+        "-c",
+        WAITS,
+    ]);
+    for id in of_one.values() {
+        let begun = || lab.sure(id, "cat /var/tmp/ledger").contains("ran");
+        wait::until(begun, LAUNCH, "the command runs");
+    }
+    let killed = Instant::now();
+    a.crash();
+    succeeds(&mut story, &b, "two", "the second's own is not disturbed");
+    let back = || connected(&b, "one").len() == 2;
+    wait::until(back, LAUNCH, "its machines have found the second");
+    println!("machines are back after {:?}", killed.elapsed());
+    story.same(&connected(&b, "one"), &of_one, "the same machines");
+    for id in of_one.values() {
+        lab.sure(id, "touch /var/tmp/go");
+    }
+    runs.finish(LAUNCH);
+    let (_, jobs) = b.json(&["--cluster", "one", "jobs"]);
+    let job = jobs.iter().find(|job| job["kind"] == "exec");
+    let job = job
+        .and_then(|job| job["job"].as_str())
+        .expect("is on record");
+    let ended = b.run(&["jobs", "follow", "--json", job]);
+    for name in of_one.keys() {
+        let end = ended.one(|line| line["instance"] == name.as_str());
+        story.same(end["outcome"].as_str(), Some("succeeded"), name);
+        story.same(end["stdout"].as_str(), Some("begun\ndone\n"), name);
+    }
+    for id in of_one.values() {
+        let ledger = lab.sure(id, "cat /var/tmp/ledger");
+        story.same(ledger.as_str(), "staged\nran\n", "each once");
+    }
+    let shown = b.run(&["jobs", "show", "--json", &long_job]);
+    let shown = shown.one(|line| line["instance"] == "web1");
+    let text = |line: &serde_json::Value| line["stdout"].as_str().map(str::to_owned);
+    story.check(
+        text(&long).is_some_and(|it| it.len() > 200_000) && text(&shown) == text(&long),
+        "its output is there as it was",
+        text(&shown).map(|it| it.len()),
+    );
+
+    story
+        .step("the first comes back; the second stops in order, and both clusters are the first's");
+    a.serve();
+    succeeds(&mut story, &a, "one", "by the second");
+    b.stop();
+    for cluster in ["one", "two"] {
+        let back = || connected(&a, cluster).len() == 2;
+        wait::until(back, LAUNCH, "its machines have found the first");
+        succeeds(&mut story, &a, cluster, "by itself");
+    }
+
+    story.step("cleanup");
+    for cluster in ["one", "two"] {
+        story.same(a.cleanup(cluster).code, Some(0), cluster);
+        let cloud = lab.cloud(cluster);
+        story.check(cloud.instances.is_empty(), "nothing is left", cloud);
+    }
+    a.stop();
+    lab.end();
+    story.end();
+}
