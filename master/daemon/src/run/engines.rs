@@ -132,6 +132,11 @@ impl Engines {
         }
     }
 
+    /// Of the hold that this cluster is written with; 0 where nobody else can have it.
+    pub(crate) fn epoch(&self, _cluster: &ClusterName) -> i64 {
+        self.0.parts.hold.epoch()
+    }
+
     /// For how long nothing could be put on record.
     pub(crate) fn away_for(&self) -> Option<Duration> {
         self.0.parts.hold.unusable_for()

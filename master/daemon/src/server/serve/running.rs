@@ -13,13 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
-use super::services::Services;
+use super::services::{Services, Ways};
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
+use crate::fleet::Finder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
+use crate::server::route::Way;
 use crate::server::strangers::ConnectionLimits;
 use crate::session::registry::Registry;
 
@@ -79,9 +81,15 @@ impl Bound {
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
-        let advertised = advertise.as_slice().into();
+        let finder = Finder::new(None);
+        let way = Way::new(finder.clone(), &state.join_key);
+        let ways = Ways {
+            advertised: advertise.as_slice().into(),
+            finder,
+            way: way.clone(),
+        };
         let info = info(&opened.options, listen, advertise);
-        let services = Services::new(&opened, &state, engine, registry, advertised, stop, tasks);
+        let services = Services::new(&opened, &state, engine, registry, ways, stop, tasks);
         tasks.spawn(operators::serve(
             socket,
             services.operators(info),
@@ -93,6 +101,7 @@ impl Bound {
             tls,
             services.agents(),
             ConnectionLimits::of(descriptors),
+            way,
             tasks.clone(),
             stop.clone(),
         ));
