@@ -13,7 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod operator_api;
 mod owner_tls;
-mod proxy_header;
+pub(crate) mod proxy_header;
 pub(crate) mod route;
 pub(crate) mod serve;
 mod shells;

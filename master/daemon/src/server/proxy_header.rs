@@ -144,6 +144,13 @@ pub(super) fn read(bytes: &[u8], key: &PurposeKey, now_ms: u64) -> Result<Start,
     })
 }
 
+/// Whether this is how a connection begins that a master with this key passes on now. For tests that feed it whatever bytes there
+/// are.
+pub fn is_header(bytes: &[u8], join_key: &JoinKey, now_ms: u64) -> bool {
+    let start = read(bytes, &key(join_key), now_ms);
+    matches!(start, Ok(Start::Header { .. }))
+}
+
 /// Whether it ends in a proof, and that is good. What a later version has between addresses and proof is signed too, and ignored.
 fn check(header: &[u8], key: &PurposeKey, now_ms: u64) -> Result<(), BadHeader> {
     let (_, proof) = header.split_at(header.len() - PROOF_FIELD);

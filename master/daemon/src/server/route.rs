@@ -25,7 +25,7 @@ use super::copy_both::copy_both;
 use super::proxy_header;
 use super::strangers::{Evicted, Stay};
 use crate::fleet::Finder;
-use crate::log_limit::LogLimits;
+use crate::log_limit::LogLimit;
 use crate::run::now_ms;
 
 /// How long a cluster that nobody has is waited for. A machine's own patience is 10 s.
@@ -55,7 +55,7 @@ struct Shared {
     finder: Finder,
     key: PurposeKey,
     looks: Semaphore,
-    lines: LogLimits,
+    lines: LogLimit,
     nobody: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Way {
             finder,
             key: proxy_header::key(join_key),
             looks: Semaphore::new(LOOKS),
-            lines: LogLimits::default(),
+            lines: LogLimit::default(),
             nobody,
         }))
     }
@@ -188,9 +188,10 @@ impl Way {
         Err(last)
     }
 
-    /// Writes down that a machine was not passed on, unless it caused many such lines.
+    /// Writes down that a machine was not passed on, unless there were many such lines: when a master dies, all of its machines
+    /// come within seconds.
     pub(super) fn log_not_passed(&self, machine: SocketAddr, master: &str, error: &NotPassed) {
-        if let Some(left_out) = self.0.lines.admit(machine.ip(), Instant::now()) {
+        if let Some(left_out) = self.0.lines.admit(Instant::now()) {
             tracing::warn!(%machine, master, error = %Chain(error), left_out, "cannot pass a machine on to the master that has its cluster");
         }
     }
