@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::hello::{self, Hello};
-use super::route::{Destination, Passed, Way};
+use super::route::{Guide, Passed, ServedBy};
 use super::strangers::{Evicted, Stay, Strangers};
 
 /// How long a client may take to say hello. Its first message comes with the connection.
@@ -49,14 +49,14 @@ pub(super) enum Begun {
 #[derive(Clone)]
 pub(super) struct Arrivals {
     pub(super) strangers: Arc<Strangers>,
-    pub(super) way: Way,
+    pub(super) guide: Guide,
 }
 
 impl Arrivals {
     /// Reads whose it is, and finds out where it belongs.
     pub(super) async fn begin(&self, mut met: Met) -> Option<Begun> {
         let _ = met.stream.set_nodelay(true); // only a matter of speed
-        let read = timeout(HELLO, hello::read(&mut met.stream, self.way.key()));
+        let read = timeout(HELLO, hello::read(&mut met.stream, self.guide.key()));
         let read = tokio::select! {
             read = read => read.ok()?,
             _ = &mut met.evicted => return None,
@@ -74,34 +74,35 @@ impl Arrivals {
             // From here on it counts for the machine, not for the master that passes it on.
             (met.stay, met.evicted) = self.strangers.enter(machine.ip())?;
         }
-        match self.way.cluster(hello.route.as_ref()).await {
+        let cluster = self.guide.cluster(hello.route.as_ref());
+        match met.unless_evicted(cluster).await? {
             None => Some(Begun::Here(met, hello)),
             Some(None) => {
                 tracing::debug!(address = %met.address, "a connection for a cluster that there is not");
                 None
             }
-            Some(Some(cluster)) if self.way.is_here(&cluster) => Some(Begun::Here(met, hello)),
+            Some(Some(cluster)) if self.guide.is_here(&cluster) => Some(Begun::Here(met, hello)),
             Some(Some(cluster)) => self.lead(met, hello, cluster).await,
         }
     }
 
     /// Finds the master of a cluster that is not here, and begins to pass the connection on.
     async fn lead(&self, mut met: Met, hello: Box<Hello>, cluster: ClusterName) -> Option<Begun> {
-        let way = &self.way;
-        if !met.is_passed_on && !met.stay.is_passed_on() {
+        let guide = &self.guide;
+        if !met.is_passed_on && !met.stay.goes_on() {
             return None;
         }
-        let found = way.destination(&cluster, met.is_passed_on);
+        let found = guide.destination(&cluster, met.is_passed_on);
         let found = met.unless_evicted(found).await?;
         let master = match found {
-            Destination::Here => {
+            ServedBy::Here => {
                 if !met.is_passed_on {
                     (met.stay, met.evicted) = self.strangers.enter(met.address.ip())?;
                 }
                 return Some(Begun::Here(met, hello));
             }
-            Destination::Master(master) => master,
-            Destination::Nowhere | Destination::Unknown => {
+            ServedBy::Master(master) => master,
+            ServedBy::Nowhere | ServedBy::Unknown => {
                 tracing::debug!(address = %met.address, %cluster, ?found, "a connection for a cluster that is not served now");
                 return None;
             }
@@ -109,8 +110,9 @@ impl Arrivals {
         let door = met.stream.local_addr().ok()?;
         let address = met.address;
         let begun = async {
-            let owner = way.dial(&master, address, door).await;
-            let mut owner = owner.map_err(|error| way.log_not_passed(address, &master.id, &error));
+            let owner = guide.dial(&master, address, door).await;
+            let mut owner =
+                owner.map_err(|error| guide.log_not_passed(address, &master.id, &error));
             if let Ok(owner) = &mut owner {
                 timeout(HELLO, owner.write_all(&hello.bytes))
                     .await

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::limits::RateLimit;
 use super::listener::Peer;
 use super::owner_tls;
-use super::route::{Destination, NotPassed, Way};
+use super::route::{Guide, NotPassed, ServedBy};
 use super::strangers::Stay;
 use crate::enrol::ca::Ca;
 
@@ -47,7 +47,7 @@ const WHOLE: Duration = Duration::from_secs(15 * 60);
 
 /// What passing on needs.
 pub(crate) struct BootPass {
-    pub(crate) way: Way,
+    pub(crate) guide: Guide,
     /// The authority of other masters' certificates.
     pub(crate) ca: Arc<Ca>,
     /// How often.
@@ -90,20 +90,20 @@ pub(super) async fn to_owner(
     let Some(asker) = asker(&request) else {
         return next.run(request).await;
     };
-    let Some(Some(cluster)) = pass.way.cluster(Some(&asker.route)).await else {
+    let Some(Some(cluster)) = pass.guide.cluster(Some(&asker.route)).await else {
         return next.run(request).await; // its token is not known either
     };
-    if pass.way.is_here(&cluster) || asker.peer.is_passed_on {
+    if pass.guide.is_here(&cluster) || asker.peer.is_passed_on {
         return next.run(request).await;
     }
     let (address, known) = (asker.peer.address, asker.route.to_string());
     if !pass.limit.admit(address.ip(), Some(&known), Instant::now()) {
         return StatusCode::TOO_MANY_REQUESTS.into_response();
     }
-    match pass.way.destination(&cluster, false).await {
-        Destination::Here | Destination::Unknown => next.run(request).await,
-        Destination::Nowhere => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Destination::Master(master) => pass.ask(&master, &asker, request).await,
+    match pass.guide.destination(&cluster, false).await {
+        ServedBy::Here | ServedBy::Unknown => next.run(request).await,
+        ServedBy::Nowhere => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        ServedBy::Master(master) => pass.ask(&master, &asker, request).await,
     }
 }
 
@@ -148,7 +148,7 @@ impl BootPass {
         let machine = asker.peer.address;
         // What it dialled is of no interest to anybody.
         let door = SocketAddr::new(machine.ip(), 0);
-        let stream = self.way.dial(master, machine, door).await?;
+        let stream = self.guide.dial(master, machine, door).await?;
         let name = ServerName::try_from(asker.route.server_name());
         let name = name.map_err(io::Error::other)?;
         let tls = TlsConnector::from(owner_tls::client(&self.ca)?);

@@ -35,7 +35,7 @@ pub(super) async fn copy_both(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
 }
 
 /// What came of one piece.
-enum Copied {
+enum CopiedPiece {
     /// There is nothing to read for now.
     Nothing,
     /// All of it was taken.
@@ -50,21 +50,21 @@ enum Copied {
 async fn copy(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     loop {
         match copy_piece(from, to)? {
-            Copied::Nothing => from.readable().await?,
-            Copied::All => consume_budget().await,
-            Copied::But(rest) => write_all(to, &rest).await?,
-            Copied::End => return Ok(shutdown(to, Shutdown::Write)?),
+            CopiedPiece::Nothing => from.readable().await?,
+            CopiedPiece::All => consume_budget().await,
+            CopiedPiece::But(rest) => write_all(to, &rest).await?,
+            CopiedPiece::End => return Ok(shutdown(to, Shutdown::Write)?),
         }
     }
 }
 
 /// Not async, so that its buffer is in no task.
-fn copy_piece(from: &TcpStream, to: &TcpStream) -> io::Result<Copied> {
+fn copy_piece(from: &TcpStream, to: &TcpStream) -> io::Result<CopiedPiece> {
     let mut buffer = [0; PIECE_BYTES];
     let read = match from.try_read(&mut buffer) {
-        Ok(0) => return Ok(Copied::End),
+        Ok(0) => return Ok(CopiedPiece::End),
         Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Copied::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(CopiedPiece::Nothing),
         Err(error) => return Err(error),
     };
     let taken = match to.try_write(&buffer[..read]) {
@@ -73,8 +73,8 @@ fn copy_piece(from: &TcpStream, to: &TcpStream) -> io::Result<Copied> {
         Err(error) => return Err(error),
     };
     match taken == read {
-        true => Ok(Copied::All),
-        false => Ok(Copied::But(buffer[taken..read].to_vec())),
+        true => Ok(CopiedPiece::All),
+        false => Ok(CopiedPiece::But(buffer[taken..read].to_vec())),
     }
 }
 

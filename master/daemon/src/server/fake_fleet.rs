@@ -27,7 +27,7 @@ use super::boot_pass::{BootPass, to_owner};
 use super::limits::RateLimit;
 use super::listener::{self, Peer};
 use super::owner_tls;
-use super::route::Way;
+use super::route::Guide;
 use super::strangers::ConnectionLimits;
 use crate::enrol::ca::Ca;
 use crate::fleet::Finder;
@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) const LONG: usize = 8 << 20;
 
 /// One of them.
-pub(super) struct FakeMaster {
+pub(super) struct FakePort {
     pub(super) address: SocketAddr,
     pub(super) fleet: Arc<FixedFleet>,
     /// Of boot requests that it passes on.
@@ -55,7 +55,7 @@ pub(super) struct FakeMaster {
 pub(super) struct FakeFleet {
     _dir: TempDir,
     pub(super) ca: Arc<Ca>,
-    masters: BTreeMap<&'static str, FakeMaster>,
+    masters: BTreeMap<&'static str, FakePort>,
 }
 
 pub(super) fn join_key() -> JoinKey {
@@ -100,7 +100,7 @@ impl FakeFleet {
         fleet
     }
 
-    pub(super) fn master(&self, id: &str) -> &FakeMaster {
+    pub(super) fn master(&self, id: &str) -> &FakePort {
         &self.masters[id]
     }
 
@@ -165,13 +165,13 @@ async fn serve(
     view: FleetView,
     limits: ConnectionLimits,
     ca: &Arc<Ca>,
-) -> FakeMaster {
+) -> FakePort {
     let fleet = Arc::new(FixedFleet::new(view));
-    let way = Way::patient(Finder::new(Some(fleet.clone())), &join_key(), PATIENCE);
+    let guide = Guide::patient(Finder::new(Some(fleet.clone())), &join_key(), PATIENCE);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let limit = Arc::new(RateLimit::default());
     let pass = Arc::new(BootPass {
-        way: way.clone(),
+        guide: guide.clone(),
         ca: ca.clone(),
         limit: limit.clone(),
         tasks: tasks.clone(),
@@ -195,9 +195,9 @@ async fn serve(
     let port = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = port.local_addr().expect("is bound");
     let tls = listener::tls(ca, &["127.0.0.1".to_owned()]).expect("sets up");
-    let serve = listener::serve(port, tls, app, limits, way, tasks.clone(), stop.clone());
+    let serve = listener::serve(port, tls, app, limits, guide, tasks.clone(), stop.clone());
     tasks.spawn(serve);
-    FakeMaster {
+    FakePort {
         address,
         fleet,
         limit,

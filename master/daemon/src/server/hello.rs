@@ -11,7 +11,7 @@ use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::proxy_header::{self, BadHeader, Start};
+use super::proxy_header::{self, BadHeader, Opening};
 use crate::run::now_ms;
 
 /// Most that a connection may begin with. A hello has some 2 KiB with the keys that are exchanged today.
@@ -92,9 +92,9 @@ async fn header(
 ) -> Result<Option<SocketAddr>, BadHello> {
     loop {
         match proxy_header::read(bytes, key, now_ms())? {
-            Start::Plain => return Ok(None),
-            Start::Part => more(stream, bytes).await?,
-            Start::Header { machine, bytes: of } => {
+            Opening::Plain => return Ok(None),
+            Opening::Part => more(stream, bytes).await?,
+            Opening::Header { machine, bytes: of } => {
                 bytes.drain(..of);
                 return Ok(Some(machine));
             }

@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use super::arrival::{Arrivals, Begun, Met};
 use super::hello::Hello;
 use super::lifetime::{self, Activity, Who};
-use super::route::Way;
+use super::route::Guide;
 use super::strangers::{ConnectionLimits, Evicted, Stay, Strangers};
 use crate::enrol::ca::{self, Ca, Holder};
 
@@ -118,7 +118,7 @@ pub(crate) async fn serve(
     tls: TlsAcceptor,
     app: Router,
     limits: ConnectionLimits,
-    way: Way,
+    guide: Guide,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -129,7 +129,7 @@ pub(crate) async fn serve(
         app,
         arrivals: Arrivals {
             strangers: strangers.clone(),
-            way,
+            guide,
         },
         turns: Arc::new(Semaphore::new(HANDSHAKES)),
         stop: stop.clone(),
@@ -175,7 +175,10 @@ async fn connection(
         evicted,
     };
     // Boxed, each by itself: a connection lives for long in one of them, and needs no room for the others.
-    let begun = Box::pin(served.arrivals.begin(met)).await;
+    let begun = tokio::select! {
+        begun = Box::pin(served.arrivals.begin(met)) => begun,
+        () = served.stop.cancelled() => return,
+    };
     match begun {
         None => {}
         Some(Begun::Here(met, hello)) => Box::pin(serve_here(met, hello, served)).await,

@@ -46,7 +46,7 @@ pub(super) fn key(join_key: &JoinKey) -> PurposeKey {
 
 /// How a connection begins, as far as its bytes say it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(super) enum Opening {
     /// Without a header.
     Plain,
     /// With a part of one: more has to come.
@@ -115,13 +115,13 @@ fn as_v6(address: IpAddr) -> Ipv6Addr {
 ///
 /// # Errors
 /// When it is a header, or may become one, that is not to be believed.
-pub(super) fn read(bytes: &[u8], key: &PurposeKey, now_ms: u64) -> Result<Start, BadHeader> {
+pub(super) fn read(bytes: &[u8], key: &PurposeKey, now_ms: u64) -> Result<Opening, BadHeader> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {
-        return Ok(Start::Plain);
+        return Ok(Opening::Plain);
     }
     let Some(head) = bytes.first_chunk::<HEAD>() else {
-        return Ok(Start::Part);
+        return Ok(Opening::Part);
     };
     let [.., command, family, high, low] = *head;
     let length = HEAD + usize::from(u16::from_be_bytes([high, low]));
@@ -135,10 +135,10 @@ pub(super) fn read(bytes: &[u8], key: &PurposeKey, now_ms: u64) -> Result<Start,
         return Err(BadHeader::Foreign);
     }
     let Some(header) = bytes.get(..length) else {
-        return Ok(Start::Part);
+        return Ok(Opening::Part);
     };
     check(header, key, now_ms)?;
-    Ok(Start::Header {
+    Ok(Opening::Header {
         machine: machine(&header[HEAD..], addresses),
         bytes: length,
     })
@@ -148,7 +148,7 @@ pub(super) fn read(bytes: &[u8], key: &PurposeKey, now_ms: u64) -> Result<Start,
 /// are.
 pub fn is_header(bytes: &[u8], join_key: &JoinKey, now_ms: u64) -> bool {
     let start = read(bytes, &key(join_key), now_ms);
-    matches!(start, Ok(Start::Header { .. }))
+    matches!(start, Ok(Opening::Header { .. }))
 }
 
 /// Whether it ends in a proof, and that is good. What a later version has between addresses and proof is signed too, and ignored.

@@ -49,9 +49,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Finds the master of a cluster, and passes on to it. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Way(Arc<Shared>);
+pub(crate) struct Guide(Arc<GuideParts>);
 
-struct Shared {
+struct GuideParts {
     finder: Finder,
     key: PurposeKey,
     looks: Semaphore,
@@ -61,7 +61,7 @@ struct Shared {
 
 /// Where it goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Destination {
+pub(super) enum ServedBy {
     /// It is served here.
     Here,
     /// To this master.
@@ -87,15 +87,15 @@ pub(super) enum NotPassed {
     },
 }
 
-impl Way {
+impl Guide {
     /// By what the finder knows, with a key that all masters of the fleet derive.
     pub(crate) fn new(finder: Finder, join_key: &JoinKey) -> Self {
         Self::patient(finder, join_key, NOBODY)
     }
 
-    /// As [`Way::new`], but waits for this long where nobody has a cluster.
+    /// As [`Guide::new`], but waits for this long where nobody has a cluster.
     pub(super) fn patient(finder: Finder, join_key: &JoinKey, nobody: Duration) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(GuideParts {
             finder,
             key: proxy_header::key(join_key),
             looks: Semaphore::new(LOOKS),
@@ -117,11 +117,11 @@ impl Way {
             return Some(Some(known));
         }
         // An unknown one has the store asked: anybody can make up as many as there are.
-        let turn = timeout(shared.nobody, shared.looks.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Some(None);
+        let asked = async {
+            let _turn = shared.looks.acquire().await.ok()?;
+            shared.finder.cluster_of_route(route).await
         };
-        Some(shared.finder.cluster_of_route(route).await)
+        Some(timeout(shared.nobody, asked).await.ok().flatten())
     }
 
     /// Where a cluster is, as far as is known now.
@@ -131,16 +131,12 @@ impl Way {
 
     /// Where what is for a cluster goes; while nobody has it, that is waited for. What was passed on once (`is_passed_on`) goes
     /// nowhere else: two masters that know different things would send it to and fro.
-    pub(super) async fn destination(
-        &self,
-        cluster: &ClusterName,
-        is_passed_on: bool,
-    ) -> Destination {
+    pub(super) async fn destination(&self, cluster: &ClusterName, is_passed_on: bool) -> ServedBy {
         match (self.find(cluster, is_passed_on).await, is_passed_on) {
-            (Whereabouts::Here, _) => Destination::Here,
-            (Whereabouts::Elsewhere(master), false) => Destination::Master(Box::new(master)),
-            (Whereabouts::Elsewhere(_), true) | (Whereabouts::Nowhere, _) => Destination::Nowhere,
-            (Whereabouts::Unknown, _) => Destination::Unknown,
+            (Whereabouts::Here, _) => ServedBy::Here,
+            (Whereabouts::Elsewhere(master), false) => ServedBy::Master(Box::new(master)),
+            (Whereabouts::Elsewhere(_), true) | (Whereabouts::Nowhere, _) => ServedBy::Nowhere,
+            (Whereabouts::Unknown, _) => ServedBy::Unknown,
         }
     }
 
@@ -160,7 +156,8 @@ impl Way {
                 return found;
             }
             if let (Ok(_turn), false) = (shared.looks.try_acquire(), only_here) {
-                return shared.finder.find(cluster, left).await;
+                let asked = timeout(left, shared.finder.find(cluster, left)).await;
+                return asked.unwrap_or(found);
             }
             tokio::time::sleep(LOOK_AGAIN.min(left)).await;
         }

@@ -170,7 +170,7 @@ impl Stay {
 
     /// It goes to another master, which takes a second descriptor, and another one has to go where there are too many. `false`
     /// when it has to go itself.
-    pub(super) fn is_passed_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         let (number, address) = (self.number, self.address);
         let limits = &self.strangers.limits;
         let mut table = self.strangers.table();

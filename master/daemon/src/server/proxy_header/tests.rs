@@ -46,7 +46,7 @@ fn what_is_written_is_read_again_whatever_follows() {
     ] {
         let header = written(address(machine), address(door), &ours(), NOW);
         assert!(header.len() <= MAX_BYTES);
-        let wanted = Start::Header {
+        let wanted = Opening::Header {
             machine: address(seen),
             bytes: header.len(),
         };
@@ -72,12 +72,12 @@ fn a_part_of_a_header_waits_for_the_rest_and_tls_for_nothing() {
     for length in 0..header.len() {
         assert_eq!(
             read(&header[..length], &ours(), NOW),
-            Ok(Start::Part),
+            Ok(Opening::Part),
             "{length}"
         );
     }
     for plain in [&b"\x16\x03\x01"[..], b"GET /", b"PROXY TCP4", b"\r\n\r\nx"] {
-        assert_eq!(read(plain, &ours(), NOW), Ok(Start::Plain));
+        assert_eq!(read(plain, &ours(), NOW), Ok(Opening::Plain));
     }
 }
 
@@ -148,7 +148,7 @@ fn a_field_of_a_later_version_is_ignored_where_the_proof_comes_last() {
     let bytes = longer.len();
     assert_eq!(
         read(&longer, &ours(), NOW),
-        Ok(Start::Header { machine, bytes })
+        Ok(Opening::Header { machine, bytes })
     );
     let mut behind = header();
     let tag = behind.split_off(28);
@@ -165,7 +165,7 @@ proptest! {
             false => bytes,
         };
         let read = read(&bytes, &ours(), NOW);
-        let is_header = matches!(read, Ok(Start::Header { .. }));
+        let is_header = matches!(read, Ok(Opening::Header { .. }));
         prop_assert!(!is_header);
     }
 }

@@ -213,10 +213,10 @@ async fn a_client_that_says_no_hello_is_hung_up_on() {
 
 #[tokio::test]
 async fn a_master_alone_serves_every_route_itself() {
-    let way = Way::new(Finder::new(None), &join_key());
+    let guide = Guide::new(Finder::new(None), &join_key());
     let route = Route::of(&name("web"));
-    assert_eq!(way.cluster(Some(&route)).await, None);
-    assert!(way.is_here(&name("web")));
+    assert_eq!(guide.cluster(Some(&route)).await, None);
+    assert!(guide.is_here(&name("web")));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
-use crate::server::route::Way;
+use crate::server::route::Guide;
 use crate::server::strangers::ConnectionLimits;
 use crate::session::registry::Registry;
 
@@ -82,11 +82,11 @@ impl Bound {
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
         let finder = Finder::new(None);
-        let way = Way::new(finder.clone(), &state.join_key);
+        let guide = Guide::new(finder.clone(), &state.join_key);
         let ways = Ways {
             advertised: advertise.as_slice().into(),
             finder,
-            way: way.clone(),
+            guide: guide.clone(),
         };
         let info = info(&opened.options, listen, advertise);
         let services = Services::new(&opened, &state, engine, registry, ways, stop, tasks);
@@ -101,7 +101,7 @@ impl Bound {
             tls,
             services.agents(),
             ConnectionLimits::of(descriptors),
-            way,
+            guide,
             tasks.clone(),
             stop.clone(),
         ));

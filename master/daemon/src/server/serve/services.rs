@@ -23,7 +23,7 @@ use crate::server::boot_api::{self, BootApi};
 use crate::server::boot_pass::BootPass;
 use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
-use crate::server::route::Way;
+use crate::server::route::Guide;
 use crate::server::shells::PendingShells;
 use crate::session::registry::Registry;
 
@@ -32,7 +32,7 @@ pub(super) struct Ways {
     /// What this master advertises.
     pub(super) advertised: Arc<[String]>,
     pub(super) finder: Finder,
-    pub(super) way: Way,
+    pub(super) guide: Guide,
 }
 
 pub(super) struct Services {
@@ -62,7 +62,7 @@ impl Services {
             open: boot_api::SharedFile::default(),
         });
         let boot_pass = Arc::new(BootPass {
-            way: ways.way,
+            guide: ways.guide,
             ca: opened.ca.clone(),
             limit: limit.clone(),
             tasks: tasks.clone(),

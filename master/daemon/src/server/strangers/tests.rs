@@ -108,7 +108,7 @@ fn passed_on_ones_have_limits_of_their_own_and_the_oldest_goes() {
     let strangers = Strangers::new(LIMITS);
     let pass = |last| {
         let (stay, evicted) = strangers.enter(address(last)).expect("a place");
-        assert!(stay.is_passed_on());
+        assert!(stay.goes_on());
         (stay, evicted)
     };
     let mut first = pass(1);
@@ -126,7 +126,7 @@ fn passed_on_ones_have_limits_of_their_own_and_the_oldest_goes() {
 fn strangers_that_come_in_numbers_go_before_those_that_are_passed_on() {
     let strangers = Strangers::new(LIMITS);
     let (stay, mut passed_on) = strangers.enter(address(1)).expect("a place");
-    assert!(stay.is_passed_on());
+    assert!(stay.goes_on());
     let mut held: Vec<_> = (2..6)
         .map(|last| strangers.enter(address(last)).expect("a place"))
         .collect();
@@ -149,10 +149,10 @@ fn one_that_was_let_go_is_not_passed_on_and_one_that_lasted_is_let_go_for_nobody
     let strangers = Strangers::new(LIMITS);
     let (stay, mut evicted) = strangers.enter(address(1)).expect("a place");
     assert!(strangers.evict_oldest() && has_to_go(&mut evicted));
-    assert!(!stay.is_passed_on());
+    assert!(!stay.goes_on());
     drop(stay);
     let (stay, _evicted) = strangers.enter(address(1)).expect("a place");
-    assert!(stay.is_passed_on());
+    assert!(stay.goes_on());
     stay.has_lasted();
     assert!(!strangers.evict_oldest(), "there is none to let go");
     drop(stay);
