@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use aot_proto::route::Route;
 use serde::Deserialize;
 
 /// Where user-data writes the settings.
@@ -47,6 +48,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Masters as `host:port`, tried in turn.
     pub master: Vec<String>,
+    /// Names the cluster to the masters, which lead connections to the one that has it; `None` = by the certificate.
+    pub route: Option<Route>,
     /// The only authority whose certificates are believed.
     pub ca_pem: String,
     /// Join token; needed until the machine has its certificate.
@@ -73,6 +76,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     master: Vec<String>,
+    route: Option<String>,
     ca_pem: Option<String>,
     ca_file: Option<PathBuf>,
     token: Option<Secret>,
@@ -166,6 +170,8 @@ impl Config {
         {
             return Err(bad(&format!("master {wrong:?} is not host:port")));
         }
+        let route = raw.route.map(|text| text.parse::<Route>());
+        let route = route.transpose().map_err(|error| bad(&error.to_string()))?;
         let ca_pem = match (raw.ca_pem, raw.ca_file) {
             (Some(pem), None) => pem,
             (None, Some(file)) => read(&file)?,
@@ -180,6 +186,7 @@ impl Config {
         Ok(Self {
             file: path.to_owned(),
             master: raw.master,
+            route,
             ca_pem,
             token: raw.token,
             machine_id: raw.machine_id,
@@ -251,6 +258,7 @@ mod tests {
         for (name, text, word) in [
             ("no master", GOOD.replace("\"10.0.0.1:7440\"", ""), "master"),
             ("no port", GOOD.replace(":7440", ""), "host:port"),
+            ("no route", format!("{GOOD}route = \"web\"\n"), "route"),
             ("no ca", GOOD.replace("ca_pem = \"x\"", ""), "ca_pem"),
             ("two cas", format!("{GOOD}ca_file = \"/y\"\n"), "ca_pem"),
             ("unknown key", format!("{GOOD}mastr = 1\n"), "mastr"),

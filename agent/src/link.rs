@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_proto::ids::ClusterName;
+use aot_proto::route::Route;
 use hickory_resolver::Resolver;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -75,15 +77,46 @@ pub(crate) enum Error {
 pub(crate) struct Link {
     order: Arc<Mutex<DialOrder>>,
     roots: Arc<RootCertStore>,
+    route: Arc<Mutex<KnownRoute>>,
+}
+
+/// What masters lead this machine's connections by. Without it each goes to the master that takes it.
+#[derive(Debug, Default)]
+struct KnownRoute {
+    /// By the settings, which count where they have one.
+    of_settings: Option<Route>,
+    /// By the certificate.
+    of_identity: Option<Route>,
 }
 
 impl Link {
-    /// To any of the masters in `order` that shows a certificate of an authority in `roots`.
-    pub(crate) fn new(order: DialOrder, roots: Arc<RootCertStore>) -> Self {
+    /// To any of the masters in `order` that shows a certificate of an authority in `roots`; `route` is that of the settings.
+    pub(crate) fn new(
+        order: DialOrder,
+        roots: Arc<RootCertStore>,
+        of_settings: Option<Route>,
+    ) -> Self {
+        let route = KnownRoute {
+            of_settings,
+            of_identity: None,
+        };
         Self {
             order: Arc::new(Mutex::new(order)),
             roots,
+            route: Arc::new(Mutex::new(route)),
         }
+    }
+
+    /// Leads the connections from now on to whoever has this cluster, unless the settings say another.
+    pub(crate) fn lead_to(&self, cluster: &ClusterName) {
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        route.of_identity = Some(Route::of(cluster));
+    }
+
+    fn route(&self) -> Option<Route> {
+        let route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = route.of_settings.as_ref().or(route.of_identity.as_ref());
+        known.cloned()
     }
 
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
@@ -151,9 +184,10 @@ impl Link {
             &self.roots,
             identity.map(ClientIdentity::for_tls),
         )?);
+        let route = self.route();
         let mut last = Error::NoMaster;
         for address in round {
-            match connect_one(&address, config.clone()).await {
+            match connect_one(&address, config.clone(), route.as_ref()).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(address, error = %Chain(&error), "this master was not reached");
@@ -177,8 +211,12 @@ pub(crate) struct Connection {
     pub refusal: Refusal,
 }
 
-async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connection, Error> {
-    let dialled = timeout(CONNECT, dial(address, config)).await;
+async fn connect_one(
+    address: &str,
+    config: Arc<ClientConfig>,
+    route: Option<&Route>,
+) -> Result<Connection, Error> {
+    let dialled = timeout(CONNECT, dial(address, config, route)).await;
     let stream = dialled.map_err(|_| Error::Timeout(address.to_owned()))??;
     let refusal = Refusal::default();
     let mut once = Some(Inspected {
@@ -213,7 +251,11 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
     }
 }
 
-async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+async fn dial(
+    address: &str,
+    config: Arc<ClientConfig>,
+    route: Option<&Route>,
+) -> Result<TlsStream<TcpStream>, Error> {
     let unreachable = |source| Error::Unreachable {
         address: address.to_owned(),
         source,
@@ -226,7 +268,7 @@ async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpS
             let stream = TcpStream::connect(SocketAddr::new(ip, port)).await?;
             stream.set_nodelay(true)?;
             TlsConnector::from(config.clone())
-                .connect(server_name(host, ip), stream)
+                .connect(server_name(route, host, ip), stream)
                 .await
         };
         match connected.await {
@@ -237,9 +279,11 @@ async fn dial(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpS
     Err(last)
 }
 
-/// What the handshake names (SNI): the host where it is a DNS name. The answer is not compared with it, see `tls`.
-fn server_name(host: &str, ip: IpAddr) -> ServerName<'static> {
-    ServerName::try_from(host.to_owned()).unwrap_or_else(|_| ServerName::IpAddress(ip.into()))
+/// What the handshake names (SNI): the route, else the host where it is a DNS name. The answer is not compared with it, see
+/// `tls`.
+fn server_name(route: Option<&Route>, host: &str, ip: IpAddr) -> ServerName<'static> {
+    let name = route.map_or_else(|| host.to_owned(), Route::server_name);
+    ServerName::try_from(name).unwrap_or_else(|_| ServerName::IpAddress(ip.into()))
 }
 
 /// Addresses of `host`, by /etc/hosts and the servers of /etc/resolv.conf unless it is an address itself.
@@ -259,4 +303,35 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
         .await
         .map_err(|error| name(error.to_string()))?;
     Ok(found.iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_named_in_place_of_the_host_and_that_of_the_settings_counts() {
+        let name = |text: &str| -> ClusterName { text.parse().unwrap() };
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let route = Route::of(&name("web"));
+        for (route, host, wanted) in [
+            (None, "m.example", "m.example".to_owned()),
+            (None, "10.0.0.1", "10.0.0.1".to_owned()),
+            (Some(&route), "m.example", route.server_name()),
+            (Some(&route), "10.0.0.1", route.server_name()),
+        ] {
+            assert_eq!(server_name(route, host, ip).to_str(), wanted);
+        }
+        let link = |of_settings| {
+            let order = DialOrder::new("i-1", Vec::new(), Vec::new());
+            Link::new(order, Arc::new(RootCertStore::empty()), of_settings)
+        };
+        let by_identity = link(None);
+        assert_eq!(by_identity.route(), None, "nothing is known yet");
+        by_identity.lead_to(&name("web"));
+        assert_eq!(by_identity.clone().route(), Some(route.clone()));
+        let by_settings = link(Some(Route::of(&name("db"))));
+        by_settings.lead_to(&name("web"));
+        assert_eq!(by_settings.route(), Some(Route::of(&name("db"))));
+    }
 }

@@ -1,7 +1,8 @@
 //! Which master is dialled next. The addresses that a master named last come first, those of the settings after them, each
 //! list in an order that is this machine's own: so the agents of a fleet spread over its masters. The one that answered last
-//! goes before all, so that an address that does not is waited for once. Pure, but for [`kept`]; used by the link.
+//! goes before all, so that an address that does not is waited for once. Pure, but for [`kept`] and [`epoch`]; used by the link.
 
+pub(crate) mod epoch;
 pub(crate) mod kept;
 
 use aot_host::hash::sha256_hex;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::file_builtins::FileReads;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
+use crate::masters::epoch::HighestEpoch;
 use crate::masters::{DialOrder, kept};
 use crate::runner::Runner;
 use crate::runner::copy_progress::Fetched;
@@ -109,7 +110,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         config.master.clone(),
         kept::load(&config.state_dir),
     );
-    let link = Link::new(order, roots);
+    let link = Link::new(order, roots, config.route.clone());
     if mode == Mode::EnrolCheck {
         select! {
             identity = enrol::obtain(&config, &vault, &link) => println!("{}", identity.name),
@@ -144,6 +145,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
     );
     let started_unix_ms = aot_host::clock::unix_ms();
     let mut agent = Agent {
+        epoch: HighestEpoch::load(&config.state_dir),
         config,
         link,
         vault,

@@ -17,6 +17,7 @@ AOT_END
 # Secrets go from file to file: a command line can be read by everybody.
 cat > "$work/auth" <<'AOT_END'
 Authorization: Bearer @TOKEN@
+X-Aot-Route: @ROUTE@
 Content-Type: application/json
 AOT_END
 cat > "$work/aot_fetch.py" <<'AOT_END'

@@ -49,7 +49,10 @@ pub(crate) async fn obtain(config: &Config, vault: &Vault, link: &Link) -> Clien
     loop {
         match vault.load(link.roots()) {
             Ok(Some(identity)) => match is_of(config, &identity) {
-                Ok(()) => return identity,
+                Ok(()) => {
+                    link.lead_to(&identity.name.cluster);
+                    return identity;
+                }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the stored certificate was set aside; enrolling");
                     if let Err(error) = vault.set_aside() {
@@ -140,6 +143,7 @@ async fn enrol(config: &Config, vault: &Vault, link: &Link) -> Result<ClientIden
     let identity = ClientIdentity::check(key, &reply.certificate_pem, roots)?;
     is_of(config, &identity)?;
     vault.store(&identity)?;
+    link.lead_to(&identity.name.cluster);
     Ok(identity)
 }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::file_builtins::FileReads;
 use crate::identity::{ClientIdentity, Vault};
 use crate::link::Link;
+use crate::masters::epoch::HighestEpoch;
 use crate::runner::Runner;
 use crate::shell::Shells;
 
@@ -19,6 +20,8 @@ use crate::shell::Shells;
 pub(crate) struct Agent {
     pub config: Config,
     pub link: Link,
+    /// Below it no master is obeyed.
+    pub epoch: HighestEpoch,
     /// Where the identity is stored.
     pub vault: Vault,
     /// The identity of the day, for whoever opens a connection.

@@ -85,7 +85,8 @@ impl Agent {
             Err(_) => return (Closed::Silent, None),
         };
         let now = Instant::now();
-        let protocol = Protocol::new(runs, renew_at(identity, now), now);
+        let epoch = self.epoch.of(&identity.name);
+        let protocol = Protocol::new(runs, epoch, renew_at(identity, now), now);
         let (report, results) = mpsc::channel(RESULTS);
         let session = Session {
             agent: self,
@@ -202,6 +203,9 @@ impl<S: Stream<Item = Result<MasterMessage, Status>> + Unpin> Session<'_, S> {
         let Some(master_message::Body::Welcome(welcome)) = &message.body else {
             return;
         };
+        if !self.protocol.believes(welcome) {
+            return;
+        }
         for ack in &welcome.acks {
             let Ok(run) = ack.run_id.parse() else {
                 continue;

@@ -23,6 +23,10 @@ impl<S> Session<'_, S> {
                 self.learn_masters(&named);
                 None
             }
+            SessionOutput::LearnEpoch(epoch) => {
+                self.learn_epoch(epoch);
+                None
+            }
             SessionOutput::NameHost(name) => {
                 self.name_host(&name);
                 None
@@ -74,6 +78,15 @@ impl<S> Session<'_, S> {
             "the master named where it is found"
         );
         kept::store(&self.agent.config.state_dir, &new);
+    }
+
+    /// One small write, before anything else that this master says is done.
+    fn learn_epoch(&mut self, epoch: i64) {
+        let Some(identity) = self.agent.identity.borrow().clone() else {
+            return;
+        };
+        let state_dir = &self.agent.config.state_dir;
+        self.agent.epoch.raise(state_dir, &identity.name, epoch);
     }
 
     /// A few small writes, before the facts that hold the name are collected.

@@ -38,6 +38,10 @@ const MAX_REASON: usize = 300;
 pub(crate) struct Protocol {
     /// Version of the protocol that both sides speak: what is sent may depend on it. `None` before the welcome.
     agreed: Option<u32>,
+    /// The highest epoch that a master of this cluster had; 0 = none named one.
+    epoch: i64,
+    /// The session is being left: what its master still says is not obeyed.
+    is_left: bool,
     welcome: Option<Welcome>,
     hello_runs: Vec<RunState>,
     heartbeat: Duration,
@@ -54,10 +58,13 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// A session that begins at `now` by a Hello naming `runs`; a certificate is to be renewed at `renew_at`.
-    pub(crate) fn new(runs: Vec<RunState>, renew_at: Instant, now: Instant) -> Self {
+    /// A session that begins at `now` by a Hello naming `runs`; a certificate is to be renewed at `renew_at`. `epoch` is the
+    /// highest that a master of this cluster had so far.
+    pub(crate) fn new(runs: Vec<RunState>, epoch: i64, renew_at: Instant, now: Instant) -> Self {
         Self {
             agreed: None,
+            epoch,
+            is_left: false,
             welcome: None,
             hello_runs: runs,
             heartbeat: HEARTBEAT,
@@ -130,6 +137,12 @@ impl Protocol {
     }
 
     fn on_message(&mut self, body: Down, now: Instant) -> Vec<SessionOutput> {
+        if self.is_left {
+            return Vec::new();
+        }
+        if let Some(why) = self.speaks_too_soon(&body) {
+            return self.leave(why);
+        }
         match body {
             Down::Welcome(welcome) => self.welcomed(welcome, now),
             Down::Heartbeat(beat) => {

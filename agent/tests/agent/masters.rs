@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aot_proto::limits::MIN_RECONNECT_SPREAD;
+use aot_proto::route::Route;
 use aot_proto::v1::agent_message::Body as Up;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -189,4 +190,54 @@ async fn a_damaged_list_of_masters_is_ignored_with_a_line_in_the_log_and_replace
     let lines = log.lines().filter(|line| line.contains("state/masters"));
     assert_eq!(lines.count(), 1, "{log}");
     assert!(log.contains("it is not a list"), "{log}");
+}
+
+/// What the agent's connections were opened by so far.
+fn server_names(rig: &Rig) -> Vec<Option<String>> {
+    rig.master.lock().server_names.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_name_the_route_once_the_cluster_is_known() {
+    let mut rig = Rig::new().await;
+    let by_certificate = Some(Route::of(&"c".parse().unwrap()).server_name());
+    rig.start_agent();
+    session(&rig, 1).await;
+    let names = server_names(&rig);
+    assert_eq!(names, [None, by_certificate.clone()], "enrolment, session");
+    rig.kill_agent();
+    rig.start_agent();
+    session(&rig, 2).await;
+    assert_eq!(server_names(&rig).pop(), Some(by_certificate));
+    rig.kill_agent();
+
+    let other = Route::of(&"other".parse().unwrap());
+    rig.more_settings = format!("route = \"{other}\"");
+    rig.start_agent();
+    session(&rig, 3).await;
+    assert_eq!(server_names(&rig).pop(), Some(Some(other.server_name())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_whose_epoch_is_over_is_left_also_after_a_restart() {
+    let mut rig = Rig::new().await;
+    rig.master.change(|state| state.epoch = 4);
+    rig.start_agent();
+    session(&rig, 1).await;
+    let path = rig.path("state/epoch");
+    until(|| std::fs::read_to_string(&path).is_ok_and(|text| text == "m c 4\n"));
+    rig.kill_agent();
+
+    rig.master.change(|state| state.epoch = 3);
+    rig.start_agent();
+    let said = rig.master.until("why the session ended", |state| {
+        state.received.iter().find_map(|up| match up {
+            Up::GoingAway(away) => Some(away.reason.clone()),
+            _ => None,
+        })
+    });
+    let said = said.await;
+    assert!(said.contains("epoch is 3"), "{said}");
+    rig.master.change(|state| state.epoch = 5);
+    until(|| std::fs::read_to_string(&path).is_ok_and(|text| text == "m c 5\n"));
 }

@@ -33,6 +33,30 @@ impl JoinKey {
         let secret = hmac::sign(&self.0, format!("challenge\n{machine}\n{id}").as_bytes());
         format!("{id}.{}", hex(secret.as_ref()))
     }
+
+    /// A key for another purpose: neither a client token nor a challenge has this form.
+    pub fn of_purpose(&self, purpose: &str) -> PurposeKey {
+        let secret = hmac::sign(&self.0, format!("purpose\n{purpose}").as_bytes());
+        PurposeKey(hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref()))
+    }
+}
+
+/// A secret of one purpose, which all who have the join key derive.
+#[derive(Clone)]
+pub struct PurposeKey(hmac::Key);
+
+impl PurposeKey {
+    /// HMAC-SHA256 of the data.
+    pub fn sign(&self, data: &[u8]) -> [u8; 32] {
+        let mut tag = [0; 32];
+        tag.copy_from_slice(hmac::sign(&self.0, data).as_ref());
+        tag
+    }
+
+    /// Whether the data was signed by someone who has the key, in a time that does not reveal where a tag differs.
+    pub fn has_signed(&self, data: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.0, data, tag).is_ok()
+    }
 }
 
 /// Whether two texts are the same, in a time that does not reveal where they differ.
@@ -59,6 +83,17 @@ mod tests {
         assert_eq!(a.token("x"), a.token("x"));
         assert_ne!(a.token("x"), a.token("y"));
         assert_ne!(a.token("x"), b.token("x"));
+    }
+
+    #[test]
+    fn keys_differ_by_purpose_and_by_join_key() {
+        let key = |secret: u8, purpose| JoinKey::new(&[secret; 32]).of_purpose(purpose);
+        let tag = key(1, "a").sign(b"data");
+        assert!(key(1, "a").has_signed(b"data", &tag));
+        assert!(!key(1, "a").has_signed(b"date", &tag));
+        assert!(!key(1, "a").has_signed(b"data", &tag[..31]));
+        assert!(!key(1, "b").has_signed(b"data", &tag));
+        assert!(!key(2, "a").has_signed(b"data", &tag));
     }
 
     #[test]

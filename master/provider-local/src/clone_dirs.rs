@@ -31,6 +31,7 @@ struct CloneBatch {
 #[derive(Serialize)]
 struct AgentToml<'a> {
     master: &'a [String],
+    route: String,
     token: &'a str,
     machine_id: &'a str,
     provider: &'static str,
@@ -142,6 +143,7 @@ impl CloneDirs {
         make_dir(&dirs.0)?;
         let toml = AgentToml {
             master: &spec.boot.master,
+            route: spec.boot.route.to_string(),
             token: &spec.boot.join_token,
             machine_id: id.as_str(),
             provider: "local",

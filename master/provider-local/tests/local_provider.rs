@@ -327,6 +327,7 @@ async fn isolation(rig: &Rig) {
         let toml: toml::Table = rig.seen(machine, "toml").parse().unwrap();
         assert_eq!(toml["machine_id"].as_str(), Some(machine.id.as_str()));
         assert_eq!(toml["token"].as_str(), Some("00ff"));
+        assert_eq!(toml["route"].as_str().map(str::len), Some(21));
         assert_eq!(toml["boot_id_file"].as_str(), Some("/etc/aot/boot_id"));
         assert!(toml["ca_pem"].as_str().unwrap().starts_with("-----BEGIN"));
         assert!(rig.inside(machine, "etc/aot-test-written").exists());

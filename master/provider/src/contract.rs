@@ -9,6 +9,7 @@ use aot_model::spec::{
     ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
 };
 use aot_proto::ids::{InstanceName, MachineId};
+use aot_proto::route::Route;
 
 use super::{
     Ask, BootSpec, ClientToken, ClusterRef, ElasticIp, ErrorKind, LaunchSpec, Lifecycle, Machine,
@@ -47,6 +48,7 @@ pub fn sample_spec(cluster: &str, uuid: &str, count: usize) -> LaunchSpec {
         prerequisites: Prerequisites::default(),
         boot: BootSpec {
             master: vec!["127.0.0.1:7440".into()],
+            route: Route::of(&cluster.parse().expect("the caller gives a good name")),
             ca_pem: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
             join_token: "00ff".into(),
             agent_sha256: BTreeMap::from([("x86_64".into(), "ab".repeat(32))]),

@@ -23,6 +23,7 @@ pub use aot_model::prerequisites::{Prerequisites, ResolvedSubnet, ResolvedType};
 pub use aot_model::problem::Problem;
 use aot_model::spec::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
 use aot_proto::ids::{InstanceName, MachineId, PoolName};
+use aot_proto::route::Route;
 pub use aot_proto::v1::{ThingAction, ThingKind};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,8 @@ pub struct LaunchSpec {
 pub struct BootSpec {
     /// `host:port` of the master's TLS port, tried in turn.
     pub master: Vec<String>,
+    /// Names the cluster to the masters, which lead the machine's connections to the one that has it.
+    pub route: Route,
     /// The master's CA, PEM.
     pub ca_pem: String,
     /// Join token of the batch, hex.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -39,8 +40,19 @@ pub(crate) struct PostgresFleet {
     holds: Arc<HeldHolds>,
     standing: Arc<Hold>,
     view: watch::Sender<Arc<FleetView>>,
-    /// Of each other master. Its lock is held for a whole look.
-    silences: Mutex<BTreeMap<String, Silence>>,
+    /// Looks that have begun.
+    begun: AtomicU64,
+    /// Its lock is held for a whole look.
+    seen: Mutex<Seen>,
+}
+
+/// What is kept from look to look.
+#[derive(Default)]
+struct Seen {
+    /// Of each other master.
+    silences: BTreeMap<String, Silence>,
+    /// The number of the last look.
+    look: u64,
 }
 
 /// What a look finds.
@@ -69,13 +81,15 @@ impl PostgresFleet {
             holds,
             standing,
             view: watch::Sender::new(Arc::new(view)),
-            silences: Mutex::default(),
+            begun: AtomicU64::new(0),
+            seen: Mutex::default(),
         })
     }
 
     async fn rows(&self) -> Result<Rows, Error> {
         let what = "look for the masters of";
-        let masters = "SELECT id, incarnation, beat, agents, peer, build, draining FROM masters";
+        let masters =
+            "SELECT id, incarnation, beat, agents, peer, build, draining, link FROM masters";
         let owners = "SELECT cluster, owner, epoch, pinned, incarnation, preferred FROM owners";
         Ok(Rows {
             masters: self.link.query(what, masters, &[], WITHIN).await?,
@@ -83,13 +97,19 @@ impl PostgresFleet {
         })
     }
 
+    /// Many that ask at once share a look: one that began after they had asked is theirs.
     async fn looked(&self) {
-        let mut silences = self.silences.lock().await;
+        let asked = self.begun.load(Ordering::SeqCst);
+        let mut seen = self.seen.lock().await;
+        if seen.look > asked {
+            return;
+        }
+        seen.look = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let view = match self.rows().await {
-            Ok(rows) => self.view_of(&rows, &mut silences),
+            Ok(rows) => self.view_of(&rows, &mut seen.silences),
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "cannot see who has which cluster");
-                silences.values_mut().for_each(Silence::interrupt);
+                seen.silences.values_mut().for_each(Silence::interrupt);
                 return;
             }
         };
@@ -135,6 +155,7 @@ impl PostgresFleet {
                 agents: row.get(3),
                 peer: row.get(4),
                 build: row.get(5),
+                link: row.get(7),
             },
             is_draining: row.get(6),
             silent_for,
@@ -157,8 +178,8 @@ impl PostgresFleet {
 
     /// Whether the owner was silent for long, and still is.
     async fn is_dead(&self, seen: &take::Seen) -> bool {
-        let silences = self.silences.lock().await;
-        let silence = silences.get(&seen.owner);
+        let known = self.seen.lock().await;
+        let silence = known.silences.get(&seen.owner);
         let newest = silence.is_some_and(|it| seen.beat.is_some_and(|beat| it.is_of(beat)));
         newest && silence.is_some_and(|it| it.counted() >= self.timing.dead)
     }
@@ -177,6 +198,7 @@ impl PostgresFleet {
             seq: taken.seq,
             unsure: None,
         };
+        hold.set_epoch(taken.epoch);
         self.holds.add(&hold, taken.epoch, taken.is_taken_over);
         hold.renew(taken.asked + self.timing.good);
         hold
@@ -253,26 +275,29 @@ impl PostgresFleet {
     async fn preferred(&self, cluster: &str, master: &str) -> Result<bool, Error> {
         let sql = "UPDATE owners SET preferred = $2 WHERE cluster = $1 AND pinned IN ('', $2) RETURNING 1";
         let what = "move a cluster in";
-        let rows = self.link.query(what, sql, &[&cluster, &master], WITHIN);
-        Ok(!rows.await?.is_empty())
+        let values: [&(dyn ToSql + Sync); 2] = [&cluster, &master];
+        let rows = self.link.query(what, sql, &values, WITHIN).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn drained(&self, master: &str, is_draining: bool) -> Result<bool, Error> {
         let sql = "UPDATE masters SET draining = $2 WHERE id = $1 RETURNING 1";
         let what = "drain a master of";
-        let rows = self.link.query(what, sql, &[&master, &is_draining], WITHIN);
-        Ok(!rows.await?.is_empty())
+        let values: [&(dyn ToSql + Sync); 2] = [&master, &is_draining];
+        let rows = self.link.query(what, sql, &values, WITHIN).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn announced(&self, says: Announcement) -> Result<(), Error> {
-        let sql = "UPDATE masters SET agents = $3, peer = $4, build = $5 WHERE id = $1 AND incarnation = $2";
+        let sql = "UPDATE masters SET agents = $3, peer = $4, build = $5, link = $6 WHERE id = $1 AND incarnation = $2";
         let Announcement {
             agents,
             peer,
+            link,
             build,
         } = says;
-        let values: [&(dyn ToSql + Sync); 5] =
-            [&self.me.id, &self.me.incarnation, &agents, &peer, &build];
+        let own = (&self.me.id, &self.me.incarnation);
+        let values: [&(dyn ToSql + Sync); 6] = [own.0, own.1, &agents, &peer, &build, &link];
         let what = "announce this master in";
         self.link.query(what, sql, &values, WITHIN).await?;
         Ok(())

@@ -53,7 +53,7 @@ END $$;
 "#,
     // Several masters: what each says of itself, and clusters that only one of them may have.
     "ALTER TABLE masters ADD COLUMN agents text[] NOT NULL DEFAULT '{}', ADD COLUMN peer text NOT NULL DEFAULT '',
-    ADD COLUMN build text NOT NULL DEFAULT '', ADD COLUMN draining boolean NOT NULL DEFAULT false;
+    ADD COLUMN link text NOT NULL DEFAULT '', ADD COLUMN build text NOT NULL DEFAULT '', ADD COLUMN draining boolean NOT NULL DEFAULT false;
 ALTER TABLE owners ADD COLUMN pinned text COLLATE \"C\" NOT NULL DEFAULT '',
     ADD COLUMN preferred text COLLATE \"C\" NOT NULL DEFAULT '';",
 ];

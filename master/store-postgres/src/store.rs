@@ -121,6 +121,7 @@ impl Postgres {
             seq: taken.seq,
             unsure: None,
         };
+        hold.set_epoch(taken.epoch);
         kept.holds.add(&hold, taken.epoch, taken.is_taken_over);
         hold.renew(taken.asked + self.timing.good);
         let loaded = load::load(link, Of::All, Some((ALL, taken.epoch))).await?;

@@ -21,6 +21,8 @@ pub struct Announcement {
     pub agents: Vec<String>,
     /// What other masters dial, `host:port`.
     pub peer: String,
+    /// What other masters dial to pass a machine's connection on: the agents' port of this very master, `host:port`.
+    pub link: String,
     /// Version and commit.
     pub build: String,
 }
@@ -38,6 +40,15 @@ pub struct Master {
     pub silent_for: Duration,
     /// Whether that is so short that it lives.
     pub is_alive: bool,
+}
+
+impl Announcement {
+    /// Where machines' connections are passed on to: the master's own port where that is known, else what machines dial.
+    pub fn links(&self) -> impl Iterator<Item = &String> {
+        let own = (!self.link.is_empty()).then_some(&self.link);
+        let rest = own.is_none().then_some(&self.agents);
+        own.into_iter().chain(rest.into_iter().flatten())
+    }
 }
 
 /// Who has a cluster.

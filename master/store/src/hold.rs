@@ -6,6 +6,7 @@
 //! that is good.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aot_host::clock::since_boot;
@@ -54,6 +55,8 @@ impl Standing {
 pub struct Hold {
     name: String,
     position: Mutex<HoldPosition>,
+    /// Of the position, for whoever does not write.
+    epoch: AtomicI64,
     standing: watch::Sender<Standing>,
     /// Since when a write waits to be taken, as [`since_boot`] counts.
     writing: watch::Sender<Option<Duration>>,
@@ -77,6 +80,7 @@ impl Hold {
         Self {
             name: name.to_owned(),
             position: Mutex::default(),
+            epoch: AtomicI64::new(0),
             standing: watch::Sender::new(standing),
             writing: watch::Sender::new(None),
         }
@@ -90,6 +94,16 @@ impl Hold {
     /// Where it stands; whoever has this is the one who writes.
     pub async fn position(&self) -> MutexGuard<'_, HoldPosition> {
         self.position.lock().await
+    }
+
+    /// The epoch that it was taken with; 0 where nobody else can have it, or it was not taken yet.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// It was taken with this epoch.
+    pub fn set_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     /// It is good until then, as [`since_boot`] counts. What was lost stays lost.
@@ -239,6 +253,9 @@ mod tests {
         assert!(is_good(&hold));
         hold.renew(Duration::ZERO);
         assert!(is_good(&hold), "there is nothing to renew");
+        assert_eq!(hold.epoch(), 0);
+        hold.set_epoch(3);
+        assert_eq!(hold.epoch(), 3);
     }
 
     #[tokio::test]

@@ -144,6 +144,7 @@ fn script(boot: &BootSpec) -> Result<String, Error> {
         ("@MASTERS@", masters.as_str()),
         ("@CA@", boot.ca_pem.trim_end()),
         ("@TOKEN@", &boot.join_token),
+        ("@ROUTE@", &boot.route.to_string()),
         ("@SHAS@", &shas.join("\n")),
         ("@TOML@", toml.trim_end()),
         ("@UNIT@", &unit()),
@@ -164,8 +165,9 @@ fn toml(boot: &BootSpec) -> String {
         .map(|master| format!("\"{master}\""))
         .collect();
     format!(
-        "master = [{}]\ntoken = \"{}\"\nprovider = \"ec2\"\nca_pem = \"\"\"\n{}\n\"\"\"\n",
+        "master = [{}]\nroute = \"{}\"\ntoken = \"{}\"\nprovider = \"ec2\"\nca_pem = \"\"\"\n{}\n\"\"\"\n",
         masters.join(", "),
+        boot.route,
         boot.join_token,
         boot.ca_pem.trim_end(),
     )

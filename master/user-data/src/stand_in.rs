@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use aot_model::spec::MemberSpec;
+use aot_proto::ids::ClusterName;
+use aot_proto::route::Route;
 use aot_provider::BootSpec;
 
 use super::{Error, SAMPLE_TOKEN, for_batch};
@@ -17,6 +19,7 @@ pub fn stand_in(advertise: &[String], user_part: Option<String>) -> BootSpec {
         } else {
             advertise.to_vec()
         },
+        route: Route::of(&sample_cluster()),
         ca_pem: format!(
             "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
             "A".repeat(800)
@@ -30,6 +33,11 @@ pub fn stand_in(advertise: &[String], user_part: Option<String>) -> BootSpec {
         agent_path: PathBuf::new(),
         user_part,
     }
+}
+
+/// Any will do: all routes are of one length.
+fn sample_cluster() -> ClusterName {
+    "c".parse().expect("a name")
 }
 
 /// Whether a launch would take this cloud_config for these members.

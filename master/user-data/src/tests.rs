@@ -22,7 +22,15 @@ fn text(user: Option<&str>) -> Result<String, Error> {
 fn the_script_has_no_placeholder_left_and_is_a_shell_script() {
     let script = script(&boot()).unwrap();
     assert!(script.starts_with("#!/bin/sh\n"));
-    for name in ["@MASTERS@", "@CA@", "@TOKEN@", "@SHAS@", "@TOML@", "@UNIT@"] {
+    for name in [
+        "@MASTERS@",
+        "@CA@",
+        "@TOKEN@",
+        "@ROUTE@",
+        "@SHAS@",
+        "@TOML@",
+        "@UNIT@",
+    ] {
         assert!(SCRIPT.contains(name) && !script.contains(name), "{name}");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -50,6 +58,7 @@ fn the_settings_are_toml() {
         .unwrap();
     assert_eq!(table["provider"].as_str(), Some("ec2"));
     assert_eq!(table["token"].as_str(), Some("00ff"));
+    assert_eq!(table["route"].as_str(), Some(&*boot().route.to_string()));
     assert_eq!(table["master"][0].as_str(), Some("127.0.0.1:7440"));
     assert_eq!(
         table["ca_pem"].as_str().map(str::trim),

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aot_proto::route::Route;
 use aot_provider::BootSpec;
 use aot_user_data::render;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -123,9 +124,11 @@ fn master(mood: Mood, log: Log) -> (SocketAddr, String) {
         let Some(request) = read_request(&mut stream) else {
             return;
         };
-        let known = request
-            .headers
-            .contains(&format!("authorization: bearer {TOKEN}"));
+        let shown = [
+            format!("authorization: bearer {TOKEN}\r\n"),
+            format!("x-aot-route: {}\r\n", route()),
+        ];
+        let known = shown.iter().all(|line| request.headers.contains(line));
         let mut log = log.lock().unwrap();
         let before = log
             .iter()
@@ -147,6 +150,10 @@ fn master(mood: Mood, log: Log) -> (SocketAddr, String) {
         let _ = stream.flush();
     });
     (address, ca_pem)
+}
+
+fn route() -> Route {
+    Route::of(&"hadoop".parse().unwrap())
 }
 
 fn sha() -> String {
@@ -243,6 +250,7 @@ fn run_on(tool: &str, mood: Mood, arch: &str, machine: &Machine) -> Option<Ran> 
     let dead = SocketAddr::from(([127, 0, 0, 1], 1));
     let boot = BootSpec {
         master: vec![dead.to_string(), address.to_string()],
+        route: route(),
         ca_pem,
         join_token: TOKEN.into(),
         agent_sha256: BTreeMap::from([
@@ -378,6 +386,7 @@ fn installs_with(tool: &str) {
         .unwrap();
     assert_eq!(settings["machine_id"].as_str(), Some("i-0abc"));
     assert_eq!(settings["token"].as_str(), Some(TOKEN));
+    assert_eq!(settings["route"].as_str(), Some(&*route().to_string()));
     let unit = fs::read_to_string(root.join("etc/systemd/system/aot-agent.service")).unwrap();
     assert!(unit.contains("KillMode=process") && unit.contains("Restart=always"));
     let asked = fs::read_to_string(ran.folder.path().join("systemctl.log")).unwrap();

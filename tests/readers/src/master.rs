@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aot_daemon::enrol;
 use aot_daemon::enrol::attest::{certificates::Certificate, document, message};
 use aot_daemon::{Protocol, SessionInput};
+use aot_model::hash::JoinKey;
 use aot_model::selector;
 use aot_proto::{hostname, v1};
 use base64::Engine as _;
@@ -17,10 +18,11 @@ use prost::Message;
 pub type Entry = fn(&[u8]);
 
 /// Every target here, by its name.
-pub const TARGETS: [(&str, Entry); 6] = [
+pub const TARGETS: [(&str, Entry); 7] = [
     ("enrol", enrol),
     ("identity", identity),
     ("attach", attach),
+    ("proxy_header", proxy_header),
     ("cluster_file", cluster_file),
     ("target", target),
     ("user_data", user_data),
@@ -48,6 +50,13 @@ pub fn identity(data: &[u8]) {
     }
     let _ = document::read(data);
     let _ = Certificate::from_pem("us-west-2", data, now);
+}
+
+/// How a connection begins that another master is said to pass on.
+pub fn proxy_header(data: &[u8]) {
+    let key = JoinKey::new(&[7; 32]);
+    assert!(!aot_daemon::is_header(data, &key, 1_800_000_000_000));
+    assert!(!aot_daemon::is_header(data, &key, 0));
 }
 
 /// What an agent sends in its session: messages, each behind its length in two bytes.

@@ -42,6 +42,8 @@ pub(crate) enum SessionOutput {
     Send(Up),
     /// Dial these from now on, as far as they can be dialled: not yet made harmless.
     LearnMasters(Vec<String>),
+    /// Obey no master of this cluster with a lower epoch from now on.
+    LearnEpoch(i64),
     /// Give the machine this host name, when it has another.
     NameHost(String),
     /// Collect facts; the main login user is this one.

@@ -40,7 +40,7 @@ fn ack(n: u128, bytes: u64) -> SpoolAck {
 /// A session that was welcomed, with those runs and acknowledgements.
 fn welcomed(runs: Vec<RunState>, acks: Vec<SpoolAck>) -> (Protocol, Instant, Vec<SessionOutput>) {
     let now = Instant::now();
-    let mut protocol = Protocol::new(runs, now + FAR, now);
+    let mut protocol = Protocol::new(runs, 0, now + FAR, now);
     let welcome = Welcome {
         cluster: "c".into(),
         main_user: "admin".into(),
@@ -61,7 +61,7 @@ fn sends(output: &SessionOutput) -> &Up {
 #[test]
 fn nothing_is_sent_before_the_welcome() {
     let now = Instant::now();
-    let mut protocol = Protocol::new(vec![state(1, 100, false)], now, now);
+    let mut protocol = Protocol::new(vec![state(1, 100, false)], 0, now, now);
     assert_eq!(protocol.next_piece(now), None);
     assert!(
         protocol.step(SessionInput::Tick, now + 10 * S).is_empty(),
@@ -388,7 +388,7 @@ fn what_the_welcome_says_of_reconnecting_is_bounded_and_known_to_the_end() {
         (10_000, 10 * S),
         (u64::MAX, MAX_RECONNECT_SPREAD),
     ] {
-        let mut protocol = Protocol::new(vec![], now + FAR, now);
+        let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
         assert_eq!(protocol.spread(), None);
         let welcome = Welcome {
             reconnect_spread_ms: named_ms,
@@ -401,6 +401,78 @@ fn what_the_welcome_says_of_reconnecting_is_bounded_and_known_to_the_end() {
     }
 }
 
+/// What a master with this epoch is answered, by an agent that knows of another.
+fn of_epoch(known: i64, epoch: i64) -> (Protocol, Vec<SessionOutput>) {
+    let now = Instant::now();
+    let mut protocol = Protocol::new(vec![state(1, 100, false)], known, now + FAR, now);
+    let welcome = Welcome {
+        epoch,
+        masters: vec!["a:1".into()],
+        hostname: "h".into(),
+        acks: vec![ack(1, 50)],
+        ..Welcome::default()
+    };
+    let out = receive(&mut protocol, Down::Welcome(welcome), now);
+    (protocol, out)
+}
+
+#[test]
+fn a_master_with_a_lower_epoch_is_left_and_nothing_of_its_session_is_done() {
+    for known in [2, i64::MAX] {
+        let (mut protocol, out) = of_epoch(known, 1);
+        let [goodbye, SessionOutput::Close(Closed::Broken(why))] = &out[..] else {
+            panic!("{out:?}")
+        };
+        assert!(matches!(sends(goodbye), Up::GoingAway(away) if away.reason == *why));
+        assert!(why.contains("epoch is 1") && why.contains(&known.to_string()));
+        assert_eq!(protocol.spread(), None, "the next address is dialled");
+        let now = Instant::now();
+        let start = StartRun::default();
+        assert!(receive(&mut protocol, Down::StartRun(start), now).is_empty());
+        let welcome = Welcome {
+            epoch: i64::MAX,
+            ..Welcome::default()
+        };
+        assert!(receive(&mut protocol, Down::Welcome(welcome), now).is_empty());
+        assert_eq!(protocol.next_piece(now), None);
+    }
+}
+
+#[test]
+fn an_epoch_that_is_not_lower_is_taken_and_a_higher_one_is_learnt_before_all_else() {
+    for (known, epoch, learns) in [
+        (0, 0, false),
+        (7, 0, false), // of a master that is alone
+        (7, -1, false),
+        (7, 7, false),
+        (7, 8, true),
+        (0, 1, true),
+    ] {
+        let (protocol, out) = of_epoch(known, epoch);
+        assert!(protocol.is_welcome(), "{known} {epoch}");
+        let learnt = SessionOutput::LearnEpoch(epoch);
+        assert_eq!(out[0] == learnt, learns, "{known} {epoch}");
+        assert_eq!(out.contains(&learnt), learns, "{known} {epoch}");
+    }
+}
+
+#[test]
+fn where_epochs_count_nothing_is_done_before_the_welcome() {
+    let now = Instant::now();
+    let start = || Down::StartRun(StartRun::default());
+    let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
+    let out = receive(&mut protocol, start(), now);
+    assert!(matches!(out[..], [SessionOutput::Start(_)]), "{out:?}");
+    let mut protocol = Protocol::new(vec![], 3, now + FAR, now);
+    let beat = Down::Heartbeat(Heartbeat::default());
+    assert!(receive(&mut protocol, beat, now).is_empty());
+    let out = receive(&mut protocol, start(), now);
+    let [_, SessionOutput::Close(Closed::Broken(why))] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert!(why.contains("before its welcome"), "{why}");
+}
+
 #[test]
 fn the_version_that_the_master_picked_is_spoken_and_one_that_was_not_offered_ends_the_session() {
     let now = Instant::now();
@@ -411,11 +483,11 @@ fn the_version_that_the_master_picked_is_spoken_and_one_that_was_not_offered_end
         })
     };
     for picked in [PROTOCOL, 0] {
-        let mut protocol = Protocol::new(vec![], now + FAR, now);
+        let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
         receive(&mut protocol, welcome(picked), now);
         assert_eq!(protocol.agreed, Some(PROTOCOL), "picked {picked}");
     }
-    let mut protocol = Protocol::new(vec![], now + FAR, now);
+    let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
     let out = receive(&mut protocol, welcome(PROTOCOL + 1), now);
     let [goodbye, SessionOutput::Close(Closed::Broken(why))] = &out[..] else {
         panic!("{out:?}")

@@ -161,6 +161,7 @@ fn receive(
                 instance: "web1".into(),
                 acks,
                 masters: state.masters.clone(),
+                epoch: state.epoch,
                 ..Welcome::default()
             }))
         }),

@@ -36,6 +36,10 @@ pub(crate) struct State {
     pub(crate) sessions: usize,
     /// Welcomes that pick a version of the protocol that no agent speaks.
     pub(crate) strange_welcomes: usize,
+    /// Of its hold on the cluster.
+    pub(crate) epoch: i64,
+    /// Names that connections were opened by, one each.
+    pub(crate) server_names: Vec<Option<String>>,
     /// Addresses that its welcome names.
     pub(crate) masters: Vec<String>,
     pub(crate) to_agent: Option<mpsc::Sender<Result<MasterMessage, Status>>>,

@@ -22,6 +22,8 @@ pub(crate) struct Rig {
     pub(crate) dir: TempDir,
     /// Masters in the settings of the next agent.
     pub(crate) dials: Vec<String>,
+    /// Lines in them, besides.
+    pub(crate) more_settings: String,
     /// Whether the log of the next agent goes into the file `log`.
     pub(crate) logs_to_file: bool,
     agent: Option<Child>,
@@ -41,6 +43,7 @@ impl Rig {
         }
         Self {
             dials: vec![master.address()],
+            more_settings: String::new(),
             logs_to_file: false,
             master,
             dir,
@@ -64,8 +67,9 @@ impl Rig {
         self.master.lock().to_agent = None;
         let at = |name: &str| self.path(name).display().to_string();
         let config = format!(
-            "master = {:?}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
+            "master = {:?}\n{}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
             self.dials,
+            self.more_settings,
             self.master.ca_pem,
             at("state"),
             at("etc"),

@@ -45,8 +45,11 @@ pub(crate) async fn serve(listener: TcpListener, master: Arc<Master>) {
         .prepare();
     while let Ok((stream, _)) = listener.accept().await {
         let (acceptor, routes) = (acceptor.clone(), routes.clone());
+        let named = master.clone();
         let task = tokio::spawn(async move {
             if let Ok(stream) = acceptor.accept(stream).await {
+                let name = stream.get_ref().1.server_name().map(str::to_owned);
+                named.change(|state| state.server_names.push(name));
                 let service = TowerToHyperService::new(routes);
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service)

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aot_proto::ids::ClusterName;
+use aot_proto::limits::MAX_MASTERS;
 use aot_proto::route::Route;
 use aot_store::fleet::{Fleet, FleetView, Master, Whereabouts};
 use tokio::time::Instant;
@@ -62,14 +63,32 @@ impl Finder {
         Some(self.view()?.owners.keys().cloned().collect())
     }
 
+    /// The cluster of a route, as far as is known now.
+    pub(crate) fn known_route(&self, route: &Route) -> Option<ClusterName> {
+        self.view()?.routes.get(route).cloned()
+    }
+
+    /// Where machines find the masters: what this one advertises, then what the others do; each once, and no more than machines
+    /// take.
+    pub(crate) fn addresses(&self, own: &[String]) -> Vec<String> {
+        let others = self.others();
+        let others = others.iter().flat_map(|master| &master.says.agents);
+        let mut all: Vec<String> = Vec::new();
+        for address in own.iter().chain(others) {
+            if all.len() < MAX_MASTERS && !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
+        all
+    }
+
     /// The cluster of a route, where there is one; asks once more before it says that there is none.
     pub(crate) async fn cluster_of_route(&self, route: &Route) -> Option<ClusterName> {
         let fleet = self.fleet.as_ref()?;
-        let known = |view: Arc<FleetView>| view.routes.get(route).cloned();
-        match self.view().and_then(known) {
+        match self.known_route(route) {
             None => {
                 fleet.look().await;
-                self.view().and_then(known)
+                self.known_route(route)
             }
             found => found,
         }

@@ -61,3 +61,24 @@ async fn one_that_nobody_has_is_waited_for() {
     });
     assert!(matches!(found, Whereabouts::Elsewhere(master) if master.id == "b"));
 }
+
+#[tokio::test]
+async fn machines_are_given_this_masters_addresses_first_each_once_and_not_without_end() {
+    let own = ["a:1".to_owned(), "lb:1".to_owned()];
+    assert_eq!(Finder::new(None).addresses(&own), own);
+    let (finder, fleet) = finder(sample_view("a", &[]));
+    fleet.change(|view| {
+        for (id, agents) in [("a", vec!["a:1"]), ("b", vec!["b:1", "lb:1", "b:1"])] {
+            let master = view.masters.get_mut(id).expect("is there");
+            master.says.agents = agents.into_iter().map(str::to_owned).collect();
+        }
+    });
+    assert_eq!(finder.addresses(&own), ["a:1", "lb:1", "b:1"]);
+    fleet.change(|view| {
+        let many = (0..100).map(|n| format!("b:{n}")).collect();
+        view.masters.get_mut("b").expect("is there").says.agents = many;
+    });
+    assert_eq!(finder.addresses(&own).len(), MAX_MASTERS);
+    fleet.change(|view| view.masters.get_mut("b").expect("is there").is_alive = false);
+    assert_eq!(finder.addresses(&own), own, "those that live");
+}

@@ -12,7 +12,6 @@ use aot_proto::v1;
 use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, INPUTS, QueuedInput};
 use super::updates::{Followers, JobUpdate, Published};

@@ -131,6 +131,13 @@ impl Engines {
         }
     }
 
+    /// Of the hold that this cluster is written with; 0 where nobody else can have it.
+    pub(crate) fn epoch(&self, cluster: &ClusterName) -> i64 {
+        let engine = self.get(cluster);
+        let hold = engine.map_or_else(|| self.0.parts.hold.clone(), |engine| engine.hold);
+        hold.epoch()
+    }
+
     /// For how long nothing could be put on record, at least of one cluster.
     pub(crate) fn away_for(&self) -> Option<Duration> {
         let engines = self.0.engines.read().expect(UNHURT);

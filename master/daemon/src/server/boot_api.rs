@@ -17,12 +17,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 
+use super::boot_pass::{BootPass, MAX_REQUEST_BYTES, to_owner};
 use super::limits::RateLimit;
 use super::listener::Peer;
 use super::strangers::Stay;
@@ -30,9 +32,6 @@ use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::blob_janitor::named_agents;
 use crate::run::contents::Contents;
-
-/// Largest report of a boot step.
-const MAX_REPORT_BYTES: usize = 4096;
 
 /// Bytes of an agent that are read at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -108,12 +107,13 @@ struct BootReport {
     detail: String,
 }
 
-/// The routes `POST /v1/boot` and `GET /v1/agent/{sha256}`.
-pub(crate) fn routes(boot: Arc<BootApi>) -> Router {
+/// The routes `POST /v1/boot` and `GET /v1/agent/{sha256}`, for clusters of this master; `pass` has the others.
+pub(crate) fn routes(boot: Arc<BootApi>, pass: Arc<BootPass>) -> Router {
     Router::new()
         .route("/v1/boot", post(report))
         .route("/v1/agent/{sha256}", get(agent))
-        .layer(DefaultBodyLimit::max(MAX_REPORT_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(from_fn_with_state(pass, to_owner))
         .with_state(boot)
 }
 

@@ -14,13 +14,17 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tokio_rustls::{StartHandshake, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::arrival::{Arrivals, Begun, Met};
+use super::hello::Hello;
 use super::lifetime::{self, Activity, Who};
+use super::route::Guide;
 use super::strangers::{ConnectionLimits, Evicted, Stay, Strangers};
 use crate::enrol::ca::{self, Ca, Holder};
 
@@ -29,9 +33,6 @@ const ENROL: &str = "/aot.v1.Enrolment/Enrol";
 
 /// How long nothing is accepted after that failed.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// How long a client may take to begin its handshake. Its first message comes with the connection.
-const HELLO: Duration = Duration::from_secs(3);
 
 /// How long the rest of a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -57,6 +58,8 @@ const CALLS_OF_A_STRANGER: u32 = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub address: SocketAddr,
+    /// Another master passes it on: it goes no further.
+    pub is_passed_on: bool,
     /// Holder of its client certificate, if it showed one that our CA signed.
     pub holder: Option<Holder>,
     /// Ends the connection, after [`HANG_UP`]; all requests of a connection have the same one.
@@ -103,6 +106,7 @@ pub(crate) fn tls(ca: &Ca, hosts: &[String]) -> Result<TlsAcceptor, Error> {
 struct Served {
     tls: Arc<ServerConfig>,
     app: Router,
+    arrivals: Arrivals,
     /// Turns of handshakes.
     turns: Arc<Semaphore>,
     stop: CancellationToken,
@@ -114,6 +118,7 @@ pub(crate) async fn serve(
     tls: TlsAcceptor,
     app: Router,
     limits: ConnectionLimits,
+    guide: Guide,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -122,6 +127,10 @@ pub(crate) async fn serve(
     let served = Served {
         tls: tls.config().clone(),
         app,
+        arrivals: Arrivals {
+            strangers: strangers.clone(),
+            guide,
+        },
         turns: Arc::new(Semaphore::new(HANDSHAKES)),
         stop: stop.clone(),
     };
@@ -155,11 +164,41 @@ async fn connection(
     stream: TcpStream,
     address: SocketAddr,
     stay: Stay,
-    mut evicted: Evicted,
+    evicted: Evicted,
     served: Served,
 ) {
+    let met = Met {
+        stream,
+        address,
+        is_passed_on: false,
+        stay,
+        evicted,
+    };
+    // Boxed, each by itself: a connection lives for long in one of them, and needs no room for the others.
+    let begun = tokio::select! {
+        begun = Box::pin(served.arrivals.begin(met)) => begun,
+        () = served.stop.cancelled() => return,
+    };
+    match begun {
+        None => {}
+        Some(Begun::Here(met, hello)) => Box::pin(serve_here(met, hello, served)).await,
+        Some(Begun::Elsewhere(passed)) => Box::pin(passed.run(served.stop)).await,
+    }
+}
+
+/// Serves a connection here, from its handshake on.
+async fn serve_here(met: Met, hello: Box<Hello>, served: Served) {
+    let Met {
+        stream,
+        address,
+        is_passed_on,
+        stay,
+        mut evicted,
+    } = met;
+    // Boxed: only its handshake needs it.
+    let shaking = Box::pin(shake(stream, address, is_passed_on, hello, &stay, &served));
     let shaken = tokio::select! {
-        shaken = Box::pin(shake(stream, address, &stay, &served)) => shaken,
+        shaken = shaking => shaken,
         _ = &mut evicted => None,
     };
     let Some((stream, peer)) = shaken else {
@@ -181,23 +220,18 @@ type Secured = Box<TlsStream<TcpStream>>;
 async fn shake(
     stream: TcpStream,
     address: SocketAddr,
+    is_passed_on: bool,
+    hello: Box<Hello>,
     stay: &Stay,
     served: &Served,
 ) -> Option<(Secured, Peer)> {
-    let _ = stream.set_nodelay(true); // only a matter of speed
-    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-    let begun = tokio::time::timeout(HELLO, hello).await.ok()?;
-    let secured = match begun {
-        Ok(begun) => {
-            // From here on it waits for us.
-            stay.stays();
-            let turn = served.turns.acquire().await.ok()?;
-            let rest = begun.into_stream(served.tls.clone());
-            let rest = tokio::time::timeout(HANDSHAKE, in_turn(rest, turn, stay));
-            rest.await.ok()?
-        }
-        Err(error) => Err(error),
-    };
+    let begun = StartHandshake::from_parts(hello.accepted, stream);
+    // From here on it waits for us.
+    stay.stays();
+    let turn = served.turns.acquire().await.ok()?;
+    let rest = begun.into_stream(served.tls.clone());
+    let rest = timeout(HANDSHAKE, in_turn(rest, turn, stay));
+    let secured = rest.await.ok()?;
     stay.is_waited_for();
     let stream = match secured {
         Ok(stream) => Box::new(stream),
@@ -221,6 +255,7 @@ async fn shake(
     let hang_up = CancellationToken::new();
     let peer = Peer {
         address,
+        is_passed_on,
         holder,
         hang_up,
     };
@@ -230,7 +265,7 @@ async fn shake(
 /// Works on a handshake; gives its turn back after a while, and continues without.
 async fn in_turn<T>(rest: impl Future<Output = T>, turn: SemaphorePermit<'_>, stay: &Stay) -> T {
     let mut rest = std::pin::pin!(rest);
-    let first = tokio::time::timeout(TURN, rest.as_mut()).await;
+    let first = timeout(TURN, rest.as_mut()).await;
     drop(turn);
     match first {
         Ok(done) => done,
@@ -292,7 +327,7 @@ async fn talk(
         }
         () = hang_up.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(HANG_UP, connection).await {
+            match timeout(HANG_UP, connection).await {
                 Ok(result) => result,
                 Err(_) => return, // it does not read
             }

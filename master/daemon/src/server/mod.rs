@@ -1,11 +1,20 @@
 //! gRPC and HTTP in, inputs and commands out; no decisions. Agents come by TLS (`listener`), operators by a unix socket.
 
 pub(crate) mod agent_api;
+mod arrival;
 pub(crate) mod boot_api;
+mod boot_pass;
+mod copy_both;
+#[cfg(test)]
+mod fake_fleet;
+mod hello;
 pub(crate) mod lifetime;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod operator_api;
+mod owner_tls;
+pub(crate) mod proxy_header;
+pub(crate) mod route;
 pub(crate) mod serve;
 mod shells;
 mod strangers;

@@ -4,35 +4,53 @@
 //! One that is waited for (for the first message of its handshake, or a request with a token) is let go when a newer one
 //! needs its place, oldest first: who means well says something at once. One that waits for us, or has shown a join token,
 //! stays; then the newer one is refused.
+//!
+//! One that is passed on to another master shows its certificate to that one alone. So it ages like a stranger's here too, in a
+//! class of its own, until it has lived for longer than any master bears one without a certificate: thousands of agents may
+//! come by way of one master, and strangers that only open connections must not let them go.
 
-use std::collections::{BTreeMap, HashMap};
+mod class;
+
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
+use class::Class;
+
 /// Most of them, where there are descriptors for this many. Each takes some 11 KB once its handshake is done.
 const MOST: usize = 8192;
+
+/// Descriptors of a connection that is passed on: the machine's, and the one to the other master.
+const PASSED_ON: usize = 2;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
-    /// All together, those with a certificate too. The rest of the descriptors is for operators, files and outputs.
+    /// Descriptors of all together, those with a certificate too. The rest is for operators, files and outputs.
     pub open: usize,
     /// Without a certificate.
     pub strangers: usize,
     /// Without a certificate and from one address. Thousands of agents may come back at once from behind one NAT.
     pub of_one: usize,
+    /// Passed on to another master, and not there for long enough.
+    pub passed_on: usize,
+    /// The same from one address.
+    pub passed_on_of_one: usize,
 }
 
 impl ConnectionLimits {
     /// For a process that may have this many descriptors open.
     pub(crate) fn of(descriptors: usize) -> Self {
         let strangers = (descriptors / 2).min(MOST);
+        let passed_on = descriptors / 4 / PASSED_ON;
         Self {
             open: descriptors - descriptors / 8,
             strangers,
             of_one: strangers / 2,
+            passed_on,
+            passed_on_of_one: passed_on / 2,
         }
     }
 }
@@ -58,24 +76,10 @@ pub(super) struct Strangers {
 #[derive(Debug, Default)]
 struct StrangerTable {
     next: u64,
+    /// Descriptors.
     open: usize,
-    strangers: usize,
-    shares: HashMap<IpAddr, Share>,
-    /// Those that can be let go, oldest first.
-    waited_for: BTreeMap<u64, IpAddr>,
-}
-
-/// The connections of one address, by number. A sender that is dropped ends its connection.
-#[derive(Debug, Default)]
-struct Share {
-    waited_for: BTreeMap<u64, oneshot::Sender<()>>,
-    staying: HashMap<u64, oneshot::Sender<()>>,
-}
-
-impl Share {
-    fn len(&self) -> usize {
-        self.waited_for.len() + self.staying.len()
-    }
+    strangers: Class,
+    passed_on: Class,
 }
 
 impl Strangers {
@@ -91,26 +95,28 @@ impl Strangers {
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<(Stay, Evicted)> {
         let address = shared_by(address);
         let mut table = self.table();
-        let own = table.shares.get(&address).map_or(0, Share::len);
-        if own >= self.limits.of_one && !table.evict_of(address) {
+        let own = table.strangers.of(address);
+        if own >= self.limits.of_one && !table.strangers.evict_of(address) {
             return None;
         }
-        let full = table.strangers >= self.limits.strangers || table.open >= self.limits.open;
-        if full && !table.evict_oldest() {
+        let has_room = if table.strangers.len() >= self.limits.strangers {
+            table.strangers.evict_oldest()
+        } else {
+            table.open < self.limits.open || table.evict_oldest()
+        };
+        if !has_room {
             return None;
         }
         let (alarm, evicted) = oneshot::channel();
         let number = table.next;
         table.next += 1;
         table.open += 1;
-        table.strangers += 1;
-        table.waited_for.insert(number, address);
-        let share = table.shares.entry(address).or_default();
-        share.waited_for.insert(number, alarm);
+        table.strangers.insert(number, address, alarm);
         let stay = Stay {
             strangers: self.clone(),
             number,
             address,
+            descriptors: AtomicUsize::new(1),
         };
         Some((stay, evicted))
     }
@@ -126,31 +132,9 @@ impl Strangers {
 }
 
 impl StrangerTable {
-    fn evict_of(&mut self, address: IpAddr) -> bool {
-        let share = self.shares.get(&address);
-        let oldest = share.and_then(|share| share.waited_for.keys().next().copied());
-        oldest.is_some_and(|number| self.remove(number, address))
-    }
-
+    /// Those whom nobody has proof of here go before those who may have shown it elsewhere.
     fn evict_oldest(&mut self) -> bool {
-        let oldest = self.waited_for.iter().next();
-        let oldest = oldest.map(|(number, address)| (*number, *address));
-        oldest.is_some_and(|(number, address)| self.remove(number, address))
-    }
-
-    /// Forgets one, which ends it; says whether it was there.
-    fn remove(&mut self, number: u64, address: IpAddr) -> bool {
-        self.waited_for.remove(&number);
-        let Some(share) = self.shares.get_mut(&address) else {
-            return false;
-        };
-        let was_there =
-            share.waited_for.remove(&number).is_some() || share.staying.remove(&number).is_some();
-        if share.len() == 0 {
-            self.shares.remove(&address);
-        }
-        self.strangers -= usize::from(was_there);
-        was_there
+        self.strangers.evict_oldest() || self.passed_on.evict_oldest()
     }
 }
 
@@ -160,140 +144,73 @@ pub(super) struct Stay {
     strangers: Arc<Strangers>,
     number: u64,
     address: IpAddr,
+    descriptors: AtomicUsize,
 }
 
 impl Stay {
     /// It waits for us, or has shown that it may be here: it is not let go for another.
     pub(super) fn stays(&self) {
-        let mut table = self.strangers.table();
-        table.waited_for.remove(&self.number);
-        if let Some(share) = table.shares.get_mut(&self.address)
-            && let Some(alarm) = share.waited_for.remove(&self.number)
-        {
-            share.staying.insert(self.number, alarm);
-        }
+        self.strangers
+            .table()
+            .strangers
+            .hold(self.number, self.address);
     }
 
     /// It is waited for again.
     pub(super) fn is_waited_for(&self) {
         let mut table = self.strangers.table();
-        let Some(share) = table.shares.get_mut(&self.address) else {
-            return;
-        };
-        if let Some(alarm) = share.staying.remove(&self.number) {
-            share.waited_for.insert(self.number, alarm);
-            table.waited_for.insert(self.number, self.address);
-        }
+        table.strangers.release(self.number, self.address);
     }
 
     /// It has shown a certificate: from now on it counts among all that are open alone.
     pub(super) fn is_known(&self) {
-        self.strangers.table().remove(self.number, self.address);
+        let mut table = self.strangers.table();
+        table.strangers.remove(self.number, self.address);
+    }
+
+    /// It goes to another master, which takes a second descriptor, and another one has to go where there are too many. `false`
+    /// when it has to go itself.
+    pub(super) fn goes_on(&self) -> bool {
+        let (number, address) = (self.number, self.address);
+        let limits = &self.strangers.limits;
+        let mut table = self.strangers.table();
+        let Some(alarm) = table.strangers.remove(number, address) else {
+            return false; // it was let go
+        };
+        let own = table.passed_on.of(address);
+        if own >= limits.passed_on_of_one && !table.passed_on.evict_of(address) {
+            return false;
+        }
+        let has_room = if table.passed_on.len() >= limits.passed_on {
+            table.passed_on.evict_oldest()
+        } else {
+            table.open < limits.open || table.evict_oldest()
+        };
+        if !has_room {
+            return false;
+        }
+        table.open += PASSED_ON - 1;
+        self.descriptors.store(PASSED_ON, Ordering::Relaxed);
+        table.passed_on.insert(number, address, alarm);
+        true
+    }
+
+    /// It was passed on for so long that the other master must have seen its certificate: it is let go for nobody any more.
+    /// [`Evicted`] resolves with this, and means nothing any more.
+    pub(super) fn has_lasted(&self) {
+        let mut table = self.strangers.table();
+        table.passed_on.remove(self.number, self.address);
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
         let mut table = self.strangers.table();
-        table.remove(self.number, self.address);
-        table.open -= 1;
+        table.strangers.remove(self.number, self.address);
+        table.passed_on.remove(self.number, self.address);
+        table.open -= self.descriptors.load(Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: ConnectionLimits = ConnectionLimits {
-        open: 6,
-        strangers: 4,
-        of_one: 3,
-    };
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
-    }
-
-    fn has_to_go(evicted: &mut Evicted) -> bool {
-        evicted.try_recv() == Err(oneshot::error::TryRecvError::Closed)
-    }
-
-    #[test]
-    fn the_oldest_of_an_address_goes_for_its_next_one_and_others_are_left_alone() {
-        let strangers = Strangers::new(LIMITS);
-        let mut other = strangers.enter(address(2)).expect("a place");
-        let mut held: Vec<_> = (0..3)
-            .map(|_| strangers.enter(address(1)).expect("a place"))
-            .collect();
-        held.push(strangers.enter(address(1)).expect("the oldest goes"));
-        let gone: Vec<bool> = held.iter_mut().map(|(_, gone)| has_to_go(gone)).collect();
-        assert_eq!(gone, [true, false, false, false]);
-        assert!(!has_to_go(&mut other.1));
-    }
-
-    #[test]
-    fn who_waits_for_us_or_has_shown_a_token_is_not_let_go() {
-        let strangers = Strangers::new(LIMITS);
-        let mut held: Vec<_> = (0..3)
-            .map(|_| strangers.enter(address(1)).expect("a place"))
-            .collect();
-        held.iter().for_each(|(stay, _)| stay.stays());
-        assert!(
-            strangers.enter(address(1)).is_none(),
-            "it is refused instead"
-        );
-        assert!(strangers.enter(address(2)).is_some(), "others are not");
-        held[1].0.is_waited_for();
-        assert!(strangers.enter(address(1)).is_some());
-        assert!(has_to_go(&mut held[1].1));
-    }
-
-    #[test]
-    fn who_shows_a_certificate_leaves_its_place_to_others() {
-        let strangers = Strangers::new(LIMITS);
-        let agents: Vec<_> = (0..4)
-            .map(|_| {
-                let (stay, _) = strangers.enter(address(1)).expect("a place");
-                stay.is_known();
-                stay
-            })
-            .collect();
-        let one = strangers.enter(address(1)).expect("a place");
-        one.0.stays();
-        let two = strangers.enter(address(1)).expect("a place");
-        two.0.stays();
-        assert!(
-            strangers.enter(address(1)).is_none(),
-            "all descriptors are used"
-        );
-        drop(agents);
-        assert!(strangers.enter(address(1)).is_some());
-    }
-
-    #[test]
-    fn what_is_dropped_leaves_nothing_behind() {
-        let strangers = Strangers::new(LIMITS);
-        for round in 0..100 {
-            let (stay, _evicted) = strangers.enter(address(round)).expect("a place");
-            stay.stays();
-        }
-        let table = strangers.table();
-        assert_eq!((table.open, table.strangers), (0, 0));
-        assert!(table.shares.is_empty() && table.waited_for.is_empty());
-    }
-
-    #[test]
-    fn a_network_of_ipv6_has_one_share() {
-        let of = |text: &str| shared_by(text.parse().expect("an address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-    }
-
-    #[test]
-    fn few_descriptors_leave_some_for_operators_and_files() {
-        let few = ConnectionLimits::of(1024);
-        assert_eq!((few.open, few.strangers, few.of_one), (896, 512, 256));
-        assert_eq!(ConnectionLimits::of(524_288).strangers, MOST);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use aot_model::key::InstanceKey;
 use aot_model::world::{AgentInput, Input};
-use aot_proto::ids::{JobId, RunId, SpiffeId};
+use aot_proto::ids::{ClusterName, JobId, RunId, SpiffeId};
 use aot_proto::v1::{self, frame::Body};
 use aot_store::room::Room;
 use aot_store::spool::Spools;
@@ -27,6 +27,9 @@ pub(super) enum Brought {
     Ended(RunId, Box<v1::Ended>, Option<Bytes>),
     OncePut(RunId, Box<v1::Ended>),
 }
+
+/// Of its hold on every cluster.
+pub(super) const EPOCH: i64 = 7;
 
 /// Instances that it knows; most of them have no session.
 pub(super) const INSTANCES: usize = 2_000;
@@ -59,7 +62,7 @@ impl FakeMaster {
             is_full: AtomicBool::new(false),
             puts: AtomicBool::new(false),
             registry: Registry::new(1),
-            advertised: (0..20).map(|n| format!("m{n}:7440")).collect(),
+            advertised: (0..3).map(|n| format!("m{n}:7440")).collect(),
             facts: Semaphore::new(1),
             own: Mutex::default(),
             brought: Mutex::default(),
@@ -136,8 +139,12 @@ impl Master for Arc<FakeMaster> {
         &self.registry
     }
 
-    fn advertised(&self) -> &[String] {
-        &self.advertised
+    fn addresses(&self) -> Vec<String> {
+        self.advertised.clone()
+    }
+
+    fn epoch(&self, _: &ClusterName) -> i64 {
+        EPOCH
     }
 
     fn facts_turns(&self) -> &Semaphore {

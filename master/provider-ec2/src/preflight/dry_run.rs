@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aot_proto::route::Route;
 use aot_provider::{
     Ask, BootSpec, ClientToken, ClusterRef, ErrorKind, LaunchSpec, Prerequisites, ProviderError,
 };
@@ -161,6 +162,7 @@ pub(super) fn batch(setting: &Setting<'_>, pool: Pool<'_>, choice: &SubnetChoice
         prerequisites: (*prerequisites).clone(),
         boot: BootSpec {
             master: Vec::new(),
+            route: Route::of(&ask.spec.name),
             ca_pem: String::new(),
             join_token: String::new(),
             agent_sha256: BTreeMap::new(),

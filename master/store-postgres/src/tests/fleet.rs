@@ -75,6 +75,7 @@ async fn each_cluster_has_one_owner_and_is_loaded_alone() {
     let says = Announcement {
         agents: vec!["10.0.0.2:7440".to_owned()],
         peer: "10.0.0.2:7441".to_owned(),
+        link: "10.0.0.2:7440".to_owned(),
         build: "0.1 (abc)".to_owned(),
     };
     b.fleet.announce(says.clone()).await.expect("announces");

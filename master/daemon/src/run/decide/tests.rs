@@ -20,6 +20,7 @@ use aot_store::room::Room;
 use aot_store::spool::Spools;
 use aot_store::{ClosedJob, Error, Hold, Loaded, Pending, Store, StoredOutputs};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;

@@ -9,6 +9,7 @@ use aot_model::prerequisites::Prerequisites;
 use aot_model::spec::ClusterSpec;
 use aot_model::world::{CallAnswer, World};
 use aot_proto::ids::ClusterName;
+use aot_proto::route::Route;
 use aot_provider::{Ask, BootSpec, LaunchSpec, ProviderError};
 
 use super::results::failure;
@@ -67,6 +68,7 @@ impl Loop {
             prerequisites: world.clusters.get(&reference.name)?.prerequisites.clone(),
             boot: BootSpec {
                 master: batch.boot.master.clone(),
+                route: Route::of(&reference.name),
                 ca_pem: self.parts.ca_pem.clone(),
                 join_token: self.parts.join_key.token(token),
                 agent_path: self.parts.agents.own_path(&batch.boot.agent_sha256),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aot_model::key::InstanceKey;
 use aot_model::run::RunKind;
 use aot_model::world::{AgentInput, Input};
-use aot_proto::ids::{JobId, RunId, SpiffeId};
+use aot_proto::ids::{ClusterName, JobId, RunId, SpiffeId};
 use aot_proto::v1;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
@@ -31,8 +31,12 @@ impl Master for AgentApi {
         &self.registry
     }
 
-    fn advertised(&self) -> &[String] {
-        &self.advertised
+    fn addresses(&self) -> Vec<String> {
+        self.finder.addresses(&self.advertised)
+    }
+
+    fn epoch(&self, cluster: &ClusterName) -> i64 {
+        self.engine.epoch(cluster)
     }
 
     fn facts_turns(&self) -> &Semaphore {

@@ -27,6 +27,7 @@ use super::shells::PendingShells;
 use super::transfers::Transfers;
 use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
+use crate::fleet::Finder;
 use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
 use crate::run::{Engines, Unanswered, now_ms};
@@ -45,8 +46,10 @@ pub(crate) struct AgentApi {
     pub ca: Arc<ca::Ca>,
     /// Who is there.
     pub registry: Arc<Registry>,
-    /// Where agents find the masters.
+    /// Where agents find this master.
     pub advertised: Arc<[String]>,
+    /// Where they find the others.
+    pub finder: Finder,
     /// Copies of runs' spools.
     pub spools: Arc<Spools>,
     /// What runs printed that have ended.

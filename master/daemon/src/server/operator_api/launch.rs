@@ -59,7 +59,7 @@ impl OperatorApi {
             prune: request.prune,
             timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms)),
             boot: BootRecord {
-                master: self.info.advertise.clone(),
+                master: self.finder.addresses(&self.info.advertise),
                 agent_sha256: self.agents.current().clone(),
                 user_parts,
             },

@@ -39,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
 use crate::enrol::attest::certificates::Certificates;
+use crate::fleet::Finder;
 use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::ask::Lookups;
@@ -56,6 +57,8 @@ const EVENTS: usize = 256;
 pub(crate) struct OperatorApi {
     /// Who decides.
     pub engine: Engines,
+    /// Where other masters, and machines' clusters, are.
+    pub finder: Finder,
     /// Who is there.
     pub registry: Arc<Registry>,
     /// Records.

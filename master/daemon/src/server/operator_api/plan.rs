@@ -105,7 +105,7 @@ impl OperatorApi {
             cluster,
             known,
             missing: self.missing(spec),
-            advertise: self.info.advertise.clone(),
+            advertise: self.finder.addresses(&self.info.advertise),
             user_parts: read.user_parts.clone(),
             agents: self.agents.current().clone(),
         };

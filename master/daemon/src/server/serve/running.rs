@@ -13,14 +13,16 @@ use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
-use super::services::Services;
+use super::services::{Services, Ways};
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
+use crate::fleet::Finder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::keeper::Keeper;
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
+use crate::server::route::Guide;
 use crate::server::strangers::ConnectionLimits;
 use crate::session::registry::Registry;
 
@@ -70,6 +72,7 @@ impl Bound {
             let says = Announcement {
                 agents: advertise.clone(),
                 peer: String::new(),
+                link: String::new(),
                 build: opened.options.build.clone(),
             };
             fleet.announce(says).await?;
@@ -90,9 +93,17 @@ impl Bound {
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
-        let advertised = advertise.as_slice().into();
+        let finder = Finder::new(state.fleet.clone());
+        let engines = engine.clone();
+        finder.ask_here(move |cluster| engines.has(cluster));
+        let guide = Guide::new(finder.clone(), &state.join_key);
+        let ways = Ways {
+            advertised: advertise.as_slice().into(),
+            finder,
+            guide: guide.clone(),
+        };
         let info = info(&opened.options, listen, advertise);
-        let services = Services::new(&opened, &state, engine, registry, advertised, stop, tasks);
+        let services = Services::new(&opened, &state, engine, registry, ways, stop, tasks);
         tasks.spawn(operators::serve(
             socket,
             services.operators(info),
@@ -104,6 +115,7 @@ impl Bound {
             tls,
             services.agents(),
             ConnectionLimits::of(descriptors),
+            guide,
             tasks.clone(),
             stop.clone(),
         ));

@@ -14,19 +14,31 @@ use tonic::service::Routes;
 
 use super::Opened;
 use super::state::State;
+use crate::fleet::Finder;
 use crate::run::Engines;
 use crate::run::ask::Lookups;
 use crate::run::providers::Providers;
 use crate::server::agent_api::{self, AgentApi};
 use crate::server::boot_api::{self, BootApi};
+use crate::server::boot_pass::BootPass;
 use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
+use crate::server::route::Guide;
 use crate::server::shells::PendingShells;
 use crate::session::registry::Registry;
+
+/// Where machines are led to.
+pub(super) struct Ways {
+    /// What this master advertises.
+    pub(super) advertised: Arc<[String]>,
+    pub(super) finder: Finder,
+    pub(super) guide: Guide,
+}
 
 pub(super) struct Services {
     agent_api: AgentApi,
     boot: Arc<BootApi>,
+    boot_pass: Arc<BootPass>,
     store: Arc<dyn Store>,
     providers: Arc<Providers>,
 }
@@ -37,7 +49,7 @@ impl Services {
         state: &State,
         engine: Engines,
         registry: Arc<Registry>,
-        advertised: Arc<[String]>,
+        ways: Ways,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
@@ -49,11 +61,19 @@ impl Services {
             limit: limit.clone(),
             open: boot_api::SharedFile::default(),
         });
+        let boot_pass = Arc::new(BootPass {
+            guide: ways.guide,
+            ca: opened.ca.clone(),
+            limit: limit.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
         let agent_api = AgentApi {
             engine,
             ca: opened.ca.clone(),
             registry,
-            advertised,
+            advertised: ways.advertised,
+            finder: ways.finder,
             spools: state.spools.clone(),
             outputs: state.outputs.clone(),
             shells: PendingShells::default(),
@@ -71,6 +91,7 @@ impl Services {
         Self {
             agent_api,
             boot,
+            boot_pass,
             store: state.store.clone(),
             providers: opened.options.providers.clone(),
         }
@@ -86,7 +107,7 @@ impl Services {
         Routes::new(enrolment)
             .add_service(link)
             .into_axum_router()
-            .merge(boot_api::routes(self.boot.clone()))
+            .merge(boot_api::routes(self.boot.clone(), self.boot_pass.clone()))
     }
 
     /// What operators ask. It shares with the agents' services what both have a hand in: terminals and copies.
@@ -94,6 +115,7 @@ impl Services {
         let shared = self.agent_api.clone();
         OperatorApi {
             engine: shared.engine,
+            finder: shared.finder,
             registry: shared.registry,
             store: self.store.clone(),
             spools: shared.spools,

@@ -10,9 +10,7 @@ use aot_model::hash::digest_prefix;
 use aot_model::identity::PeerProcess;
 use aot_model::world::{AgentInput, SessionHolder};
 use aot_proto::ids::RunId;
-use aot_proto::limits::{
-    HEARTBEAT, MAX_MASTERS, MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, SILENCE,
-};
+use aot_proto::limits::{HEARTBEAT, MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, SILENCE};
 use aot_proto::v1::{self, master_message};
 
 use super::{Greeting, Master, Reports};
@@ -115,13 +113,8 @@ impl<M: Master> Reports<M> {
             silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
             acks: acks.collect(),
             protocol,
-            masters: self
-                .master
-                .advertised()
-                .iter()
-                .take(MAX_MASTERS)
-                .cloned()
-                .collect(),
+            masters: self.master.addresses(),
+            epoch: self.master.epoch(&self.at.cluster),
             // The first to come after a restart are told of those that are still to come.
             reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len().max(instances)),
         }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aot_model::key::InstanceKey;
 use aot_model::world::{AgentInput, Input};
-use aot_proto::ids::{JobId, RunId, SpiffeId};
+use aot_proto::ids::{ClusterName, JobId, RunId, SpiffeId};
 use aot_proto::v1;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
@@ -48,8 +48,11 @@ pub(crate) trait Master: Send + Sync + 'static {
 
     fn registry(&self) -> &Registry;
 
-    /// Where agents find the masters, host:port.
-    fn advertised(&self) -> &[String];
+    /// Where agents find the masters, host:port, this one first.
+    fn addresses(&self) -> Vec<String>;
+
+    /// Of the hold on a cluster, see `Welcome`.
+    fn epoch(&self, cluster: &ClusterName) -> i64;
 
     /// Turns of facts that are read and decided on: when a thousand agents come back together, what their facts need for a
     /// moment would stay with the process.

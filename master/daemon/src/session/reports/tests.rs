@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aot_proto::limits::MAX_MASTERS;
 use aot_store::spool::{Arrived, Progress};
 use futures::stream::FuturesOrdered;
 use prost::bytes::Bytes;
@@ -10,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::output::StoredPiece;
 use super::*;
 use crate::session::Closed;
-use crate::session::fake::{Brought, FakeMaster, id, key, spool};
+use crate::session::fake::{Brought, EPOCH, FakeMaster, id, key, spool};
 use crate::session::registry::Registered;
 
 /// Longer than anything here may take.
@@ -141,8 +140,8 @@ async fn hello_is_welcomed_with_what_is_here_and_ended_runs_are_forgotten() {
     assert_eq!(acks, [(&*open.to_string(), part.len() as u64)]);
     assert_eq!((&*welcome.main_user, &*welcome.hostname), ("admin", "web1"));
     assert_eq!(welcome.protocol, protocol);
-    // The fake has more than may be named.
-    assert_eq!(welcome.masters, rig.master.advertised()[..MAX_MASTERS]);
+    assert_eq!(welcome.masters, rig.master.addresses());
+    assert_eq!(welcome.epoch, EPOCH);
     let spread = welcome.reconnect_spread_ms;
     assert_eq!(spread, 2_000, "over all that may come, not those here");
     let forgotten = master_message::Body::ForgetRun(v1::ForgetRun {
