@@ -9,11 +9,15 @@ use std::time::Duration;
 use aot_proto::ids::ClusterName;
 use aot_proto::limits::MAX_MASTERS;
 use aot_proto::route::Route;
+use aot_store::Hold;
 use aot_store::fleet::{Fleet, FleetView, Master, Whereabouts};
 use tokio::time::Instant;
 
 /// Between two looks while nobody has a cluster.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// After so long without a beat that was taken a master is passed over.
+const CUT_OFF: Duration = Duration::from_secs(30);
 
 /// Where clusters are. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +60,18 @@ impl Finder {
     pub(crate) fn others(&self) -> Vec<Master> {
         let others = |view: Arc<FleetView>| view.others().cloned().collect();
         self.view().map_or_else(Vec::new, others)
+    }
+
+    /// Whether this master gives its clusters away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.view().is_some_and(|view| view.is_draining())
+    }
+
+    /// Whether this master has had no say for so long that others may have its clusters.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let standing = self.fleet.as_ref().map(|fleet| fleet.standing());
+        let is_out = |hold: &Hold| hold.is_lost() || hold.unusable_for() > Some(CUT_OFF);
+        standing.is_some_and(|hold| is_out(hold))
     }
 
     /// All clusters of all masters, in the order of their names; `None` for a master alone, which has them itself.

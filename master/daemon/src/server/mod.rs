@@ -7,6 +7,7 @@ mod boot_pass;
 mod copy_both;
 #[cfg(test)]
 mod fake_fleet;
+mod health;
 mod hello;
 pub(crate) mod lifetime;
 pub(crate) mod limits;

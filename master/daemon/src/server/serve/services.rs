@@ -21,6 +21,7 @@ use crate::run::providers::Providers;
 use crate::server::agent_api::{self, AgentApi};
 use crate::server::boot_api::{self, BootApi};
 use crate::server::boot_pass::BootPass;
+use crate::server::health;
 use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
 use crate::server::route::Guide;
@@ -108,6 +109,10 @@ impl Services {
             .add_service(link)
             .into_axum_router()
             .merge(boot_api::routes(self.boot.clone(), self.boot_pass.clone()))
+            .merge(health::routes(
+                self.agent_api.finder.clone(),
+                self.agent_api.stop.clone(),
+            ))
     }
 
     /// What operators ask. It shares with the agents' services what both have a hand in: terminals and copies.
