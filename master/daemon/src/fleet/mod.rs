@@ -84,6 +84,12 @@ impl Finder {
         self.view()?.routes.get(route).cloned()
     }
 
+    /// Whether it is known that no master has a cluster of this name, nor ever had.
+    pub(crate) fn is_none(&self, cluster: &ClusterName) -> bool {
+        let view = self.view();
+        view.is_some_and(|view| !view.masters.is_empty() && !view.owners.contains_key(cluster))
+    }
+
     /// Where machines find the masters: what this one advertises, then what the others do; each once, and no more than machines
     /// take.
     pub(crate) fn addresses(&self, own: &[String]) -> Vec<String> {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use aot_host::chain::Chain;
 use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, Input, Refused, RoutingKey, World};
 use aot_proto::ids::ClusterName;
@@ -275,6 +276,12 @@ impl Engines {
         }
         queue.close();
         while let Some(message) = queue.recv().await {
+            // Somebody waits for it: as when it had come a moment later.
+            if message.reply.is_some()
+                && let Err(error) = self.take(name).await
+            {
+                tracing::warn!(cluster = %name, error = %Chain(&error), "cannot take the cluster again");
+            }
             self.send(message).await;
         }
     }

@@ -19,6 +19,11 @@ impl Engines {
         self.get(cluster).is_some()
     }
 
+    /// Whether this master's word counts for a cluster: it is here, or can be nowhere else.
+    pub(crate) fn is_decided_here(&self, cluster: &ClusterName) -> bool {
+        self.0.parts.fleet.is_none() || self.has(cluster)
+    }
+
     /// Takes a cluster that nobody has, or that is this master's from before; says whether it is here now.
     ///
     /// # Errors

@@ -158,6 +158,10 @@ impl AgentApi {
             .as_ref()
             .ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
         let at = key_of(&holder.id);
+        // It was led here, or dialled, a moment before its cluster went; or it is about to come.
+        if !self.engine.is_decided_here(&at.cluster) && !self.finder.is_none(&at.cluster) {
+            return Err(status::elsewhere());
+        }
         let now = now_ms();
         let found = self.engine.read(&at.cluster, |world| {
             let instance = world.instance(&at);
