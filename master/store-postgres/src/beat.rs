@@ -178,20 +178,20 @@ impl Pulse {
     }
 
     async fn beat(&self) -> Result<Answer, Error> {
-        let sql = "WITH b AS (UPDATE masters SET beat = beat + 1 \
-            WHERE id = $1 AND incarnation = $2 RETURNING 1) \
-            SELECT (SELECT count(*) FROM b) = 1, o.cluster, o.owner, o.epoch \
-            FROM (SELECT 1) AS one LEFT JOIN owners o ON o.cluster = ANY($3)";
+        let sql =
+            "UPDATE masters SET beat = beat + 1 WHERE id = $1 AND incarnation = $2 RETURNING 1";
+        let values: [&(dyn ToSql + Sync); 2] = [&self.me.id, &self.me.incarnation];
+        let known = self.link.query("beat in", sql, &values, WITHIN).await?;
+        // A statement of its own, which sees what was taken while the beat waited for whoever took it.
         let asked = self.kept.holds.epochs();
         let names: Vec<&str> = asked.keys().map(String::as_str).collect();
-        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &names];
-        let rows = self.link.query("beat in", sql, &values, WITHIN).await?;
-        let found = rows.iter().filter_map(|row| {
-            let cluster: Option<String> = row.get(1); // none where nothing is held
-            Some((cluster?, (row.get(2), row.get(3))))
-        });
+        let sql = "SELECT cluster, owner, epoch FROM owners WHERE cluster = ANY($1)";
+        let rows = self.link.query("beat in", sql, &[&names], WITHIN).await?;
+        let found = rows
+            .iter()
+            .map(|row| (row.get(0), (row.get(1), row.get(2))));
         Ok(Answer {
-            is_known: rows.first().is_some_and(|row| row.get(0)),
+            is_known: !known.is_empty(),
             found: found.collect(),
             asked,
         })

@@ -27,14 +27,17 @@ use crate::{Error, PostgresUrl};
 /// Longest wait for one of the statements here.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// Clusters that are loaded, or looked at, at the same time.
+const LOADERS: usize = 4;
+
 /// What is held by whoever sees to what belongs to no cluster. No cluster's name begins like this.
 const JANITOR: &str = "~janitor";
 
 /// The masters of a database, as one of them sees them.
 pub(crate) struct PostgresFleet {
     link: EngineLink,
-    /// A connection of its own: what is loaded is read in a transaction.
-    loader: Mutex<EngineLink>,
+    /// Connections of their own: what is loaded is read in a transaction.
+    loaders: [Mutex<Loader>; LOADERS],
     me: Me,
     timing: Timing,
     holds: Arc<HeldHolds>,
@@ -51,8 +54,40 @@ pub(crate) struct PostgresFleet {
 struct Seen {
     /// Of each other master.
     silences: BTreeMap<String, Silence>,
-    /// The number of the last look.
+    /// Of holds whose owner has started anew since it took them, and has not taken them back.
+    ended_starts: BTreeMap<String, Silence>,
+    /// The number of the last look that worked.
     look: u64,
+}
+
+/// A connection on which records are loaded.
+struct Loader {
+    link: EngineLink,
+    /// A load is under way, or was given up: then its transaction is open still.
+    is_amid: bool,
+}
+
+impl Loader {
+    fn new(url: &PostgresUrl) -> Result<Self, Error> {
+        Ok(Self {
+            link: EngineLink::new(url)?,
+            is_amid: false,
+        })
+    }
+
+    async fn load(
+        &mut self,
+        cluster: &str,
+        epoch: Option<i64>,
+    ) -> Result<Loaded, aot_store::Error> {
+        if std::mem::replace(&mut self.is_amid, true) {
+            self.link.reset().await;
+        }
+        let hold = epoch.map(|epoch| (cluster, epoch));
+        let loaded = load::load(&self.link, Of::Cluster(cluster), hold).await;
+        self.is_amid = false;
+        loaded
+    }
 }
 
 /// What a look finds.
@@ -75,7 +110,12 @@ impl PostgresFleet {
         let Kept { standing, holds } = kept;
         Ok(Self {
             link: EngineLink::new(url)?,
-            loader: Mutex::new(EngineLink::new(url)?),
+            loaders: [
+                Mutex::new(Loader::new(url)?),
+                Mutex::new(Loader::new(url)?),
+                Mutex::new(Loader::new(url)?),
+                Mutex::new(Loader::new(url)?),
+            ],
             me,
             timing,
             holds,
@@ -97,23 +137,38 @@ impl PostgresFleet {
         })
     }
 
+    /// On a connection that is free, or the first that will be.
+    async fn load(&self, cluster: &str, epoch: Option<i64>) -> Result<Loaded, aot_store::Error> {
+        let free = self.loaders.iter().find_map(|it| it.try_lock().ok());
+        let mut loader = match free {
+            Some(free) => free,
+            None => self.loaders[0].lock().await,
+        };
+        loader.load(cluster, epoch).await
+    }
+
     /// Many that ask at once share a look: one that began after they had asked is theirs.
-    async fn looked(&self) {
+    async fn looked(&self) -> Result<(), Error> {
         let asked = self.begun.load(Ordering::SeqCst);
         let mut seen = self.seen.lock().await;
         if seen.look > asked {
-            return;
+            return Ok(());
         }
-        seen.look = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let view = match self.rows().await {
-            Ok(rows) => self.view_of(&rows, &mut seen.silences),
+        let look = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let rows = match self.rows().await {
+            Ok(rows) => rows,
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "cannot see who has which cluster");
-                seen.silences.values_mut().for_each(Silence::interrupt);
-                return;
+                let all = seen.silences.values_mut();
+                all.for_each(Silence::interrupt);
+                seen.ended_starts.clear();
+                return Err(error);
             }
         };
+        let view = self.view_of(&rows, &mut seen.silences);
         self.view.send_replace(Arc::new(view));
+        seen.look = look;
+        Ok(())
     }
 
     fn view_of(&self, rows: &Rows, silences: &mut BTreeMap<String, Silence>) -> FleetView {
@@ -130,7 +185,10 @@ impl PostgresFleet {
         }
         silences.retain(|id, _| view.masters.contains_key(id));
         for row in &rows.owners {
-            let owner = owner(row, &starts);
+            let mut owner = owner(row, &starts);
+            if take::is_same_folder(&owner.pinned, &self.me.id) {
+                owner.pinned.clone_from(&self.me.id); // its host has another name by now
+            }
             match row.get::<_, &str>(0).parse::<ClusterName>() {
                 Ok(cluster) => {
                     view.routes.insert(Route::of(&cluster), cluster.clone());
@@ -165,10 +223,14 @@ impl PostgresFleet {
 
     /// Takes a hold that is free, or whose owner is dead.
     async fn taken(&self, name: &str) -> Result<Option<(Taken, String)>, Error> {
+        // A hold is good from its take on: by one whose own beats are not taken it would be, for that time, for nobody.
+        if !self.standing.is_good() {
+            return Ok(None);
+        }
         let seen = take::read_holder(&self.link, name).await?;
-        let may = seen.pinned.is_empty() || seen.pinned == self.me.id;
+        let may = seen.pinned.is_empty() || take::is_same_folder(&seen.pinned, &self.me.id);
         let is_free = seen.is_free_for(&self.me.id, &self.me.boot);
-        if !may || !(is_free || self.is_dead(&seen).await) {
+        if !may || !(is_free || self.is_dead(name, &seen).await) {
             return Ok(None);
         }
         let served_by = self.served_by(name).await?;
@@ -176,12 +238,23 @@ impl PostgresFleet {
         Ok(taken.map(|taken| (taken, served_by)))
     }
 
-    /// Whether the owner was silent for long, and still is.
-    async fn is_dead(&self, seen: &take::Seen) -> bool {
-        let known = self.seen.lock().await;
+    /// Whether the start that took a hold was silent for long, and still is.
+    async fn is_dead(&self, name: &str, seen: &take::Seen) -> bool {
+        let Some(beat) = seen.beat else {
+            return true; // its entry is gone
+        };
+        let mut known = self.seen.lock().await;
         let silence = known.silences.get(&seen.owner);
-        let newest = silence.is_some_and(|it| seen.beat.is_some_and(|beat| it.is_of(beat)));
-        newest && silence.is_some_and(|it| it.counted() >= self.timing.dead)
+        if let Some(silence) = silence.filter(|it| it.is_of(beat)) {
+            return silence.counted() >= self.timing.dead;
+        }
+        if seen.is_of_newest_start() {
+            return false; // it has beaten since it was looked at
+        }
+        // A later start that has not taken it back: of another boot, or that of a copied folder.
+        let silence = known.ended_starts.entry(name.to_owned()).or_default();
+        let begun = (beat.0, seen.epoch);
+        silence.read(begun, Instant::now(), self.timing.beat) >= self.timing.dead
     }
 
     async fn served_by(&self, name: &str) -> Result<String, Error> {
@@ -200,7 +273,8 @@ impl PostgresFleet {
         };
         hold.set_epoch(taken.epoch);
         self.holds.add(&hold, taken.epoch, taken.is_taken_over);
-        hold.renew(taken.asked + self.timing.good);
+        let own = taken.asked + self.timing.good;
+        hold.renew(self.standing.good_until().map_or(own, |end| end.min(own)));
         hold
     }
 
@@ -239,21 +313,18 @@ impl PostgresFleet {
         taken: &Taken,
         served_by: &str,
     ) -> Result<Option<Loaded>, aot_store::Error> {
-        let loaded = {
-            let loader = self.loader.lock().await;
-            load::load(&loader, Of::Cluster(name), Some((name, taken.epoch))).await?
-        };
+        let loaded = self.load(name, Some(taken.epoch)).await?;
         let is_local =
             |cluster: &aot_model::cluster::Cluster| cluster.spec.provider == ProviderKind::Local;
         let is_local = loaded.clusters.iter().any(is_local);
-        let is_mine = served_by.is_empty() || served_by == self.me.id;
+        let is_mine = served_by.is_empty() || take::is_same_folder(served_by, &self.me.id);
         let (owner, pinned, server) = match (is_local, is_mine) {
             (false, _) => (&*self.me.id, "", &*self.me.id),
             (true, true) => (&*self.me.id, &*self.me.id, &*self.me.id),
             (true, false) => ("", served_by, served_by),
         };
-        // Where it was wished to be it is now, or will not come to be.
-        let sql = "UPDATE owners SET owner = $3, pinned = $4, served_by = $5, preferred = '' WHERE cluster = $1 AND epoch = $2";
+        let sql = "UPDATE owners SET owner = $3, pinned = $4, served_by = $5, \
+            preferred = CASE preferred WHEN $3 THEN '' ELSE preferred END WHERE cluster = $1 AND epoch = $2";
         let values: [&(dyn ToSql + Sync); 5] = [&name, &taken.epoch, &owner, &pinned, &server];
         let what = "enter the hold in";
         self.link.query(what, sql, &values, WITHIN).await?;
@@ -321,8 +392,8 @@ impl Fleet for PostgresFleet {
         self.view.subscribe()
     }
 
-    fn look(&self) -> Pending<'_, ()> {
-        Box::pin(self.looked())
+    fn look(&self) -> Pending<'_, Result<(), aot_store::Error>> {
+        Box::pin(async { Ok(self.looked().await?) })
     }
 
     fn announce(&self, says: Announcement) -> Pending<'_, Result<(), aot_store::Error>> {
@@ -347,10 +418,7 @@ impl Fleet for PostgresFleet {
         &'a self,
         cluster: &'a ClusterName,
     ) -> Pending<'a, Result<Loaded, aot_store::Error>> {
-        Box::pin(async {
-            let loader = self.loader.lock().await;
-            load::load(&loader, Of::Cluster(cluster.as_str()), None).await
-        })
+        Box::pin(async { self.load(cluster.as_str(), None).await })
     }
 
     fn prefer<'a>(

@@ -145,6 +145,8 @@ impl Postgres {
             let taken = take::take(link, ALL, me, self.timing).await?;
             take::divide(link, ALL, taken.epoch).await?;
         }
+        take::name_all(link).await?;
+        kept.standing.until_good().await?; // nothing can be taken before
         tracing::info!(store = %self.url, master = %me.id, "one of the masters of these records");
         let fleet = PostgresFleet::new(&self.url, me.clone(), self.timing, kept.clone())?;
         Ok(TakenStore {
@@ -208,6 +210,14 @@ impl SharedSecrets for Postgres {
         Box::pin(async move {
             let link = EngineLink::new(&self.url)?;
             schema::migrate(&link).await?;
+            // A master that has the records for itself would find keys that are not its own at its next start.
+            if take::exists(&link, ALL).await?
+                && schema::sealed(&link).await?.is_none()
+                && let Some(owner) = take::alive_owner(&link, ALL, self.timing.beat).await?
+            {
+                let place = link.place();
+                return Err(Error::Alive { place, owner }.into());
+            }
             Ok(schema::seal(&link, &sealed).await?)
         })
     }
@@ -278,10 +288,7 @@ impl PostgresStore {
         let ended = tokio::task::spawn_blocking(move || drop(beat));
         let _ = ended.await; // a panic there has ended the process
         let link = self.writers.link();
-        let mut left = Ok(());
-        for (name, epoch) in self.holds.epochs() {
-            left = left.and(take::release(link, &name, epoch).await);
-        }
+        let mut left = take::release_all(link, &self.me).await;
         if left.is_ok() {
             left = take::leave(link, &self.me).await;
         }

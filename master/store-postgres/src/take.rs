@@ -111,6 +111,11 @@ impl Seen {
         self.owner.is_empty() || self.is_own(me, boot) || self.beat.is_none()
     }
 
+    /// Whether its owner has not started anew since.
+    pub(crate) fn is_of_newest_start(&self) -> bool {
+        self.beat.is_some_and(|(_, beat)| beat != OF_AN_ENDED_START)
+    }
+
     /// The same folder on the same boot of the same host: a copy of it, or of its disk, is elsewhere.
     fn is_own(&self, me: &str, boot: &str) -> bool {
         self.owner == me && self.boot == boot && !boot.is_empty()
@@ -129,7 +134,13 @@ pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, E
         link.query(what, made, &[&hold], WITHIN).await?;
         rows = link.query(what, sql, &[&hold], WITHIN).await?;
     }
-    let row = &rows[0];
+    let Some(row) = rows.first() else {
+        let owner = "nobody: its row is gone".to_owned();
+        return Err(Error::Fenced {
+            place: link.place(),
+            owner,
+        });
+    };
     Ok(Seen {
         owner: row.get(0),
         epoch: row.get(1),
@@ -139,9 +150,19 @@ pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, E
     })
 }
 
+/// Stands for the beat of a start that was followed by another.
+const OF_AN_ENDED_START: i64 = -1;
+
+/// Whether two ids of masters are of the same state folder, whatever their hosts are called.
+pub(crate) fn is_same_folder(one: &str, other: &str) -> bool {
+    let folder = |id: &str| id.rsplit_once('/').map(|(_, folder)| folder.to_owned());
+    folder(one).is_some() && folder(one) == folder(other)
+}
+
 /// The beat of the start that took a hold: an earlier start than the newest does not beat any more.
 pub(crate) fn beat_of(of_hold: i64, newest: Option<i64>, beat: Option<i64>) -> Option<(i64, i64)> {
-    let beat = if newest? == of_hold { beat? } else { -1 };
+    let is_newest = newest? == of_hold;
+    let beat = if is_newest { beat? } else { OF_AN_ENDED_START };
     Some((of_hold, beat))
 }
 
@@ -207,10 +228,17 @@ pub(crate) async fn try_take(
     // Agents refuse an epoch below the one they know: also of records that come from a backup, or of a row that is made again.
     let sql = "UPDATE owners SET owner = $4, incarnation = $5, boot = $6, doubt = doubt OR $7, \
         epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
-        WHERE cluster = $1 AND epoch = $2 AND owner = $3 RETURNING epoch, seq, doubt";
+        WHERE cluster = $1 AND epoch = $2 AND owner = $3 AND ($8 OR EXISTS (SELECT FROM silent)) RETURNING epoch, seq, doubt";
+    // Taken from a silent one only if it is silent still: its row is locked, so that its next beat comes after this.
+    let sql = format!(
+        "WITH silent AS (SELECT FROM masters WHERE id = $3 AND ($9 OR incarnation = $10 AND beat = $11) FOR UPDATE) {sql}"
+    );
+    let is_free = seen.is_free_for(&me.id, &me.boot);
+    let is_ended = !seen.is_of_newest_start();
+    let (incarnation, beat) = seen.beat.unwrap_or_default();
     let may_live = !seen.owner.is_empty() && !seen.is_own(&me.id, &me.boot);
     let (owner, epoch) = (&seen.owner, &seen.epoch);
-    let values: [&(dyn ToSql + Sync); 7] = [
+    let values: [&(dyn ToSql + Sync); 11] = [
         &hold,
         epoch,
         owner,
@@ -218,9 +246,15 @@ pub(crate) async fn try_take(
         &me.incarnation,
         &me.boot,
         &may_live,
+        &is_free,
+        &is_ended,
+        &incarnation,
+        &beat,
     ];
     let asked = since_boot();
-    let rows = link.query("take the hold on", sql, &values, WITHIN).await?;
+    let rows = link
+        .query("take the hold on", &sql, &values, WITHIN)
+        .await?;
     Ok(rows.first().map(|row| Taken {
         epoch: row.get(0),
         seq: row.get(1),
@@ -271,7 +305,10 @@ pub(crate) async fn release(link: &EngineLink, hold: &str, epoch: i64) -> Result
 
 /// Takes the row out: nothing is left of what it was on.
 pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
-    let sql = "DELETE FROM owners WHERE cluster = $1 AND epoch = $2";
+    // Whatever the master thinks is left: what is on record must be found by those who look for clusters.
+    let sql = "DELETE FROM owners WHERE cluster = $1 AND epoch = $2 \
+        AND NOT EXISTS (SELECT FROM clusters c WHERE c.cluster = $1) \
+        AND NOT EXISTS (SELECT FROM jobs j WHERE j.cluster = $1 AND j.ended_ms IS NULL)";
     let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
     let forgotten = link.query("take a hold out of", sql, &values, WITHIN);
     forgotten.await.map(|_| ())
@@ -288,6 +325,39 @@ pub(crate) async fn divide(link: &EngineLink, hold: &str, epoch: i64) -> Result<
     let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
     let divided = link.query("divide the hold on", sql, &values, WITHIN);
     divided.await.map(|_| ())
+}
+
+/// Makes a row for each cluster with something on record that has none.
+pub(crate) async fn name_all(link: &EngineLink) -> Result<(), Error> {
+    let sql = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) SELECT each.cluster, '', 0, 0, 0 FROM \
+        (SELECT cluster FROM clusters UNION SELECT cluster FROM jobs WHERE ended_ms IS NULL \
+            UNION SELECT split_part(instance, '/', 1) FROM runs WHERE open) AS each ON CONFLICT DO NOTHING";
+    let named = link.query("name the clusters of", sql, &[], WITHIN);
+    named.await.map(|_| ())
+}
+
+/// Gives all back that this start has.
+pub(crate) async fn release_all(link: &EngineLink, me: &Me) -> Result<(), Error> {
+    let sql = "UPDATE owners SET owner = '' WHERE owner = $1 AND incarnation = $2";
+    let values: [&(dyn ToSql + Sync); 2] = [&me.id, &me.incarnation];
+    let released = link.query("give back the holds in", sql, &values, WITHIN);
+    released.await.map(|_| ())
+}
+
+/// The master that has the hold, if it beats.
+pub(crate) async fn alive_owner(
+    link: &EngineLink,
+    hold: &str,
+    beat: Duration,
+) -> Result<Option<String>, Error> {
+    let first = read_holder(link, hold).await?;
+    if first.owner.is_empty() || first.beat.is_none() {
+        return Ok(None);
+    }
+    tokio::time::sleep(beat * 2).await;
+    let second = read_holder(link, hold).await?;
+    let is_alive = second.owner == first.owner && second.beat != first.beat;
+    Ok(is_alive.then_some(second.owner))
 }
 
 /// Whether there is such a hold.

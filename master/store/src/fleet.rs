@@ -125,6 +125,11 @@ impl FleetView {
         master.is_some_and(|master| master.is_alive && !master.is_draining)
     }
 
+    /// Whether another master takes clusters.
+    pub fn has_able_others(&self) -> bool {
+        self.others().any(|master| !master.is_draining)
+    }
+
     /// When it is the turn of the master that reads to take what is free, counted from 0: each name has an order of the masters
     /// of its own, so that what a dead one had is divided (rendezvous hashing). `None` where it takes nothing.
     pub fn turn_for(&self, name: &str) -> Option<u32> {
@@ -171,8 +176,11 @@ pub trait Fleet: Send + Sync {
     /// What is known of all of it; changes each time it is read anew.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;
 
-    /// Reads it anew; returns once that is done, or when it can't be done.
-    fn look(&self) -> Pending<'_, ()>;
+    /// Reads it anew.
+    ///
+    /// # Errors
+    /// When the store can't be read: what is known stays as it was.
+    fn look(&self) -> Pending<'_, Result<(), Error>>;
 
     /// Says this to the other masters from now on.
     ///
@@ -254,8 +262,8 @@ impl Fleet for FixedFleet {
         self.view.subscribe()
     }
 
-    fn look(&self) -> Pending<'_, ()> {
-        Box::pin(async {})
+    fn look(&self) -> Pending<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn announce(&self, says: Announcement) -> Pending<'_, Result<(), Error>> {

@@ -128,6 +128,13 @@ impl Hold {
         });
     }
 
+    /// Until when it is good, as [`since_boot`] counts; `None` when it is not.
+    pub fn good_until(&self) -> Option<Duration> {
+        let now = since_boot();
+        let left = self.standing.borrow().left(now)?;
+        Some(now.saturating_add(left))
+    }
+
     /// Whether somebody else has it.
     pub fn is_lost(&self) -> bool {
         matches!(*self.standing.borrow(), Standing::Lost(_))

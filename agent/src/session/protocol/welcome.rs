@@ -27,7 +27,7 @@ impl Protocol {
     /// Whether a master that welcomes like this has the cluster, as far as is known here. One that was paused, and lost it
     /// meanwhile, may not know that yet: its epoch is lower than that of the next one.
     pub(crate) fn believes(&self, welcome: &Welcome) -> bool {
-        welcome.epoch <= 0 || welcome.epoch >= self.epoch
+        welcome.epoch >= self.epoch
     }
 
     /// What a master asks before it has said its epoch: whether that may be done is not known. `None` where no master named one,

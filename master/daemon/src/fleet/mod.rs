@@ -109,7 +109,7 @@ impl Finder {
         let fleet = self.fleet.as_ref()?;
         match self.known_route(route) {
             None => {
-                fleet.look().await;
+                let _ = fleet.look().await; // what is known will have to do
                 self.known_route(route)
             }
             found => found,
@@ -150,7 +150,7 @@ impl Finder {
             if has_looked {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            fleet.look().await;
+            let _ = fleet.look().await; // what is known will have to do
             has_looked = true;
         }
     }

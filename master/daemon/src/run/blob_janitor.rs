@@ -121,8 +121,11 @@ impl BlobJanitor {
         // First: what ends after this is put by whoever learns of its end.
         let open = |world: &World| -> HashSet<RunId> { world.runs.keys().copied().collect() };
         let open = self.named(open).await?;
-        let outputs = self.outputs.clone();
-        let sizes = tokio::task::spawn_blocking(move || outputs.sizes());
+        let (outputs, begun) = (self.outputs.clone(), open.clone());
+        let sizes = tokio::task::spawn_blocking(move || {
+            outputs.drop_parts(&begun);
+            outputs.sizes()
+        });
         let mut sizes = sizes.await.map_err(|_| aot_store::Error::Stopped)?;
         sizes.retain(|run, _| !open.contains(run));
         let mut lacking: HashMap<JobId, Vec<RunId>> = HashMap::new();
@@ -149,6 +152,10 @@ impl BlobJanitor {
             let Some(cluster) = self.cluster_of(job).await? else {
                 continue;
             };
+            // Of a cluster that another master has, what is here may be only a part.
+            if !self.engine.is_decided_here(&cluster) {
+                continue;
+            }
             for run in runs {
                 // It may have begun after that was asked.
                 if self
@@ -158,15 +165,20 @@ impl BlobJanitor {
                     continue;
                 }
                 let key = BlobKey::output(&cluster, run);
+                // Put meanwhile, by the master that had it then.
+                if self.outputs.is_there(&key).await? {
+                    continue;
+                }
                 self.outputs.put(&key, run).await?;
             }
         }
         Ok(())
     }
 
-    /// Whose job it is; `None` when what it printed is nobody's to read.
+    /// Whose job it is; `None` when what it printed is nobody's to read, or was dropped.
     async fn cluster_of(&self, job: JobId) -> Result<Option<ClusterName>, Error> {
         let job = self.store.job(job).await?;
+        let job = job.filter(|job| !job.output_dropped);
         let job = job.filter(|job| !matches!(job.task.as_deref(), Some(Task::CopyOut(_))));
         Ok(job.map(|job| job.cluster))
     }

@@ -12,7 +12,7 @@ mod seeds;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -23,10 +23,10 @@ use aot_store::fatal::Vital;
 use aot_store::{Hold, Loaded};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::Parts;
 use super::decide::Loop;
 use super::engine::{Engine, QueuedInput};
 use super::updates::Published;
+use super::{Parts, now_ms};
 pub(crate) use inherited::Inherited;
 use inherited::by_cluster;
 use seeds::Seeds;
@@ -45,9 +45,8 @@ struct Shared {
     vacant: World,
     events: broadcast::Sender<Published>,
     seeds: Seeds,
-    started_ms: UnixMs,
-    /// Clusters are taken one after the other.
-    taking: tokio::sync::Mutex<()>,
+    /// Whoever takes a cluster has its lock meanwhile.
+    taking: Mutex<BTreeMap<ClusterName, Arc<tokio::sync::Mutex<()>>>>,
     /// What this master writes with what belongs to no cluster, where masters share that and it is the one.
     janitor: watch::Sender<Option<Arc<Hold>>>,
     parts: Arc<Parts>,
@@ -55,21 +54,15 @@ struct Shared {
 
 impl Engines {
     /// Starts a loop for each cluster of which something is on record. All loops end when `stop` fires. `seed` comes from the
-    /// system's random numbers; `now` is when the master came up.
-    pub(crate) fn start(
-        inherited: Inherited,
-        parts: Arc<Parts>,
-        seed: [u8; 32],
-        now: UnixMs,
-    ) -> Self {
+    /// system's random numbers.
+    pub(crate) fn start(inherited: Inherited, parts: Arc<Parts>, seed: [u8; 32]) -> Self {
         let seeds = Seeds::new(&seed);
         let engines = Self(Arc::new(Shared {
             engines: RwLock::default(),
-            vacant: world_of(Loaded::default(), &parts, seeds.draw(), now),
+            vacant: world_of(Loaded::default(), &parts, seeds.draw(), now_ms()),
             events: broadcast::channel(EVENTS).0,
             seeds,
-            started_ms: now,
-            taking: tokio::sync::Mutex::default(),
+            taking: Mutex::default(),
             janitor: watch::Sender::default(),
             parts,
         }));
@@ -233,12 +226,7 @@ impl Engines {
 
     fn world_of(&self, loaded: Loaded) -> World {
         let shared = &*self.0;
-        world_of(
-            loaded,
-            &shared.parts,
-            shared.seeds.draw(),
-            shared.started_ms,
-        )
+        world_of(loaded, &shared.parts, shared.seeds.draw(), now_ms())
     }
 
     /// Starts the loop of a cluster. Its world has that one and no other, whatever comes.
@@ -247,6 +235,11 @@ impl Engines {
         let stop = parts.stop.child_token();
         let (engine, queue) = Engine::new(world, hold, self.0.events.clone(), stop);
         let owner = Loop::new(engine.clone(), parts.clone());
+        if parts.fleet.is_some() {
+            parts
+                .tasks
+                .spawn(self.clone().end_when_lost(name.clone(), engine.clone()));
+        }
         let engines = self.clone();
         let of = engine.clone();
         parts.tasks.spawn(async move {

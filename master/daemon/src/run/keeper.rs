@@ -9,6 +9,7 @@ use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
 use aot_store::fatal::Vital;
 use aot_store::fleet::{Fleet, FleetView, Owner};
+use futures::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// By how much each master leaves the one before it the first try: two that try at once cost one a wasted read of all records.
 const STEP: Duration = Duration::from_secs(1);
+
+/// Clusters whose records are read side by side.
+const AT_ONCE: usize = 4;
 
 /// Turns that a master has for itself which is to have a cluster.
 const WISHED: u32 = 5;
@@ -62,21 +66,21 @@ impl Keeper {
 
     /// Looks once, and takes what is this master's turn.
     pub(crate) async fn round(&mut self) {
-        self.fleet.look().await;
+        if self.fleet.look().await.is_err() {
+            return; // it is said by the beat; nothing can be taken either
+        }
         let view = self.fleet.view().borrow().clone();
-        if view.is_draining() {
-            self.give_all_away(&view);
+        if view.is_draining() && view.has_able_others() {
+            self.give_all_away(&view).await;
             return;
         }
         self.give_away_what_is_wished_elsewhere(&view);
-        for cluster in self
-            .free
-            .wanted(&view, |name| self.engines.has(name), Instant::now())
-        {
-            if let Err(error) = self.engines.take(&cluster).await {
-                tracing::warn!(%cluster, error = %Chain(&error), "cannot take a cluster; will try again");
-            }
-        }
+        let has = |name: &ClusterName| self.engines.has(name);
+        let wanted = self.free.wanted(&view, has, Instant::now());
+        let this = &*self;
+        futures::stream::iter(wanted)
+            .for_each_concurrent(AT_ONCE, |cluster| async move { this.take(&cluster).await })
+            .await;
         let is_turn = self
             .free
             .is_turn_for(JANITOR, &view.janitor, &view, Instant::now());
@@ -100,13 +104,22 @@ impl Keeper {
         }
     }
 
-    /// A master that drains keeps what no other may have.
-    fn give_all_away(&self, view: &FleetView) {
+    async fn take(&self, cluster: &ClusterName) {
+        if let Err(error) = self.engines.take(cluster).await {
+            tracing::warn!(%cluster, error = %Chain(&error), "cannot take a cluster; will try again");
+        }
+    }
+
+    /// A master that drains keeps what no other may have. What it could not give back it takes once more for that.
+    async fn give_all_away(&self, view: &FleetView) {
         let movable = view
             .owners
             .iter()
             .filter(|(_, owner)| owner.pinned.is_empty());
-        for (cluster, _) in movable.filter(|(name, _)| self.engines.has(name)) {
+        for (cluster, owner) in movable {
+            if owner.master == view.me && !self.engines.has(cluster) {
+                self.take(cluster).await;
+            }
             self.engines.give_away(cluster);
         }
     }

@@ -4,8 +4,8 @@
 //!
 //! Called by sessions' reports through `server`, by the loop at its start, by the janitor and by whoever reads outputs.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,6 +158,17 @@ impl Outputs {
         Ok(())
     }
 
+    /// Whether an output lies among the blobs; asks there.
+    ///
+    /// # Errors
+    /// When the place can't be asked.
+    pub(crate) async fn is_there(&self, key: &BlobKey) -> Result<bool, blobs::Error> {
+        match &self.blobs {
+            Some(blobs) => Ok(blobs.find(key).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     fn failed(&self, error: &blobs::Error) {
         let text = Chain(error).to_string();
         let before = locked(&self.trouble).replace(text);
@@ -219,6 +230,17 @@ impl Outputs {
         let mut sizes: HashMap<RunId, u64> = known.map(|(run, it)| (run, it.bytes)).collect();
         sizes.extend(self.spools.sizes());
         sizes
+    }
+
+    /// Removes what is here of outputs that are there whole: parts of what another master has put. `open` runs are left alone.
+    pub(crate) fn drop_parts(&self, open: &HashSet<RunId>) {
+        let known = locked(&self.known).clone();
+        for (run, bytes) in self.spools.sizes() {
+            let is_part = known.get(&run).is_some_and(|whole| whole.bytes > bytes);
+            if is_part && !open.contains(&run) {
+                self.spools.remove(run);
+            }
+        }
     }
 
     /// Removes outputs. What can't be removed among the blobs stays known, and so is asked for again.

@@ -28,7 +28,7 @@ async fn join(master: Master) -> Member {
 
 impl Member {
     async fn take(&self, cluster: &str) -> Option<TakenCluster> {
-        self.fleet.look().await;
+        self.fleet.look().await.expect("looks");
         match self.fleet.take(&name(cluster)).await.expect("asks") {
             Take::Taken(taken) => Some(*taken),
             Take::Others => None,
@@ -40,7 +40,7 @@ impl Member {
     }
 
     async fn sees(&self, cluster: &str) -> Whereabouts {
-        self.fleet.look().await;
+        self.fleet.look().await.expect("looks");
         let view = self.fleet.view().borrow().clone();
         view.whereabouts(&name(cluster))
     }
@@ -92,8 +92,9 @@ async fn each_cluster_has_one_owner_and_is_loaded_alone() {
     assert!(!web.is_taken_over);
     let peeked = a.fleet.peek(&name("db")).await.expect("reads");
     assert_eq!(peeked.jobs.len(), 1);
-    b.fleet.give_back(&db.hold, true).await;
-    assert_eq!(a.sees("db").await, Whereabouts::Unknown);
+    let none = b.has("none").await;
+    b.fleet.give_back(&none.hold, true).await;
+    assert_eq!(a.sees("none").await, Whereabouts::Unknown);
     b.close().await;
     let web = a.has("web").await;
     assert!(!web.is_taken_over, "it was given back");
@@ -229,7 +230,7 @@ async fn records_of_one_master_are_divided_by_the_first_of_a_fleet() {
     open.write(2).await.expect("commits");
     open.close().await;
     let a = join(Master::of(&url)).await;
-    a.fleet.look().await;
+    a.fleet.look().await.expect("looks");
     let view = a.fleet.view().borrow().clone();
     let clusters: Vec<_> = view.owners.keys().map(ToString::to_string).collect();
     assert_eq!(clusters, ["c", "web"]);
@@ -250,20 +251,113 @@ async fn a_wish_for_a_cluster_and_a_drain_are_seen_by_all_until_they_are_met() {
     let (wish, none) = (name("web"), name("none"));
     assert!(b.fleet.prefer(&wish, &id_of_b).await.expect("asks"));
     assert!(!b.fleet.prefer(&none, &id_of_b).await.expect("asks"));
-    a.fleet.look().await;
+    a.fleet.look().await.expect("looks");
     let seen = a.fleet.view().borrow().owners[&wish].preferred.clone();
     assert_eq!(seen, id_of_b);
     a.fleet.give_back(&web.hold, false).await;
     b.has("web").await;
-    b.fleet.look().await;
+    b.fleet.look().await.expect("looks");
     let seen = b.fleet.view().borrow().owners[&wish].preferred.clone();
     assert_eq!(seen, "", "it is met");
     assert!(a.fleet.drain(&id_of_b, true).await.expect("asks"));
     assert!(!a.fleet.drain("nobody/1", true).await.expect("asks"));
-    b.fleet.look().await;
+    b.fleet.look().await.expect("looks");
     assert!(b.fleet.view().borrow().is_draining());
     a.close().await;
     b.close().await;
+}
+
+/// As after a boot of the owner's host: a start of the same folder, which does not know that the former one is gone.
+#[tokio::test]
+async fn what_a_start_of_an_earlier_boot_had_is_taken_once_that_was_silent_for_long() {
+    let Some(server) = server("a host that was booted") else {
+        return;
+    };
+    let database = server.database();
+    let url = server.url(&database);
+    let first = join(Master::of(&url)).await;
+    let web = first.has("web").await;
+    first.write(&web, 1).await.expect("commits");
+    server.ask(&database, "UPDATE owners SET boot = 'of before'");
+    let dir = first.master.dir;
+    drop((first.store, first.fleet));
+    let again = join(Master {
+        postgres: quick(&url),
+        dir,
+    })
+    .await;
+    assert!(again.take("web").await.is_none(), "it may live elsewhere");
+    let begun = std::time::Instant::now();
+    let taken = until_taken(&again.fleet, &name("web"))
+        .await
+        .expect("takes");
+    assert!(begun.elapsed() >= QUICK.dead - QUICK.beat * 2);
+    assert!(taken.is_taken_over && jobs_of(&taken) == [id(1)]);
+    again.close().await;
+}
+
+/// A beat between the look and the take: it is not dead, and has what it had.
+#[tokio::test]
+async fn one_that_beats_again_at_the_last_moment_keeps_its_cluster() {
+    let Some(server) = server("a late beat") else {
+        return;
+    };
+    let database = server.database();
+    let url = server.url(&database);
+    let mut silent = Master::of(&url);
+    silent.postgres.timing.beat = LIMIT;
+    let silent = join(silent).await;
+    let web = silent.has("web").await;
+    let other = join(Master::of(&url)).await;
+    let me = silent.fleet.view().borrow().me.clone();
+    let is_dead = async {
+        loop {
+            other.fleet.look().await.expect("looks");
+            if !other.fleet.view().borrow().lives(&me) {
+                return;
+            }
+            tokio::time::sleep(QUICK.beat / 2).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, is_dead).await.expect("in time");
+    server.ask(
+        &database,
+        &format!("UPDATE masters SET beat = beat + 1 WHERE id = '{me}'"),
+    );
+    let taken = other.fleet.take(&name("web")).await.expect("asks");
+    assert!(matches!(taken, Take::Others));
+    silent.write(&web, 1).await.expect("it is still its own");
+    other.close().await;
+    silent.close().await;
+}
+
+/// As when whoever asked for it has gone: what is read next is of now.
+#[tokio::test]
+async fn a_load_that_was_given_up_leaves_nothing_behind() {
+    let Some(server) = server("a load that was given up") else {
+        return;
+    };
+    let a = join(Master::of(&server.url(&server.database()))).await;
+    let web = a.has("web").await;
+    for round in 1..20 {
+        let cluster = name("web");
+        // Dropped at each of its first steps.
+        let mut peek = a.fleet.peek(&cluster);
+        for _ in 0..round {
+            if futures::poll!(&mut peek).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(peek);
+        a.write(&web, round).await.expect("commits");
+        let found = a.fleet.peek(&cluster).await.expect("reads");
+        assert_eq!(found.jobs.len() as u64, round);
+    }
+    // Something is open: it is not forgotten, whatever its owner thinks.
+    a.fleet.give_back(&web.hold, true).await;
+    assert_eq!(a.sees("web").await, Whereabouts::Nowhere);
+    a.close().await;
 }
 
 #[tokio::test]

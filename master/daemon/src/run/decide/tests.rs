@@ -133,7 +133,7 @@ impl Master {
         parts.stop = stop.clone();
         let parts = Arc::new(parts);
         let master = Self {
-            engine: Engines::start(inherited, parts, [7; 32], now_ms()),
+            engine: Engines::start(inherited, parts, [7; 32]),
             gate,
             hold,
             stop,

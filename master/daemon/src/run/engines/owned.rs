@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aot_host::chain::Chain;
 use aot_model::world::{Input, RoutingKey, World};
-use aot_proto::ids::ClusterName;
+use aot_proto::ids::{ClusterName, RunId};
 use aot_store::Hold;
 use aot_store::fleet::Take;
 
@@ -29,20 +29,55 @@ impl Engines {
     /// # Errors
     /// When it can't be asked for, or read.
     pub(crate) async fn take(&self, cluster: &ClusterName) -> Result<bool, aot_store::Error> {
+        let Some(fleet) = self.0.parts.fleet.clone() else {
+            return Ok(true);
+        };
+        // In a task of its own: whoever asks may be gone before it is here, and then it is here all the same.
+        let (engines, cluster) = (self.clone(), cluster.clone());
+        let taken = self.0.parts.tasks.spawn(async move {
+            let lock = engines.lock_of(&cluster);
+            let _one = lock.lock().await;
+            if engines.has(&cluster) {
+                return Ok(true);
+            }
+            let Take::Taken(taken) = fleet.take(&cluster).await? else {
+                return Ok(false);
+            };
+            let is_taken_over = taken.is_taken_over;
+            engines.start_loaded(cluster, taken.loaded, taken.hold, is_taken_over);
+            let _ = fleet.look().await; // the next one will do: this master knows it already
+            Ok(true)
+        });
+        taken.await.unwrap_or(Err(aot_store::Error::Stopped))
+    }
+
+    /// Shared by all that take this cluster at the moment.
+    fn lock_of(&self, cluster: &ClusterName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.taking.lock().expect(UNHURT);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(cluster.clone()).or_default().clone()
+    }
+
+    /// Whether a request may take a cluster: not where it is to be another's.
+    fn may_take(&self, cluster: &ClusterName) -> bool {
         let Some(fleet) = &self.0.parts.fleet else {
-            return Ok(true);
+            return true;
         };
-        let _one = self.0.taking.lock().await;
-        if self.has(cluster) {
-            return Ok(true);
+        let view = fleet.view().borrow().clone();
+        let wished = view.owners.get(cluster).map(|owner| &*owner.preferred);
+        let elsewhere = wished.is_some_and(|to| to != view.me && view.is_able(to));
+        !elsewhere && (!view.is_draining() || !view.has_able_others())
+    }
+
+    /// Nothing more is done for a cluster that is lost, also while its loop still waits for the answer to a write.
+    pub(super) async fn end_when_lost(self, name: ClusterName, engine: Engine) {
+        tokio::select! {
+            _ = engine.hold.until_lost() => {}
+            () = engine.stop.cancelled() => return,
         }
-        let Take::Taken(taken) = fleet.take(cluster).await? else {
-            return Ok(false);
-        };
-        let is_taken_over = taken.is_taken_over;
-        self.start_loaded(cluster.clone(), taken.loaded, taken.hold, is_taken_over);
-        fleet.look().await; // others are led here by what they read; calls of this master by what it knows
-        Ok(true)
+        engine.stop.cancel();
+        self.forget(&name, &engine);
+        self.0.parts.registry.end_all(&name, &Closed::Moved);
     }
 
     /// Where a request is decided on: its cluster is taken if nobody has it. `None` for a token that no cluster has.
@@ -56,6 +91,9 @@ impl Engines {
         };
         if found.is_some() || self.is_stopping() {
             return Ok(found);
+        }
+        if !self.may_take(name) {
+            return Err(Unanswered::Elsewhere);
         }
         match self.take(name).await {
             Ok(true) => Ok(self.get(name)),
@@ -79,6 +117,13 @@ impl Engines {
         self.forget(name, engine);
         let parts = &self.0.parts;
         parts.registry.end_all(name, &Closed::Moved);
+        // Should it come back: what is here of an output is then only a part, and its machine sends all of it again.
+        let open: Vec<RunId> = engine.read(|world| world.runs.keys().copied().collect());
+        let spools = parts.spools.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            open.into_iter().for_each(|run| spools.remove(run));
+        });
+        let _ = removed.await; // it says itself what it can't remove
         if let Some(fleet) = parts.fleet.as_ref().filter(|_| !engine.hold.is_lost()) {
             fleet.give_back(&engine.hold, false).await;
         }
@@ -102,7 +147,7 @@ impl Engines {
         let Some(fleet) = &self.0.parts.fleet else {
             return Ok(self.read_each(read));
         };
-        fleet.look().await;
+        fleet.look().await?;
         let view = fleet.view().borrow().clone();
         let here = self.all().into_iter();
         let here: BTreeMap<ClusterName, Engine> = here.collect();

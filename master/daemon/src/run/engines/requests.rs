@@ -57,9 +57,10 @@ impl Engines {
         };
         let answered = async {
             self.send(message).await;
-            let gone = |_| match hold.is_lost() {
-                true => Unanswered::Unsure,
-                false => Unanswered::Stopping,
+            let gone = |_| match () {
+                () if hold.is_lost() => Unanswered::Unsure,
+                () if self.is_stopping() => Unanswered::Stopping,
+                () => Unanswered::Elsewhere, // it was never decided on
             };
             decided.await.map_err(gone)
         };

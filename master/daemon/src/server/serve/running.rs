@@ -66,7 +66,7 @@ impl Bound {
         let asked = state.hold.clone();
         let calls = &opened.options.providers.calls;
         calls.send_while(move || asked.is_good());
-        let engine = Engines::start(inherited, parts, seed()?, now_ms());
+        let engine = Engines::start(inherited, parts, seed()?);
         tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
         if let Some(fleet) = &state.fleet {
             let says = Announcement {
@@ -77,7 +77,11 @@ impl Bound {
             };
             fleet.announce(says).await?;
             let mut keeper = Keeper::new(fleet.clone(), engine.clone());
-            keeper.round().await; // what is this master's is here before anybody asks
+            // What is this master's is here before anybody asks.
+            tokio::select! {
+                () = keeper.round() => {}
+                () = stop.cancelled() => return Err(Error::Interrupted),
+            }
             tasks.spawn(keeper.run(stop.clone()));
         }
         let janitor = Janitor {

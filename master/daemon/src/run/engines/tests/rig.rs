@@ -176,7 +176,7 @@ impl Rig {
         };
         let parts = Arc::new(parts);
         Self {
-            engines: Engines::start(inherited, parts, [7; 32], now_ms()),
+            engines: Engines::start(inherited, parts, [7; 32]),
             store,
             spools,
             outputs,
