@@ -38,6 +38,7 @@ fn a_master_that_stands_by_takes_the_place_of_one_that_is_killed() {
     let env = [
         ("AOT_STORE", url.as_str()),
         ("AOT_FLEET_KEY", key.as_str()),
+        ("AOT_PEER_LISTEN", "127.0.0.1:0"),
         ("AOT_BLOBS", "s3://fleet/standby"),
     ];
     let mut story = Story::default();

@@ -38,7 +38,11 @@ fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
     let key = lab.dir().join("fleet.key");
     aot_host::files::write_atomic(&key, &[7; 32], 0o600).expect("writes the key");
     let key = key.display().to_string();
-    let env = [("AOT_STORE", url.as_str()), ("AOT_FLEET_KEY", key.as_str())];
+    let env = [
+        ("AOT_STORE", url.as_str()),
+        ("AOT_FLEET_KEY", key.as_str()),
+        ("AOT_PEER_LISTEN", "127.0.0.1:0"),
+    ];
     let mut story = Story::default();
     let mut first = Master::start_with(&lab, "first", 7500, &env);
     let path = lab.dir().join("leak.yml");

@@ -164,6 +164,7 @@ fn a_master_that_was_paused_and_replaced_ends_and_says_by_whom() {
         let key = rig.file("fleet.key", "0123456789abcdef0123456789abcdef");
         std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("its own file");
         rig.set_env("AOT_FLEET_KEY", &key.display().to_string());
+        rig.set_env("AOT_PEER_LISTEN", "127.0.0.1:0");
         rig
     };
     let (first, second) = (rig(), rig());

@@ -13,14 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
+use super::ports::PeerPort;
 use super::services::Services;
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
+use crate::fleet::Finder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
+use crate::server::peer::{self, PeerIdentity, Peers};
 use crate::server::strangers::ConnectionLimits;
+use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
 /// A master that serves.
@@ -40,12 +44,18 @@ impl Bound {
     /// When the state can't be read or brought up to date, or the system has no random bytes; [`Error::Interrupted`] when
     /// `stop` fires before that is done.
     pub async fn run(self, ending: Stop) -> Result<Running, Error> {
+        self.run_among(ending, Finder::new(None)).await
+    }
+
+    /// The same, among these masters.
+    pub(super) async fn run_among(self, ending: Stop, finder: Finder) -> Result<Running, Error> {
         let Self {
             opened,
             port,
             listen,
             advertise,
             tls,
+            peer,
             socket,
         } = self;
         let (stop, tasks) = (&ending.token, &ending.tasks);
@@ -82,11 +92,10 @@ impl Bound {
         let advertised = advertise.as_slice().into();
         let info = info(&opened.options, listen, advertise);
         let services = Services::new(&opened, &state, engine, registry, advertised, stop, tasks);
-        tasks.spawn(operators::serve(
-            socket,
-            services.operators(info),
-            stop.clone(),
-        ));
+        let among = Among::masters(&opened, finder, stop, tasks);
+        let operators = services.operators(info, among.ways.clone());
+        among.serve(peer, operators.clone(), stop, tasks);
+        tasks.spawn(operators::serve(socket, operators, stop.clone()));
         let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
         tasks.spawn(listener::serve(
             port,
@@ -103,6 +112,46 @@ impl Bound {
             socket: opened.options.socket,
             _lock: opened.lock,
         })
+    }
+}
+
+/// This master among others.
+struct Among {
+    /// `None` for a master alone.
+    identity: Option<Arc<PeerIdentity>>,
+    ways: Ways,
+}
+
+impl Among {
+    fn masters(
+        opened: &Opened,
+        finder: Finder,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let identity = finder
+            .me()
+            .map(|id| PeerIdentity::new(opened.ca.clone(), id));
+        let identity = identity.map(Arc::new);
+        let peers = |it: &Arc<PeerIdentity>| Peers::new(it.clone(), tasks.clone(), stop.clone());
+        let peers = identity.as_ref().map(peers).map(Arc::new);
+        let ways = Ways { finder, peers };
+        Self { identity, ways }
+    }
+
+    /// Serves the others, where there may be any.
+    fn serve(
+        &self,
+        peer: Option<PeerPort>,
+        operators: operators::Operators,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        if let (Some(PeerPort { port, advertise }), Some(identity)) = (peer, &self.identity) {
+            tracing::info!(peer = %advertise, "serving other masters");
+            let (identity, owner) = (identity.clone(), tasks.clone());
+            tasks.spawn(peer::serve(port, identity, operators, owner, stop.clone()));
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-use super::Opened;
+use super::operators::Operators;
 use super::state::State;
+use super::{Opened, operators};
 use crate::run::Engines;
 use crate::run::ask::Lookups;
 use crate::run::providers::Providers;
@@ -22,6 +23,7 @@ use crate::server::boot_api::{self, BootApi};
 use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
 use crate::server::shells::PendingShells;
+use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
 pub(super) struct Services {
@@ -90,9 +92,10 @@ impl Services {
     }
 
     /// What operators ask. It shares with the agents' services what both have a hand in: terminals and copies.
-    pub(super) fn operators(&self, info: v1::InfoReply) -> OperatorApi {
+    pub(super) fn operators(&self, info: v1::InfoReply, ways: Ways) -> Operators {
         let shared = self.agent_api.clone();
-        OperatorApi {
+        let api = OperatorApi {
+            ways: ways.clone(),
             engine: shared.engine,
             registry: shared.registry,
             store: self.store.clone(),
@@ -113,6 +116,7 @@ impl Services {
             info: Arc::new(info),
             tasks: shared.tasks,
             stop: shared.stop,
-        }
+        };
+        operators::service(api, ways, self.store.clone())
     }
 }
