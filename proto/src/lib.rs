@@ -11,6 +11,7 @@ mod enum_names;
 pub mod facts;
 pub mod fault;
 pub mod frame;
+pub mod headers;
 pub mod hostname;
 pub mod ids;
 pub mod limits;

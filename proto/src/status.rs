@@ -4,6 +4,8 @@ use tonic::Status;
 
 const STOPPING: &str = "the master is stopping";
 
+const MOVED: &str = "the cluster has moved to another master, or is about to: nothing was begun; try again in a moment, `aot-master masters` shows who has it";
+
 /// UNAVAILABLE: the master ends in an orderly way, and another one may be asked the same again.
 #[must_use]
 pub fn stopping() -> Status {
@@ -32,12 +34,16 @@ pub fn store_unsure() -> Status {
     )
 }
 
-/// UNAVAILABLE: another master has the cluster that it is about, or takes it just now. Nothing was begun here.
+/// UNAVAILABLE: the cluster has gone to another master since the request was passed on. Nothing was begun.
 #[must_use]
-pub fn elsewhere() -> Status {
-    Status::unavailable(
-        "the cluster has moved to another master, or is about to: nothing was begun; try again in a moment, `aot-master masters` shows who has it",
-    )
+pub fn moved() -> Status {
+    Status::unavailable(MOVED)
+}
+
+/// Whether it is that of [`moved`].
+#[must_use]
+pub fn is_moved(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable && status.message() == MOVED
 }
 
 /// Whether it is that of [`stopping`].
@@ -57,5 +63,6 @@ mod tests {
             "no space left in /var/lib/aot"
         )));
         assert!(!is_stopping(&Status::internal(STOPPING)));
+        assert!(is_moved(&moved()) && !is_moved(&stopping()) && !is_stopping(&moved()));
     }
 }

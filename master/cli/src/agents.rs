@@ -64,6 +64,7 @@ async fn agents(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         cluster: ctx.cluster.clone(),
     };
     let reply: AgentsReply = client.agents(within(QUERY, request)).await?.into_inner();
+    ctx.warn_of_absent(&reply.absent)?;
     if ctx.json {
         for agent in &reply.agents {
             ctx.print(&agent_json(agent).to_string())?;

@@ -194,6 +194,9 @@ pub enum Command {
     /// Find resources that belong to no cluster of this master
     #[command(after_help = help::ORPHANS)]
     Orphans(OrphansArgs),
+    /// List the masters that share this master's records
+    #[command(after_help = help::MASTERS)]
+    Masters,
     /// Stop a master that runs in the background; instances stay
     #[command(after_help = help::SHUTDOWN)]
     Shutdown,
@@ -230,6 +233,7 @@ impl Command {
             | Self::Wait(_)
             | Self::Logs(_)
             | Self::Inventory(_)
+            | Self::Masters
             | Self::SshConfig(_) => true,
             Self::Exec(exec) => matches!(exec.what(), Ok(exec::ExecAction::Builtin(..))),
             Self::Jobs(jobs) => matches!(jobs.command, None | Some(JobsCommand::Show { .. })),

@@ -71,6 +71,7 @@ impl BackgroundDaemon {
 pub(crate) async fn start(
     daemon: &BackgroundDaemon,
     env: &CliEnv,
+    cluster: Option<&str>,
     stderr: &mut dyn Write,
 ) -> Result<Client, Error> {
     let failed = |what: String| Error::NotStarted { what };
@@ -78,7 +79,7 @@ pub(crate) async fn start(
         open_log(&daemon.log).map_err(|e| failed(format!("{}: {e}", daemon.log.display())))?;
     let mut child =
         spawn(daemon, log).map_err(|e| failed(format!("{}: {e}", daemon.program.display())))?;
-    let client = answer(&mut child, env)
+    let client = answer(&mut child, env, cluster)
         .await
         .map_err(|why| failed(format!("{why}{}", tail(&daemon.log, from))))?;
     writeln!(
@@ -127,14 +128,14 @@ fn spawn(daemon: &BackgroundDaemon, log: File) -> io::Result<Child> {
 }
 
 /// Tries the socket until it answers; the reason when it does not.
-async fn answer(child: &mut Child, env: &CliEnv) -> Result<Client, String> {
+async fn answer(child: &mut Child, env: &CliEnv, cluster: Option<&str>) -> Result<Client, String> {
     let mut deadline = Instant::now() + ANSWER_WITHIN;
     let mut ended = None;
     let mut tick = time::interval(TRY_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if let Ok(Ok(client)) = time::timeout_at(deadline, dial(env)).await {
+        if let Ok(Ok(client)) = time::timeout_at(deadline, dial(env, cluster)).await {
             return Ok(client);
         }
         if ended.is_none()

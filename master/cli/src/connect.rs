@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use aot_proto::status::is_stopping;
+use aot_proto::status::{is_moved, is_stopping};
 use aot_proto::v1::InfoRequest;
 
 use super::background;
@@ -82,13 +82,13 @@ async fn dial_alive(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
     }
 }
 
-/// Whether an answer is that of a master that ends, or none at all because it has.
+/// Whether an answer is that of a master that ends or has just given the cluster to another, or none at all because it has ended.
 pub(super) fn is_dying(status: &tonic::Status) -> bool {
-    is_broken(status) || is_stopping(status)
+    is_broken(status) || is_stopping(status) || is_moved(status)
 }
 
 async fn dial_or_start(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
-    let error = match dial(ctx.env).await {
+    let error = match dial(ctx.env, ctx.cluster.as_deref()).await {
         Ok(client) => return Ok(client),
         Err(error) => error,
     };
@@ -97,7 +97,8 @@ async fn dial_or_start(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error>
     };
     match &ctx.env.background {
         Some(daemon) if is_absent(source) && may_start(ctx.env, start) => {
-            background::start(daemon, ctx.env, &mut ctx.io.stderr).await
+            let cluster = ctx.cluster.as_deref();
+            background::start(daemon, ctx.env, cluster, &mut ctx.io.stderr).await
         }
         Some(_) if is_absent(source) && belongs_to_a_service(ctx.env) => {
             Err(Error::ServiceIsDown {

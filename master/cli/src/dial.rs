@@ -4,16 +4,74 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aot_proto::headers;
 use aot_proto::v1::operator_client::OperatorClient;
+use aot_proto::v1::{CancelJobRequest, FollowRequest, RetryJobRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use super::CliEnv;
 use super::error::Error;
 
 /// Who answers the commands.
-pub(crate) type Client = OperatorClient<Channel>;
+pub(crate) type Client = OperatorClient<InterceptedService<Channel, Addressed>>;
+
+/// Names the cluster of `--cluster` in the headers of each request that names nothing else there: a master that does not have
+/// it passes the request on, unread.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addressed {
+    cluster: Option<String>,
+}
+
+impl Interceptor for Addressed {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        let names = |name| metadata.contains_key(name);
+        if let (Some(cluster), false) = (
+            &self.cluster,
+            names(headers::CLUSTER) || names(headers::JOB),
+        ) {
+            headers::set(metadata, headers::CLUSTER, cluster);
+        }
+        Ok(request)
+    }
+}
+
+/// A request about a job, whose cluster the master knows.
+pub(crate) trait OfJob: Sized {
+    /// The job's id.
+    fn job_id(&self) -> &str;
+
+    /// With that in its headers.
+    fn of_job(self) -> Request<Self> {
+        let id = self.job_id().to_owned();
+        let mut request = Request::new(self);
+        headers::set(request.metadata_mut(), headers::JOB, &id);
+        request
+    }
+}
+
+macro_rules! of_job {
+    ($($request:ident),*) => {$(
+        impl OfJob for $request {
+            fn job_id(&self) -> &str {
+                &self.job_id
+            }
+        }
+    )*};
+}
+
+of_job!(FollowRequest, CancelJobRequest, RetryJobRequest);
+
+/// A request about another cluster than that of `--cluster`.
+pub(crate) fn about<T>(cluster: &str, mut request: Request<T>) -> Request<T> {
+    headers::set(request.metadata_mut(), headers::CLUSTER, cluster);
+    request
+}
 
 /// Longest wait for the answer of a call that only looks something up.
 pub(crate) const QUERY: Duration = Duration::from_secs(60);
@@ -33,11 +91,11 @@ const WINDOWS: (u32, u32) = (1 << 20, 2 << 20);
 /// Largest frame of HTTP/2 to us: one of output and what goes with it.
 const FRAME_BYTES: u32 = 64 << 10;
 
-/// Connects once.
+/// Connects once. What is asked is about this cluster, where one was named.
 ///
 /// # Errors
 /// [`Error::NoMaster`] when nobody answers, [`Error::NotAMaster`] when something else does.
-pub(crate) async fn dial(env: &CliEnv) -> Result<Client, Error> {
+pub(crate) async fn dial(env: &CliEnv, cluster: Option<&str>) -> Result<Client, Error> {
     let socket = &env.socket;
     let stream = UnixStream::connect(socket)
         .await
@@ -70,12 +128,16 @@ pub(crate) async fn dial(env: &CliEnv) -> Result<Client, Error> {
             socket: socket.clone(),
             source,
         })?;
-    Ok(OperatorClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    let addressed = Addressed {
+        cluster: cluster.map(str::to_owned),
+    };
+    let client = OperatorClient::with_interceptor(channel, addressed);
+    Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// A request with a deadline.
-pub(crate) fn within<T>(limit: Duration, message: T) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
+pub(crate) fn within<T>(limit: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
     request.set_timeout(limit);
     request
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aot_proto::headers;
 use aot_proto::v1::operator_server::{Operator, OperatorServer};
 use aot_proto::v1::*;
 use futures::{Stream, StreamExt, stream};
@@ -56,6 +57,8 @@ pub(crate) struct Script {
     pub jobs: Vec<jobs_reply::Entry>,
     /// Of `Agents`.
     pub agents: Vec<agents_reply::Entry>,
+    /// Of `Masters`.
+    pub masters: MastersReply,
     /// Of `Info` and `Shutdown`.
     pub pid: u32,
     /// Of `Info`, `Plan` and `Status`, as version 0.1.0 that was started in the background. Empty = a master from before
@@ -70,6 +73,7 @@ pub(crate) struct Fake {
     pub dir: tempfile::TempDir,
     /// Every request, as `Debug` shows it.
     pub asked: Arc<Mutex<Vec<String>>>,
+    addressed: Arc<Mutex<Vec<String>>>,
     infos: Arc<AtomicUsize>,
     dying: Arc<Notify>,
 }
@@ -77,6 +81,7 @@ pub(crate) struct Fake {
 struct Answers {
     script: Script,
     asked: Arc<Mutex<Vec<String>>>,
+    addressed: Arc<Mutex<Vec<String>>>,
     infos: Arc<AtomicUsize>,
     dying: Arc<Notify>,
     drained: Arc<Notify>,
@@ -93,10 +98,12 @@ impl Fake {
     pub(crate) fn start_at(script: Script, name: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let (asked, dying) = (Arc::default(), Arc::new(Notify::new()));
+        let addressed: Arc<Mutex<Vec<String>>> = Arc::default();
         let infos: Arc<AtomicUsize> = Arc::default();
         let answers = Answers {
             script,
             asked: Arc::clone(&asked),
+            addressed: Arc::clone(&addressed),
             infos: Arc::clone(&infos),
             dying: Arc::clone(&dying),
             drained: Arc::default(),
@@ -120,9 +127,15 @@ impl Fake {
             runtime: Some(runtime),
             dir,
             asked,
+            addressed,
             infos,
             dying,
         }
+    }
+
+    /// What the headers of those requests named: `cluster web`, `job job-01`, or nothing; since this was last read.
+    pub(crate) fn addressed(&self) -> Vec<String> {
+        std::mem::take(&mut *self.addressed.lock().expect("not poisoned"))
     }
 
     /// What was asked of it, one text a request.
@@ -161,6 +174,14 @@ impl Answers {
             .lock()
             .expect("not poisoned")
             .push(format!("{:?}", request.get_ref()));
+        let named = [(headers::CLUSTER, "cluster"), (headers::JOB, "job")];
+        let named = named.iter().filter_map(|(name, what)| {
+            let value = headers::get(request.metadata(), name)?;
+            Some(format!("{what} {value}"))
+        });
+        let named: Vec<String> = named.collect();
+        let mut addressed = self.addressed.lock().expect("not poisoned");
+        addressed.push(named.join(" "));
         match &self.script.refuse {
             Some(status) => Err(status.clone()),
             None => Ok(()),
@@ -248,7 +269,7 @@ macro_rules! events {
             }
             async fn revoke(&self, request: Request<TargetRequest>) -> Answer<AgentsReply> {
                 self.record(&request)?;
-                Ok(Response::new(AgentsReply { agents: self.script.agents.clone() }))
+                Ok(Response::new(AgentsReply { agents: self.script.agents.clone(), absent: Vec::new() }))
             }
             $(
                 type $stream = Streamed<Event>;
@@ -309,7 +330,7 @@ macro_rules! events {
             }
             async fn agents(&self, request: Request<AgentsRequest>) -> Answer<AgentsReply> {
                 self.record(&request)?;
-                Ok(Response::new(AgentsReply { agents: self.script.agents.clone() }))
+                Ok(Response::new(AgentsReply { agents: self.script.agents.clone(), absent: self.script.status.absent.clone() }))
             }
             async fn jobs(&self, request: Request<JobsRequest>) -> Answer<JobsReply> {
                 self.record(&request)?;
@@ -322,6 +343,10 @@ macro_rules! events {
             async fn api_calls(&self, request: Request<ApiCallsRequest>) -> Answer<Self::ApiCallsStream> {
                 self.record(&request)?;
                 Ok(self.calls())
+            }
+            async fn masters(&self, request: Request<MastersRequest>) -> Answer<MastersReply> {
+                self.record(&request)?;
+                Ok(Response::new(self.script.masters.clone()))
             }
             async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answer<ShutdownReply> {
                 self.record(&request)?;

@@ -35,7 +35,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Tear down", &["terminate", "cleanup"]),
     (
         "The master itself",
-        &["serve", "restart", "attestation", "shutdown"],
+        &["serve", "restart", "masters", "attestation", "shutdown"],
     ),
 ];
 
@@ -235,6 +235,14 @@ Examples:
 A revoked machine is shut out at once and for good, whatever token or
 certificate it presents. Its instance waits for another machine: terminate it,
 and launch again.";
+
+pub(crate) const MASTERS: &str = "\
+Examples:
+  aot-master masters
+  aot-master masters --json | jq -r 'select(.alive | not) | .id'
+
+Masters on one database (AOT_STORE, AOT_FLEET_KEY) share their records. Each
+cluster has one of them at a time; a command reaches it by way of any.";
 
 pub(crate) const ATTESTATION: &str = "\
 AWS signs an identity document for each EC2 instance. With the certificate of

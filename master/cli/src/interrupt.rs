@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::dial::{Client, QUERY, within};
+use super::dial::{Client, OfJob, QUERY};
 use super::error::Error;
 use crate::view::Out;
 
@@ -138,10 +138,9 @@ pub(crate) async fn cancel(
         job_id: job.to_owned(),
         grace_ms: grace.map_or(0, super::launch::millis),
     };
-    let mut events = client
-        .cancel_job(within(QUERY, request))
-        .await?
-        .into_inner();
+    let mut request = request.of_job();
+    request.set_timeout(QUERY);
+    let mut events = client.cancel_job(request).await?.into_inner();
     // The first event says that it was taken.
     events.message().await?;
     Ok(())

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Ctx;
 use super::args::{JobsArgs, JobsCommand};
 use super::connect::{Start, connect};
-use super::dial::{Client, QUERY, within};
+use super::dial::{Client, OfJob, QUERY, within};
 use super::error::{Error, Exit};
 use super::follow_job::{FollowedJob, close, follow};
 use super::interrupt::Interrupt;
@@ -50,7 +50,7 @@ pub(crate) async fn run(ctx: &mut Ctx<'_>, args: JobsArgs) -> Result<Exit, Error
                 live: true,
                 output: true,
             };
-            let events = client.follow(request).await?.into_inner();
+            let events = client.follow(request.of_job()).await?.into_inner();
             let interrupt = Interrupt::of_process(ctx.env.interactive);
             let mode = OutputMode {
                 output,
@@ -75,7 +75,7 @@ pub(crate) async fn run(ctx: &mut Ctx<'_>, args: JobsArgs) -> Result<Exit, Error
                 failed,
                 detach,
             };
-            let events = client.retry_job(request).await?.into_inner();
+            let events = client.retry_job(request.of_job()).await?.into_inner();
             let interrupt = Interrupt::of_process(ctx.env.interactive);
             let mode = OutputMode {
                 output,
@@ -160,7 +160,7 @@ async fn show(
         live: false,
         output: !no_output,
     };
-    let events = client.follow(request).await?.into_inner();
+    let events = client.follow(request.of_job()).await?.into_inner();
     output.fold = !output.no_fold && output.out.is_none();
     let mode = OutputMode {
         output,
@@ -207,7 +207,7 @@ async fn cancel(
         job_id,
         grace_ms: grace.map_or(0, millis),
     };
-    let events = client.cancel_job(request).await?.into_inner();
+    let events = client.cancel_job(request.of_job()).await?.into_inner();
     let mode = OutputMode {
         quiet: true,
         ..OutputMode::default()

@@ -62,6 +62,7 @@ async fn ask_plan(
         prune,
         without_things,
         aws_settings: aws_settings(std::env::vars_os()),
+        prepared: None, // masters say it to each other
     };
     let plan = client
         .plan(within(ASK_PROVIDER, request))
@@ -143,6 +144,7 @@ pub(crate) async fn launch(ctx: &mut Ctx<'_>, args: &LaunchArgs) -> Result<Exit,
         timeout_ms: args.timeout.map_or(0, millis),
         detach: args.detach,
         checked: true,
+        prepared: None,
     };
     let events = client.launch(request).await?.into_inner();
     let goes_on =

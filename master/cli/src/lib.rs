@@ -27,6 +27,7 @@ mod jobs;
 mod launch;
 mod lifecycle;
 mod logs;
+mod masters;
 mod orphans;
 mod out_dir;
 mod output_mode;
@@ -156,6 +157,14 @@ impl Ctx<'_> {
     fn print(&mut self, text: &str) -> Result<(), Error> {
         if !text.is_empty() {
             writeln!(self.io.stdout, "{text}")?;
+        }
+        Ok(())
+    }
+
+    /// Says what an answer of all masters lacks.
+    fn warn_of_absent(&mut self, absent: &[String]) -> Result<(), Error> {
+        for line in absent {
+            self.message(&format!("warning: {line}"))?;
         }
         Ok(())
     }
@@ -306,6 +315,7 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Orphans(args) => orphans::orphans(ctx, args).await,
         Command::Terminate { target, yes } => lifecycle::terminate(ctx, target, yes).await,
         Command::Cleanup { name, yes } => lifecycle::cleanup(ctx, name, yes).await,
+        Command::Masters => masters::masters(ctx).await,
         Command::Shutdown => shutdown::shutdown(ctx).await,
         Command::Restart(listen) => shutdown::restart(ctx, &listen).await,
         Command::Serve(_)

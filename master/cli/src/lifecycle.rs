@@ -12,7 +12,7 @@ use super::Ctx;
 use super::args::{AskedLifecycleArgs, LifecycleArgs, MaybeTarget, TargetArg};
 use super::confirm::{confirm, named};
 use super::connect::{Start, connect};
-use super::dial::{Client, QUERY, within};
+use super::dial::{Client, QUERY, about, within};
 use super::error::{Error, Exit};
 use super::follow_cluster::{ctrl_c, follow};
 use super::launch::millis;
@@ -139,12 +139,11 @@ pub(crate) async fn cleanup(
         plural::count(living, "instance")
     );
     confirm(ctx, yes, &question)?;
-    let events = client
-        .cleanup(CleanupRequest {
-            cluster: Some(cluster),
-        })
-        .await?
-        .into_inner();
+    let request = CleanupRequest {
+        cluster: Some(cluster.clone()),
+    };
+    let request = about(&cluster, tonic::Request::new(request));
+    let events = client.cleanup(request).await?.into_inner();
     let goes_on = "the cleanup is still running; run it again for its receipt";
     end(ctx, events, goes_on).await
 }
@@ -158,7 +157,11 @@ async fn which(
         cluster: wanted.clone(),
         ..StatusRequest::default()
     };
-    let reply = client.status(within(QUERY, request)).await?.into_inner();
+    let mut request = within(QUERY, request);
+    if let Some(wanted) = &wanted {
+        request = about(wanted, request);
+    }
+    let reply = client.status(request).await?.into_inner();
     if let Some(wanted) = wanted {
         return Ok((wanted, reply.instances));
     }

@@ -45,6 +45,7 @@ async fn ask_with(
     let reply = client.status(within(limit, request)).await?.into_inner();
     ctx.compare_build_of(&mut client, &reply.build, reply.background)
         .await?;
+    ctx.warn_of_absent(&reply.absent)?;
     match reply.instances.is_empty() && !which.is_all() {
         true => Err(Error::NoMatch {
             target: which.to_string(),
@@ -245,6 +246,7 @@ pub(crate) async fn update(ctx: &mut Ctx<'_>, which: MaybeTarget) -> Result<Exit
         .update(within(ASK_PROVIDER, request))
         .await?
         .into_inner();
+    ctx.warn_of_absent(&reply.absent)?;
     if ctx.json {
         return print_json(ctx, &reply.instances, ListArgs::default());
     }

@@ -162,6 +162,8 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         build: cli::program::build(env!("BUILD_COMMIT")),
         providers: Arc::new(providers(&absolute(&settings.state_dir))),
         listen: settings.listen.clone(),
+        peer_listen: settings.peer_listen.clone(),
+        peer_advertise: settings.peer_advertise.clone(),
         advertise: settings.advertise.clone(),
         state_dir: absolute(&settings.state_dir),
         store,

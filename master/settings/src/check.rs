@@ -20,6 +20,21 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
             "expected host:port, as in 0.0.0.0:7440",
         );
     }
+    if !is_address(&settings.peer_listen, 0) {
+        return bad(
+            "peer_listen",
+            settings.peer_listen.clone(),
+            "expected host:port, as in 0.0.0.0:7441",
+        );
+    }
+    let peer = settings.peer_advertise.as_ref();
+    if let Some(wrong) = peer.filter(|address| !is_address(address, 1)) {
+        return bad(
+            "peer_advertise",
+            wrong.clone(),
+            "expected host:port, as in 10.0.0.5:7441",
+        );
+    }
     if let Some(wrong) = settings
         .advertise
         .iter()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Settings, SettingsError};
 
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 16] = [
     "listen",
     "advertise",
     "state_dir",
@@ -20,6 +20,8 @@ pub(crate) const KEYS: [&str; 14] = [
     "keep_free",
     "store",
     "fleet_key",
+    "peer_listen",
+    "peer_advertise",
     "blobs",
     "attestation",
     "log",
@@ -43,6 +45,8 @@ pub(crate) struct Partial {
     pub(crate) keep_free: Option<String>,
     pub(crate) store: Option<StoreUrl>,
     pub(crate) fleet_key: Option<PathBuf>,
+    pub(crate) peer_listen: Option<String>,
+    pub(crate) peer_advertise: Option<String>,
     /// `s3://bucket/prefix`: see `Settings::blobs`.
     pub(crate) blobs: Option<String>,
     pub(crate) log: Option<String>,
@@ -104,6 +108,8 @@ impl Settings {
             keep_free: self.keep_free.map(|bytes| bytes.to_string()),
             store: self.store.clone(),
             fleet_key: self.fleet_key.clone(),
+            peer_listen: self.fleet_key.as_ref().map(|_| self.peer_listen.clone()),
+            peer_advertise: self.peer_advertise.clone(),
             blobs: self.named_blobs.clone(),
             attestation: PartialAttestation {
                 certificates: self.named_certificates.clone(),

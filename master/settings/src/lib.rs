@@ -30,6 +30,9 @@ pub use file::{LAST_START, StoreUrl};
 /// Agents' port when nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
 
+/// Masters' port when nothing else is said.
+const DEFAULT_PEER_LISTEN: &str = "0.0.0.0:7441";
+
 /// What the daemon and its commands go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +58,10 @@ pub struct Settings {
     pub store: Option<StoreUrl>,
     /// File with the key that the masters of a fleet seal their keys with; `None` = this one is alone.
     pub fleet_key: Option<PathBuf>,
+    /// `host:port` of the port for other masters, which only a master with a fleet key has; port 0 = any.
+    pub peer_listen: String,
+    /// What other masters dial, `host:port`; `None` = the address that `peer_listen` was bound to.
+    pub peer_advertise: Option<String>,
     /// Folders with AWS's certificates for identity documents, `REGION.pem` each, the strongest first; `attestation import`
     /// writes to the first.
     pub certificates: Vec<PathBuf>,
@@ -131,6 +138,8 @@ pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
         keep_free: listen.keep_free,
         store: None, // a command line is shown to everybody on its host
         fleet_key: None,
+        peer_listen: None, // they go with the fleet's key, which has no flag either
+        peer_advertise: None,
         blobs: None,
         attestation: PartialAttestation::default(),
         log: None,

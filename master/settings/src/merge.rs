@@ -7,7 +7,10 @@ use aot_model::retention::RetentionLimits;
 
 use crate::check::{check, check_log};
 use crate::defaults::{certificate_folders, default_socket, default_state_dir, set};
-use crate::{BlobSetting, DEFAULT_LISTEN, Partial, Settings, SettingsError, StoreUrl, TextOrList};
+use crate::{
+    BlobSetting, DEFAULT_LISTEN, DEFAULT_PEER_LISTEN, Partial, Settings, SettingsError, StoreUrl,
+    TextOrList,
+};
 
 /// Decides every setting. `files` are the settings of files, strongest first. Empty variables count as not set.
 ///
@@ -72,6 +75,9 @@ pub(crate) fn merge(
             .or_else(|| set(env, "AOT_STORE").map(StoreUrl))
             .or_else(|| files.iter().find_map(|file| file.store.clone())),
         fleet_key: path(|from| &from.fleet_key, "AOT_FLEET_KEY"),
+        peer_listen: text(|from| &from.peer_listen, "AOT_PEER_LISTEN")
+            .unwrap_or_else(|| DEFAULT_PEER_LISTEN.to_owned()),
+        peer_advertise: text(|from| &from.peer_advertise, "AOT_PEER_ADVERTISE"),
         blobs: blobs.as_deref().map(BlobSetting::read).transpose()?,
         named_blobs: blobs,
         log: text(|from| &from.log, "AOT_LOG"),

@@ -132,7 +132,9 @@ fn flags_go_before_variables_before_files_before_defaults() {
 
 #[test]
 fn values_without_sense_are_refused() {
-    let env: [Env<'_>; 7] = [
+    let env: [Env<'_>; 9] = [
+        &[("AOT_PEER_LISTEN", "7441")],
+        &[("AOT_PEER_ADVERTISE", "host:0")],
         &[("AOT_LISTEN", "7440")],
         &[("AOT_LISTEN", "host:99999")],
         &[("AOT_LISTEN", "::1:7440")],
@@ -257,6 +259,8 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
         keep_free: Some("64MiB".to_owned()),
         store: Some(StoreUrl("postgres://aot:s3cret@db/aot".to_owned())),
         fleet_key: Some("/etc/aot/fleet.key".into()),
+        peer_listen: Some("10.0.0.5:7441".to_owned()),
+        peer_advertise: Some("203.0.113.10:7441".to_owned()),
         blobs: Some("s3://bucket/prefix".to_owned()),
         attestation: PartialAttestation {
             certificates: Some("/opt/certificates".into()),
@@ -297,6 +301,8 @@ fn a_fleet_has_a_database() {
     let store = ("AOT_STORE", "postgres://aot@db/aot");
     let settings = merged(&Partial::default(), &[key, store], &[], 0).expect("both");
     assert_eq!(settings.fleet_key, Some("/etc/aot/fleet.key".into()));
+    assert_eq!(settings.peer_listen, DEFAULT_PEER_LISTEN);
+    assert_eq!(settings.peer_advertise, None);
 }
 
 #[test]

@@ -335,7 +335,12 @@ impl PostgresFleet {
     async fn released(&self, name: &str, epoch: i64, is_empty: bool) {
         self.holds.remove(name, epoch);
         let released = match is_empty {
-            true => take::forget(&self.link, name, epoch).await,
+            true => match take::forget(&self.link, name, epoch).await {
+                Ok(true) => Ok(()),
+                // Something of it is on record all the same.
+                Ok(false) => take::release(&self.link, name, epoch).await,
+                Err(error) => Err(error),
+            },
             false => take::release(&self.link, name, epoch).await,
         };
         if let Err(error) = released {

@@ -303,15 +303,15 @@ pub(crate) async fn release(link: &EngineLink, hold: &str, epoch: i64) -> Result
     released.await.map(|_| ())
 }
 
-/// Takes the row out: nothing is left of what it was on.
-pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
+/// Takes the row out, unless something is on record of what it was on; whether it did.
+pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<bool, Error> {
     // Whatever the master thinks is left: what is on record must be found by those who look for clusters.
     let sql = "DELETE FROM owners WHERE cluster = $1 AND epoch = $2 \
         AND NOT EXISTS (SELECT FROM clusters c WHERE c.cluster = $1) \
-        AND NOT EXISTS (SELECT FROM jobs j WHERE j.cluster = $1 AND j.ended_ms IS NULL)";
+        AND NOT EXISTS (SELECT FROM jobs j WHERE j.cluster = $1 AND j.ended_ms IS NULL) RETURNING 1";
     let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
     let forgotten = link.query("take a hold out of", sql, &values, WITHIN);
-    forgotten.await.map(|_| ())
+    forgotten.await.map(|rows| !rows.is_empty())
 }
 
 /// Divides what one hold was on among holds for each cluster, and takes its row out. It is this master's.

@@ -26,7 +26,7 @@ use tonic::Status;
 use super::Ctx;
 use super::args::CpArgs;
 use super::connect::{Start, connect};
-use super::dial::Client;
+use super::dial::{Client, OfJob};
 use super::error::{Error, Exit};
 use super::follow_cluster::{broken, ctrl_c};
 use super::interrupt::Interrupt;
@@ -155,7 +155,8 @@ async fn from_many(
             grace_ms: 0,
         };
         // Whether it worked is to be seen in the jobs; the way out is not held up.
-        let _ = tokio::time::timeout(Duration::from_secs(5), client.cancel_job(cancel)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(5), client.cancel_job(cancel.of_job())).await;
     }
     ended
 }

@@ -231,7 +231,7 @@ async fn interrupted(
         compared: false,
         verbose: None,
     };
-    let client = crate::dial::dial(&env).await.expect("a master");
+    let client = crate::dial::dial(&env, None).await.expect("a master");
     let rest = [ended("web1", "cancelled", 0), summary(0)];
     let (shown, goes_on) = (Arc::new(Notify::new()), presses_ms.len() == 1);
     let begun = Arc::clone(&shown);

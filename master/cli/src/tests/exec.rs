@@ -404,7 +404,7 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
         compared: false,
         verbose: None,
     };
-    let client = crate::dial::dial(&env).await.expect("a master");
+    let client = crate::dial::dial(&env, None).await.expect("a master");
     let (begin, mut rest) = (exec_script()[..2].to_vec(), exec_script()[2..].to_vec());
     rest.insert(0, end("web3", "cancelled"));
     let event = |body| Ok(aot_proto::v1::JobEvent { body: Some(body) });

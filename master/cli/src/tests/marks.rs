@@ -1,8 +1,8 @@
 //! Every command against a master that tells what lying machines say: nothing of it plays with the terminal.
 
 use aot_proto::v1::{
-    InstanceView, JobNotice, StageOutcome, StageState, StageView, agents_reply, jobs_reply,
-    orphans_reply,
+    InstanceView, JobNotice, MastersReply, StageOutcome, StageState, StageView, agents_reply,
+    jobs_reply, masters_reply, orphans_reply,
 };
 
 use super::*;
@@ -69,6 +69,7 @@ fn rows() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
         ("orphans", vec![vec![], vec!["--delete", "u", "--yes"]]),
         ("terminate", vec![vec!["*", "--yes"]]),
         ("cleanup", vec![vec!["hadoop", "--yes"]]),
+        ("masters", vec![vec![]]),
         ("shutdown", vec![vec![]]),
         ("restart", vec![vec![]]),
     ]
@@ -230,6 +231,15 @@ fn lies() -> Script {
             serial: marked("0"),
             ..agents_reply::Entry::default()
         }],
+        masters: MastersReply {
+            masters: vec![masters_reply::Entry {
+                id: marked("a/1"),
+                clusters: vec![marked("web")],
+                ..masters_reply::Entry::default()
+            }],
+            alone: true,
+            nobodys: vec![marked("old")],
+        },
         ..Script::default()
     }
 }

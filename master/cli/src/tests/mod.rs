@@ -8,6 +8,7 @@ mod jobs;
 mod launch;
 mod look;
 mod marks;
+mod masters;
 mod orphans;
 mod start;
 mod targets;

@@ -56,7 +56,8 @@ pub(crate) use plan::{plan_json, plan_lines, plan_summary, problem_lines};
 pub(crate) use sentence::fields_of;
 pub(crate) use style::Style;
 pub(crate) use table::{
-    Columns, agents_table, closing_table, explanations, instances_table, receipt_line,
+    Columns, agents_table, closing_table, explanations, instances_table, masters_table,
+    receipt_line,
 };
 
 /// Shows events as they come.

@@ -1,8 +1,8 @@
 //! Tables for people. Pure: answers in, text out, each line without blanks at its end.
 
 use aot_proto::v1::{
-    AgentsReply, Event, InstanceView, MachineState, Phase, Proof, StageOutcome, StageState,
-    StageView, agents_reply,
+    AgentsReply, Event, InstanceView, MachineState, MastersReply, Phase, Proof, StageOutcome,
+    StageState, StageView, agents_reply,
 };
 use serde_json::{Map, Value};
 
@@ -252,6 +252,41 @@ pub(crate) fn agents_table(reply: &AgentsReply, style: Style, columns: Option<us
         ]);
     }
     table.fitted(style, columns, &["machine", "cluster"])
+}
+
+/// Masters that share their records.
+pub(crate) fn masters_table(reply: &MastersReply, style: Style, columns: Option<usize>) -> String {
+    let mut table = Grid::new(&[
+        "master",
+        "state",
+        "silent",
+        "sessions",
+        "clusters",
+        "agents dial",
+        "masters dial",
+        "build",
+    ]);
+    for master in &reply.masters {
+        let state = match (master.alive, master.draining, master.answers) {
+            (false, ..) => "silent",
+            (true, true, _) => "draining",
+            (true, false, true) => "answers",
+            (true, false, false) => "alive",
+        };
+        let silent = format!("{} s", master.silent_ms / 1000);
+        let sessions = master.sessions.map(|count| count.to_string());
+        table.row([
+            master.id.as_str(),
+            state,
+            if master.answers { "-" } else { &silent },
+            or_dash(sessions.as_deref().unwrap_or_default()),
+            or_dash(&master.clusters.join(", ")),
+            or_dash(&master.agents.join(", ")),
+            or_dash(&master.peer),
+            or_dash(&master.build),
+        ]);
+    }
+    table.fitted(style, columns, &["build", "agents dial", "clusters"])
 }
 
 /// The note of an instance, behind the warning about it.

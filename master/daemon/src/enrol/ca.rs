@@ -55,7 +55,7 @@ pub enum Error {
     BadName(#[from] BadId),
 }
 
-fn crypto(what: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
+pub(super) fn crypto(what: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
     move |source| Error::Crypto { what, source }
 }
 
@@ -178,6 +178,21 @@ impl Ca {
             .map_err(crypto("sign the server's certificate"))?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok((certificate.der().clone(), key))
+    }
+
+    /// Signs what a master says of itself with a key of its own; see `super::masters`.
+    pub(super) fn sign(
+        &self,
+        mut params: CertificateParams,
+        key: &KeyPair,
+        life: Duration,
+    ) -> Result<CertificateDer<'static>, Error> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        live(&mut params, life);
+        let certificate = params.signed_by(key, &self.issuer);
+        let certificate = certificate.map_err(crypto("sign a master's certificate"))?;
+        Ok(certificate.der().clone())
     }
 
     /// Signs an agent's key under this name. Nothing of the request but its key goes into the certificate.

@@ -4,6 +4,7 @@
 pub mod attest;
 pub mod ca;
 pub mod fleet_key;
+pub(crate) mod masters;
 pub mod shared_keys;
 
 use std::path::Path;

@@ -56,6 +56,25 @@ impl Finder {
         self.fleet.is_none()
     }
 
+    /// The id of this master; `None` for one alone, which needs none.
+    pub(crate) fn me(&self) -> Option<String> {
+        Some(self.view()?.me.clone())
+    }
+
+    /// All that is known, of a master among others.
+    pub(crate) fn known(&self) -> Option<Arc<FleetView>> {
+        self.view()
+    }
+
+    /// Whether this master has a cluster; asks once more before it says that it has not.
+    pub(crate) async fn is_here(&self, cluster: &ClusterName) -> bool {
+        if let (Some(fleet), false) = (&self.fleet, self.whereabouts(cluster) == Whereabouts::Here)
+        {
+            let _ = fleet.look().await; // what is known will have to do
+        }
+        self.whereabouts(cluster) == Whereabouts::Here
+    }
+
     /// The masters that live besides this one.
     pub(crate) fn others(&self) -> Vec<Master> {
         let others = |view: Arc<FleetView>| view.others().cloned().collect();

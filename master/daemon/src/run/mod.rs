@@ -26,6 +26,8 @@ use std::sync::Arc;
 pub(crate) use aot_host::clock::unix_ms as now_ms;
 pub(crate) use engine::Unanswered;
 pub(crate) use engines::{Engines, Inherited};
+#[cfg(test)]
+pub(crate) use orphans::tests::Scripted;
 pub(crate) use updates::{JobUpdate, Published, updates_queue};
 
 use aot_model::hash::JoinKey;

@@ -45,8 +45,7 @@ pub(crate) struct ClusterText {
 /// # Errors
 /// When the text itself is wrong.
 pub(crate) fn read(text: &str, path: &Path) -> Result<ClusterText, Error> {
-    let parsed =
-        aot_cluster_file::parse(text, path).map_err(|report| Error::File(Box::new(report)))?;
+    let parsed = parse(text, path)?;
     let mut problems = aot_cluster_file::check_files(&parsed.spec, path);
     let mut user_parts = BTreeMap::new();
     for pool in parsed.spec.pools.iter().filter(|_| problems.is_empty()) {
@@ -65,10 +64,24 @@ pub(crate) fn read(text: &str, path: &Path) -> Result<ClusterText, Error> {
         }
     }
     Ok(ClusterText {
-        spec: parsed.spec,
-        notices: parsed.notices,
         problems,
         user_parts,
+        ..parsed
+    })
+}
+
+/// Parses the text alone: the files that it names are somewhere else.
+///
+/// # Errors
+/// When the text itself is wrong.
+pub(crate) fn parse(text: &str, path: &Path) -> Result<ClusterText, Error> {
+    let parsed =
+        aot_cluster_file::parse(text, path).map_err(|report| Error::File(Box::new(report)))?;
+    Ok(ClusterText {
+        spec: parsed.spec,
+        notices: parsed.notices,
+        problems: Vec::new(),
+        user_parts: BTreeMap::new(),
     })
 }
 
@@ -90,10 +103,8 @@ pub(crate) fn stages(
                 index,
                 source,
             };
-            plans.push(plan(
-                stage,
-                one(&stage.source, bundles, &mut packed).map_err(failed)?,
-            ));
+            let packed = one(&stage.source, bundles, &mut packed).map_err(failed)?;
+            plans.push(plan(stage, packed.sha256, packed.bytes));
         }
         all.insert(pool.label().to_owned(), plans);
     }
@@ -113,12 +124,13 @@ fn one(
     Ok(done)
 }
 
-fn plan(stage: &StageSpec, packed: Packed) -> StagePlan {
+/// A stage whose bundle has this content.
+pub(crate) fn plan(stage: &StageSpec, sha256: String, bytes: u64) -> StagePlan {
     StagePlan {
         name: stage.name.clone(),
-        key: ledger_key(&packed.sha256, &stage.args, &stage.env),
-        bundle_sha256: packed.sha256,
-        bundle_bytes: packed.bytes,
+        key: ledger_key(&sha256, &stage.args, &stage.env),
+        bundle_sha256: sha256,
+        bundle_bytes: bytes,
         args: stage.args.clone(),
         env: stage.env.clone(),
         timeout: stage.timeout,

@@ -1,10 +1,12 @@
-//! gRPC and HTTP in, inputs and commands out; no decisions. Agents come by TLS (`listener`), operators by a unix socket.
+//! gRPC and HTTP in, inputs and commands out; no decisions. Agents come by TLS (`listener`), operators by a unix socket, and by
+//! way of other masters (`door`, `peer`).
 
 pub(crate) mod agent_api;
 mod arrival;
 pub(crate) mod boot_api;
 mod boot_pass;
 mod copy_both;
+pub(crate) mod door;
 #[cfg(test)]
 mod fake_fleet;
 mod health;
@@ -14,9 +16,11 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod operator_api;
 mod owner_tls;
+pub(crate) mod peer;
 pub(crate) mod proxy_header;
 pub(crate) mod route;
 pub(crate) mod serve;
 mod shells;
 mod strangers;
 mod transfers;
+pub(crate) mod ways;

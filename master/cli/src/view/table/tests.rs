@@ -48,6 +48,7 @@ fn instances_with_every_choice_of_columns() {
 #[test]
 fn agents() {
     let agents = AgentsReply {
+        absent: Vec::new(),
         agents: vec![
             agents_reply::Entry {
                 cluster: "hadoop".into(),

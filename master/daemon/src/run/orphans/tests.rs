@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::*;
 
 /// Its machines go after so many looks; `u32::MAX` = never.
-pub(in crate::run) struct Scripted {
+pub(crate) struct Scripted {
     machines: Vec<&'static str>,
     looks_until_gone: u32,
     looks: Mutex<u32>,
@@ -25,7 +25,7 @@ pub(in crate::run) struct Scripted {
 }
 
 impl Scripted {
-    pub(in crate::run) fn with(machines: &[&'static str], looks_until_gone: u32) -> Self {
+    pub(crate) fn with(machines: &[&'static str], looks_until_gone: u32) -> Self {
         Self {
             machines: machines.to_vec(),
             looks_until_gone,

@@ -91,7 +91,7 @@ fn unanswered(why: Unanswered) -> Status {
     match why {
         Unanswered::Stopping => status::stopping(),
         Unanswered::Away | Unanswered::Unsure => status::store_away(),
-        Unanswered::Elsewhere => status::elsewhere(),
+        Unanswered::Elsewhere => status::moved(),
     }
 }
 
@@ -160,7 +160,7 @@ impl AgentApi {
         let at = key_of(&holder.id);
         // It was led here, or dialled, a moment before its cluster went; or it is about to come.
         if !self.engine.is_decided_here(&at.cluster) && !self.finder.is_none(&at.cluster) {
-            return Err(status::elsewhere());
+            return Err(status::moved());
         }
         let now = now_ms();
         let found = self.engine.read(&at.cluster, |world| {

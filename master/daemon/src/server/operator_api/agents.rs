@@ -24,7 +24,8 @@ impl OperatorApi {
             })
         };
         let agents = clusters.into_iter().flat_map(entries).collect();
-        Ok(v1::AgentsReply { agents })
+        let absent = Vec::new(); // others are asked elsewhere
+        Ok(v1::AgentsReply { agents, absent })
     }
 
     /// Shuts the machines of a target out; answers with what they had.
@@ -53,6 +54,7 @@ impl OperatorApi {
         });
         Ok(v1::AgentsReply {
             agents: agents.unwrap_or_default(),
+            absent: Vec::new(),
         })
     }
 }

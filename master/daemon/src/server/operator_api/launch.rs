@@ -17,19 +17,31 @@ use tonic::{Code, Status};
 
 use super::attestation;
 use super::events::{Goal, Until};
+use super::handed;
 use super::notes::note;
-use super::plan::problems_of;
-use super::{Events, OperatorApi, refused, stopping, unanswered, unprepared, unput};
+use super::problems::problems_of;
+use super::{Asker, Events, OperatorApi, refused, stopping, unanswered, unprepared, unput};
 use crate::run::{Unanswered, prepare};
 
 impl OperatorApi {
     pub(super) async fn do_launch(
         &self,
-        request: v1::LaunchRequest,
-        operator: String,
+        mut request: v1::LaunchRequest,
+        asker: Asker,
     ) -> Result<Events, Status> {
         self.has_room()?;
-        let read = self.read(&request.path, request.text).await?;
+        let handed = request.prepared.take().filter(|_| asker.is_master);
+        let text = request.text.clone();
+        let read = match &handed {
+            Some(handed) => self.read_handed(&request.path, text, handed).await?,
+            None => self.read(&request.path, text).await?,
+        };
+        if !asker.here
+            && read.problems.is_empty()
+            && let Some(master) = self.ways.elsewhere(&read.spec.name).await?
+        {
+            return self.launch_elsewhere(request, &read, master, &asker).await;
+        }
         let problems = match request.checked {
             true => read.problems.clone(),
             false => self.problems(&read).await?,
@@ -42,8 +54,18 @@ impl OperatorApi {
             let about_file = read.problems.len();
             return Err(fault::problems(code, &problems_of(problems, about_file)));
         }
-        let stages = self.pack(&read.spec).await?;
-        self.put_bundles(&stages).await?;
+        let stages = match &handed {
+            Some(handed) => {
+                let stages = handed::stages(&read.spec, handed)?;
+                self.bring_bundles(&stages).await?;
+                stages
+            }
+            None => {
+                let stages = self.pack(&read.spec).await?;
+                self.put_bundles(&stages).await?;
+                stages
+            }
+        };
         let proofs = self.attestation_of(&read.spec).await?;
         let prepare::ClusterText {
             spec,
@@ -59,13 +81,13 @@ impl OperatorApi {
             prune: request.prune,
             timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms)),
             boot: BootRecord {
-                master: self.finder.addresses(&self.info.advertise),
+                master: self.ways.finder.addresses(&self.info.advertise),
                 agent_sha256: self.agents.current().clone(),
                 user_parts,
             },
             certificate: proofs.certificate,
             fresh_uuid: fresh_uuid().ok_or_else(|| Status::internal("no random bytes"))?,
-            operator,
+            operator: asker.operator,
         };
         let published = self.engine.subscribe();
         let answer = self
@@ -127,7 +149,10 @@ impl OperatorApi {
     }
 
     /// Before anything names them: another master may have to hand them out.
-    async fn put_bundles(&self, stages: &BTreeMap<String, Vec<StagePlan>>) -> Result<(), Status> {
+    pub(super) async fn put_bundles(
+        &self,
+        stages: &BTreeMap<String, Vec<StagePlan>>,
+    ) -> Result<(), Status> {
         let plans = stages.values().flatten();
         let all: BTreeSet<&str> = plans.map(|plan| &*plan.bundle_sha256).collect();
         for sha256 in all {

@@ -8,14 +8,18 @@ mod copy;
 mod events;
 mod exec;
 mod follow;
+mod handed;
 mod jobs;
 mod launch;
 mod lifecycle;
 mod logs;
+mod masters;
 mod notes;
 mod orphans;
+mod others;
 mod paced;
 mod plan;
+mod problems;
 mod refusals;
 mod select;
 mod service;
@@ -39,7 +43,6 @@ use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
 use crate::enrol::attest::certificates::Certificates;
-use crate::fleet::Finder;
 use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::ask::Lookups;
@@ -47,6 +50,7 @@ use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
 use crate::server::shells::PendingShells;
 use crate::server::transfers::Transfers;
+use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
 /// Events that may wait for one operator.
@@ -57,8 +61,8 @@ const EVENTS: usize = 256;
 pub(crate) struct OperatorApi {
     /// Who decides.
     pub engine: Engines,
-    /// Where other masters, and machines' clusters, are.
-    pub finder: Finder,
+    /// Which master has what, and the way to it.
+    pub ways: Ways,
     /// Who is there.
     pub registry: Arc<Registry>,
     /// Records.
@@ -93,6 +97,16 @@ pub(crate) struct OperatorApi {
     pub stop: CancellationToken,
 }
 
+/// Who asks.
+pub(crate) struct Asker {
+    /// `uid 0`, or `uid 0 at MASTER`.
+    operator: String,
+    /// A master has passed it on: it is answered for what is here alone.
+    is_master: bool,
+    /// It is to be answered for what is here alone.
+    here: bool,
+}
+
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
 impl OperatorApi {
@@ -114,7 +128,7 @@ impl OperatorApi {
         if let Some(named) = named.filter(is_known) {
             return Ok(named);
         }
-        let known = self.engine.clusters();
+        let known = self.every_cluster();
         let list = || {
             known
                 .iter()
@@ -129,6 +143,11 @@ impl OperatorApi {
                 "more than one cluster: choose one with --cluster: {}",
                 list()
             ))),
+            (Some(name), _) if known.iter().any(|it| it.as_str() == name) => {
+                Err(Status::unavailable(format!(
+                    "cluster {name} is not with this master, and the request was not passed on: use an aot-master of this master's version, or ask the one that `aot-master masters` names"
+                )))
+            }
             (Some(name), []) => Err(Status::not_found(format!(
                 "no cluster {name:?}; there are none"
             ))),

@@ -17,7 +17,7 @@ use super::OperatorApi;
 impl OperatorApi {
     /// For a person, one line each; none when all is well.
     pub(super) fn notes(&self) -> Vec<String> {
-        let advertise = &self.finder.addresses(&self.info.advertise);
+        let advertise = &self.ways.finder.addresses(&self.info.advertise);
         let away = self.engine.away_for().map(|time| {
             format!(
                 "the master's database does not answer: for {} s nothing could be begun; what is shown may be older than that, and what runs continues",

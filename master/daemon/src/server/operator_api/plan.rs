@@ -14,7 +14,9 @@ use aot_provider::{Problem, Thing};
 use tonic::Status;
 
 use super::attestation::AttestationSetup;
-use super::{OperatorApi, stopping, unprepared, unseen};
+use super::handed::{self, PoolStages};
+use super::problems::problems_of;
+use super::{Asker, OperatorApi, stopping, unprepared, unseen};
 use crate::run::ask::Checks;
 use crate::run::prepare::{self, ClusterText};
 
@@ -39,13 +41,33 @@ impl OperatorApi {
             .map_err(|error| unprepared(&error))
     }
 
-    pub(super) async fn do_plan(&self, request: v1::PlanRequest) -> Result<v1::PlanReply, Status> {
-        let read = self.read(&request.path, request.text).await?;
+    pub(super) async fn do_plan(
+        &self,
+        mut request: v1::PlanRequest,
+        asker: Asker,
+    ) -> Result<v1::PlanReply, Status> {
+        let handed = request.prepared.take().filter(|_| asker.is_master);
+        let text = request.text.clone();
+        let read = match &handed {
+            Some(handed) => self.read_handed(&request.path, text, handed).await?,
+            None => self.read(&request.path, text).await?,
+        };
+        if !asker.here
+            && let Some(master) = self.ways.elsewhere(&read.spec.name).await?
+        {
+            return self.plan_elsewhere(request, &read, master, &asker).await;
+        }
         let (mut problems, things) = self.preflight(&read, !request.without_things).await?;
         let attestation = self.attestation_of(&read.spec).await?;
         problems.extend(attestation.problems);
         let lines = match read.problems.is_empty() {
-            true => self.lines(&read.spec, request.prune).await?,
+            true => {
+                let stages = match &handed {
+                    Some(handed) => handed::stages(&read.spec, handed)?,
+                    None => self.pack(&read.spec).await?,
+                };
+                self.lines(&read.spec, &stages, request.prune)
+            }
             false => Vec::new(), // without its bundles nobody knows what would run
         };
         let mut notices = self.notes();
@@ -62,8 +84,7 @@ impl OperatorApi {
         })
     }
 
-    async fn lines(&self, spec: &ClusterSpec, prune: bool) -> Result<Vec<v1::PlanLine>, Status> {
-        let stages = self.pack(spec).await?;
+    fn lines(&self, spec: &ClusterSpec, stages: &PoolStages, prune: bool) -> Vec<v1::PlanLine> {
         let bundles = spec
             .instances()
             .map(|(pool, member)| {
@@ -73,7 +94,7 @@ impl OperatorApi {
             })
             .collect();
         let items = plan::plan(spec, &self.have(&spec.name), &bundles, prune);
-        Ok(items.into_iter().map(line).collect())
+        items.into_iter().map(line).collect()
     }
 
     /// All that stands in the way of a launch.
@@ -105,7 +126,7 @@ impl OperatorApi {
             cluster,
             known,
             missing: self.missing(spec),
-            advertise: self.finder.addresses(&self.info.advertise),
+            advertise: self.ways.finder.addresses(&self.info.advertise),
             user_parts: read.user_parts.clone(),
             agents: self.agents.current().clone(),
         };
@@ -166,16 +187,6 @@ impl OperatorApi {
             cluster.instances.values().map(have).collect()
         })
     }
-}
-
-/// As messages; the first `about_file` of them are about the file and what it names.
-pub(super) fn problems_of(problems: Vec<Problem>, about_file: usize) -> Vec<v1::Problem> {
-    let message = |(at, problem): (usize, Problem)| v1::Problem {
-        file: at < about_file,
-        message: problem.message,
-        hint: problem.hint,
-    };
-    problems.into_iter().enumerate().map(message).collect()
 }
 
 fn line(item: PlanItem) -> v1::PlanLine {

@@ -66,7 +66,7 @@ pub(super) fn unanswered(why: Unanswered) -> Status {
         Unanswered::Stopping => stopping(),
         Unanswered::Away => status::store_away(),
         Unanswered::Unsure => status::store_unsure(),
-        Unanswered::Elsewhere => status::elsewhere(),
+        Unanswered::Elsewhere => status::moved(),
     }
 }
 

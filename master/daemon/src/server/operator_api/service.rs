@@ -3,27 +3,25 @@
 
 use std::pin::Pin;
 
+use aot_proto::headers;
 use aot_proto::v1;
 use aot_proto::v1::operator_server::Operator;
 use futures::Stream;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::follow::JobEvents;
-use super::{Events, OperatorApi, events, shell};
+use super::{Asker, Events, OperatorApi, events, shell};
+use crate::server::ways::{self, operator};
 
 pub(super) type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
 
-/// Who is on the other side of the socket: `uid 0` and so on.
-fn operator<T>(request: &Request<T>) -> String {
-    let credentials = request
-        .extensions()
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred);
-    credentials.map_or_else(
-        || "unknown".to_owned(),
-        |peer| format!("uid {}", peer.uid()),
-    )
+fn asker<T>(request: &Request<T>) -> Asker {
+    let is_master = ways::is_passed(request.extensions());
+    Asker {
+        operator: operator(request),
+        is_master,
+        here: is_master || request.metadata().contains_key(headers::HERE),
+    }
 }
 
 #[tonic::async_trait]
@@ -46,7 +44,7 @@ impl Operator for OperatorApi {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        let clusters = self.engine.clusters();
+        let clusters = self.every_cluster();
         Ok(Response::new(v1::InfoReply {
             clusters: clusters.iter().map(ToString::to_string).collect(),
             api_calls: self.calls.last(),
@@ -59,15 +57,18 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::PlanRequest>,
     ) -> Result<Response<v1::PlanReply>, Status> {
-        self.do_plan(request.into_inner()).await.map(Response::new)
+        let asker = asker(&request);
+        self.do_plan(request.into_inner(), asker)
+            .await
+            .map(Response::new)
     }
 
     async fn launch(
         &self,
         request: Request<v1::LaunchRequest>,
     ) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_launch(request.into_inner(), operator)
+        let asker = asker(&request);
+        self.do_launch(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -86,7 +87,8 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        self.do_status(request.into_inner())
+        let asker = asker(&request);
+        self.status_of_all(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -220,8 +222,8 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::DeleteOrphansRequest>,
     ) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_delete_orphans(request.into_inner(), operator)
+        let asker = asker(&request);
+        self.do_delete_orphans(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -247,8 +249,8 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let operator = operator(&request);
-        self.do_update(request.into_inner(), operator)
+        let asker = asker(&request);
+        self.update_all(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -261,7 +263,10 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::AgentsRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        self.do_agents(&request.into_inner()).map(Response::new)
+        let asker = asker(&request);
+        self.agents_of_all(request.into_inner(), asker)
+            .await
+            .map(Response::new)
     }
 
     async fn jobs(
@@ -269,6 +274,14 @@ impl Operator for OperatorApi {
         request: Request<v1::JobsRequest>,
     ) -> Result<Response<v1::JobsReply>, Status> {
         self.do_jobs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn masters(
+        &self,
+        request: Request<v1::MastersRequest>,
+    ) -> Result<Response<v1::MastersReply>, Status> {
+        let asker = asker(&request);
+        Ok(Response::new(self.do_masters(&asker).await))
     }
 
     async fn shutdown(

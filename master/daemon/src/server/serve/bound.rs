@@ -7,7 +7,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use super::error::{Error, io};
-use super::{Opened, ServeOptions, ports};
+use super::ports::{self, PeerPort};
+use super::{Opened, ServeOptions};
 use crate::server::listener;
 
 /// A master that can be dialled.
@@ -18,6 +19,8 @@ pub struct Bound {
     /// What agents dial.
     pub(super) advertise: Vec<String>,
     pub(super) tls: TlsAcceptor,
+    /// For other masters, where this one has a fleet.
+    pub(super) peer: Option<PeerPort>,
     pub(super) socket: UnixListener,
     /// Has the lock, and so the last field: the next master may have the state once the addresses are free.
     pub(super) opened: Opened,
@@ -46,6 +49,10 @@ impl Opened {
             options.advertise.clone()
         };
         let tls = listener::tls(&self.ca, &ports::hosts(&advertise, &listen)?)?;
+        let peer = match options.fleet_key {
+            Some(_) => Some(ports::peer(options, &advertise).await?),
+            None => None,
+        };
         let socket = ports::operators_socket(&options.socket)?;
         mark_service(options)?;
         record_settings(&options.settings.0, &options.settings.1)?;
@@ -57,6 +64,7 @@ impl Opened {
             listen,
             advertise,
             tls,
+            peer,
             socket,
             opened: self,
         })

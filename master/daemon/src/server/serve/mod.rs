@@ -39,6 +39,10 @@ pub struct ServeOptions {
     pub listen: String,
     /// What agents dial; empty = the address as bound.
     pub advertise: Vec<String>,
+    /// Masters' port, `host:port`; port 0 = any. Opened with a fleet key alone.
+    pub peer_listen: String,
+    /// What other masters dial; `None` = the address as bound, with a host of `advertise` where that is all addresses.
+    pub peer_advertise: Option<String>,
     /// Where its state lies.
     pub state_dir: PathBuf,
     /// What keeps its records.

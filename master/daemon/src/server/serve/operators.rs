@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_proto::v1::operator_server::OperatorServer;
+use aot_store::Store;
 use aot_store::fatal::Vital;
 use futures::{Stream, StreamExt};
+use std::sync::Arc;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::run::stop;
+use crate::server::door::Door;
 use crate::server::operator_api::OperatorApi;
+use crate::server::ways::Ways;
 
 /// How long the operators' socket is left alone after a connection could not be taken.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -31,7 +35,18 @@ fn accepted(socket: UnixListener) -> impl Stream<Item = std::io::Result<UnixStre
     })
 }
 
-pub(super) async fn serve(socket: UnixListener, api: OperatorApi, stop: CancellationToken) {
+/// The operators' service behind its door.
+pub(super) type Operators = Door<OperatorServer<OperatorApi>>;
+
+/// The same one for operators' socket and masters' port.
+pub(super) fn service(api: OperatorApi, ways: Ways, store: Arc<dyn Store>) -> Operators {
+    let service = OperatorServer::new(api)
+        .max_decoding_message_size(16 << 20)
+        .max_encoding_message_size(64 << 20);
+    Door::new(service, ways, store)
+}
+
+pub(super) async fn serve(socket: UnixListener, service: Operators, stop: CancellationToken) {
     let _vital = Vital::new("the operators' socket");
     let uid = rustix::process::geteuid().as_raw();
     let allowed = accepted(socket).filter(move |stream| {
@@ -40,9 +55,6 @@ pub(super) async fn serve(socket: UnixListener, api: OperatorApi, stop: Cancella
             peer.is_ok_and(|peer| peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == uid)),
         )
     });
-    let service = OperatorServer::new(api)
-        .max_decoding_message_size(16 << 20)
-        .max_encoding_message_size(64 << 20);
     let server = tonic::transport::Server::builder().add_service(service);
     let until = stop.clone();
     let result = server

@@ -1,12 +1,20 @@
-//! What the master listens on: the agents' port, the same one after a restart, and the operators' socket.
+//! What the master listens on: the agents' port, the same one after a restart, the masters' port, and the operators' socket.
 
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use super::ServeOptions;
 use super::error::{Error, io};
+
+/// What other masters dial.
+pub(super) struct PeerPort {
+    pub(super) port: TcpListener,
+    /// `host:port`, as they are to have it.
+    pub(super) advertise: String,
+}
 
 async fn bind(address: &str) -> Result<TcpListener, Error> {
     let failed = |source| Error::Listen {
@@ -45,6 +53,25 @@ pub(super) async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpLis
             .map_err(io("write", &file))?;
     }
     Ok(listener)
+}
+
+/// The masters' port. Others are told of it, so any port will do.
+pub(super) async fn peer(options: &ServeOptions, agents: &[String]) -> Result<PeerPort, Error> {
+    let port = bind(&options.peer_listen).await?;
+    let bound = port.local_addr();
+    let bound = bound.map_err(io("look at the masters' port of", &options.state_dir))?;
+    let advertise = options.peer_advertise.clone();
+    let advertise = advertise.unwrap_or_else(|| peer_address(bound, agents));
+    Ok(PeerPort { port, advertise })
+}
+
+/// What other masters dial when nothing else is said: all addresses are none, and agents' are this master's too.
+fn peer_address(bound: SocketAddr, agents: &[String]) -> String {
+    let host = agents.first().and_then(|first| first.rsplit_once(':'));
+    match host {
+        Some((host, _)) if bound.ip().is_unspecified() => format!("{host}:{}", bound.port()),
+        _ => bound.to_string(),
+    }
 }
 
 /// Hosts that the server's certificate must name.
@@ -100,6 +127,20 @@ mod tests {
                 super::hosts(&[bad.to_owned()], "0.0.0.0:1").is_err(),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn masters_dial_what_was_bound_or_where_agents_find_this_one() {
+        let agents = ["10.0.0.5:7440", "b:1"].map(str::to_owned);
+        for (bound, agents, want) in [
+            ("0.0.0.0:7441", &agents[..], "10.0.0.5:7441"),
+            ("[::]:7441", &agents[1..], "b:7441"),
+            ("10.0.0.9:7441", &agents[..], "10.0.0.9:7441"),
+            ("0.0.0.0:7441", &[], "0.0.0.0:7441"),
+        ] {
+            let bound = bound.parse().expect("an address");
+            assert_eq!(peer_address(bound, agents), want);
         }
     }
 

@@ -11,9 +11,11 @@ use aot_proto::v1;
 use aot_store::fleet::Announcement;
 use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::Error;
-use super::services::{Services, Ways};
+use super::ports::PeerPort;
+use super::services::{AgentWays, Services};
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
 use crate::fleet::Finder;
@@ -22,8 +24,10 @@ use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::keeper::Keeper;
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
+use crate::server::peer::{self, PeerIdentity, Peers};
 use crate::server::route::Guide;
 use crate::server::strangers::ConnectionLimits;
+use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
 /// A master that serves.
@@ -43,12 +47,22 @@ impl Bound {
     /// When the state can't be read or brought up to date, or the system has no random bytes; [`Error::Interrupted`] when
     /// `stop` fires before that is done.
     pub async fn run(self, ending: Stop) -> Result<Running, Error> {
+        self.run_among(ending, None).await
+    }
+
+    /// The same; `finder` stands for that of the store's own masters.
+    pub(super) async fn run_among(
+        self,
+        ending: Stop,
+        finder: Option<Finder>,
+    ) -> Result<Running, Error> {
         let Self {
             opened,
             port,
             listen,
             advertise,
             tls,
+            peer,
             socket,
         } = self;
         let (stop, tasks) = (&ending.token, &ending.tasks);
@@ -69,12 +83,8 @@ impl Bound {
         let engine = Engines::start(inherited, parts, seed()?);
         tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
         if let Some(fleet) = &state.fleet {
-            let says = Announcement {
-                agents: advertise.clone(),
-                peer: String::new(),
-                link: String::new(),
-                build: opened.options.build.clone(),
-            };
+            let build = opened.options.build.clone();
+            let says = announcement(&advertise, &listen, peer.as_ref(), build);
             fleet.announce(says).await?;
             let mut keeper = Keeper::new(fleet.clone(), engine.clone());
             // What is this master's is here before anybody asks.
@@ -97,22 +107,23 @@ impl Bound {
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
-        let finder = Finder::new(state.fleet.clone());
-        let engines = engine.clone();
-        finder.ask_here(move |cluster| engines.has(cluster));
+        let finder = finder.unwrap_or_else(|| {
+            let (finder, engines) = (Finder::new(state.fleet.clone()), engine.clone());
+            finder.ask_here(move |cluster| engines.has(cluster));
+            finder
+        });
         let guide = Guide::new(finder.clone(), &state.join_key);
-        let ways = Ways {
+        let ways = AgentWays {
             advertised: advertise.as_slice().into(),
-            finder,
+            finder: finder.clone(),
             guide: guide.clone(),
         };
         let info = info(&opened.options, listen, advertise);
         let services = Services::new(&opened, &state, engine, registry, ways, stop, tasks);
-        tasks.spawn(operators::serve(
-            socket,
-            services.operators(info),
-            stop.clone(),
-        ));
+        let among = Among::masters(&opened, finder, stop, tasks);
+        let operators = services.operators(info, among.ways.clone());
+        among.serve(peer, operators.clone(), stop, tasks);
+        tasks.spawn(operators::serve(socket, operators, stop.clone()));
         let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
         tasks.spawn(listener::serve(
             port,
@@ -130,6 +141,46 @@ impl Bound {
             socket: opened.options.socket,
             _lock: opened.lock,
         })
+    }
+}
+
+/// This master among others.
+struct Among {
+    /// `None` for a master alone.
+    identity: Option<Arc<PeerIdentity>>,
+    ways: Ways,
+}
+
+impl Among {
+    fn masters(
+        opened: &Opened,
+        finder: Finder,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let identity = finder
+            .me()
+            .map(|id| PeerIdentity::new(opened.ca.clone(), id));
+        let identity = identity.map(Arc::new);
+        let peers = |it: &Arc<PeerIdentity>| Peers::new(it.clone(), tasks.clone(), stop.clone());
+        let peers = identity.as_ref().map(peers).map(Arc::new);
+        let ways = Ways { finder, peers };
+        Self { identity, ways }
+    }
+
+    /// Serves the others, where there may be any.
+    fn serve(
+        &self,
+        peer: Option<PeerPort>,
+        operators: operators::Operators,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        if let (Some(PeerPort { port, advertise }), Some(identity)) = (peer, &self.identity) {
+            tracing::info!(peer = %advertise, "serving other masters");
+            let (identity, owner) = (identity.clone(), tasks.clone());
+            tasks.spawn(peer::serve(port, identity, operators, owner, stop.clone()));
+        }
     }
 }
 
@@ -166,6 +217,33 @@ async fn stop_when_lost(hold: Arc<Hold>, stop: CancellationToken) {
             stop.cancel();
         }
         () = stop.cancelled() => {}
+    }
+}
+
+/// What this master says of itself. `link` is its own port, whatever machines dial.
+fn announcement(
+    advertise: &[String],
+    listen: &str,
+    peer: Option<&PeerPort>,
+    build: String,
+) -> Announcement {
+    let peer = peer.map(|peer| peer.advertise.clone()).unwrap_or_default();
+    Announcement {
+        agents: advertise.to_vec(),
+        link: link(listen, &peer),
+        peer,
+        build,
+    }
+}
+
+/// The agents' port of this very master: as bound, or, where that is all addresses, on the host that other masters dial.
+fn link(listen: &str, peer: &str) -> String {
+    let bound = listen.parse::<std::net::SocketAddr>();
+    match (bound, peer.rsplit_once(':')) {
+        (Ok(bound), Some((host, _))) if bound.ip().is_unspecified() => {
+            format!("{host}:{}", bound.port())
+        }
+        _ => listen.to_owned(),
     }
 }
 

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-use super::Opened;
+use super::operators::Operators;
 use super::state::State;
+use super::{Opened, operators};
 use crate::fleet::Finder;
 use crate::run::Engines;
 use crate::run::ask::Lookups;
@@ -26,10 +27,11 @@ use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
 use crate::server::route::Guide;
 use crate::server::shells::PendingShells;
+use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
 /// Where machines are led to.
-pub(super) struct Ways {
+pub(super) struct AgentWays {
     /// What this master advertises.
     pub(super) advertised: Arc<[String]>,
     pub(super) finder: Finder,
@@ -50,7 +52,7 @@ impl Services {
         state: &State,
         engine: Engines,
         registry: Arc<Registry>,
-        ways: Ways,
+        ways: AgentWays,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
@@ -116,11 +118,11 @@ impl Services {
     }
 
     /// What operators ask. It shares with the agents' services what both have a hand in: terminals and copies.
-    pub(super) fn operators(&self, info: v1::InfoReply) -> OperatorApi {
+    pub(super) fn operators(&self, info: v1::InfoReply, ways: Ways) -> Operators {
         let shared = self.agent_api.clone();
-        OperatorApi {
+        let api = OperatorApi {
+            ways: ways.clone(),
             engine: shared.engine,
-            finder: shared.finder,
             registry: shared.registry,
             store: self.store.clone(),
             spools: shared.spools,
@@ -140,6 +142,7 @@ impl Services {
             info: Arc::new(info),
             tasks: shared.tasks,
             stop: shared.stop,
-        }
+        };
+        operators::service(api, ways, self.store.clone())
     }
 }

@@ -1,4 +1,5 @@
 mod blobs;
+mod fleet;
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,6 +29,8 @@ fn options(dir: &Path) -> ServeOptions {
         )),
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
+        peer_listen: "127.0.0.1:0".to_owned(),
+        peer_advertise: None,
         store: Arc::new(Sqlite),
         blobs: None,
         socket: dir.join("operators.sock"),

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use aot_model::world::{AskedBy, DeleteOrphansAsk, Input};
 use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1;
+use futures::StreamExt;
 use tonic::Status;
 
 use super::super::events::Until;
 use super::super::launch::started;
-use super::super::{Events, OperatorApi, not_empty};
+use super::super::others::about;
+use super::super::{Asker, Events, OperatorApi, not_empty};
 use super::unread;
 
 /// A cluster that is to be deleted, and where it has things.
@@ -23,7 +25,7 @@ impl OperatorApi {
     pub(in super::super) async fn do_delete_orphans(
         &self,
         request: v1::DeleteOrphansRequest,
-        operator: String,
+        asker: Asker,
     ) -> Result<Events, Status> {
         let v1::DeleteOrphansRequest { uuid, region } = request;
         not_empty("--delete", Some(&uuid))?;
@@ -36,11 +38,25 @@ impl OperatorApi {
             .await?
             .ok_or_else(|| Status::not_found(format!("nothing has the tag of a cluster {uuid}")))?;
         self.refuse_ours(&uuid).await?;
+        // Another cluster may have the name by now: its master decides for all that has it.
+        if !asker.here
+            && let Some(master) = self.ways.elsewhere(&doomed.cluster).await?
+        {
+            let mut other = self
+                .ways
+                .client(master, &self.ways.abroad(&asker.operator))?;
+            let region = (!region.is_empty()).then_some(region);
+            let request = v1::DeleteOrphansRequest { uuid, region };
+            let events = other
+                .delete_orphans(about(&doomed.cluster, request))
+                .await?;
+            return Ok(events.into_inner().boxed());
+        }
         let published = self.engine.subscribe();
         let ask = DeleteOrphansAsk {
             by: AskedBy {
                 what: format!("orphans --delete {uuid}"),
-                operator,
+                operator: asker.operator,
             },
             cluster: doomed.cluster.clone(),
             uuid,

@@ -97,6 +97,11 @@ impl OperatorApi {
     /// What the store holds now, also of clusters that other masters have.
     async fn book(&self, default: Option<&str>) -> Result<Book, Status> {
         let books = self.engine.read_everywhere(|world| -> Book {
+            // Clones of another host are not seen from here.
+            let is_seen = |cluster: &&aot_model::cluster::Cluster| {
+                let name = &cluster.spec.name;
+                cluster.spec.provider == ProviderKind::Ec2 || self.engine.is_decided_here(name)
+            };
             let held = |cluster: &aot_model::cluster::Cluster| {
                 let region = match cluster.spec.provider {
                     ProviderKind::Local => LOCAL,
@@ -109,7 +114,7 @@ impl OperatorApi {
                 };
                 (cluster.uuid.to_string(), StoredCluster::of(cluster, region))
             };
-            world.clusters.values().map(held).collect()
+            world.clusters.values().filter(is_seen).map(held).collect()
         });
         let books = books.await.map_err(unread)?;
         Ok(books.into_iter().flatten().collect())

@@ -1,0 +1,208 @@
+//! The masters' port: TLS 1.3 with a client certificate of a master, then the operators' calls, and nothing else.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aot_host::chain::Chain;
+use aot_store::fatal::Vital;
+use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::transport::server::Connected;
+use tower::Service;
+
+use super::{PeerIdentity, PeerMaster};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Handshakes at once. Masters are few: what comes past that is hung up.
+const HANDSHAKES: usize = 64;
+
+/// Connections whose handshake is over and that wait to be served. With more, handshakes wait.
+const SHAKEN: usize = 16;
+
+/// How long nothing is accepted after that failed.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How often a connection is asked whether it lives, and how long its answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Bytes that may be under way to us, in one call and in all of a connection.
+const WINDOWS: (u32, u32) = (1 << 20, 2 << 20);
+
+/// Largest frame of HTTP/2 to us.
+const FRAME_BYTES: u32 = 64 << 10;
+
+/// Serves `service` to masters until `stop` fires.
+pub(crate) async fn serve<S>(
+    listener: TcpListener,
+    identity: Arc<PeerIdentity>,
+    service: S,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let _vital = Vital::new("the masters' port");
+    let (shaken, connections) = mpsc::channel(SHAKEN);
+    tasks.spawn(accept(
+        listener,
+        identity,
+        shaken,
+        tasks.clone(),
+        stop.clone(),
+    ));
+    let until = stop.clone();
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(FRAME_BYTES)
+        .add_service(service)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
+            until.cancelled().await;
+        })
+        .await;
+    if let Err(error) = served {
+        // This master's operators and machines have what they need; others' operators are told by their doors.
+        tracing::error!(error = %Chain(&error), "the masters' port failed");
+    }
+}
+
+type Shaken = mpsc::Sender<io::Result<PeerStream>>;
+
+async fn accept(
+    listener: TcpListener,
+    identity: Arc<PeerIdentity>,
+    shaken: Shaken,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let turns = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Ok(turn) = turns.clone().try_acquire_owned() {
+                    let shake = shake(stream, address, identity.clone(), shaken.clone(), turn);
+                    tasks.spawn(shake);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "cannot accept masters' connections for the moment");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    address: SocketAddr,
+    identity: Arc<PeerIdentity>,
+    shaken: Shaken,
+    _turn: OwnedSemaphorePermit,
+) {
+    let _ = stream.set_nodelay(true); // only a matter of speed
+    let server = match identity.server() {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot take connections of masters");
+            return;
+        }
+    };
+    let secured = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(server).accept(stream)).await;
+    let stream = match secured {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(%address, error = %Chain(&error), "refused a handshake on the masters' port");
+            return;
+        }
+        Err(_) => return,
+    };
+    let Some(master) = identity.peer(stream.get_ref().1.peer_certificates()) else {
+        tracing::warn!(%address, "refused a certificate on the masters' port that does not belong to a master");
+        return;
+    };
+    let master = PeerMaster(master.into());
+    let stream = PeerStream { stream, master };
+    let _ = tokio::time::timeout(HANDSHAKE, shaken.send(Ok(stream))).await; // it is hung up while this master stops
+}
+
+/// A connection of a master.
+struct PeerStream {
+    stream: TlsStream<TcpStream>,
+    master: PeerMaster,
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = PeerMaster;
+
+    fn connect_info(&self) -> PeerMaster {
+        self.master.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
