@@ -348,6 +348,10 @@ macro_rules! events {
                 self.record(&request)?;
                 Ok(Response::new(self.script.masters.clone()))
             }
+            async fn taken_over(&self, request: Request<TakenOverRequest>) -> Answer<TakenOverReply> {
+                self.record(&request)?;
+                Ok(Response::new(TakenOverReply {}))
+            }
             async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answer<ShutdownReply> {
                 self.record(&request)?;
                 Ok(Response::new(ShutdownReply { pid: self.script.pid }))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::pin::Pin;
 
 use aot_proto::v1::job_event::Body;
 use aot_proto::v1::{
@@ -15,6 +16,7 @@ use tonic::Status;
 use super::Ctx;
 use super::dial::Client;
 use super::error::{Error, Exit};
+use super::follow_again::{ShownOutput, follow_again};
 use super::follow_cluster::broken;
 use super::interrupt::Interrupt;
 use super::out_dir::OutDir;
@@ -61,9 +63,13 @@ struct JobFollower<'f, 'c> {
     out: Option<OutDir>,
     tally: Option<TallyLine>,
     seen: FollowedJob,
+    shown: ShownOutput,
     /// Ends that a later word may replace: shown only once that is out of the question.
-    lost: BTreeMap<String, JobEnded>,
+    held_back: BTreeMap<String, JobEnded>,
 }
+
+/// What is told of a job.
+type JobEvents<'e> = Pin<Box<dyn Stream<Item = Result<JobEvent, Status>> + 'e>>;
 
 impl<'f, 'c> JobFollower<'f, 'c> {
     fn new(ctx: &'f mut Ctx<'c>, client: Option<Client>, mode: OutputMode) -> Result<Self, Error> {
@@ -80,7 +86,8 @@ impl<'f, 'c> JobFollower<'f, 'c> {
             out,
             tally: None,
             seen: FollowedJob::default(),
-            lost: BTreeMap::new(),
+            shown: ShownOutput::default(),
+            held_back: BTreeMap::new(),
         })
     }
 
@@ -89,7 +96,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
         events: impl Stream<Item = Result<JobEvent, Status>>,
         mut interrupt: Interrupt,
     ) -> Result<(), Error> {
-        futures::pin_mut!(events);
+        let mut events: JobEvents<'_> = Box::pin(events);
         loop {
             let event = tokio::select! {
                 () = interrupt.pressed() => {
@@ -106,37 +113,73 @@ impl<'f, 'c> JobFollower<'f, 'c> {
                         return Ok(());
                     }
                 }
-                Some(Err(status)) => return Err(broken(status, self.goes_on())),
                 None if self.mode.so_far => return Ok(()),
-                None => {
-                    return Err(Error::Lost {
-                        goes_on: self.goes_on(),
-                        source: None,
-                    });
+                end => {
+                    let lost = self.lost(end.and_then(Result::err));
+                    events = self.again(&mut interrupt).await?.ok_or(lost)?;
                 }
             }
         }
     }
 
+    fn lost(&self, why: Option<Status>) -> Error {
+        match why {
+            Some(status) => broken(status, self.goes_on()),
+            None => Error::Lost {
+                goes_on: self.goes_on(),
+                source: None,
+            },
+        }
+    }
+
+    /// The job once more, from the master that has its cluster by then; `None` when it can't be followed.
+    async fn again(
+        &mut self,
+        interrupt: &mut Interrupt,
+    ) -> Result<Option<JobEvents<'static>>, Error> {
+        let job = self.seen.started.job_id.clone();
+        let Some(mut client) = self.client.clone().filter(|_| !job.is_empty()) else {
+            return Ok(None);
+        };
+        let mut followed = std::pin::pin!(follow_again(&mut client, &job));
+        let events = loop {
+            tokio::select! {
+                events = followed.as_mut() => break events,
+                () = interrupt.pressed() => self.interrupted(interrupt).await?,
+            }
+        };
+        let Some(events) = events else {
+            return Ok(None);
+        };
+        self.notice("", "another master has its cluster now; following it there")?;
+        self.shown.begin_again();
+        Ok(Some(Box::pin(events)))
+    }
+
     /// Shows one event; whether it was the last that is wanted.
     fn step(&mut self, body: Body) -> Result<bool, Error> {
         match body {
+            Body::Started(_) if !self.seen.started.job_id.is_empty() => {} // it comes again
             Body::Started(started) => return self.started(started),
             Body::Output(output) => {
+                let Some(output) = self.shown.rest(output) else {
+                    return Ok(false);
+                };
                 if let Some(out) = &mut self.out {
                     out.output(&output)?;
                 }
                 self.view.output(&output, self.ctx.io)?;
             }
+            Body::Ended(ended) if self.seen.ends.contains_key(&ended.instance) => {}
             Body::Ended(ended) if ended.outcome() == Outcome::LostContact => {
                 self.notice(
                     &ended.instance,
                     "contact lost; its real outcome may still arrive",
                 )?;
-                self.lost.insert(ended.instance.clone(), ended);
+                self.held_back.insert(ended.instance.clone(), ended);
             }
             Body::Ended(ended) => {
-                if self.lost.remove(&ended.instance).is_some() {
+                if self.held_back.remove(&ended.instance).is_some() {
                     self.notice(&ended.instance, "is back")?;
                 }
                 self.ended(ended)?;
@@ -233,7 +276,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
 
     /// Shows what was held back.
     fn close(&mut self) -> Result<(), Error> {
-        for (_, ended) in std::mem::take(&mut self.lost) {
+        for (_, ended) in std::mem::take(&mut self.held_back) {
             self.ended(ended)?;
         }
         self.hide();

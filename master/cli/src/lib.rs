@@ -17,6 +17,7 @@ mod dial;
 mod error;
 mod exec;
 mod facts;
+mod follow_again;
 mod follow_cluster;
 mod follow_job;
 mod help;

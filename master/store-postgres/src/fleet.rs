@@ -90,6 +90,14 @@ impl Loader {
     }
 }
 
+/// Whose a hold was before it was taken.
+struct Before {
+    /// The master that had it and did not give it back.
+    owner: String,
+    /// The last that served what it is on.
+    served_by: String,
+}
+
 /// What a look finds.
 struct Rows {
     masters: Vec<Row>,
@@ -222,7 +230,7 @@ impl PostgresFleet {
     }
 
     /// Takes a hold that is free, or whose owner is dead.
-    async fn taken(&self, name: &str) -> Result<Option<(Taken, String)>, Error> {
+    async fn taken(&self, name: &str) -> Result<Option<(Taken, Before)>, Error> {
         // A hold is good from its take on: by one whose own beats are not taken it would be, for that time, for nobody.
         if !self.standing.is_good() {
             return Ok(None);
@@ -235,7 +243,11 @@ impl PostgresFleet {
         }
         let served_by = self.served_by(name).await?;
         let taken = take::try_take(&self.link, name, &self.me, &seen).await?;
-        Ok(taken.map(|taken| (taken, served_by)))
+        let before = Before {
+            served_by,
+            owner: if is_free { String::new() } else { seen.owner },
+        };
+        Ok(taken.map(|taken| (taken, before)))
     }
 
     /// Whether the start that took a hold was silent for long, and still is.
@@ -280,11 +292,11 @@ impl PostgresFleet {
 
     async fn take_cluster(&self, cluster: &ClusterName) -> Result<Take, aot_store::Error> {
         let name = cluster.as_str();
-        let Some((taken, served_by)) = self.taken(name).await? else {
+        let Some((taken, before)) = self.taken(name).await? else {
             return Ok(Take::Others);
         };
         let hold = self.held(name, &taken).await;
-        let loaded = self.accept(name, &taken, &served_by).await;
+        let loaded = self.accept(name, &taken, &before.served_by).await;
         match loaded {
             Ok(Some(loaded)) => {
                 tracing::info!(%cluster, epoch = taken.epoch, taken_over = taken.is_taken_over, "the cluster is this master's");
@@ -292,6 +304,7 @@ impl PostgresFleet {
                     hold,
                     loaded,
                     is_taken_over: taken.is_taken_over,
+                    from: before.owner,
                 })))
             }
             Ok(None) => {

@@ -160,6 +160,8 @@ pub struct TakenCluster {
     pub loaded: Loaded,
     /// It was another master's that fell silent and may live: calls to providers that it had begun may still be made.
     pub is_taken_over: bool,
+    /// The id of that master; empty where it was given back, or was this one's.
+    pub from: String,
 }
 
 /// What became of a wish for a cluster.

@@ -29,7 +29,11 @@ use super::updates::Published;
 use super::{Parts, now_ms};
 pub(crate) use inherited::Inherited;
 use inherited::by_cluster;
+pub(crate) use owned::TakenOver;
 use seeds::Seeds;
+
+/// Clusters that may be taken over before the master of one is told.
+const TAKEN_OVER: usize = 1024;
 
 /// Events that a slow subscriber may be behind. Past it, it is given a new snapshot.
 const EVENTS: usize = 8192;
@@ -47,6 +51,7 @@ struct Shared {
     seeds: Seeds,
     /// Whoever takes a cluster has its lock meanwhile.
     taking: Mutex<BTreeMap<ClusterName, Arc<tokio::sync::Mutex<()>>>>,
+    taken_over: broadcast::Sender<TakenOver>,
     /// What this master writes with what belongs to no cluster, where masters share that and it is the one.
     janitor: watch::Sender<Option<Arc<Hold>>>,
     parts: Arc<Parts>,
@@ -63,6 +68,7 @@ impl Engines {
             events: broadcast::channel(EVENTS).0,
             seeds,
             taking: Mutex::default(),
+            taken_over: broadcast::channel(TAKEN_OVER).0,
             janitor: watch::Sender::default(),
             parts,
         }));

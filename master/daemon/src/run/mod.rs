@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub(crate) use aot_host::clock::unix_ms as now_ms;
 pub(crate) use engine::Unanswered;
-pub(crate) use engines::{Engines, Inherited};
+pub(crate) use engines::{Engines, Inherited, TakenOver};
 #[cfg(test)]
 pub(crate) use orphans::tests::Scripted;
 pub(crate) use updates::{JobUpdate, Published, updates_queue};

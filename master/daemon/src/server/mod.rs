@@ -22,5 +22,6 @@ pub(crate) mod route;
 pub(crate) mod serve;
 mod shells;
 mod strangers;
+mod taken_over;
 mod transfers;
 pub(crate) mod ways;

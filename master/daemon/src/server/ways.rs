@@ -110,6 +110,11 @@ pub(crate) fn operator<T>(request: &Request<T>) -> String {
     }
 }
 
+/// The id of the master that has passed a call on.
+pub(crate) fn passed_by(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<PeerMaster>().map(|master| &*master.0)
+}
+
 /// Whether a call was passed on by a master.
 pub(crate) fn is_passed(extensions: &Extensions) -> bool {
     extensions.get::<PeerMaster>().is_some()

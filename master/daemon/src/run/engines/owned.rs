@@ -8,10 +8,22 @@ use aot_model::world::{Input, RoutingKey, World};
 use aot_proto::ids::{ClusterName, RunId};
 use aot_store::Hold;
 use aot_store::fleet::Take;
+use tokio::sync::broadcast;
 
 use super::{Engines, UNHURT};
 use crate::run::engine::{Engine, Unanswered};
 use crate::session::Closed;
+
+/// A cluster that was another master's, which may not know that it has lost it.
+#[derive(Debug, Clone)]
+pub(crate) struct TakenOver {
+    /// Which.
+    pub cluster: ClusterName,
+    /// With which it was taken.
+    pub epoch: i64,
+    /// The id of the other master.
+    pub from: String,
+}
 
 impl Engines {
     /// Whether a cluster is here.
@@ -43,7 +55,15 @@ impl Engines {
             let Take::Taken(taken) = fleet.take(&cluster).await? else {
                 return Ok(false);
             };
-            let is_taken_over = taken.is_taken_over;
+            let (is_taken_over, epoch) = (taken.is_taken_over, taken.hold.epoch());
+            if !taken.from.is_empty() {
+                let taken_over = TakenOver {
+                    cluster: cluster.clone(),
+                    epoch,
+                    from: taken.from,
+                };
+                let _ = engines.0.taken_over.send(taken_over); // nobody may listen yet
+            }
             engines.start_loaded(cluster, taken.loaded, taken.hold, is_taken_over);
             let _ = fleet.look().await; // the next one will do: this master knows it already
             Ok(true)
@@ -56,6 +76,21 @@ impl Engines {
         let mut locks = self.0.taking.lock().expect(UNHURT);
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         locks.entry(cluster.clone()).or_default().clone()
+    }
+
+    /// What is taken over from masters that may live, from now on.
+    pub(crate) fn taken_over(&self) -> broadcast::Receiver<TakenOver> {
+        self.0.taken_over.subscribe()
+    }
+
+    /// Another master says that it has a cluster, with this epoch. It is lost where that is higher than this master's own, though
+    /// the store may be out of reach.
+    pub(crate) fn lose(&self, cluster: &ClusterName, epoch: i64, to: &str) {
+        let engine = self.get(cluster);
+        if let Some(engine) = engine.filter(|engine| engine.hold.epoch() < epoch) {
+            let why = format!("the master {to} has taken cluster {cluster} over");
+            engine.hold.lose(&why);
+        }
     }
 
     /// Whether a request may take a cluster: not where it is to be another's.

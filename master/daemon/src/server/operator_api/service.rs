@@ -4,6 +4,7 @@
 use std::pin::Pin;
 
 use aot_proto::headers;
+use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use aot_proto::v1::operator_server::Operator;
 use futures::Stream;
@@ -282,6 +283,19 @@ impl Operator for OperatorApi {
     ) -> Result<Response<v1::MastersReply>, Status> {
         let asker = asker(&request);
         Ok(Response::new(self.do_masters(&asker).await))
+    }
+
+    async fn taken_over(
+        &self,
+        request: Request<v1::TakenOverRequest>,
+    ) -> Result<Response<v1::TakenOverReply>, Status> {
+        let master = ways::passed_by(request.extensions()).map(str::to_owned);
+        let master = master.ok_or_else(|| Status::permission_denied("only masters say that"))?;
+        let v1::TakenOverRequest { cluster, epoch } = request.into_inner();
+        let cluster = cluster.parse::<ClusterName>();
+        let cluster = cluster.map_err(|bad| Status::invalid_argument(bad.to_string()))?;
+        self.engine.lose(&cluster, epoch, &master);
+        Ok(Response::new(v1::TakenOverReply {}))
     }
 
     async fn shutdown(

@@ -27,6 +27,7 @@ use crate::server::listener;
 use crate::server::peer::{self, PeerIdentity, Peers};
 use crate::server::route::Guide;
 use crate::server::strangers::ConnectionLimits;
+use crate::server::taken_over;
 use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
@@ -81,6 +82,7 @@ impl Bound {
         let calls = &opened.options.providers.calls;
         calls.send_while(move || asked.is_good());
         let engine = Engines::start(inherited, parts, seed()?);
+        let taken = engine.taken_over(); // before any is
         tasks.spawn(stop_when_lost(state.hold.clone(), stop.clone()));
         if let Some(fleet) = &state.fleet {
             let build = opened.options.build.clone();
@@ -123,6 +125,8 @@ impl Bound {
         let among = Among::masters(&opened, finder, stop, tasks);
         let operators = services.operators(info, among.ways.clone());
         among.serve(peer, operators.clone(), stop, tasks);
+        let ways = among.ways.clone();
+        tasks.spawn(taken_over::tell(taken, ways, tasks.clone(), stop.clone()));
         tasks.spawn(operators::serve(socket, operators, stop.clone()));
         let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
         tasks.spawn(listener::serve(

@@ -72,6 +72,7 @@ impl Fleet for TwoMasters {
                 hold: Arc::new(kept_until_lost(cluster)),
                 loaded: loaded.unwrap_or_default(),
                 is_taken_over: false,
+                from: String::new(),
             })))
         })
     }
