@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -41,6 +42,8 @@ pub(crate) struct PostgresFleet {
     view: watch::Sender<Arc<FleetView>>,
     /// Of each other master. Its lock is held for a whole look.
     silences: Mutex<BTreeMap<String, Silence>>,
+    /// It was said that records are of a later level.
+    is_level_told: AtomicBool,
 }
 
 /// What a look finds.
@@ -70,6 +73,7 @@ impl PostgresFleet {
             standing,
             view: watch::Sender::new(Arc::new(view)),
             silences: Mutex::default(),
+            is_level_told: AtomicBool::new(false),
         })
     }
 
@@ -145,6 +149,10 @@ impl PostgresFleet {
     /// Takes a hold that is free, or whose owner is dead.
     async fn taken(&self, name: &str) -> Result<Option<(Taken, String)>, Error> {
         let seen = take::read_holder(&self.link, name).await?;
+        if seen.level > self.me.level {
+            self.warn_of_level(name, seen.level);
+            return Ok(None);
+        }
         let may = seen.pinned.is_empty() || seen.pinned == self.me.id;
         let is_free = seen.is_free_for(&self.me.id, &self.me.boot);
         if !may || !(is_free || self.is_dead(&seen).await) {
@@ -153,6 +161,14 @@ impl PostgresFleet {
         let served_by = self.served_by(name).await?;
         let taken = take::try_take(&self.link, name, &self.me, &seen).await?;
         Ok(taken.map(|taken| (taken, served_by)))
+    }
+
+    /// Once: it is so for every cluster, and every time that one is free.
+    fn warn_of_level(&self, name: &str, level: i32) {
+        if !self.is_level_told.swap(true, Ordering::Relaxed) {
+            let later = Error::later_level(self.link.place(), level, self.me.level);
+            tracing::warn!(hold = name, error = %Chain(&later), "this master takes no cluster of a later level");
+        }
     }
 
     /// Whether the owner was silent for long, and still is.

@@ -28,7 +28,7 @@ const CONTENTS: [(BlobKind, &str); 3] = [
 
 /// A file of a state folder that belongs among the blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateFile {
+pub struct LongFile {
     /// Its name there.
     pub key: BlobKey,
     /// Where it is.
@@ -53,20 +53,20 @@ impl SqliteExport {
     ///
     /// # Errors
     /// When the folder or the records can't be read.
-    pub fn files(&self) -> Result<Vec<StateFile>, Error> {
+    pub fn files(&self) -> Result<Vec<LongFile>, Error> {
         let mut found = Vec::new();
         for (name, path, bytes) in entries(&self.dir().join(SPOOLS))? {
             let key = match name.parse() {
                 Ok(run) => self.output_key(run)?,
                 Err(_) => None, // not an output
             };
-            found.extend(key.map(|key| StateFile { key, path, bytes }));
+            found.extend(key.map(|key| LongFile { key, path, bytes }));
         }
         for (kind, folder) in CONTENTS {
             let all = entries(&self.dir().join(folder))?.into_iter();
             found.extend(all.filter_map(|(name, path, bytes)| {
                 let key = BlobKey::content(kind, &name)?;
-                Some(StateFile { key, path, bytes })
+                Some(LongFile { key, path, bytes })
             }));
         }
         Ok(found)
@@ -128,7 +128,7 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf, u64)>, Error> {
 /// # Errors
 /// When the place can't be asked or does not take one, or a file can't be read.
 pub async fn put_files(
-    files: &[StateFile],
+    files: &[LongFile],
     blobs: &Arc<dyn Blobs>,
 ) -> Result<PutFiles, blobs::Error> {
     let (mut under_way, mut done) = (JoinSet::new(), PutFiles::default());

@@ -12,7 +12,7 @@ use aot_proto::ids::ClusterName;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
-pub use files::{PutFiles, StateFile, put_files};
+pub use files::{LongFile, PutFiles, put_files};
 pub use row::{RecordTable, RowsDigest, StoredCell, StoredRow};
 
 use super::{ELSEWHERE, FILE, moved, schema};
@@ -46,7 +46,7 @@ const NOBODYS: &str = "SELECT (SELECT count(*) FROM targets WHERE job NOT IN (SE
 
 /// A cluster of which there are records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCluster {
+pub struct ExportedCluster {
     /// Its name.
     pub name: ClusterName,
     /// It was launched and is not cleaned up, or a job or a run of it is open: a master must continue it.
@@ -110,7 +110,7 @@ impl SqliteExport {
     ///
     /// # Errors
     /// When they can't be read, or a name is none.
-    pub fn clusters(&self) -> Result<Vec<StoredCluster>, Error> {
+    pub fn clusters(&self) -> Result<Vec<ExportedCluster>, Error> {
         type Found = (String, bool, bool, bool);
         let read = || -> rusqlite::Result<Vec<Found>> {
             let connection = self.connection();
@@ -122,7 +122,7 @@ impl SqliteExport {
         };
         let found = read().map_err(|source| self.sql(source))?;
         let cluster = |(name, is_launched, is_busy, is_local): Found| {
-            Ok(StoredCluster {
+            Ok(ExportedCluster {
                 // Through a record, so that a name that is none is refused as a record is that can't be read.
                 name: record::read("clusters", &record::write(&name))?,
                 is_open: is_launched || is_busy,
