@@ -12,6 +12,6 @@ mod server;
 mod session;
 
 pub use run::providers::{MakeEc2, Providers};
-pub use server::serve::{Bound, Error, Opened, Running, ServeOptions, Stop};
+pub use server::serve::{Bound, Error, Opened, Running, ServeOptions, Stop, lock_to_move};
 /// What decides on an agent's messages: for tests that feed it whatever bytes there are.
 pub use session::protocol::{Protocol, SessionInput};
