@@ -21,7 +21,7 @@ use aot_store::sqlite::export::{LongFile, PutFiles, SqliteExport, put_files};
 use aot_store::sqlite::mark_moved;
 
 use error::Error;
-use report::Report;
+use report::FleetReport;
 
 /// Where the settings say that the fleet is.
 struct FleetPlace {
@@ -50,7 +50,7 @@ pub(crate) fn run(
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
-    let mut report = Report::new(json);
+    let mut report = FleetReport::new(json);
     let done = runtime.block_on(async {
         match command {
             FleetCommand::Init => place.init(&mut report).await,
@@ -100,7 +100,7 @@ impl FleetPlace {
         }
     }
 
-    async fn init(&self, report: &mut Report) -> Result<(), Error> {
+    async fn init(&self, report: &mut FleetReport) -> Result<(), Error> {
         let (key, is_key_new) = self.key().await?;
         // What is as secret lies there too.
         let scratch = self.key.parent().unwrap_or(Path::new("/"));
@@ -113,7 +113,7 @@ impl FleetPlace {
         &self,
         from: &Path,
         without_files: bool,
-        report: &mut Report,
+        report: &mut FleetReport,
     ) -> Result<(), Error> {
         let dir = absolute(from);
         let _lock = lock_to_move(&dir)?; // until the folder is marked
@@ -171,7 +171,7 @@ impl FleetPlace {
         Ok(put_files(files, &blobs).await?)
     }
 
-    async fn raise_level(&self, report: &mut Report) -> Result<(), Error> {
+    async fn raise_level(&self, report: &mut FleetReport) -> Result<(), Error> {
         let raise = self.postgres.raise_level().await?;
         if !raise.masters.iter().any(|master| master.is_alive) {
             let dead = raise.masters.iter().map(|master| master.id.clone());

@@ -15,7 +15,7 @@ use aot_store::sqlite::export::{ExportedCluster, RecordTable, RowsDigest, Sqlite
 use tokio::time::timeout;
 
 use crate::connect::{EngineLink, EngineSession};
-use crate::level::LEVEL;
+use crate::schema::LEVEL;
 use crate::store::{ALL, Postgres};
 use crate::{Error, schema};
 

@@ -11,10 +11,6 @@ use crate::connect::EngineLink;
 use crate::store::Postgres;
 use crate::{Error, schema};
 
-/// The level that this program knows. Raised with the first field of a record that must not be lost and that the program before
-/// would drop; such a field is written for clusters of at least this level alone.
-pub(crate) const LEVEL: i32 = 1;
-
 /// Longest wait for one of the statements here.
 const WITHIN: Duration = Duration::from_secs(5);
 

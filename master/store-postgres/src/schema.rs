@@ -62,6 +62,10 @@ ALTER TABLE fleet ADD COLUMN level integer NOT NULL DEFAULT 1;
 CREATE TABLE imports (cluster text COLLATE \"C\" PRIMARY KEY, digest text NOT NULL);",
 ];
 
+/// The level of records (`level`) that this program knows. Raised with the first field of a record that must not be lost and that
+/// the program before would drop; such a field is written for clusters of at least this level alone.
+pub(crate) const LEVEL: i32 = 1;
+
 /// Brings the tables to the newest version; the id of this database.
 pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
     check_version(link).await?;

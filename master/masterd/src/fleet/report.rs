@@ -9,13 +9,13 @@ use aot_store::sqlite::export::PutFiles;
 use serde_json::{Value, json};
 
 /// Prints as things are done.
-pub(super) struct Report {
+pub(super) struct FleetReport {
     json: bool,
     /// Whether all of it could be printed: what was done stays done.
     exit: ExitCode,
 }
 
-impl Report {
+impl FleetReport {
     pub(super) fn new(json: bool) -> Self {
         Self {
             json,

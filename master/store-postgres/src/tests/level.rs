@@ -4,7 +4,7 @@ use aot_host::chain::Chain;
 
 use super::fleet::{Member, join};
 use super::*;
-use crate::level::LEVEL;
+use crate::schema::LEVEL;
 
 /// A master of another build.
 fn of_level(url: &str, level: i32) -> Master {

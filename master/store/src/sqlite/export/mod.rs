@@ -111,8 +111,8 @@ impl SqliteExport {
     /// # Errors
     /// When they can't be read, or a name is none.
     pub fn clusters(&self) -> Result<Vec<ExportedCluster>, Error> {
-        type Found = (String, bool, bool, bool);
-        let read = || -> rusqlite::Result<Vec<Found>> {
+        type ClusterRow = (String, bool, bool, bool);
+        let read = || -> rusqlite::Result<Vec<ClusterRow>> {
             let connection = self.connection();
             let mut statement = connection.prepare(CLUSTERS)?;
             let rows = statement.query_map([], |row| {
@@ -121,7 +121,7 @@ impl SqliteExport {
             rows.collect()
         };
         let found = read().map_err(|source| self.sql(source))?;
-        let cluster = |(name, is_launched, is_busy, is_local): Found| {
+        let cluster = |(name, is_launched, is_busy, is_local): ClusterRow| {
             Ok(ExportedCluster {
                 // Through a record, so that a name that is none is refused as a record is that can't be read.
                 name: record::read("clusters", &record::write(&name))?,
