@@ -1,6 +1,10 @@
 //! What `--help` shows besides flags: the groups of commands, notes and examples. Texts only, one constant per command.
 //! No line is longer than [`WIDTH`]: clap would break it, and the next line of the source would start anew behind it.
 
+mod fleet;
+
+pub(crate) use fleet::{FLEET, FLEET_IMPORT, FLEET_INIT, FLEET_LEVEL};
+
 /// Columns of every help text, on however wide a terminal.
 pub(crate) const WIDTH: usize = 80;
 
@@ -247,40 +251,6 @@ on launches require the document, unless the file says otherwise
 Examples:
   aot-master attestation import eu-west-1.pem
   aot-master attestation import --region eu-west-1 downloaded.txt";
-
-pub(crate) const FLEET: &str = "\
-Masters with the same database (AOT_STORE) and the same key file (AOT_FLEET_KEY)
-are a fleet. These commands take both from the settings, as serve does, and ask
-no master.
-
-Examples:
-  aot-master fleet init
-  aot-master fleet import --from /var/lib/aot
-  aot-master fleet level";
-
-pub(crate) const FLEET_INIT: &str = "\
-Makes the key file if AOT_FLEET_KEY names one that does not exist; copy it to
-the host of each master. A database that has its keys is left as it is.
-
-Examples:
-  AOT_FLEET_KEY=/etc/aot/fleet.key aot-master fleet init";
-
-pub(crate) const FLEET_IMPORT: &str = "\
-The keys of the folder become those of the fleet, so that machines need no new
-ones: a database that has others is refused. Long files go to AOT_BLOBS. What
-was written is read again and compared, and the folder is marked as moved: no
-master serves it again. After an interruption, the same command continues.
-
-Examples:
-  aot-master fleet import --from /var/lib/aot
-  aot-master fleet import --from /var/lib/aot --without-files --json";
-
-pub(crate) const FLEET_LEVEL: &str = "\
-The last step of an upgrade: from then on, masters of before it take no cluster.
-Exits 1 if no master runs.
-
-Examples:
-  aot-master fleet level";
 
 pub(crate) const START: &str = "\
 Ends when all of them are running. Their agents reconnect by themselves, with
