@@ -1,5 +1,5 @@
 //! `aot-master`: arguments to settings to whichever part answers the command. Decides nothing else. What the daemon's own
-//! program does (`serve`, certificates, the processes of a clone) is handed on to it, so that a command that only asks
+//! program does (`serve`, certificates, `fleet`, the processes of a clone) is handed on to it, so that a command that only asks
 //! doesn't load it.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
         Command::MachineRun { .. }
         | Command::MachineInit { .. }
         | Command::Serve(_)
-        | Command::Attestation(_) => return become_daemon(),
+        | Command::Attestation(_)
+        | Command::Fleet(_) => return become_daemon(),
         Command::Schema => return schema(),
         Command::Check { file } => return check(file, cli.global.json),
         _ => {}

@@ -3,6 +3,7 @@
 
 mod changes;
 pub(crate) mod exec;
+mod fleet;
 mod identities;
 mod jobs;
 mod listen;
@@ -19,6 +20,7 @@ use target::not_empty;
 
 pub use changes::{ApplyArgs, AskedLifecycleArgs, LaunchArgs, LifecycleArgs, OrphansArgs};
 pub use exec::{ExecAction, ExecArgs};
+pub use fleet::FleetCommand;
 pub use identities::{AgentsArgs, AgentsCommand, AttestationCommand};
 pub use jobs::{JobsArgs, JobsCommand};
 pub use listen::{ListenArgs, ServeArgs};
@@ -162,6 +164,9 @@ pub enum Command {
     /// Import the AWS certificates that prove machines' identities
     #[command(subcommand, after_help = help::ATTESTATION)]
     Attestation(AttestationCommand),
+    /// Set up masters that share a database, and raise their level
+    #[command(subcommand, after_help = help::FLEET)]
+    Fleet(FleetCommand),
     /// Start stopped instances
     #[command(after_help = help::START)]
     Start(LifecycleArgs),

@@ -1,6 +1,10 @@
 //! What `--help` shows besides flags: the groups of commands, notes and examples. Texts only, one constant per command.
 //! No line is longer than [`WIDTH`]: clap would break it, and the next line of the source would start anew behind it.
 
+mod fleet;
+
+pub(crate) use fleet::{FLEET, FLEET_IMPORT, FLEET_INIT, FLEET_LEVEL};
+
 /// Columns of every help text, on however wide a terminal.
 pub(crate) const WIDTH: usize = 80;
 
@@ -35,7 +39,14 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Tear down", &["terminate", "cleanup"]),
     (
         "The master itself",
-        &["serve", "restart", "masters", "attestation", "shutdown"],
+        &[
+            "serve",
+            "restart",
+            "masters",
+            "fleet",
+            "attestation",
+            "shutdown",
+        ],
     ),
 ];
 

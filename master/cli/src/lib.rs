@@ -322,6 +322,7 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Serve(_)
         | Command::Check { .. }
         | Command::Attestation(_)
+        | Command::Fleet(_)
         | Command::Schema
         | Command::MachineRun { .. }
         | Command::MachineInit { .. } => Err(Error::usage(

@@ -14,6 +14,6 @@ mod session;
 pub use run::providers::{MakeEc2, Providers};
 /// What decides on whom another master passes on: for tests that feed it whatever bytes there are.
 pub use server::proxy_header::is_header;
-pub use server::serve::{Bound, Error, Opened, Running, ServeOptions, Stop};
+pub use server::serve::{Bound, Error, Opened, Running, ServeOptions, Stop, lock_to_move};
 /// What decides on an agent's messages: for tests that feed it whatever bytes there are.
 pub use session::protocol::{Protocol, SessionInput};

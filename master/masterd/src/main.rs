@@ -1,8 +1,9 @@
-//! `aot-masterd`: the master as a process of its own, what it keeps (AWS's certificates), and the processes of a clone.
+//! `aot-masterd`: the master as a process of its own, what it keeps (AWS's certificates), a fleet's setup, and the processes of a clone.
 //! Started by `aot-master`, with the arguments that were given to that; nobody types it.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod fleet;
 mod logging;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,10 @@ fn main() -> ExitCode {
         Command::Serve(args) => run_daemon(&settings, args.background, cli.global.verbose),
         Command::Attestation(AttestationCommand::Import { files, region }) => {
             import(&settings, files, region.as_deref(), cli.global.json)
+        }
+        Command::Fleet(command) => {
+            let blobs = settings.blobs.as_ref().map(blob_place);
+            fleet::run(command, &settings, blobs, cli.global.json)
         }
         _ => {
             message("error: commands are for aot-master, which starts this program itself");

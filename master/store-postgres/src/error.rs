@@ -103,6 +103,75 @@ pub enum Error {
         /// Newest known.
         known: i32,
     },
+    /// Records of a newer master.
+    #[error(
+        "the records in {place} are of level {found}, this program knows up to {known}: update this master, then start it again"
+    )]
+    LaterLevel {
+        /// Where.
+        place: String,
+        /// Their level.
+        found: i32,
+        /// Highest known.
+        known: i32,
+    },
+    /// There is nothing that masters could share.
+    #[error(
+        "{place} has no fleet yet: `aot-master fleet init` makes one, or the first master that is started there"
+    )]
+    NoFleet {
+        /// Where.
+        place: String,
+    },
+    /// Records of a master that has its keys for itself.
+    #[error(
+        "{place} has records of a master whose keys are in its state folder alone ({owner}): start that master with AOT_FLEET_KEY first, it brings its keys"
+    )]
+    UnsharedKeys {
+        /// Where.
+        place: String,
+        /// Host and folder of the master; what else is known, when none has served.
+        owner: String,
+    },
+    /// Clones do not come along.
+    #[error(
+        "{} has clusters whose machines are clones of that host ({clusters}): clean them up with the master there first", dir.display()
+    )]
+    LocalClusters {
+        /// The state folder.
+        dir: PathBuf,
+        /// Their names.
+        clusters: String,
+    },
+    /// Names that are taken.
+    #[error(
+        "{place} has clusters of the same names already ({clusters}), and nothing was written: clean them up on one side, or import into another database"
+    )]
+    ClustersExist {
+        /// Where.
+        place: String,
+        /// Their names.
+        clusters: String,
+    },
+    /// What was written is not what was read.
+    #[error(
+        "{table} of the cluster {cluster} are not in {place} as they are in the folder ({found}, not {wanted}), and nothing of the cluster was kept: look for triggers and rules on the table"
+    )]
+    Differs {
+        /// Where.
+        place: String,
+        /// Whose.
+        cluster: String,
+        /// Of which table.
+        table: &'static str,
+        /// Count and hash of what was read,
+        wanted: String,
+        /// and of what is there.
+        found: String,
+    },
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] aot_store::Error),
     /// A master that lives.
     #[error(
         "the master {owner} works with {place}: stop that one first, or give this one a database of its own"
@@ -193,6 +262,14 @@ impl From<Error> for aot_store::Error {
 }
 
 impl Error {
+    pub(crate) fn later_level(place: String, found: i32, known: i32) -> Self {
+        Self::LaterLevel {
+            place,
+            found,
+            known,
+        }
+    }
+
     /// Whether it is the login that was refused.
     pub(crate) fn is_login(&self) -> bool {
         matches!(self, Self::Login { .. })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -47,6 +47,8 @@ pub(crate) struct PostgresFleet {
     begun: AtomicU64,
     /// Its lock is held for a whole look.
     seen: Mutex<Seen>,
+    /// It was said that records are of a later level.
+    is_level_told: AtomicBool,
 }
 
 /// What is kept from look to look.
@@ -131,6 +133,7 @@ impl PostgresFleet {
             view: watch::Sender::new(Arc::new(view)),
             begun: AtomicU64::new(0),
             seen: Mutex::default(),
+            is_level_told: AtomicBool::new(false),
         })
     }
 
@@ -236,6 +239,10 @@ impl PostgresFleet {
             return Ok(None);
         }
         let seen = take::read_holder(&self.link, name).await?;
+        if seen.level > self.me.level {
+            self.warn_of_level(name, seen.level);
+            return Ok(None);
+        }
         let may = seen.pinned.is_empty() || take::is_same_folder(&seen.pinned, &self.me.id);
         let is_free = seen.is_free_for(&self.me.id, &self.me.boot);
         if !may || !(is_free || self.is_dead(name, &seen).await) {
@@ -248,6 +255,14 @@ impl PostgresFleet {
             owner: if is_free { String::new() } else { seen.owner },
         };
         Ok(taken.map(|taken| (taken, before)))
+    }
+
+    /// Once: it is so for every cluster, and every time that one is free.
+    fn warn_of_level(&self, name: &str, level: i32) {
+        if !self.is_level_told.swap(true, Ordering::Relaxed) {
+            let later = Error::later_level(self.link.place(), level, self.me.level);
+            tracing::warn!(hold = name, error = %Chain(&later), "this master takes no cluster of a later level");
+        }
     }
 
     /// Whether the start that took a hold was silent for long, and still is.

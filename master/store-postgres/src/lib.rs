@@ -8,6 +8,9 @@
 //!
 //! `state` ties a state folder to its database. `fleet` is what several masters of one database know of each other, `held` the
 //! holds that this one has, `silence` how long another was not heard of, `writers` the connections that are written on.
+//!
+//! What is done once, by hand, without a master: `setup` looks at a database, `import` brings a folder's records into it, `level`
+//! raises what records may have.
 
 #![warn(unreachable_pub)]
 
@@ -17,12 +20,15 @@ mod connect;
 mod error;
 mod fleet;
 mod held;
+mod import;
+mod level;
 mod load;
 mod parts;
 mod read;
 mod schema;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
+mod setup;
 mod silence;
 mod state;
 mod store;
@@ -35,6 +41,9 @@ mod writers;
 mod tests;
 
 pub use error::Error;
+pub use import::{ImportPlan, ImportedCluster};
+pub use level::{LevelRaise, MasterLevel};
+pub use setup::FoundDatabase;
 pub use store::Postgres;
 pub use take::Timing;
 pub use url::{PostgresUrl, UrlError};

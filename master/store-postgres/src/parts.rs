@@ -43,7 +43,7 @@ impl Column {
         }
     }
 
-    fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Texts(_) => "text[]",
             Self::Times(_) => "bigint[]",

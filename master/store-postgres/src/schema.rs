@@ -51,12 +51,21 @@ EXCEPTION WHEN feature_not_supported THEN
     RAISE NOTICE 'this engine has no LZ4: records are packed with its default';
 END $$;
 "#,
-    // Several masters: what each says of itself, and clusters that only one of them may have.
+    // Several masters: what each says of itself, clusters that only one of them may have, and the level of records (`level`):
+    // what a master knows, what a cluster's may have, what the fleet writes. And what came from state folders (`import`).
     "ALTER TABLE masters ADD COLUMN agents text[] NOT NULL DEFAULT '{}', ADD COLUMN peer text NOT NULL DEFAULT '',
     ADD COLUMN link text NOT NULL DEFAULT '', ADD COLUMN build text NOT NULL DEFAULT '', ADD COLUMN draining boolean NOT NULL DEFAULT false;
 ALTER TABLE owners ADD COLUMN pinned text COLLATE \"C\" NOT NULL DEFAULT '',
-    ADD COLUMN preferred text COLLATE \"C\" NOT NULL DEFAULT '';",
+    ADD COLUMN preferred text COLLATE \"C\" NOT NULL DEFAULT '';
+ALTER TABLE masters ADD COLUMN level integer NOT NULL DEFAULT 1;
+ALTER TABLE owners ADD COLUMN level integer NOT NULL DEFAULT 1;
+ALTER TABLE fleet ADD COLUMN level integer NOT NULL DEFAULT 1;
+CREATE TABLE imports (cluster text COLLATE \"C\" PRIMARY KEY, digest text NOT NULL);",
 ];
+
+/// The level of records (`level`) that this program knows. Raised with the first field of a record that must not be lost and that
+/// the program before would drop; such a field is written for clusters of at least this level alone.
+pub(crate) const LEVEL: i32 = 1;
 
 /// Brings the tables to the newest version; the id of this database.
 pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {

@@ -26,6 +26,12 @@ impl StateIdentity {
         };
         files::private_dir(state_dir).map_err(io("make the folder", state_dir))?;
         let local = state_dir.join(aot_store::sqlite::FILE);
+        if let Some(place) =
+            aot_store::sqlite::moved_to(state_dir).map_err(io("read the mark in", state_dir))?
+        {
+            let path = state_dir.to_owned();
+            return Err(aot_store::Error::Moved { path, place }.into());
+        }
         if local.exists() {
             return Err(Error::LocalRecords { path: local });
         }

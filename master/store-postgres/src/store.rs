@@ -24,6 +24,7 @@ use crate::fleet::PostgresFleet;
 use crate::held::HeldHolds;
 use crate::load::{self, Of};
 use crate::parts::{self, SqlPart};
+use crate::schema::LEVEL;
 use crate::state::StateIdentity;
 use crate::take::{self, Me, Timing};
 use crate::writers::Writers;
@@ -44,6 +45,8 @@ pub struct Postgres {
     pub timing: Timing,
     /// Its masters have the same keys: each has some of the clusters, and any of them may.
     pub(crate) shares_keys: bool,
+    /// Highest level of records that is understood.
+    pub(crate) level: i32,
 }
 
 impl Postgres {
@@ -56,6 +59,7 @@ impl Postgres {
             url: url.parse().map_err(Error::Url)?,
             timing: Timing::default(),
             shares_keys: false,
+            level: LEVEL,
         })
     }
 
@@ -72,7 +76,7 @@ impl Postgres {
         let identity = StateIdentity::read(state_dir)?;
         let link = EngineLink::new(&self.url)?;
         let database = self.checked(&link, &identity).await?;
-        let me = take::enter(&link, &identity.master_id()).await?;
+        let me = take::enter(&link, &identity.master_id(), self.level).await?;
         let opened = match self.shares_keys {
             true => self.joined(&link, &me).await,
             false => self.taken(&link, &me).await,

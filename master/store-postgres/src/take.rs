@@ -48,6 +48,8 @@ pub(crate) struct Me {
     pub(crate) incarnation: i64,
     /// The host's, since it was booted: what was started under another one is gone, or is on another host.
     pub(crate) boot: String,
+    /// Highest level of records that it understands.
+    pub(crate) level: i32,
 }
 
 /// The hold as it was taken.
@@ -62,19 +64,22 @@ pub(crate) struct Taken {
 }
 
 /// Enters this start: from here on its beats count, and those of an earlier one with its id do not.
-pub(crate) async fn enter(link: &EngineLink, id: &str) -> Result<Me, Error> {
+pub(crate) async fn enter(link: &EngineLink, id: &str, level: i32) -> Result<Me, Error> {
     // Never one that a former start had, also after its entry was taken out.
-    let sql = "INSERT INTO masters (id, incarnation, beat, version) \
-        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, 0, $2) \
+    let sql = "INSERT INTO masters (id, incarnation, beat, version, level) \
+        VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, 0, $2, $3) \
         ON CONFLICT (id) DO UPDATE SET incarnation = greatest(masters.incarnation + 1, excluded.incarnation), \
-        beat = masters.beat + 1, version = excluded.version, draining = false RETURNING incarnation";
+        beat = masters.beat + 1, version = excluded.version, level = excluded.level, draining = false \
+        RETURNING incarnation";
     let version = env!("CARGO_PKG_VERSION");
     let what = "enter this master in";
-    let rows = link.query(what, sql, &[&id, &version], WITHIN).await?;
+    let values: [&(dyn ToSql + Sync); 3] = [&id, &version, &level];
+    let rows = link.query(what, sql, &values, WITHIN).await?;
     Ok(Me {
         id: id.to_owned(),
         incarnation: rows[0].get(0),
         boot: boot_id(),
+        level,
     })
 }
 
@@ -103,6 +108,8 @@ pub(crate) struct Seen {
     pub(crate) beat: Option<(i64, i64)>,
     /// The only master that may have it, if not any.
     pub(crate) pinned: String,
+    /// Level that its records may have, or will have once it is taken.
+    pub(crate) level: i32,
 }
 
 impl Seen {
@@ -124,7 +131,8 @@ impl Seen {
 
 /// Who has it; its row is made where there is none.
 pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
-    let sql = "SELECT o.owner, o.epoch, o.boot, o.pinned, o.incarnation, m.incarnation, m.beat FROM owners o \
+    let sql = "SELECT o.owner, o.epoch, o.boot, o.pinned, o.incarnation, m.incarnation, m.beat, \
+        greatest(o.level, (SELECT level FROM fleet)) FROM owners o \
         LEFT JOIN masters m ON m.id = o.owner WHERE o.cluster = $1";
     let made = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) \
         VALUES ($1, '', 0, 0, 0) ON CONFLICT DO NOTHING";
@@ -147,6 +155,7 @@ pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, E
         boot: row.get(2),
         pinned: row.get(3),
         beat: beat_of(row.get(4), row.get(5), row.get(6)),
+        level: row.get(7),
     })
 }
 
@@ -169,7 +178,7 @@ pub(crate) fn beat_of(of_hold: i64, newest: Option<i64>, beat: Option<i64>) -> O
 /// Waits until the hold may be taken, and takes it.
 ///
 /// # Errors
-/// When another master lives, or the engine is away.
+/// When another master lives, the records are of a later level, or the engine is away.
 pub(crate) async fn take(
     link: &EngineLink,
     hold: &str,
@@ -180,6 +189,9 @@ pub(crate) async fn take(
     let mut seen = read_holder(link, hold).await?;
     let mut first = seen.clone();
     loop {
+        if seen.level > me.level {
+            return Err(Error::later_level(link.place(), seen.level, me.level));
+        }
         let is_free = seen.is_free_for(&me.id, &me.boot);
         if (&seen.owner, seen.epoch) != (&first.owner, first.epoch) {
             silence.interrupt();
@@ -227,8 +239,10 @@ pub(crate) async fn try_take(
 ) -> Result<Option<Taken>, Error> {
     // Agents refuse an epoch below the one they know: also of records that come from a backup, or of a row that is made again.
     let sql = "UPDATE owners SET owner = $4, incarnation = $5, boot = $6, doubt = doubt OR $7, \
+        level = greatest(level, (SELECT level FROM fleet)), \
         epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
-        WHERE cluster = $1 AND epoch = $2 AND owner = $3 AND ($8 OR EXISTS (SELECT FROM silent)) RETURNING epoch, seq, doubt";
+        WHERE cluster = $1 AND epoch = $2 AND owner = $3 AND ($8 OR EXISTS (SELECT FROM silent)) \
+        AND greatest(level, (SELECT level FROM fleet)) <= $12 RETURNING epoch, seq, doubt";
     // Taken from a silent one only if it is silent still: its row is locked, so that its next beat comes after this.
     let sql = format!(
         "WITH silent AS (SELECT FROM masters WHERE id = $3 AND ($9 OR incarnation = $10 AND beat = $11) FOR UPDATE) {sql}"
@@ -238,7 +252,7 @@ pub(crate) async fn try_take(
     let (incarnation, beat) = seen.beat.unwrap_or_default();
     let may_live = !seen.owner.is_empty() && !seen.is_own(&me.id, &me.boot);
     let (owner, epoch) = (&seen.owner, &seen.epoch);
-    let values: [&(dyn ToSql + Sync); 11] = [
+    let values: [&(dyn ToSql + Sync); 12] = [
         &hold,
         epoch,
         owner,
@@ -250,6 +264,7 @@ pub(crate) async fn try_take(
         &is_ended,
         &incarnation,
         &beat,
+        &me.level,
     ];
     let asked = since_boot();
     let rows = link
@@ -316,9 +331,9 @@ pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<
 
 /// Divides what one hold was on among holds for each cluster, and takes its row out. It is this master's.
 pub(crate) async fn divide(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
-    let sql = "WITH whole AS (DELETE FROM owners WHERE cluster = $1 AND epoch = $2 RETURNING epoch, served_by, doubt) \
-        INSERT INTO owners (cluster, owner, incarnation, epoch, seq, served_by, doubt) \
-        SELECT each.cluster, '', 0, whole.epoch, 0, whole.served_by, whole.doubt FROM whole, \
+    let sql = "WITH whole AS (DELETE FROM owners WHERE cluster = $1 AND epoch = $2 RETURNING epoch, served_by, doubt, level) \
+        INSERT INTO owners (cluster, owner, incarnation, epoch, seq, served_by, doubt, level) \
+        SELECT each.cluster, '', 0, whole.epoch, 0, whole.served_by, whole.doubt, whole.level FROM whole, \
         (SELECT cluster FROM clusters UNION SELECT cluster FROM jobs WHERE ended_ms IS NULL \
             UNION SELECT split_part(instance, '/', 1) FROM runs WHERE open) AS each \
         ON CONFLICT DO NOTHING";
@@ -379,6 +394,7 @@ mod tests {
             epoch,
             beat: Some((1, beat)),
             pinned: String::new(),
+            level: 1,
         }
     }
 

@@ -3,7 +3,9 @@
 
 mod answers;
 mod fleet;
+mod import;
 mod killed;
+mod level;
 mod opening;
 mod paused;
 mod proxy;

@@ -59,6 +59,23 @@ pub enum Error {
         /// Which file says so.
         path: PathBuf,
     },
+    /// They were brought there, and are no longer kept here.
+    #[error(
+        "the records of {} were moved to {place}: start masters with AOT_STORE, AOT_FLEET_KEY and another state folder (--state-dir)",
+        path.display()
+    )]
+    Moved {
+        /// The folder that they were in.
+        path: PathBuf,
+        /// Where they are.
+        place: String,
+    },
+    /// It is not the state folder of a master with records of its own.
+    #[error("{} is not there: name the state folder of the master whose records are wanted", path.display())]
+    NoRecords {
+        /// The file that such a folder has.
+        path: PathBuf,
+    },
     /// Another engine than SQLite; what it says names what was done and where.
     #[error(transparent)]
     Engine(Box<dyn std::error::Error + Send + Sync>),

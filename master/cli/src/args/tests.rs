@@ -3,7 +3,7 @@
 use aot_proto::v1::BuiltinName;
 use clap::error::ErrorKind;
 
-use super::{Cli, Command, ExecAction};
+use super::{Cli, Command, ExecAction, FleetCommand};
 use crate::{command, help, parse};
 
 fn words(line: &str) -> Result<Cli, clap::Error> {
@@ -146,6 +146,10 @@ fn examples_parse() {
         help::INVENTORY,
         help::SSH_CONFIG,
         help::ATTESTATION,
+        help::FLEET,
+        help::FLEET_INIT,
+        help::FLEET_IMPORT,
+        help::FLEET_LEVEL,
         help::RESTART,
         help::AGENTS,
         help::START,
@@ -495,5 +499,28 @@ fn an_empty_command_is_not_run() {
             panic!("exec");
         };
         assert!(args.what().is_err(), "{line:?}");
+    }
+}
+
+#[test]
+fn an_import_names_its_folder_and_leaves_files_only_when_asked() {
+    for (more, wanted) in [("", false), (" --without-files", true)] {
+        let cli = words(&format!("aot-master fleet import --from /srv/aot{more}"));
+        let Command::Fleet(FleetCommand::Import {
+            from,
+            without_files,
+        }) = cli.expect("parses").command
+        else {
+            panic!("{more}");
+        };
+        assert_eq!((from, without_files), ("/srv/aot".into(), wanted));
+    }
+    for bad in [
+        "fleet",
+        "fleet import",
+        "fleet import /srv/aot",
+        "fleet init /srv/aot",
+    ] {
+        assert!(words(&format!("aot-master {bad}")).is_err(), "{bad}");
     }
 }

@@ -77,8 +77,9 @@ fn rows() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
 
 /// Commands that `main` answers without a master: they show a file of the operator's, or nothing. They are run on a real
 /// terminal by the end-to-end tests.
-const OF_MAIN: [&str; 6] = [
+const OF_MAIN: [&str; 7] = [
     "attestation",
+    "fleet",
     "serve",
     "check",
     "schema",

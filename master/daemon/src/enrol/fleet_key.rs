@@ -1,6 +1,6 @@
 //! The key that the masters of a fleet share by hand: with it they seal what they share by their database.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,14 @@ pub enum FleetKeyError {
     #[error("cannot read the fleet's key in {} (AOT_FLEET_KEY)", path.display())]
     File {
         /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A new one.
+    #[error("cannot make the fleet's key in {} (AOT_FLEET_KEY)", path.display())]
+    Make {
+        /// Where.
         path: PathBuf,
         /// Why not.
         source: io::Error,
@@ -61,6 +69,33 @@ impl FleetKey {
         let key = key.and_then(|key| RandomizedNonceKey::new(&AES_256_GCM, &key).ok());
         key.map(Self)
             .ok_or_else(|| FleetKeyError::NoKey(path.to_owned()))
+    }
+
+    /// A new one, in a file that is not there yet.
+    ///
+    /// # Errors
+    /// When there is a file, or it can't be written.
+    pub fn create(path: &Path) -> Result<Self, FleetKeyError> {
+        Self::written(path).map_err(|source| FleetKeyError::Make {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::read(path)
+    }
+
+    /// All of it or nothing, and never in the place of another.
+    fn written(path: &Path) -> io::Result<()> {
+        let mut key = [0; BYTES];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no random bytes"))?;
+        let dir = match path.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::NamedTempFile::new_in(dir)?; // mode 0600
+        file.write_all(&key)?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path).map_err(|error| error.error)?;
+        aot_host::files::sync_dir(dir)
     }
 
     /// Nonce, then ciphertext and tag (NIST SP 800-38D).
@@ -113,6 +148,25 @@ mod tests {
             assert_eq!(raw.open(&changed), None, "byte {at}");
         }
         assert_eq!(raw.open(b"short"), None);
+    }
+
+    #[test]
+    fn a_new_key_is_its_owners_alone_and_never_replaces_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("fleet.key");
+        let made = FleetKey::create(&path).expect("makes");
+        let sealed = made.seal(b"secret");
+        let text = std::fs::read(&path).expect("reads");
+        assert_eq!(text.len(), BYTES);
+        let mode = std::fs::metadata(&path).expect("is there").mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = FleetKey::create(&path).expect_err("is refused");
+        assert!(matches!(again, FleetKeyError::Make { .. }), "{again}");
+        let read = FleetKey::read(&path).expect("reads");
+        assert_eq!(read.open(&sealed).as_deref(), Some(&b"secret"[..]));
+        let other = FleetKey::create(&dir.path().join("other.key")).expect("makes");
+        assert_eq!(other.open(&sealed), None);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 2);
     }
 
     #[test]

@@ -40,6 +40,16 @@ pub enum SharedKeysError {
         "the keys of this database's masters are in it, sealed: name the file with the fleet's key in AOT_FLEET_KEY"
     )]
     NoKey,
+    /// A folder without keys.
+    #[error(
+        "{} has not all keys of a master (ca.key, ca.pem, join.key): its machines would trust no other", .0.display()
+    )]
+    Incomplete(PathBuf),
+    /// The fleet has others than a folder whose records are to be brought.
+    #[error(
+        "{} has other keys than the fleet of this database, and its machines trust no others: import it into a database of its own, without `fleet init` before", .0.display()
+    )]
+    OtherFleet(PathBuf),
     /// The folder was a master of its own.
     #[error(
         "{} has other keys than the fleet of this database: name another state folder (--state-dir); machines that trust this one's keys do not trust the fleet's", .0.display()
@@ -69,6 +79,15 @@ impl Keys {
             }),
             _ => None,
         })
+    }
+
+    fn sealed(&self, key: &FleetKey) -> Vec<u8> {
+        key.seal(&serde_json::to_vec(self).expect("they are text"))
+    }
+
+    fn opened(sealed: &[u8], key: &FleetKey) -> Result<Self, SharedKeysError> {
+        let keys = key.open(sealed).ok_or(SharedKeysError::WrongKey)?;
+        serde_json::from_slice(&keys).map_err(|_| SharedKeysError::WrongKey)
     }
 
     fn write(&self, dir: &Path) -> std::io::Result<()> {
@@ -111,16 +130,56 @@ pub(crate) async fn agree(
                 None => Some(made(dir)?),
             };
             let first = own.as_ref().or(first.as_ref()).expect("one of both");
-            let text = serde_json::to_vec(first).expect("they are text");
-            shared.keep(key.seal(&text)).await?
+            shared.keep(first.sealed(key)).await?
         }
     };
-    let keys = key.open(&sealed).ok_or(SharedKeysError::WrongKey)?;
-    let keys: Keys = serde_json::from_slice(&keys).map_err(|_| SharedKeysError::WrongKey)?;
+    let keys = Keys::opened(&sealed, key)?;
     match own {
         Some(own) if own == keys => Ok(()),
         Some(_) => Err(SharedKeysError::OtherKeys(dir.to_owned())),
         None => keys.write(dir).map_err(io),
+    }
+}
+
+/// Sees to it that there are keys for the masters of a store, before the first of them; whether they were made now. What they are
+/// made from lies in `scratch` meanwhile.
+///
+/// # Errors
+/// When there are some that were sealed with another key, or none can be made.
+pub async fn init(
+    scratch: &Path,
+    shared: &dyn SharedSecrets,
+    key: &FleetKey,
+) -> Result<bool, SharedKeysError> {
+    if let Some(sealed) = shared.read().await? {
+        return Keys::opened(&sealed, key).map(|_| false);
+    }
+    let made = made(scratch)?;
+    let kept = shared.keep(made.sealed(key)).await?;
+    Ok(Keys::opened(&kept, key)? == made) // or those of whoever was a moment earlier
+}
+
+/// Makes the keys of a folder those of the masters of a store, where they have none; whether that was done now.
+///
+/// # Errors
+/// When they have others, the folder has none, or they were sealed with another key.
+pub async fn bring(
+    dir: &Path,
+    shared: &dyn SharedSecrets,
+    key: &FleetKey,
+) -> Result<bool, SharedKeysError> {
+    let own = Keys::of(dir).map_err(|source| SharedKeysError::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let own = own.ok_or_else(|| SharedKeysError::Incomplete(dir.to_owned()))?;
+    let (sealed, is_new) = match shared.read().await? {
+        Some(sealed) => (sealed, false),
+        None => (shared.keep(own.sealed(key)).await?, true),
+    };
+    match Keys::opened(&sealed, key)? == own {
+        true => Ok(is_new),
+        false => Err(SharedKeysError::OtherFleet(dir.to_owned())),
     }
 }
 
@@ -195,6 +254,43 @@ mod tests {
         let sealed = kept.0.lock().expect("not poisoned").clone();
         let sealed = String::from_utf8_lossy(&sealed.expect("kept")).into_owned();
         assert!(!sealed.contains("PRIVATE KEY"));
+    }
+
+    #[tokio::test]
+    async fn keys_are_made_once_and_the_first_master_has_them() {
+        let (kept, key) = (Kept::default(), self::key(7));
+        let [scratch, folder] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let made = || init(scratch.path(), &kept, &key);
+        assert!(made().await.expect("makes"));
+        let sealed = kept.0.lock().expect("not poisoned").clone();
+        assert!(!made().await.expect("there are some"));
+        let wrong = init(scratch.path(), &kept, &self::key(8)).await;
+        assert!(matches!(wrong, Err(SharedKeysError::WrongKey)));
+        assert_eq!(*kept.0.lock().expect("not poisoned"), sealed);
+        let left = std::fs::read_dir(scratch.path()).expect("reads").count();
+        assert_eq!(left, 0, "nothing of them stays there");
+        agree(folder.path(), &kept, Some(&key))
+            .await
+            .expect("has them");
+        // A folder whose machines trust other keys is not of this fleet.
+        let other = tempfile::tempdir().expect("a folder");
+        let none = bring(other.path(), &kept, &key).await;
+        assert!(matches!(none, Err(SharedKeysError::Incomplete(_))));
+        ca_of(other.path());
+        join_key(other.path()).expect("makes it");
+        let refused = bring(other.path(), &kept, &key).await;
+        assert!(matches!(refused, Err(SharedKeysError::OtherFleet(_))));
+        assert_eq!(*kept.0.lock().expect("not poisoned"), sealed);
+        let empty = Kept::default();
+        assert!(bring(other.path(), &empty, &key).await.expect("brings"));
+        assert!(!bring(other.path(), &empty, &key).await.expect("the same"));
+        let wrong = bring(other.path(), &empty, &self::key(8)).await;
+        assert!(matches!(wrong, Err(SharedKeysError::WrongKey)));
+        let next = tempfile::tempdir().expect("a folder");
+        agree(next.path(), &empty, Some(&key))
+            .await
+            .expect("has them");
+        assert_eq!(ca_of(next.path()), ca_of(other.path()));
     }
 
     #[tokio::test]

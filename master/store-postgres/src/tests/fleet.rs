@@ -5,18 +5,18 @@ use aot_store::fleet::{Announcement, Whereabouts};
 
 use super::*;
 
-fn name(text: &str) -> ClusterName {
+pub(super) fn name(text: &str) -> ClusterName {
     text.parse().expect("a name")
 }
 
 /// A master of a fleet that has taken nothing.
-struct Member {
+pub(super) struct Member {
     master: Master,
-    store: Arc<PostgresStore>,
-    fleet: Arc<PostgresFleet>,
+    pub(super) store: Arc<PostgresStore>,
+    pub(super) fleet: Arc<PostgresFleet>,
 }
 
-async fn join(master: Master) -> Member {
+pub(super) async fn join(master: Master) -> Member {
     let opened = master.postgres.open_here(master.dir.path()).await;
     let opened = opened.expect("joins");
     Member {
@@ -27,7 +27,7 @@ async fn join(master: Master) -> Member {
 }
 
 impl Member {
-    async fn take(&self, cluster: &str) -> Option<TakenCluster> {
+    pub(super) async fn take(&self, cluster: &str) -> Option<TakenCluster> {
         self.fleet.look().await.expect("looks");
         match self.fleet.take(&name(cluster)).await.expect("asks") {
             Take::Taken(taken) => Some(*taken),
@@ -35,7 +35,7 @@ impl Member {
         }
     }
 
-    async fn has(&self, cluster: &str) -> TakenCluster {
+    pub(super) async fn has(&self, cluster: &str) -> TakenCluster {
         self.take(cluster).await.expect("it is free")
     }
 
@@ -45,18 +45,22 @@ impl Member {
         view.whereabouts(&name(cluster))
     }
 
-    async fn write(&self, taken: &TakenCluster, number: u64) -> Result<(), aot_store::Error> {
+    pub(super) async fn write(
+        &self,
+        taken: &TakenCluster,
+        number: u64,
+    ) -> Result<(), aot_store::Error> {
         let mut changes = one(number);
         changes.jobs[0].cluster = name(taken.hold.name());
         self.store.commit(&taken.hold, changes, Vec::new()).await
     }
 
-    async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.store.close(self.fleet.standing()).await;
     }
 }
 
-fn jobs_of(taken: &TakenCluster) -> Vec<JobId> {
+pub(super) fn jobs_of(taken: &TakenCluster) -> Vec<JobId> {
     taken.loaded.jobs.iter().map(|job| job.id).collect()
 }
 

@@ -2,8 +2,12 @@
 //!
 //! One thread (`writer`) owns the writing connection and commits what waits in one transaction (WAL, synchronous=FULL), so a
 //! write that was acknowledged is on disk. Readers (`read`, `prune`) share a connection of their own, off the loop's threads.
+//!
+//! `export` gives all of it as rows to whoever brings it into another engine; `moved` is the mark that this was done.
 
+pub mod export;
 mod load;
+mod moved;
 mod prune;
 mod read;
 mod rows;
@@ -27,6 +31,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Backend, ClosedJob, Error, Hold, Loaded, OpenStore, Pending, Store, StoredOutputs};
+pub use moved::{MOVED, mark_moved, moved_to};
 use read::SqliteReader;
 use writer::{QUEUE, Write, write_loop};
 
@@ -82,6 +87,7 @@ impl SqliteStore {
             move |source| Error::Io { what, path, source }
         };
         files::private_dir(dir).map_err(io("make the folder", dir))?;
+        moved::check_moved(dir)?;
         let elsewhere = dir.join(ELSEWHERE);
         if elsewhere.exists() {
             return Err(Error::Elsewhere { path: elsewhere });

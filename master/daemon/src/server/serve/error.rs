@@ -14,6 +14,16 @@ pub enum Error {
     /// Another one runs.
     #[error("a master already uses {}", .0.display())]
     Running(PathBuf),
+    /// One runs whose records are to be moved.
+    #[error(
+        "a master works on {} (it answers on {}): stop it first", dir.display(), socket.display()
+    )]
+    StillRuns {
+        /// Its state folder.
+        dir: PathBuf,
+        /// Its operators' socket.
+        socket: PathBuf,
+    },
     /// The agents' port.
     #[error("cannot listen on {address}")]
     Listen {

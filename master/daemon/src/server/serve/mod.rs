@@ -25,6 +25,7 @@ pub use bound::Bound;
 pub use error::Error;
 pub use opened::Opened;
 pub use running::Running;
+pub use state_dir::lock_to_move;
 pub use stopping::Stop;
 
 use crate::enrol::attest::certificates::Certificates;

@@ -50,6 +50,25 @@ fn lock(state_dir: &Path) -> Result<std::fs::File, Error> {
     }
 }
 
+/// The lock of a folder whose records are to be brought elsewhere: no master works on it, and none starts.
+///
+/// # Errors
+/// [`Error::StillRuns`] when one does; when there are no records.
+pub fn lock_to_move(state_dir: &Path) -> Result<std::fs::File, Error> {
+    let path = state_dir.join(aot_store::sqlite::FILE);
+    if !path.is_file() {
+        return Err(aot_store::Error::NoRecords { path }.into());
+    }
+    lock(state_dir).map_err(|error| match error {
+        Error::Running(dir) => {
+            let socket = std::fs::read(state_dir.join("lock")).unwrap_or_default();
+            let socket = Path::new(std::ffi::OsStr::from_bytes(&socket)).to_owned();
+            Error::StillRuns { dir, socket }
+        }
+        other => other,
+    })
+}
+
 /// How long a master that is ending may hold on to its state.
 const ENDING: Duration = Duration::from_secs(8);
 
@@ -121,5 +140,28 @@ mod tests {
         assert!(matches!(lock(dir.path()), Err(Error::Running(_))));
         drop(first);
         assert!(lock(dir.path()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_moved_only_when_its_master_has_stopped() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let none = lock_to_move(dir.path()).expect_err("it has no records");
+        assert!(none.to_string().contains("aot.sqlite"), "{none}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 0);
+        std::fs::write(dir.path().join("aot.sqlite"), "").expect("writes");
+        let socket = Path::new("/run/aot.sock");
+        let running = lock_in_time(dir.path(), socket).await.expect("is free");
+        let text = lock_to_move(dir.path()).expect_err("it runs").to_string();
+        for part in [
+            &*dir.path().display().to_string(),
+            "/run/aot.sock",
+            "stop it",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        drop(running);
+        let moving = lock_to_move(dir.path()).expect("is free");
+        assert!(matches!(lock(dir.path()), Err(Error::Running(_))));
+        drop(moving);
     }
 }

@@ -167,7 +167,7 @@ macro_rules! fake {
 fake!(
     unary: info InfoRequest InfoReply, plan PlanRequest PlanReply, status StatusRequest StatusReply,
     revoke TargetRequest AgentsReply, update TargetRequest StatusReply, agents AgentsRequest AgentsReply,
-    jobs JobsRequest JobsReply, orphans OrphansRequest OrphansReply, shutdown ShutdownRequest ShutdownReply,
+    jobs JobsRequest JobsReply, orphans OrphansRequest OrphansReply, shutdown ShutdownRequest ShutdownReply, taken_over TakenOverRequest TakenOverReply,
     masters MastersRequest MastersReply;
     streams: launch LaunchStream LaunchRequest Event, watch WatchStream WatchRequest Event,
     apply ApplyStream ApplyRequest Event, terminate TerminateStream TerminateRequest Event,

@@ -1,0 +1,28 @@
+//! Flags of `fleet`: what is done once for masters that share a database.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::help;
+
+/// What can be done with a fleet, from any of its hosts.
+#[derive(Debug, Clone, Subcommand)]
+pub enum FleetCommand {
+    /// Make the tables and the sealed keys in an empty database
+    #[command(after_help = help::FLEET_INIT)]
+    Init,
+    /// Bring the records, keys and files of a master's state folder
+    #[command(after_help = help::FLEET_IMPORT)]
+    Import {
+        /// State folder of the master, which must have stopped
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Leave outputs over 64 KiB, bundles, agents and uploads behind
+        #[arg(long)]
+        without_files: bool,
+    },
+    /// Let records have what all masters that run understand
+    #[command(after_help = help::FLEET_LEVEL)]
+    Level,
+}
