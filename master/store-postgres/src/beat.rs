@@ -54,7 +54,7 @@ struct Pulse {
 }
 
 /// What the engine says to a beat.
-struct Answer {
+struct BeatAnswer {
     /// Whether it knows this start of the master.
     is_known: bool,
     /// What was asked about,
@@ -148,7 +148,7 @@ impl Pulse {
     }
 
     /// Whether this start is still the one that beats.
-    fn apply(&self, answer: Answer, until: Duration) -> bool {
+    fn apply(&self, answer: BeatAnswer, until: Duration) -> bool {
         let fenced = |owner: &str| {
             let (place, owner) = (self.link.place(), owner.to_owned());
             Error::Fenced { place, owner }.to_string()
@@ -168,7 +168,7 @@ impl Pulse {
     }
 
     /// When it was sent, and what came of it. The way there is not counted: it may be long, and lasts.
-    async fn beat_once(&self) -> (Duration, Result<Answer, Error>) {
+    async fn beat_once(&self) -> (Duration, Result<BeatAnswer, Error>) {
         let connected = self.link.session().await;
         let sent = since_boot();
         match connected {
@@ -177,7 +177,7 @@ impl Pulse {
         }
     }
 
-    async fn beat(&self) -> Result<Answer, Error> {
+    async fn beat(&self) -> Result<BeatAnswer, Error> {
         let sql =
             "UPDATE masters SET beat = beat + 1 WHERE id = $1 AND incarnation = $2 RETURNING 1";
         let values: [&(dyn ToSql + Sync); 2] = [&self.me.id, &self.me.incarnation];
@@ -190,7 +190,7 @@ impl Pulse {
         let found = rows
             .iter()
             .map(|row| (row.get(0), (row.get(1), row.get(2))));
-        Ok(Answer {
+        Ok(BeatAnswer {
             is_known: !known.is_empty(),
             found: found.collect(),
             asked,

@@ -159,7 +159,7 @@ impl PostgresFleet {
     }
 
     /// Many that ask at once share a look: one that began after they had asked is theirs.
-    async fn looked(&self) -> Result<(), Error> {
+    async fn refreshed(&self) -> Result<(), Error> {
         let asked = self.begun.load(Ordering::SeqCst);
         let mut seen = self.seen.lock().await;
         if seen.look > asked {
@@ -425,8 +425,8 @@ impl Fleet for PostgresFleet {
         self.view.subscribe()
     }
 
-    fn look(&self) -> Pending<'_, Result<(), aot_store::Error>> {
-        Box::pin(async { Ok(self.looked().await?) })
+    fn refresh(&self) -> Pending<'_, Result<(), aot_store::Error>> {
+        Box::pin(async { Ok(self.refreshed().await?) })
     }
 
     fn announce(&self, says: Announcement) -> Pending<'_, Result<(), aot_store::Error>> {

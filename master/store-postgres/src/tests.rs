@@ -74,7 +74,7 @@ async fn until_taken(
     cluster: &ClusterName,
 ) -> Result<TakenCluster, aot_store::Error> {
     loop {
-        fleet.look().await?;
+        fleet.refresh().await?;
         if let Take::Taken(taken) = fleet.take(cluster).await? {
             return Ok(*taken);
         }

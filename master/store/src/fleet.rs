@@ -182,7 +182,7 @@ pub trait Fleet: Send + Sync {
     ///
     /// # Errors
     /// When the store can't be read: what is known stays as it was.
-    fn look(&self) -> Pending<'_, Result<(), Error>>;
+    fn refresh(&self) -> Pending<'_, Result<(), Error>>;
 
     /// Says this to the other masters from now on.
     ///
@@ -264,7 +264,7 @@ impl Fleet for FixedFleet {
         self.view.subscribe()
     }
 
-    fn look(&self) -> Pending<'_, Result<(), Error>> {
+    fn refresh(&self) -> Pending<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 

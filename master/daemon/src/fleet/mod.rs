@@ -21,7 +21,7 @@ const CUT_OFF: Duration = Duration::from_secs(30);
 
 /// Where clusters are. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Finder {
+pub(crate) struct ClusterFinder {
     /// `None` where no other master can have one.
     fleet: Option<Arc<dyn Fleet>>,
     /// Whether a cluster is here, which is known before, and after, it is read.
@@ -31,7 +31,7 @@ pub(crate) struct Finder {
 /// Says whether a cluster is here.
 type IsHere = Box<dyn Fn(&ClusterName) -> bool + Send + Sync>;
 
-impl Finder {
+impl ClusterFinder {
     /// Of a master among others, or of one alone.
     pub(crate) fn new(fleet: Option<Arc<dyn Fleet>>) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Finder {
     pub(crate) async fn is_here(&self, cluster: &ClusterName) -> bool {
         if let (Some(fleet), false) = (&self.fleet, self.whereabouts(cluster) == Whereabouts::Here)
         {
-            let _ = fleet.look().await; // what is known will have to do
+            let _ = fleet.refresh().await; // what is known will have to do
         }
         self.whereabouts(cluster) == Whereabouts::Here
     }
@@ -128,7 +128,7 @@ impl Finder {
         let fleet = self.fleet.as_ref()?;
         match self.known_route(route) {
             None => {
-                let _ = fleet.look().await; // what is known will have to do
+                let _ = fleet.refresh().await; // what is known will have to do
                 self.known_route(route)
             }
             found => found,
@@ -169,7 +169,7 @@ impl Finder {
             if has_looked {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            let _ = fleet.look().await; // what is known will have to do
+            let _ = fleet.refresh().await; // what is known will have to do
             has_looked = true;
         }
     }

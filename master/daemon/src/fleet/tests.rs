@@ -6,14 +6,14 @@ fn name(text: &str) -> ClusterName {
     text.parse().expect("a name")
 }
 
-fn finder(view: FleetView) -> (Finder, Arc<FixedFleet>) {
+fn finder(view: FleetView) -> (ClusterFinder, Arc<FixedFleet>) {
     let fleet = Arc::new(FixedFleet::new(view));
-    (Finder::new(Some(fleet.clone())), fleet)
+    (ClusterFinder::new(Some(fleet.clone())), fleet)
 }
 
 #[tokio::test]
 async fn a_master_alone_has_every_cluster() {
-    let alone = Finder::new(None);
+    let alone = ClusterFinder::new(None);
     let found = alone.find(&name("web"), Duration::ZERO).await;
     assert_eq!(found, Whereabouts::Here);
     assert!(alone.is_alone() && alone.others().is_empty());
@@ -65,7 +65,7 @@ async fn one_that_nobody_has_is_waited_for() {
 #[tokio::test]
 async fn machines_are_given_this_masters_addresses_first_each_once_and_not_without_end() {
     let own = ["a:1".to_owned(), "lb:1".to_owned()];
-    assert_eq!(Finder::new(None).addresses(&own), own);
+    assert_eq!(ClusterFinder::new(None).addresses(&own), own);
     let (finder, fleet) = finder(sample_view("a", &[]));
     fleet.change(|view| {
         for (id, agents) in [("a", vec!["a:1"]), ("b", vec!["b:1", "lb:1", "b:1"])] {

@@ -66,7 +66,7 @@ impl Keeper {
 
     /// Looks once, and takes what is this master's turn.
     pub(crate) async fn round(&mut self) {
-        if self.fleet.look().await.is_err() {
+        if self.fleet.refresh().await.is_err() {
             return; // it is said by the beat; nothing can be taken either
         }
         let view = self.fleet.view().borrow().clone();

@@ -30,7 +30,7 @@ use super::owner_tls;
 use super::route::Guide;
 use super::strangers::ConnectionLimits;
 use crate::enrol::ca::Ca;
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 
 /// How long masters wait where nobody has a cluster.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
@@ -167,7 +167,11 @@ async fn serve(
     ca: &Arc<Ca>,
 ) -> FakePort {
     let fleet = Arc::new(FixedFleet::new(view));
-    let guide = Guide::patient(Finder::new(Some(fleet.clone())), &join_key(), PATIENCE);
+    let guide = Guide::patient(
+        ClusterFinder::new(Some(fleet.clone())),
+        &join_key(),
+        PATIENCE,
+    );
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let limit = Arc::new(RateLimit::default());
     let pass = Arc::new(BootPass {

@@ -6,17 +6,17 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 
 #[derive(Clone)]
 struct Health {
-    finder: Finder,
+    finder: ClusterFinder,
     stop: CancellationToken,
 }
 
 /// The route `GET /v1/health`: 200, or 503 while the master stops, drains, or has been cut off from its store for so long that
 /// others may have its clusters.
-pub(crate) fn routes(finder: Finder, stop: CancellationToken) -> Router {
+pub(crate) fn routes(finder: ClusterFinder, stop: CancellationToken) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .with_state(Health { finder, stop })
@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    async fn asked(finder: &Finder, stop: &CancellationToken) -> StatusCode {
+    async fn asked(finder: &ClusterFinder, stop: &CancellationToken) -> StatusCode {
         let request = Request::get("/v1/health").body(Body::empty());
         let routes = routes(finder.clone(), stop.clone());
         let answer = routes.oneshot(request.expect("a request")).await;
@@ -56,9 +56,12 @@ mod tests {
     #[tokio::test]
     async fn a_master_that_stops_drains_or_has_no_say_is_passed_over() {
         let stop = CancellationToken::new();
-        assert_eq!(asked(&Finder::new(None), &stop).await, StatusCode::OK);
+        assert_eq!(
+            asked(&ClusterFinder::new(None), &stop).await,
+            StatusCode::OK
+        );
         let fleet = Arc::new(FixedFleet::new(sample_view("a", &[])));
-        let finder = Finder::new(Some(fleet.clone()));
+        let finder = ClusterFinder::new(Some(fleet.clone()));
         assert_eq!(asked(&finder, &stop).await, StatusCode::OK);
         fleet.drain("b", true).await.expect("is asked for");
         assert_eq!(asked(&finder, &stop).await, StatusCode::OK, "another does");
@@ -69,6 +72,6 @@ mod tests {
         fleet.standing().lose("another start of it");
         assert_eq!(asked(&finder, &stop).await, unfit);
         stop.cancel();
-        assert_eq!(asked(&Finder::new(None), &stop).await, unfit);
+        assert_eq!(asked(&ClusterFinder::new(None), &stop).await, unfit);
     }
 }

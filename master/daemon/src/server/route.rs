@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::copy_both::copy_both;
 use super::proxy_header;
 use super::strangers::{Evicted, Stay};
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::log_limit::LogLimit;
 use crate::run::now_ms;
 
@@ -52,7 +52,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub(crate) struct Guide(Arc<GuideParts>);
 
 struct GuideParts {
-    finder: Finder,
+    finder: ClusterFinder,
     key: PurposeKey,
     looks: Semaphore,
     lines: LogLimit,
@@ -89,12 +89,12 @@ pub(super) enum NotPassed {
 
 impl Guide {
     /// By what the finder knows, with a key that all masters of the fleet derive.
-    pub(crate) fn new(finder: Finder, join_key: &JoinKey) -> Self {
+    pub(crate) fn new(finder: ClusterFinder, join_key: &JoinKey) -> Self {
         Self::patient(finder, join_key, NOBODY)
     }
 
     /// As [`Guide::new`], but waits for this long where nobody has a cluster.
-    pub(super) fn patient(finder: Finder, join_key: &JoinKey, nobody: Duration) -> Self {
+    pub(super) fn patient(finder: ClusterFinder, join_key: &JoinKey, nobody: Duration) -> Self {
         Self(Arc::new(GuideParts {
             finder,
             key: proxy_header::key(join_key),

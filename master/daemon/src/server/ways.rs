@@ -12,7 +12,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use super::peer::{PeerChannel, PeerMaster, Peers};
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 
 /// How long a cluster that nobody has is waited for.
 const NOBODYS: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 #[derive(Clone)]
 pub(crate) struct Ways {
     /// Where clusters are.
-    pub finder: Finder,
+    pub finder: ClusterFinder,
     /// The other masters; `None` for one that is alone.
     pub peers: Option<Arc<Peers>>,
 }

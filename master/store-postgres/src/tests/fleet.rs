@@ -28,7 +28,7 @@ pub(super) async fn join(master: Master) -> Member {
 
 impl Member {
     pub(super) async fn take(&self, cluster: &str) -> Option<TakenCluster> {
-        self.fleet.look().await.expect("looks");
+        self.fleet.refresh().await.expect("looks");
         match self.fleet.take(&name(cluster)).await.expect("asks") {
             Take::Taken(taken) => Some(*taken),
             Take::Others => None,
@@ -40,7 +40,7 @@ impl Member {
     }
 
     async fn sees(&self, cluster: &str) -> Whereabouts {
-        self.fleet.look().await.expect("looks");
+        self.fleet.refresh().await.expect("looks");
         let view = self.fleet.view().borrow().clone();
         view.whereabouts(&name(cluster))
     }
@@ -234,7 +234,7 @@ async fn records_of_one_master_are_divided_by_the_first_of_a_fleet() {
     open.write(2).await.expect("commits");
     open.close().await;
     let a = join(Master::of(&url)).await;
-    a.fleet.look().await.expect("looks");
+    a.fleet.refresh().await.expect("looks");
     let view = a.fleet.view().borrow().clone();
     let clusters: Vec<_> = view.owners.keys().map(ToString::to_string).collect();
     assert_eq!(clusters, ["c", "web"]);
@@ -255,17 +255,17 @@ async fn a_wish_for_a_cluster_and_a_drain_are_seen_by_all_until_they_are_met() {
     let (wish, none) = (name("web"), name("none"));
     assert!(b.fleet.prefer(&wish, &id_of_b).await.expect("asks"));
     assert!(!b.fleet.prefer(&none, &id_of_b).await.expect("asks"));
-    a.fleet.look().await.expect("looks");
+    a.fleet.refresh().await.expect("looks");
     let seen = a.fleet.view().borrow().owners[&wish].preferred.clone();
     assert_eq!(seen, id_of_b);
     a.fleet.give_back(&web.hold, false).await;
     b.has("web").await;
-    b.fleet.look().await.expect("looks");
+    b.fleet.refresh().await.expect("looks");
     let seen = b.fleet.view().borrow().owners[&wish].preferred.clone();
     assert_eq!(seen, "", "it is met");
     assert!(a.fleet.drain(&id_of_b, true).await.expect("asks"));
     assert!(!a.fleet.drain("nobody/1", true).await.expect("asks"));
-    b.fleet.look().await.expect("looks");
+    b.fleet.refresh().await.expect("looks");
     assert!(b.fleet.view().borrow().is_draining());
     a.close().await;
     b.close().await;
@@ -316,7 +316,7 @@ async fn one_that_beats_again_at_the_last_moment_keeps_its_cluster() {
     let me = silent.fleet.view().borrow().me.clone();
     let is_dead = async {
         loop {
-            other.fleet.look().await.expect("looks");
+            other.fleet.refresh().await.expect("looks");
             if !other.fleet.view().borrow().lives(&me) {
                 return;
             }

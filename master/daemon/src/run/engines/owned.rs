@@ -65,7 +65,7 @@ impl Engines {
                 let _ = engines.0.taken_over.send(taken_over); // nobody may listen yet
             }
             engines.start_loaded(cluster, taken.loaded, taken.hold, is_taken_over);
-            let _ = fleet.look().await; // the next one will do: this master knows it already
+            let _ = fleet.refresh().await; // the next one will do: this master knows it already
             Ok(true)
         });
         taken.await.unwrap_or(Err(aot_store::Error::Stopped))
@@ -182,7 +182,7 @@ impl Engines {
         let Some(fleet) = &self.0.parts.fleet else {
             return Ok(self.read_each(read));
         };
-        fleet.look().await?;
+        fleet.refresh().await?;
         let view = fleet.view().borrow().clone();
         let here = self.all().into_iter();
         let here: BTreeMap<ClusterName, Engine> = here.collect();

@@ -27,7 +27,7 @@ use super::shells::PendingShells;
 use super::transfers::Transfers;
 use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
 use crate::run::{Engines, Unanswered, now_ms};
@@ -49,7 +49,7 @@ pub(crate) struct AgentApi {
     /// Where agents find this master.
     pub advertised: Arc<[String]>,
     /// Where they find the others.
-    pub finder: Finder,
+    pub finder: ClusterFinder,
     /// Copies of runs' spools.
     pub spools: Arc<Spools>,
     /// What runs printed that have ended.

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::server::peer::tests::{authority, master};
 
 use fake::Fake;
@@ -293,7 +293,7 @@ async fn a_cluster_that_nobody_has_is_waited_for_and_then_told() {
     let ways = |owners: &[(&str, &str)], change: fn(&mut aot_store::fleet::FleetView)| {
         let mut view = sample_view("a", owners);
         change(&mut view);
-        let finder = Finder::new(Some(Arc::new(FixedFleet::new(view))));
+        let finder = ClusterFinder::new(Some(Arc::new(FixedFleet::new(view))));
         Ways {
             finder,
             peers: None,

@@ -213,7 +213,7 @@ async fn a_client_that_says_no_hello_is_hung_up_on() {
 
 #[tokio::test]
 async fn a_master_alone_serves_every_route_itself() {
-    let guide = Guide::new(Finder::new(None), &join_key());
+    let guide = Guide::new(ClusterFinder::new(None), &join_key());
     let route = Route::of(&name("web"));
     assert_eq!(guide.cluster(Some(&route)).await, None);
     assert!(guide.is_here(&name("web")));

@@ -18,7 +18,7 @@ use super::ports::PeerPort;
 use super::services::{AgentWays, Services};
 use super::state::State;
 use super::{Bound, Opened, ServeOptions, Stop, operators};
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
 use crate::run::keeper::Keeper;
@@ -55,7 +55,7 @@ impl Bound {
     pub(super) async fn run_among(
         self,
         ending: Stop,
-        finder: Option<Finder>,
+        finder: Option<ClusterFinder>,
     ) -> Result<Running, Error> {
         let Self {
             opened,
@@ -110,7 +110,7 @@ impl Bound {
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
         tracing::info!(listen = %listen, advertise = %advertise.join(","), socket = %opened.options.socket.display(), "serving");
         let finder = finder.unwrap_or_else(|| {
-            let (finder, engines) = (Finder::new(state.fleet.clone()), engine.clone());
+            let (finder, engines) = (ClusterFinder::new(state.fleet.clone()), engine.clone());
             finder.ask_here(move |cluster| engines.has(cluster));
             finder
         });
@@ -158,7 +158,7 @@ struct Among {
 impl Among {
     fn masters(
         opened: &Opened,
-        finder: Finder,
+        finder: ClusterFinder,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use super::operators::Operators;
 use super::state::State;
 use super::{Opened, operators};
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::run::Engines;
 use crate::run::ask::Lookups;
 use crate::run::providers::Providers;
@@ -34,7 +34,7 @@ use crate::session::registry::Registry;
 pub(super) struct AgentWays {
     /// What this master advertises.
     pub(super) advertised: Arc<[String]>,
-    pub(super) finder: Finder,
+    pub(super) finder: ClusterFinder,
     pub(super) guide: Guide,
 }
 

@@ -53,7 +53,7 @@ impl Fleet for TwoMasters {
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.subscribe()
     }
-    fn look(&self) -> Pending<'_, Result<(), Error>> {
+    fn refresh(&self) -> Pending<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
     fn announce(&self, _: Announcement) -> Pending<'_, Result<(), Error>> {

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::fake::Fake;
 use crate::enrol::ca::Ca;
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::server::door::Door;
 use crate::server::peer::tests::{authority, master};
 use crate::server::peer::{self, PeerIdentity, Peers};
@@ -44,7 +44,7 @@ impl Owner {
         let dir = tempfile::tempdir().expect("a folder");
         let fleet = Arc::new(FixedFleet::new(sample_view(id, owners)));
         let ways = Ways {
-            finder: Finder::new(Some(fleet.clone())),
+            finder: ClusterFinder::new(Some(fleet.clone())),
             peers: None,
         };
         let fake = Fake::new(id);
@@ -90,7 +90,7 @@ pub(super) async fn door(ca: &Arc<Ca>, port: u16) -> AtTheDoor {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let identity = Arc::new(PeerIdentity::new(ca.clone(), "a".to_owned()));
     let ways = Ways {
-        finder: Finder::new(Some(fleet.clone())),
+        finder: ClusterFinder::new(Some(fleet.clone())),
         peers: Some(Arc::new(Peers::new(identity, tasks.clone(), stop.clone()))),
     };
     let fake = Fake::new("a");

@@ -17,7 +17,7 @@ use tonic::{Code, Request};
 use super::*;
 use crate::enrol::ca::Ca;
 use crate::enrol::masters::{self, MasterCertificate};
-use crate::fleet::Finder;
+use crate::fleet::ClusterFinder;
 use crate::run::Scripted;
 
 /// A cluster of clones, which no test here launches.
@@ -66,7 +66,7 @@ impl Member {
         let listen = bound.listen.clone();
         let view = sample_view(id, &[("db", "b"), ("web", "a")]);
         let fleet = Arc::new(FixedFleet::new(view));
-        let finder = Finder::new(Some(fleet.clone()));
+        let finder = ClusterFinder::new(Some(fleet.clone()));
         let ending = Stop::default();
         let stop = ending.token.clone();
         bound.run_among(ending, Some(finder)).await.expect("runs");
