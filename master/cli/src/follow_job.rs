@@ -69,7 +69,7 @@ struct JobFollower<'f, 'c> {
 }
 
 /// What is told of a job.
-type JobEvents<'e> = Pin<Box<dyn Stream<Item = Result<JobEvent, Status>> + 'e>>;
+type JobEventStream<'e> = Pin<Box<dyn Stream<Item = Result<JobEvent, Status>> + 'e>>;
 
 impl<'f, 'c> JobFollower<'f, 'c> {
     fn new(ctx: &'f mut Ctx<'c>, client: Option<Client>, mode: OutputMode) -> Result<Self, Error> {
@@ -96,7 +96,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
         events: impl Stream<Item = Result<JobEvent, Status>>,
         mut interrupt: Interrupt,
     ) -> Result<(), Error> {
-        let mut events: JobEvents<'_> = Box::pin(events);
+        let mut events: JobEventStream<'_> = Box::pin(events);
         loop {
             let event = tokio::select! {
                 () = interrupt.pressed() => {
@@ -136,7 +136,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
     async fn again(
         &mut self,
         interrupt: &mut Interrupt,
-    ) -> Result<Option<JobEvents<'static>>, Error> {
+    ) -> Result<Option<JobEventStream<'static>>, Error> {
         let job = self.seen.started.job_id.clone();
         let Some(mut client) = self.client.clone().filter(|_| !job.is_empty()) else {
             return Ok(None);

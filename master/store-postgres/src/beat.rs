@@ -39,7 +39,7 @@ pub(crate) struct Beat {
 
 /// What beats are for.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct KeptHolds {
     /// Good while this master's beats are taken, whatever else it has; lost when another start has its entry.
     pub(crate) standing: Arc<Hold>,
     /// All that it has taken.
@@ -48,7 +48,7 @@ pub(crate) struct Kept {
 
 struct Pulse {
     link: EngineLink,
-    kept: Kept,
+    kept: KeptHolds,
     me: Me,
     timing: Timing,
 }
@@ -67,7 +67,7 @@ impl Beat {
     /// Beats from now on.
     pub(crate) fn start(
         url: &PostgresUrl,
-        kept: Kept,
+        kept: KeptHolds,
         me: &Me,
         timing: Timing,
     ) -> Result<Self, Error> {
@@ -153,7 +153,7 @@ impl Pulse {
             let (place, owner) = (self.link.place(), owner.to_owned());
             Error::Fenced { place, owner }.to_string()
         };
-        let Kept { standing, holds } = &self.kept;
+        let KeptHolds { standing, holds } = &self.kept;
         if !answer.is_known {
             holds.compare(&answer.asked, &FoundHolds::new(), until, |_| {
                 fenced("another start of it")

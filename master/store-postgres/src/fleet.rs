@@ -9,14 +9,16 @@ use aot_host::chain::Chain;
 use aot_model::spec::ProviderKind;
 use aot_proto::ids::ClusterName;
 use aot_proto::route::Route;
-use aot_store::fleet::{Announcement, Fleet, FleetView, Master, Owner, Take, TakenCluster};
+use aot_store::fleet::{
+    Announcement, ClusterOwner, Fleet, FleetMaster, FleetView, Take, TakenCluster,
+};
 use aot_store::{Hold, HoldPosition, Loaded, Pending};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::beat::Kept;
+use crate::beat::KeptHolds;
 use crate::connect::EngineLink;
 use crate::held::HeldHolds;
 use crate::load::{self, Of};
@@ -46,14 +48,14 @@ pub(crate) struct PostgresFleet {
     /// Looks that have begun.
     begun: AtomicU64,
     /// Its lock is held for a whole look.
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenFleet>,
     /// It was said that records are of a later level.
     is_level_told: AtomicBool,
 }
 
 /// What is kept from look to look.
 #[derive(Default)]
-struct Seen {
+struct SeenFleet {
     /// Of each other master.
     silences: BTreeMap<String, Silence>,
     /// Of holds whose owner has started anew since it took them, and has not taken them back.
@@ -101,7 +103,7 @@ struct Before {
 }
 
 /// What a look finds.
-struct Rows {
+struct FleetRows {
     masters: Vec<Row>,
     owners: Vec<Row>,
 }
@@ -111,13 +113,13 @@ impl PostgresFleet {
         url: &PostgresUrl,
         me: Me,
         timing: Timing,
-        kept: Kept,
+        kept: KeptHolds,
     ) -> Result<Self, Error> {
         let view = FleetView {
             me: me.id.clone(),
             ..FleetView::default()
         };
-        let Kept { standing, holds } = kept;
+        let KeptHolds { standing, holds } = kept;
         Ok(Self {
             link: EngineLink::new(url)?,
             loaders: [
@@ -137,12 +139,12 @@ impl PostgresFleet {
         })
     }
 
-    async fn rows(&self) -> Result<Rows, Error> {
+    async fn rows(&self) -> Result<FleetRows, Error> {
         let what = "look for the masters of";
         let masters =
             "SELECT id, incarnation, beat, agents, peer, build, draining, link FROM masters";
         let owners = "SELECT cluster, owner, epoch, pinned, incarnation, preferred FROM owners";
-        Ok(Rows {
+        Ok(FleetRows {
             masters: self.link.query(what, masters, &[], WITHIN).await?,
             owners: self.link.query(what, owners, &[], WITHIN).await?,
         })
@@ -182,7 +184,7 @@ impl PostgresFleet {
         Ok(())
     }
 
-    fn view_of(&self, rows: &Rows, silences: &mut BTreeMap<String, Silence>) -> FleetView {
+    fn view_of(&self, rows: &FleetRows, silences: &mut BTreeMap<String, Silence>) -> FleetView {
         let mut view = FleetView {
             me: self.me.id.clone(),
             ..FleetView::default()
@@ -212,13 +214,18 @@ impl PostgresFleet {
         view
     }
 
-    fn master(&self, row: &Row, silences: &mut BTreeMap<String, Silence>, now: Instant) -> Master {
+    fn master(
+        &self,
+        row: &Row,
+        silences: &mut BTreeMap<String, Silence>,
+        now: Instant,
+    ) -> FleetMaster {
         let id: String = row.get(0);
         let is_me = id == self.me.id;
         let silence = silences.entry(id.clone()).or_default();
         let beat = (row.get(1), row.get(2));
         let silent_for = silence.read(beat, now, self.timing.beat);
-        Master {
+        FleetMaster {
             id,
             says: Announcement {
                 agents: row.get(3),
@@ -409,10 +416,10 @@ impl PostgresFleet {
 }
 
 /// Whose it is; nobody's where the start that took it is over.
-fn owner(row: &Row, starts: &BTreeMap<String, i64>) -> Owner {
+fn owner(row: &Row, starts: &BTreeMap<String, i64>) -> ClusterOwner {
     let master: String = row.get(1);
     let is_of_newest = starts.get(&master) == Some(&row.get(4));
-    Owner {
+    ClusterOwner {
         master: if is_of_newest { master } else { String::new() },
         epoch: row.get(2),
         pinned: row.get(3),

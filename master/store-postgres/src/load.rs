@@ -74,7 +74,7 @@ async fn in_one_moment(
             return Err(EngineError::Fenced { place, owner }.into());
         }
     }
-    let reader = Reader { link, session, of };
+    let reader = RecordReader { link, session, of };
     let loaded = Loaded {
         clusters: reader.clusters().await?,
         jobs: reader.jobs().await?,
@@ -84,13 +84,13 @@ async fn in_one_moment(
     Ok(loaded)
 }
 
-struct Reader<'a> {
+struct RecordReader<'a> {
     link: &'a EngineLink,
     session: &'a EngineSession,
     of: Of<'a>,
 }
 
-impl Reader<'_> {
+impl RecordReader<'_> {
     /// Rows of a table that has the cluster in this column.
     async fn rows(&self, sql: &str, column: &str, order: &str) -> Result<Vec<Row>, Error> {
         let name = self.of.cluster();

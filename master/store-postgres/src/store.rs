@@ -18,7 +18,7 @@ use aot_store::{
 };
 use prost::bytes::Bytes;
 
-use crate::beat::{Beat, Kept};
+use crate::beat::{Beat, KeptHolds};
 use crate::connect::EngineLink;
 use crate::fleet::PostgresFleet;
 use crate::held::HeldHolds;
@@ -27,7 +27,7 @@ use crate::parts::{self, SqlPart};
 use crate::schema::LEVEL;
 use crate::state::StateIdentity;
 use crate::take::{self, Me, Timing};
-use crate::writers::Writers;
+use crate::writers::FencedWriters;
 use crate::{Error, PostgresUrl, read, schema};
 
 /// What all records of a database are held by where one master has all of them.
@@ -116,7 +116,7 @@ impl Postgres {
 
     /// All records for this master.
     async fn taken(&self, link: &EngineLink, me: &Me) -> Result<TakenStore, aot_store::Error> {
-        let kept = Kept::new();
+        let kept = KeptHolds::new();
         let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
         let taken = take::take(link, ALL, me, self.timing).await?;
         let hold = Arc::new(Hold::renewable(ALL));
@@ -143,7 +143,7 @@ impl Postgres {
     /// A master among others, which has no cluster yet. Records that one master had for itself are divided first: that one must
     /// have ended.
     async fn joined(&self, link: &EngineLink, me: &Me) -> Result<TakenStore, aot_store::Error> {
-        let kept = Kept::new();
+        let kept = KeptHolds::new();
         let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
         if take::exists(link, ALL).await? {
             let taken = take::take(link, ALL, me, self.timing).await?;
@@ -164,7 +164,7 @@ impl Postgres {
 
     fn store(&self, me: &Me, holds: Arc<HeldHolds>, beat: Beat) -> Result<PostgresStore, Error> {
         Ok(PostgresStore {
-            writers: Writers::new(&self.url)?,
+            writers: FencedWriters::new(&self.url)?,
             reader: EngineLink::new(&self.url)?,
             me: me.clone(),
             holds,
@@ -180,7 +180,7 @@ impl Postgres {
     }
 }
 
-impl Kept {
+impl KeptHolds {
     fn new() -> Self {
         Self {
             standing: Arc::new(Hold::renewable(STANDING)),
@@ -248,7 +248,7 @@ impl Backend for Postgres {
 
 /// A handle on the database.
 pub(crate) struct PostgresStore {
-    pub(crate) writers: Writers,
+    pub(crate) writers: FencedWriters,
     reader: EngineLink,
     me: Me,
     holds: Arc<HeldHolds>,

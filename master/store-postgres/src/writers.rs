@@ -13,9 +13,9 @@ use crate::{Error, PostgresUrl};
 const WRITERS: usize = 8;
 
 /// All of them.
-pub(crate) struct Writers([FencedWriter; WRITERS]);
+pub(crate) struct FencedWriters([FencedWriter; WRITERS]);
 
-impl Writers {
+impl FencedWriters {
     /// To this database; each connects when it is needed.
     pub(crate) fn new(url: &PostgresUrl) -> Result<Self, Error> {
         let link = || EngineLink::new(url).map(FencedWriter::new);

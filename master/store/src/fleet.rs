@@ -29,7 +29,7 @@ pub struct Announcement {
 
 /// One of the masters that share their records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Master {
+pub struct FleetMaster {
     /// Host and state folder.
     pub id: String,
     /// What it says of itself.
@@ -53,7 +53,7 @@ impl Announcement {
 
 /// Who has a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct ClusterOwner {
     /// The id of a master; empty while nobody has it.
     pub master: String,
     /// How often it has changed hands, among other things: a later one is larger.
@@ -70,13 +70,13 @@ pub struct FleetView {
     /// The id of the master that reads.
     pub me: String,
     /// By their ids, this one too.
-    pub masters: BTreeMap<String, Master>,
+    pub masters: BTreeMap<String, FleetMaster>,
     /// Of each cluster that anything is on record of.
-    pub owners: BTreeMap<ClusterName, Owner>,
+    pub owners: BTreeMap<ClusterName, ClusterOwner>,
     /// The clusters behind the routes.
     pub routes: BTreeMap<Route, ClusterName>,
     /// Who sees to what belongs to no cluster.
-    pub janitor: Owner,
+    pub janitor: ClusterOwner,
 }
 
 /// Where a cluster is.
@@ -85,7 +85,7 @@ pub enum Whereabouts {
     /// With the master that asks.
     Here,
     /// With this one.
-    Elsewhere(Master),
+    Elsewhere(FleetMaster),
     /// Its master is gone or gave it back, and the next has not taken it yet.
     Nowhere,
     /// There is no such cluster.
@@ -145,7 +145,7 @@ impl FleetView {
     }
 
     /// All that live, but for the one that reads.
-    pub fn others(&self) -> impl Iterator<Item = &Master> {
+    pub fn others(&self) -> impl Iterator<Item = &FleetMaster> {
         let all = self.masters.values();
         all.filter(|master| master.is_alive && master.id != self.me)
     }
@@ -324,7 +324,7 @@ impl Fleet for FixedFleet {
 /// For tests: masters `a` and `b`, which live, and these clusters with their masters.
 #[cfg(any(test, feature = "samples"))]
 pub fn sample_view(me: &str, owners: &[(&str, &str)]) -> FleetView {
-    let master = |id: &str| Master {
+    let master = |id: &str| FleetMaster {
         id: id.to_owned(),
         says: Announcement::default(),
         is_draining: false,
@@ -340,10 +340,10 @@ pub fn sample_view(me: &str, owners: &[(&str, &str)]) -> FleetView {
     }
     for (name, id) in owners {
         let name: ClusterName = name.parse().expect("a name of a cluster");
-        let owner = Owner {
+        let owner = ClusterOwner {
             master: (*id).to_owned(),
             epoch: 1,
-            ..Owner::default()
+            ..ClusterOwner::default()
         };
         view.routes.insert(Route::of(&name), name.clone());
         view.owners.insert(name, owner);

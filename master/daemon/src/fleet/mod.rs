@@ -10,7 +10,7 @@ use aot_proto::ids::ClusterName;
 use aot_proto::limits::MAX_MASTERS;
 use aot_proto::route::Route;
 use aot_store::Hold;
-use aot_store::fleet::{Fleet, FleetView, Master, Whereabouts};
+use aot_store::fleet::{Fleet, FleetMaster, FleetView, Whereabouts};
 use tokio::time::Instant;
 
 /// Between two looks while nobody has a cluster.
@@ -76,7 +76,7 @@ impl ClusterFinder {
     }
 
     /// The masters that live besides this one.
-    pub(crate) fn others(&self) -> Vec<Master> {
+    pub(crate) fn others(&self) -> Vec<FleetMaster> {
         let others = |view: Arc<FleetView>| view.others().cloned().collect();
         self.view().map_or_else(Vec::new, others)
     }

@@ -1,4 +1,4 @@
-use aot_store::fleet::{FixedFleet, Owner, sample_view};
+use aot_store::fleet::{ClusterOwner, FixedFleet, sample_view};
 
 use super::*;
 
@@ -51,10 +51,10 @@ async fn one_that_nobody_has_is_waited_for() {
     let (found, ()) = tokio::join!(finder.find(&web, within), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         fleet.change(|view| {
-            let owner = Owner {
+            let owner = ClusterOwner {
                 master: "b".to_owned(),
                 epoch: 2,
-                ..Owner::default()
+                ..ClusterOwner::default()
             };
             view.owners.insert(name("web"), owner);
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
 use aot_store::fatal::Vital;
-use aot_store::fleet::{Fleet, FleetView, Owner};
+use aot_store::fleet::{ClusterOwner, Fleet, FleetView};
 use futures::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +31,13 @@ const WISHED: u32 = 5;
 const JANITOR: &str = "~janitor";
 
 /// Takes clusters for one master.
-pub(crate) struct Keeper {
+pub(crate) struct ClusterKeeper {
     fleet: Arc<dyn Fleet>,
     engines: Engines,
     free: FreeSince,
 }
 
-impl Keeper {
+impl ClusterKeeper {
     /// For the master with these engines.
     pub(crate) fn new(fleet: Arc<dyn Fleet>, engines: Engines) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Keeper {
 }
 
 /// Whether a cluster is to be another master's, which can take it.
-fn is_wished_elsewhere(owner: &Owner, view: &FleetView) -> bool {
+fn is_wished_elsewhere(owner: &ClusterOwner, view: &FleetView) -> bool {
     let to = &*owner.preferred;
     !to.is_empty() && to != view.me && view.is_able(to)
 }
@@ -157,7 +157,13 @@ impl FreeSince {
     }
 
     /// Whether something is free, and for so long that those before this master have had their turn.
-    fn is_turn_for(&mut self, name: &str, owner: &Owner, view: &FleetView, now: Instant) -> bool {
+    fn is_turn_for(
+        &mut self,
+        name: &str,
+        owner: &ClusterOwner,
+        view: &FleetView,
+        now: Instant,
+    ) -> bool {
         if !owner.pinned.is_empty() && owner.pinned != view.me {
             return false;
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
 use aot_proto::route::Route;
-use aot_store::fleet::Master;
+use aot_store::fleet::FleetMaster;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -75,7 +75,7 @@ enum NoAnswer {
 }
 
 /// Who asks, and for which cluster.
-struct Asker {
+struct BootAsker {
     peer: Peer,
     stay: Arc<Stay>,
     route: Route,
@@ -108,10 +108,10 @@ pub(super) async fn to_owner(
 }
 
 /// `None` where the request names no route.
-fn asker(request: &Request) -> Option<Asker> {
+fn asker(request: &Request) -> Option<BootAsker> {
     let route = request.headers().get(ROUTE)?.to_str().ok()?;
     let extensions = request.extensions();
-    Some(Asker {
+    Some(BootAsker {
         route: route.trim().parse().ok()?,
         peer: extensions.get::<Peer>()?.clone(),
         stay: extensions.get::<Arc<Stay>>()?.clone(),
@@ -119,7 +119,7 @@ fn asker(request: &Request) -> Option<Asker> {
 }
 
 impl BootPass {
-    async fn ask(&self, master: &Master, asker: &Asker, request: Request) -> Response {
+    async fn ask(&self, master: &FleetMaster, asker: &BootAsker, request: Request) -> Response {
         let answer = timeout(ANSWER, self.answer(master, asker, request)).await;
         match answer.unwrap_or(Err(NoAnswer::Late)) {
             Ok(answer) => {
@@ -140,8 +140,8 @@ impl BootPass {
 
     async fn answer(
         &self,
-        master: &Master,
-        asker: &Asker,
+        master: &FleetMaster,
+        asker: &BootAsker,
         request: Request,
     ) -> Result<Response, NoAnswer> {
         let request = copied(request).await?;

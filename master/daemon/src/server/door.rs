@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use aot_proto::ids::{ClusterName, JobId};
 use aot_proto::{headers, status};
 use aot_store::Store;
-use aot_store::fleet::Master;
+use aot_store::fleet::FleetMaster;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -36,7 +36,9 @@ enum Concern {
 fn concern(path: &str) -> Concern {
     match path.rsplit('/').next().unwrap_or_default() {
         "Shutdown" => Concern::MasterAlone,
-        "Info" | "Jobs" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters" => Concern::Master,
+        "Info" | "Jobs" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters" | "TakenOver" => {
+            Concern::Master
+        }
         "Plan" | "Launch" | "Status" | "Agents" | "Update" => Concern::AnyCluster,
         _ => Concern::OneCluster,
     }
@@ -45,7 +47,7 @@ fn concern(path: &str) -> Concern {
 /// What becomes of a call.
 enum Lead {
     Here,
-    To(Master, Arc<Peers>),
+    To(FleetMaster, Arc<Peers>),
     Refused(Box<Status>),
 }
 
@@ -53,12 +55,12 @@ enum Lead {
 #[derive(Clone)]
 pub(crate) struct Door<S> {
     service: S,
-    guide: Guide,
+    guide: CallGuide,
 }
 
 /// What a door goes by.
 #[derive(Clone)]
-struct Guide {
+struct CallGuide {
     ways: Ways,
     store: Arc<dyn Store>,
 }
@@ -66,7 +68,7 @@ struct Guide {
 impl<S> Door<S> {
     /// In front of this service. Jobs' clusters are looked up in `store`.
     pub(crate) fn new(service: S, ways: Ways, store: Arc<dyn Store>) -> Self {
-        let guide = Guide { ways, store };
+        let guide = CallGuide { ways, store };
         Self { service, guide }
     }
 }
@@ -110,7 +112,7 @@ where
     }
 }
 
-impl Guide {
+impl CallGuide {
     async fn lead(&self, request: &mut Request<Body>) -> Lead {
         if self.ways.finder.is_alone() {
             return Lead::Here;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aot_model::hash::JoinKey;
 use aot_proto::ids::ClusterName;
 use aot_proto::route::Route;
-use aot_store::fleet::{FixedFleet, FleetView, Owner, sample_view};
+use aot_store::fleet::{ClusterOwner, FixedFleet, FleetView, sample_view};
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
@@ -152,10 +152,10 @@ pub(super) fn get_request(path: &str, headers: &str) -> String {
 
 /// Makes `master` the owner of this cluster.
 pub(super) fn give(view: &mut FleetView, cluster: &str, master: &str) {
-    let owner = Owner {
+    let owner = ClusterOwner {
         master: master.to_owned(),
         epoch: 2,
-        ..Owner::default()
+        ..ClusterOwner::default()
     };
     view.owners.insert(name(cluster), owner);
 }

@@ -13,7 +13,7 @@ use aot_model::hash::{JoinKey, PurposeKey};
 use aot_proto::ids::ClusterName;
 use aot_proto::limits::MAX_MASTERS;
 use aot_proto::route::Route;
-use aot_store::fleet::{Master, Whereabouts};
+use aot_store::fleet::{FleetMaster, Whereabouts};
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -65,7 +65,7 @@ pub(super) enum ServedBy {
     /// It is served here.
     Here,
     /// To this master.
-    Master(Box<Master>),
+    Master(Box<FleetMaster>),
     /// Nobody had its cluster in time.
     Nowhere,
     /// There is no such cluster.
@@ -166,7 +166,7 @@ impl Guide {
     /// A connection to this master on which it takes what follows for that of the machine, which dialled `door` of ours.
     pub(super) async fn dial(
         &self,
-        master: &Master,
+        master: &FleetMaster,
         machine: SocketAddr,
         door: SocketAddr,
     ) -> Result<TcpStream, NotPassed> {

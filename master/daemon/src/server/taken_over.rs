@@ -18,7 +18,7 @@ const TRIES: usize = 60;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Tells whoever is concerned, until `stop` fires.
-pub(crate) async fn tell(
+pub(crate) async fn announce_losses(
     mut taken: broadcast::Receiver<TakenOver>,
     ways: Ways,
     tasks: TaskTracker,
@@ -33,7 +33,7 @@ pub(crate) async fn tell(
             Ok(one) => {
                 let (ways, stop) = (ways.clone(), stop.clone());
                 tasks.spawn(async move {
-                    let _ = stop.run_until_cancelled(tell_one(&one, &ways)).await;
+                    let _ = stop.run_until_cancelled(announce_loss(&one, &ways)).await;
                 });
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {} // those find out by their beats
@@ -42,7 +42,7 @@ pub(crate) async fn tell(
     }
 }
 
-async fn tell_one(taken: &TakenOver, ways: &Ways) {
+async fn announce_loss(taken: &TakenOver, ways: &Ways) {
     for _ in 0..TRIES {
         let known = ways.finder.known();
         let master = known.and_then(|view| view.masters.get(&taken.from).cloned());

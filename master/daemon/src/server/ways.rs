@@ -6,7 +6,7 @@ use std::time::Duration;
 use aot_proto::headers;
 use aot_proto::ids::ClusterName;
 use aot_proto::v1::operator_client::OperatorClient;
-use aot_store::fleet::{Master, Whereabouts};
+use aot_store::fleet::{FleetMaster, Whereabouts};
 use http::Extensions;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
@@ -35,7 +35,10 @@ impl Ways {
     ///
     /// # Errors
     /// UNAVAILABLE when nobody has it, or whoever has it is gone and nobody has taken it.
-    pub(crate) async fn elsewhere(&self, cluster: &ClusterName) -> Result<Option<Master>, Status> {
+    pub(crate) async fn elsewhere(
+        &self,
+        cluster: &ClusterName,
+    ) -> Result<Option<FleetMaster>, Status> {
         match self.finder.find(cluster, NOBODYS).await {
             Whereabouts::Here | Whereabouts::Unknown => Ok(None),
             Whereabouts::Elsewhere(master) if master.is_alive => Ok(Some(master)),
@@ -55,7 +58,7 @@ impl Ways {
     ///
     /// # Errors
     /// UNAVAILABLE when this master has no port for others.
-    pub(crate) fn peers(&self, master: &Master) -> Result<&Arc<Peers>, Status> {
+    pub(crate) fn peers(&self, master: &FleetMaster) -> Result<&Arc<Peers>, Status> {
         self.peers.as_ref().ok_or_else(|| {
             Status::unavailable(format!(
                 "this is the master {}'s to answer, and this master was started without AOT_FLEET_KEY: ask it there",
@@ -70,7 +73,7 @@ impl Ways {
     /// As [`Ways::peers`].
     pub(crate) fn client(
         &self,
-        master: Master,
+        master: FleetMaster,
         operator: &str,
     ) -> Result<OperatorClient<PeerChannel>, Status> {
         let channel = self.peers(&master)?.channel(master, operator);

@@ -7,7 +7,7 @@ use super::*;
 /// Kills in one test; `AOT_TEST_ROUNDS` asks for more.
 const ROUNDS: u64 = 6;
 
-/// Writers at once, as a batch of the loop and a sweep of the janitor may meet.
+/// FencedWriters at once, as a batch of the loop and a sweep of the janitor may meet.
 const WRITERS: u64 = 2;
 
 pub(super) fn rounds(usual: u64) -> u64 {

@@ -107,6 +107,7 @@ async fn without_a_name_the_only_cluster_is_meant_and_a_masters_own_calls_stay()
         "DeleteOrphans",
         "ApiCalls",
         "Masters",
+        "TakenOver",
     ] {
         assert_eq!(
             concern(&format!("/aot.v1.Operator/{path}")),

@@ -59,7 +59,7 @@ impl OperatorApi {
         &self,
         mut request: v1::LaunchRequest,
         read: &ClusterText,
-        master: aot_store::fleet::Master,
+        master: aot_store::fleet::FleetMaster,
         asker: &Asker,
     ) -> Result<Events, Status> {
         let stages = self.pack(&read.spec).await?;
@@ -77,7 +77,7 @@ impl OperatorApi {
         &self,
         mut request: v1::PlanRequest,
         read: &ClusterText,
-        master: aot_store::fleet::Master,
+        master: aot_store::fleet::FleetMaster,
         asker: &Asker,
     ) -> Result<v1::PlanReply, Status> {
         let stages = match read.problems.is_empty() {

@@ -6,7 +6,7 @@ use super::others::{KNOWN, here};
 use super::{Asker, OperatorApi};
 use aot_proto::v1;
 use aot_proto::v1::masters_reply::Entry;
-use aot_store::fleet::{FleetView, Master};
+use aot_store::fleet::{FleetMaster, FleetView};
 
 impl OperatorApi {
     pub(super) async fn do_masters(&self, asker: &Asker) -> v1::MastersReply {
@@ -63,7 +63,7 @@ fn masters(view: &FleetView, said: &BTreeMap<String, u64>) -> v1::MastersReply {
         let owners = view.owners.iter().filter(|(_, owner)| owner.master == id);
         owners.map(|(name, _)| name.to_string()).collect()
     };
-    let entry = |master: &Master| Entry {
+    let entry = |master: &FleetMaster| Entry {
         id: master.id.clone(),
         build: master.says.build.clone(),
         agents: master.says.agents.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_proto::headers;
-use aot_store::fleet::Master;
+use aot_store::fleet::FleetMaster;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
@@ -129,7 +129,7 @@ impl Peers {
     }
 
     /// What a client of this master's calls is made with; they are asked for by `operator`.
-    pub(crate) fn channel(&self, master: Master, operator: &str) -> PeerChannel {
+    pub(crate) fn channel(&self, master: FleetMaster, operator: &str) -> PeerChannel {
         PeerChannel {
             peers: self.clone(),
             master,
@@ -141,7 +141,7 @@ impl Peers {
     /// too: UNAVAILABLE, with the master and the way out.
     pub(crate) async fn pass(
         &self,
-        master: &Master,
+        master: &FleetMaster,
         operator: &str,
         request: Request<Body>,
     ) -> Response<Body> {
@@ -156,7 +156,7 @@ impl Peers {
 
     async fn send(
         &self,
-        master: &Master,
+        master: &FleetMaster,
         mut request: Request<Body>,
     ) -> Result<(Response<hyper::body::Incoming>, Lease), Error> {
         let address = &master.says.peer;
@@ -196,7 +196,7 @@ impl Peers {
         }
     }
 
-    async fn dial(&self, master: &Master) -> Result<SendRequest<Body>, Error> {
+    async fn dial(&self, master: &FleetMaster) -> Result<SendRequest<Body>, Error> {
         let tcp = TcpStream::connect(&master.says.peer).await?;
         let _ = tcp.set_nodelay(true); // only a matter of speed
         let name = ServerName::try_from(masters::host(&master.id)).map_err(|_| Error::Other)?;
@@ -279,7 +279,7 @@ fn addressed(mut request: Request<Body>, master: &str, operator: &str) -> Reques
     request
 }
 
-fn unreached(master: &Master, error: &Error) -> Status {
+fn unreached(master: &FleetMaster, error: &Error) -> Status {
     Status::unavailable(format!(
         "the master {} at {}, which is to answer this, is not reached ({}): look at `aot-master masters`, and try again: another one takes its clusters when it is gone",
         master.id,
@@ -292,7 +292,7 @@ fn unreached(master: &Master, error: &Error) -> Status {
 #[derive(Clone)]
 pub(crate) struct PeerChannel {
     peers: Peers,
-    master: Master,
+    master: FleetMaster,
     operator: String,
 }
 

@@ -1,6 +1,6 @@
 //! Who gets into the masters' port, and who is believed to be a master.
 
-use aot_store::fleet::{Announcement, Master};
+use aot_store::fleet::{Announcement, FleetMaster};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -25,8 +25,8 @@ pub(crate) fn authority() -> Arc<Ca> {
 }
 
 /// A master that others reach at this port.
-pub(crate) fn master(id: &str, port: u16) -> Master {
-    Master {
+pub(crate) fn master(id: &str, port: u16) -> FleetMaster {
+    FleetMaster {
         id: id.to_owned(),
         says: Announcement {
             peer: format!("127.0.0.1:{port}"),

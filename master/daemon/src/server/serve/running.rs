@@ -21,7 +21,7 @@ use super::{Bound, Opened, ServeOptions, Stop, operators};
 use crate::fleet::ClusterFinder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
-use crate::run::keeper::Keeper;
+use crate::run::keeper::ClusterKeeper;
 use crate::run::{Engines, Inherited, Parts, now_ms, stop};
 use crate::server::listener;
 use crate::server::peer::{self, PeerIdentity, Peers};
@@ -88,7 +88,7 @@ impl Bound {
             let build = opened.options.build.clone();
             let says = announcement(&advertise, &listen, peer.as_ref(), build);
             fleet.announce(says).await?;
-            let mut keeper = Keeper::new(fleet.clone(), engine.clone());
+            let mut keeper = ClusterKeeper::new(fleet.clone(), engine.clone());
             // What is this master's is here before anybody asks.
             tokio::select! {
                 () = keeper.round() => {}
@@ -126,7 +126,12 @@ impl Bound {
         let operators = services.operators(info, among.ways.clone());
         among.serve(peer, operators.clone(), stop, tasks);
         let ways = among.ways.clone();
-        tasks.spawn(taken_over::tell(taken, ways, tasks.clone(), stop.clone()));
+        tasks.spawn(taken_over::announce_losses(
+            taken,
+            ways,
+            tasks.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(operators::serve(socket, operators, stop.clone()));
         let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
         tasks.spawn(listener::serve(

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use aot_model::world::AgentInput;
-use aot_store::fleet::{Announcement, Fleet, FleetView, Owner, Take, TakenCluster, sample_view};
+use aot_store::fleet::{
+    Announcement, ClusterOwner, Fleet, FleetView, Take, TakenCluster, sample_view,
+};
 use aot_store::{Error, Pending};
 
 use super::*;
@@ -31,10 +33,10 @@ impl TwoMasters {
 
     fn set_owner(&self, cluster: &ClusterName, master: &str) {
         self.view.send_modify(|view| {
-            let owner = Owner {
+            let owner = ClusterOwner {
                 master: master.to_owned(),
                 epoch: 2,
-                ..Owner::default()
+                ..ClusterOwner::default()
             };
             Arc::make_mut(view).owners.insert(cluster.clone(), owner);
         });
