@@ -67,10 +67,18 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     let b = Master::start_as(&lab, "b", 7511, BOTH, &env("198.51.100.1:7521"));
 
     story.step("a cluster each, side by side");
-    let dir = lab.dir().join("files");
-    bundle::folder(&dir.join("first"), "echo staged >> /var/tmp/ledger\n");
-    let file = |name| cluster_file(&dir, name, lab.ami(), REST);
-    let launches = [a.launch(&file("one")), b.launch(&file("two"))];
+    let file = |name| {
+        let dir = lab.dir().join(name);
+        let stage = format!("echo staged >> /var/tmp/ledger # of {name}\n");
+        bundle::folder(&dir.join("first"), &stage);
+        cluster_file(&dir, name, lab.ami(), REST)
+    };
+    let launches = [(&a, "one"), (&b, "two")].map(|(master, name)| {
+        let launch = master.launch(&file(name));
+        let asked = || lab.cloud(name).instances.len() == 2;
+        wait::until(asked, LAUNCH, "its machines are asked for");
+        launch
+    });
     for launch in launches {
         launch.finish(LAUNCH).expect(0);
     }
