@@ -1,6 +1,6 @@
 //! The holds of several masters, one for each cluster: who lives, who has what, and how a cluster changes hands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub(crate) struct PostgresFleet {
 struct SeenFleet {
     /// Of each other master.
     silences: BTreeMap<String, Silence>,
+    /// Masters whose port refuses connections.
+    refusing: BTreeSet<String>,
     /// Of holds whose owner has started anew since it took them, and has not taken them back.
     ended_starts: BTreeMap<String, Silence>,
     /// The number of the last look that worked.
@@ -175,16 +177,25 @@ impl PostgresFleet {
                 let all = seen.silences.values_mut();
                 all.for_each(Silence::interrupt);
                 seen.ended_starts.clear();
+                seen.refusing.clear();
                 return Err(error);
             }
         };
-        let view = self.view_of(&rows, &mut seen.silences);
+        let view = self.view_of(&rows, &mut seen);
         self.view.send_replace(Arc::new(view));
         seen.look = look;
         Ok(())
     }
 
-    fn view_of(&self, rows: &FleetRows, silences: &mut BTreeMap<String, Silence>) -> FleetView {
+    /// After so much silence a master is dead.
+    fn dead_after(&self, is_refusing: bool) -> Duration {
+        match is_refusing {
+            true => self.timing.refused,
+            false => self.timing.dead,
+        }
+    }
+
+    fn view_of(&self, rows: &FleetRows, seen: &mut SeenFleet) -> FleetView {
         let mut view = FleetView {
             me: self.me.id.clone(),
             ..FleetView::default()
@@ -192,11 +203,11 @@ impl PostgresFleet {
         let now = Instant::now();
         let mut starts: BTreeMap<String, i64> = BTreeMap::new();
         for row in &rows.masters {
-            let master = self.master(row, silences, now);
+            let master = self.master(row, seen, now);
             starts.insert(master.id.clone(), row.get(1));
             view.masters.insert(master.id.clone(), master);
         }
-        silences.retain(|id, _| view.masters.contains_key(id));
+        seen.silences.retain(|id, _| view.masters.contains_key(id));
         for row in &rows.owners {
             let mut owner = owner(row, &starts);
             if take::is_same_folder(&owner.pinned, &self.me.id) {
@@ -214,17 +225,16 @@ impl PostgresFleet {
         view
     }
 
-    fn master(
-        &self,
-        row: &Row,
-        silences: &mut BTreeMap<String, Silence>,
-        now: Instant,
-    ) -> FleetMaster {
+    fn master(&self, row: &Row, seen: &mut SeenFleet, now: Instant) -> FleetMaster {
         let id: String = row.get(0);
         let is_me = id == self.me.id;
-        let silence = silences.entry(id.clone()).or_default();
+        let silence = seen.silences.entry(id.clone()).or_default();
         let beat = (row.get(1), row.get(2));
+        if !silence.is_of(beat) {
+            seen.refusing.remove(&id);
+        }
         let silent_for = silence.read(beat, now, self.timing.beat);
+        let dead = self.dead_after(seen.refusing.contains(&id));
         FleetMaster {
             id,
             says: Announcement {
@@ -235,7 +245,7 @@ impl PostgresFleet {
             },
             is_draining: row.get(6),
             silent_for,
-            is_alive: is_me || silent_for < self.timing.dead,
+            is_alive: is_me || silent_for < dead,
         }
     }
 
@@ -280,7 +290,8 @@ impl PostgresFleet {
         let mut known = self.seen.lock().await;
         let silence = known.silences.get(&seen.owner);
         if let Some(silence) = silence.filter(|it| it.is_of(beat)) {
-            return silence.counted() >= self.timing.dead;
+            let is_refusing = known.refusing.contains(&seen.owner);
+            return silence.counted() >= self.dead_after(is_refusing);
         }
         if seen.is_of_newest_start() {
             return false; // it has beaten since it was looked at
@@ -438,6 +449,12 @@ impl Fleet for PostgresFleet {
 
     fn announce(&self, says: Announcement) -> Pending<'_, Result<(), aot_store::Error>> {
         Box::pin(async { Ok(self.announced(says).await?) })
+    }
+
+    fn presume_dead<'a>(&'a self, master: &'a str) -> Pending<'a, ()> {
+        Box::pin(async move {
+            self.seen.lock().await.refusing.insert(master.to_owned());
+        })
     }
 
     fn take<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Take, aot_store::Error>> {

@@ -25,6 +25,9 @@ pub struct Timing {
     pub beat: Duration,
     /// By the clock of whoever asks.
     pub dead: Duration,
+    /// The same for one whose port refuses connections: its process has ended, or its host has no way for it. It may be below
+    /// `good`: what a master that lives does in that time is fenced where it counts.
+    pub refused: Duration,
     /// From when a beat was sent. Well below `dead`: clocks differ, and whoever asks looks only now and then.
     pub good: Duration,
 }
@@ -34,6 +37,7 @@ impl Default for Timing {
         Self {
             beat: Duration::from_secs(2),
             dead: Duration::from_secs(15),
+            refused: Duration::from_secs(4),
             good: Duration::from_secs(10),
         }
     }

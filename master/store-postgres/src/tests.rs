@@ -34,6 +34,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const QUICK: Timing = Timing {
     beat: Duration::from_millis(100),
     dead: Duration::from_secs(3),
+    refused: Duration::from_millis(500),
     good: Duration::from_secs(1),
 };
 

@@ -107,6 +107,11 @@ impl FleetView {
         }
     }
 
+    /// Whether a master has any cluster.
+    pub fn has_clusters(&self, master: &str) -> bool {
+        self.owners.values().any(|owner| owner.master == master)
+    }
+
     /// Whether a master lives.
     pub fn lives(&self, master: &str) -> bool {
         let master = self.masters.get(master);
@@ -189,6 +194,10 @@ pub trait Fleet: Send + Sync {
     /// # Errors
     /// When the store can't be reached.
     fn announce(&self, says: Announcement) -> Pending<'_, Result<(), Error>>;
+
+    /// Nobody listens any more where this master did. It counts as dead from now on if it has been silent for some beats, and until
+    /// it beats again.
+    fn presume_dead<'a>(&'a self, master: &'a str) -> Pending<'a, ()>;
 
     /// Takes a cluster that nobody has, whose master is dead, or of which nothing is on record yet.
     ///
@@ -276,6 +285,15 @@ impl Fleet for FixedFleet {
             }
         });
         Box::pin(async { Ok(()) })
+    }
+
+    fn presume_dead<'a>(&'a self, master: &'a str) -> Pending<'a, ()> {
+        self.change(|view| {
+            if let Some(master) = view.masters.get_mut(master) {
+                master.is_alive = false;
+            }
+        });
+        Box::pin(async {})
     }
 
     fn take<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<Take, Error>> {

@@ -2,6 +2,7 @@
 //! when, is decided in `wanted`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use aot_proto::ids::ClusterName;
 use aot_store::fatal::Vital;
 use aot_store::fleet::{ClusterOwner, Fleet, FleetView};
 use futures::StreamExt;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,12 @@ const STEP: Duration = Duration::from_secs(1);
 
 /// Clusters whose records are read side by side.
 const AT_ONCE: usize = 4;
+
+/// Silence after which an owner is dialled.
+const SUSPICIOUS: Duration = Duration::from_secs(3);
+
+/// Longest wait for its host to refuse.
+const DIAL: Duration = Duration::from_millis(500);
 
 /// Turns that a master has for itself which is to have a cluster.
 const WISHED: u32 = 5;
@@ -69,7 +77,10 @@ impl ClusterKeeper {
         if self.fleet.refresh().await.is_err() {
             return; // it is said by the beat; nothing can be taken either
         }
-        let view = self.fleet.view().borrow().clone();
+        let mut view = self.fleet.view().borrow().clone();
+        if self.ask_silent_ones(&view).await && self.fleet.refresh().await.is_ok() {
+            view = self.fleet.view().borrow().clone();
+        }
         if view.is_draining() && view.has_able_others() {
             self.give_all_away(&view).await;
             return;
@@ -94,6 +105,21 @@ impl ClusterKeeper {
                 }
             }
         }
+    }
+
+    /// Dials owners of clusters that were not heard of for some beats: one that refuses has ended. Whether there is any.
+    async fn ask_silent_ones(&self, view: &FleetView) -> bool {
+        let mut is_any = false;
+        let silent = view
+            .others()
+            .filter(|master| master.silent_for >= SUSPICIOUS);
+        for master in silent.filter(|master| view.has_clusters(&master.id)) {
+            if refuses(&master.says.peer).await {
+                self.fleet.presume_dead(&master.id).await;
+                is_any = true;
+            }
+        }
+        is_any
     }
 
     fn give_away_what_is_wished_elsewhere(&self, view: &FleetView) {
@@ -123,6 +149,12 @@ impl ClusterKeeper {
             self.engines.give_away(cluster);
         }
     }
+}
+
+/// Whether nobody listens at an address, by the word of its host.
+async fn refuses(address: &str) -> bool {
+    let dialled = tokio::time::timeout(DIAL, TcpStream::connect(address)).await;
+    matches!(dialled, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Whether a cluster is to be another master's, which can take it.
@@ -256,6 +288,17 @@ mod tests {
         alone.masters.get_mut("b").expect("it is there").is_draining = true;
         assert!(!is_wished_elsewhere(&alone.owners[&name("web")], &alone));
         assert_eq!(wanted(&mut FreeSince::default(), &alone, now), ["web"]);
+    }
+
+    #[tokio::test]
+    async fn only_a_port_that_nobody_has_refuses() {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let port = port.expect("binds");
+        let address = port.local_addr().expect("is bound").to_string();
+        assert!(!refuses(&address).await);
+        drop(port);
+        assert!(refuses(&address).await);
+        assert!(!refuses("").await, "it never said where");
     }
 
     fn name(text: &str) -> ClusterName {

@@ -271,6 +271,38 @@ async fn a_wish_for_a_cluster_and_a_drain_are_seen_by_all_until_they_are_met() {
     b.close().await;
 }
 
+#[tokio::test]
+async fn one_whose_port_refuses_is_dead_sooner_unless_it_beats() {
+    let Some(server) = server("a port that refuses") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let mut silent = Master::of(&url);
+    silent.postgres.timing.beat = LIMIT;
+    let silent = join(silent).await;
+    let mut patient = Master::of(&url);
+    patient.postgres.timing.dead = LIMIT * 10;
+    let other = join(patient).await;
+    let beats = join(Master::of(&url)).await;
+    let _kept = beats.has("db").await;
+    let web = silent.has("web").await;
+    silent.write(&web, 1).await.expect("commits");
+    for member in [&silent, &beats] {
+        let id = member.fleet.view().borrow().me.clone();
+        other.fleet.refresh().await.expect("looks");
+        other.fleet.presume_dead(&id).await;
+    }
+    let cluster = name("web");
+    let taken = until_taken(&other.fleet, &cluster);
+    let taken = tokio::time::timeout(LIMIT, taken).await;
+    let taken = taken.expect("long before it would be dead").expect("takes");
+    assert!(taken.is_taken_over && jobs_of(&taken) == [id(1)]);
+    assert!(other.take("db").await.is_none(), "that one beats");
+    for member in [other, beats, silent] {
+        member.close().await;
+    }
+}
+
 /// As after a boot of the owner's host: a start of the same folder, which does not know that the former one is gone.
 #[tokio::test]
 async fn what_a_start_of_an_earlier_boot_had_is_taken_once_that_was_silent_for_long() {

@@ -61,6 +61,9 @@ impl Fleet for TwoMasters {
     fn announce(&self, _: Announcement) -> Pending<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
+    fn presume_dead<'a>(&'a self, _: &'a str) -> Pending<'a, ()> {
+        Box::pin(async {})
+    }
     fn take<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Take, Error>> {
         Box::pin(async move {
             let _passed = self.gate.acquire().await;
