@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod bundle;
+pub mod cut;
 pub mod jobs;
 pub mod lab;
 pub mod liar;

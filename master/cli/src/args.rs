@@ -20,7 +20,7 @@ use target::not_empty;
 
 pub use changes::{ApplyArgs, AskedLifecycleArgs, LaunchArgs, LifecycleArgs, OrphansArgs};
 pub use exec::{ExecAction, ExecArgs};
-pub use fleet::FleetCommand;
+pub use fleet::{FleetCommand, MastersCommand};
 pub use identities::{AgentsArgs, AgentsCommand, AttestationCommand};
 pub use jobs::{JobsArgs, JobsCommand};
 pub use listen::{ListenArgs, ServeArgs};
@@ -201,7 +201,11 @@ pub enum Command {
     Orphans(OrphansArgs),
     /// List the masters that share this master's records
     #[command(after_help = help::MASTERS)]
-    Masters,
+    Masters {
+        /// What to do with them; without it they are shown
+        #[command(subcommand)]
+        command: Option<MastersCommand>,
+    },
     /// Stop a master that runs in the background; instances stay
     #[command(after_help = help::SHUTDOWN)]
     Shutdown,
@@ -238,11 +242,11 @@ impl Command {
             | Self::Wait(_)
             | Self::Logs(_)
             | Self::Inventory(_)
-            | Self::Masters
             | Self::SshConfig(_) => true,
             Self::Exec(exec) => matches!(exec.what(), Ok(exec::ExecAction::Builtin(..))),
             Self::Jobs(jobs) => matches!(jobs.command, None | Some(JobsCommand::Show { .. })),
             Self::Agents(agents) => agents.command.is_none(),
+            Self::Masters { command } => command.is_none(),
             Self::Orphans(orphans) => orphans.delete.is_none(),
             _ => false,
         }

@@ -348,6 +348,21 @@ macro_rules! events {
                 self.record(&request)?;
                 Ok(Response::new(self.script.masters.clone()))
             }
+            async fn move_cluster(&self, request: Request<MoveClusterRequest>) -> Answer<MoveClusterReply> {
+                let cluster = request.get_ref().cluster.clone();
+                self.record(&request)?;
+                let of = |it: &&aot_proto::v1::masters_reply::Entry| it.clusters.contains(&cluster);
+                let master = self.script.masters.masters.iter().find(of);
+                let master = master.map(|it| it.id.clone()).unwrap_or_default();
+                Ok(Response::new(MoveClusterReply { master }))
+            }
+            async fn drain_master(&self, request: Request<DrainMasterRequest>) -> Answer<DrainMasterReply> {
+                self.record(&request)?;
+                let of = |it: &&aot_proto::v1::masters_reply::Entry| it.clusters.is_empty();
+                let master = self.script.masters.masters.iter().find(of);
+                let master = master.map(|it| it.id.clone()).unwrap_or_default();
+                Ok(Response::new(DrainMasterReply { master }))
+            }
             async fn taken_over(&self, request: Request<TakenOverRequest>) -> Answer<TakenOverReply> {
                 self.record(&request)?;
                 Ok(Response::new(TakenOverReply {}))

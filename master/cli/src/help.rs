@@ -251,6 +251,8 @@ pub(crate) const MASTERS: &str = "\
 Examples:
   aot-master masters
   aot-master masters --json | jq -r 'select(.alive | not) | .id'
+  aot-master masters move web ip-10-0-1-10
+  aot-master masters drain ip-10-0-1-10      before work on its host
 
 Masters on one database (AOT_STORE, AOT_FLEET_KEY) share their records. Each
 cluster has one of them at a time; a command reaches it by way of any.";

@@ -316,7 +316,7 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Orphans(args) => orphans::orphans(ctx, args).await,
         Command::Terminate { target, yes } => lifecycle::terminate(ctx, target, yes).await,
         Command::Cleanup { name, yes } => lifecycle::cleanup(ctx, name, yes).await,
-        Command::Masters => masters::masters(ctx).await,
+        Command::Masters { command } => masters::masters(ctx, command).await,
         Command::Shutdown => shutdown::shutdown(ctx).await,
         Command::Restart(listen) => shutdown::restart(ctx, &listen).await,
         Command::Serve(_)

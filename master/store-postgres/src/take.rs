@@ -13,7 +13,7 @@ use crate::connect::EngineLink;
 use crate::silence::Silence;
 
 /// Longest wait for one of the statements here.
-const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN: Duration = Duration::from_secs(15);
 
 /// How long an engine that went away while a hold was waited for is asked again.
 const AWAY: Duration = Duration::from_secs(60);

@@ -1,12 +1,15 @@
-//! A fleet of two masters on one database and one bucket. Each has a cluster; from each all is reached. One is killed amid a
+//! A fleet of two masters on one database and one bucket. Each has a cluster; from each all is reached. One is cut off from the
+//! database, loses its cluster, and gets it back by a command. It is killed amid a
 //! command that was given at the other: that one has its cluster, its outputs and soon its machines, and what runs ends on
 //! record there, once. It comes back, and gets both when the other stops in order.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aot_postgres::server::Server;
 use aot_tests::bundle;
+use aot_tests::cut::Cuttable;
 use aot_tests::lab::Lab;
 use aot_tests::lab::master::{LAUNCH, Master};
 use aot_tests::lab::story::{Story, cluster_file};
@@ -57,18 +60,36 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     let key = lab.dir().join("fleet.key");
     aot_host::files::write_atomic(&key, &[7; 32], 0o600).expect("writes the key");
     let (url, key) = (server.url(&server.database()), key.display().to_string());
+    let way_of_a = lab.dir().join("way");
+    std::fs::create_dir(&way_of_a).expect("makes a folder");
+    let socket = format!(".s.PGSQL.{}", server.port());
+    let way = Cuttable::new(&way_of_a.join(&socket), &server.dir().join(&socket));
+    let encoded = |dir: &Path| dir.display().to_string().replace('/', "%2F");
+    let url_of_a = url.replace(&encoded(server.dir()), &encoded(&way_of_a));
     lab.python(MAKE_BUCKET, &[]);
-    let env = |peer| {
+    let env = |url, peer| {
         [
-            ("AOT_STORE", url.as_str()),
+            ("AOT_STORE", url),
             ("AOT_FLEET_KEY", key.as_str()),
             ("AOT_BLOBS", "s3://fleet/both"),
             ("AOT_PEER_LISTEN", peer),
         ]
     };
     let mut story = Story::default();
-    let mut a = Master::start_as(&lab, "a", 7510, BOTH, &env("198.51.100.1:7520"));
-    let b = Master::start_as(&lab, "b", 7511, BOTH, &env("198.51.100.1:7521"));
+    let mut a = Master::start_as(
+        &lab,
+        "a",
+        7510,
+        BOTH,
+        &env(url_of_a.as_str(), "198.51.100.1:7520"),
+    );
+    let b = Master::start_as(
+        &lab,
+        "b",
+        7511,
+        BOTH,
+        &env(url.as_str(), "198.51.100.1:7521"),
+    );
 
     story.step("a cluster each, side by side");
     let file = |name| {
@@ -122,6 +143,27 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
         refused.shown(),
     );
 
+    story.step(
+        "the first is cut off from the database alone, and its machines follow their cluster",
+    );
+    let cut = Instant::now();
+    way.cut();
+    let moved = || connected(&b, "one").len() == 2;
+    wait::until(moved, LAUNCH, "its machines have found the second");
+    println!("machines are with the second after {:?}", cut.elapsed());
+    let knows = a.logs(0, "the cluster is another master's");
+    story.check(knows, "the first knows it without the database", a.log());
+    succeeds(&mut story, &b, "one", "by the second");
+    way.mend();
+    let (_, masters) = b.json(&["masters"]);
+    let other = masters.iter().find(|it| it["answers"] == false);
+    let id = other.and_then(|it| it["id"].as_str()).expect("two masters");
+    let back = || b.run(&["masters", "move", "one", id]).code == Some(0);
+    wait::until(back, LAUNCH, "the cluster goes back");
+    let there = || connected(&a, "one").len() == 2;
+    wait::until(there, LAUNCH, "its machines follow it back");
+    succeeds(&mut story, &a, "one", "by the first again");
+
     story.step("the first is killed amid a command that was given at the second");
     let runs = b.spawn(&[
         "--cluster",
@@ -140,6 +182,9 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     }
     let killed = Instant::now();
     a.crash();
+    // Those that the first had passed on dial anew.
+    let there = || connected(&b, "two").len() == 2;
+    wait::until(there, LAUNCH, "the second's own machines are there");
     succeeds(&mut story, &b, "two", "the second's own is not disturbed");
     let back = || connected(&b, "one").len() == 2;
     wait::until(back, LAUNCH, "its machines have found the second");

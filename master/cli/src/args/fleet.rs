@@ -6,6 +6,27 @@ use clap::Subcommand;
 
 use crate::help;
 
+/// What can be done with masters that share a database, while they run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum MastersCommand {
+    /// Give a cluster to another master
+    Move {
+        /// Name of the cluster
+        #[arg(value_name = "CLUSTER")]
+        name: String,
+        /// Id of the master, or a part of it that no other has
+        master: String,
+    },
+    /// Give all clusters of a master to the others, until its next start
+    Drain {
+        /// Id of the master, or a part of it that no other has
+        master: String,
+        /// It takes its share again
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
 /// What can be done with a fleet, from any of its hosts.
 #[derive(Debug, Clone, Subcommand)]
 pub enum FleetCommand {

@@ -126,3 +126,31 @@ async fn a_master_that_did_not_answer_is_named_on_standard_error() {
         assert!(!ran.out.contains(line));
     }
 }
+
+#[tokio::test]
+async fn a_cluster_is_moved_and_a_master_drained_and_both_are_waited_for() {
+    let mut empty = entry("b/01ABC");
+    empty.clusters.clear();
+    let fake = Fake::start(Script {
+        masters: MastersReply {
+            masters: vec![entry("a/01ABB"), empty],
+            ..MastersReply::default()
+        },
+        ..Script::default()
+    });
+    let env = env_in(fake.dir.path());
+    for (words, said) in [
+        (&["masters", "move", "web", "a/"][..], "web is with a/01ABB"),
+        (
+            &["masters", "drain", "b/"],
+            "b/01ABC has no cluster any more",
+        ),
+        (
+            &["masters", "drain", "--undo", "b/"],
+            "b/01ABC takes its share again",
+        ),
+    ] {
+        let ran = super::run_in(&env, "", words).await;
+        assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
+    }
+}

@@ -81,6 +81,36 @@ impl ClusterFinder {
         self.view().map_or_else(Vec::new, others)
     }
 
+    /// Says that a cluster is to be this master's; `false` where it can't be.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    pub(crate) async fn prefer(
+        &self,
+        cluster: &ClusterName,
+        master: &str,
+    ) -> Result<bool, aot_store::Error> {
+        match &self.fleet {
+            Some(fleet) => fleet.prefer(cluster, master).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Says that a master gives its clusters away, or takes its share again; `false` where there is no such master.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    pub(crate) async fn drain(
+        &self,
+        master: &str,
+        is_draining: bool,
+    ) -> Result<bool, aot_store::Error> {
+        match &self.fleet {
+            Some(fleet) => fleet.drain(master, is_draining).await,
+            None => Ok(false),
+        }
+    }
+
     /// Whether this master gives its clusters away.
     pub(crate) fn is_draining(&self) -> bool {
         self.view().is_some_and(|view| view.is_draining())

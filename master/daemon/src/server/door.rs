@@ -36,9 +36,8 @@ enum Concern {
 fn concern(path: &str) -> Concern {
     match path.rsplit('/').next().unwrap_or_default() {
         "Shutdown" => Concern::MasterAlone,
-        "Info" | "Jobs" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters" | "TakenOver" => {
-            Concern::Master
-        }
+        "Info" | "Jobs" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters" | "TakenOver"
+        | "MoveCluster" | "DrainMaster" => Concern::Master,
         "Plan" | "Launch" | "Status" | "Agents" | "Update" => Concern::AnyCluster,
         _ => Concern::OneCluster,
     }

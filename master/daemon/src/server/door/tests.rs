@@ -108,6 +108,8 @@ async fn without_a_name_the_only_cluster_is_meant_and_a_masters_own_calls_stay()
         "ApiCalls",
         "Masters",
         "TakenOver",
+        "MoveCluster",
+        "DrainMaster",
     ] {
         assert_eq!(
             concern(&format!("/aot.v1.Operator/{path}")),

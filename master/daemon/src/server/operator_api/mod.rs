@@ -14,6 +14,7 @@ mod launch;
 mod lifecycle;
 mod logs;
 mod masters;
+mod moves;
 mod notes;
 mod orphans;
 mod others;

@@ -285,6 +285,20 @@ impl Operator for OperatorApi {
         Ok(Response::new(self.do_masters(&asker).await))
     }
 
+    async fn move_cluster(
+        &self,
+        request: Request<v1::MoveClusterRequest>,
+    ) -> Result<Response<v1::MoveClusterReply>, Status> {
+        self.do_move(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drain_master(
+        &self,
+        request: Request<v1::DrainMasterRequest>,
+    ) -> Result<Response<v1::DrainMasterReply>, Status> {
+        self.do_drain(request.into_inner()).await.map(Response::new)
+    }
+
     async fn taken_over(
         &self,
         request: Request<v1::TakenOverRequest>,

@@ -168,6 +168,7 @@ fake!(
     unary: info InfoRequest InfoReply, plan PlanRequest PlanReply, status StatusRequest StatusReply,
     revoke TargetRequest AgentsReply, update TargetRequest StatusReply, agents AgentsRequest AgentsReply,
     jobs JobsRequest JobsReply, orphans OrphansRequest OrphansReply, shutdown ShutdownRequest ShutdownReply, taken_over TakenOverRequest TakenOverReply,
+    move_cluster MoveClusterRequest MoveClusterReply, drain_master DrainMasterRequest DrainMasterReply,
     masters MastersRequest MastersReply;
     streams: launch LaunchStream LaunchRequest Event, watch WatchStream WatchRequest Event,
     apply ApplyStream ApplyRequest Event, terminate TerminateStream TerminateRequest Event,
