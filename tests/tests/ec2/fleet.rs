@@ -148,6 +148,9 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     );
     let cut = Instant::now();
     way.cut();
+    // Until then the second asks the first.
+    let taken = b.logs(0, "the cluster is this master's cluster=one");
+    story.check(taken, "the second has its cluster", b.log());
     let moved = || connected(&b, "one").len() == 2;
     wait::until(moved, LAUNCH, "its machines have found the second");
     println!("machines are with the second after {:?}", cut.elapsed());
@@ -155,11 +158,13 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     story.check(knows, "the first knows it without the database", a.log());
     succeeds(&mut story, &b, "one", "by the second");
     way.mend();
+    let heals = a.logs(0, "takes this master's beats again");
+    story.check(heals, "the first takes part again", a.log());
     let (_, masters) = b.json(&["masters"]);
     let other = masters.iter().find(|it| it["answers"] == false);
     let id = other.and_then(|it| it["id"].as_str()).expect("two masters");
-    let back = || b.run(&["masters", "move", "one", id]).code == Some(0);
-    wait::until(back, LAUNCH, "the cluster goes back");
+    let moved = b.run(&["masters", "move", "one", id]);
+    story.same(moved.code, Some(0), &moved.shown());
     let there = || connected(&a, "one").len() == 2;
     wait::until(there, LAUNCH, "its machines follow it back");
     succeeds(&mut story, &a, "one", "by the first again");

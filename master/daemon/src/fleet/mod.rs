@@ -3,7 +3,8 @@
 //!
 //! Used by `server` before anything is answered. It knows what was read last, and waits only where nobody has a cluster.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use aot_proto::ids::ClusterName;
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 /// Between two looks while nobody has a cluster.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Of the lock: nobody who has it runs what may panic.
+const UNHURT: &str = "nobody panics with it";
+
 /// After so long without a beat that was taken a master is passed over.
 const CUT_OFF: Duration = Duration::from_secs(30);
 
@@ -26,6 +30,8 @@ pub(crate) struct ClusterFinder {
     fleet: Option<Arc<dyn Fleet>>,
     /// Whether a cluster is here, which is known before, and after, it is read.
     is_here: Arc<OnceLock<IsHere>>,
+    /// Clusters that other masters say they have taken from this one, with their epochs: known while the store can't be read.
+    taken: Arc<Mutex<BTreeMap<ClusterName, (String, i64)>>>,
 }
 
 /// Says whether a cluster is here.
@@ -37,6 +43,7 @@ impl ClusterFinder {
         Self {
             fleet,
             is_here: Arc::default(),
+            taken: Arc::default(),
         }
     }
 
@@ -171,12 +178,38 @@ impl ClusterFinder {
             return Whereabouts::Here;
         };
         let is_here = self.is_here.get().map(|is_here| is_here(cluster));
+        if is_here != Some(true)
+            && let Some(taker) = self.taker(&view, cluster)
+        {
+            return Whereabouts::Elsewhere(taker);
+        }
         match (is_here, view.whereabouts(cluster)) {
             (Some(true), _) => Whereabouts::Here,
             // About to come, or gone a moment ago.
             (Some(false), Whereabouts::Here) => Whereabouts::Nowhere,
             (_, read) => read,
         }
+    }
+
+    /// The master that says it has taken a cluster, where that is later than what was read.
+    fn taker(&self, view: &FleetView, cluster: &ClusterName) -> Option<FleetMaster> {
+        let taken = self.taken.lock().expect(UNHURT);
+        let (master, epoch) = taken.get(cluster)?;
+        let read = view.owners.get(cluster).map(|owner| owner.epoch);
+        let is_later = read.is_none_or(|read| read < *epoch);
+        view.masters.get(master).filter(|_| is_later).cloned()
+    }
+
+    /// Another master says that it has taken a cluster from this one.
+    pub(crate) fn note_taken(&self, cluster: &ClusterName, master: &str, epoch: i64) {
+        let mut taken = self.taken.lock().expect(UNHURT);
+        taken.insert(cluster.clone(), (master.to_owned(), epoch));
+        // What was read since then knows better.
+        let view = self.view();
+        taken.retain(|cluster, (_, epoch)| {
+            let owner = view.as_ref().and_then(|view| view.owners.get(cluster));
+            owner.is_some_and(|owner| owner.epoch < *epoch)
+        });
     }
 
     /// Where a cluster is; while nobody has it, or its master does not live, that is waited for. What is there in the end, if that takes

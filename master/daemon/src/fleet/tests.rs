@@ -42,6 +42,24 @@ fn what_is_here_is_known_before_it_is_read() {
     assert_eq!(finder.whereabouts(&name("old")), Whereabouts::Nowhere);
 }
 
+#[test]
+fn what_another_says_it_has_taken_is_believed_until_more_is_read() {
+    let (finder, fleet) = finder(sample_view("a", &[("web", "a"), ("db", "a")]));
+    let web = name("web");
+    finder.ask_here(|_| false);
+    assert_eq!(finder.whereabouts(&web), Whereabouts::Nowhere);
+    finder.note_taken(&web, "b", 7);
+    assert!(matches!(finder.whereabouts(&web), Whereabouts::Elsewhere(it) if it.id == "b"));
+    assert_eq!(finder.whereabouts(&name("db")), Whereabouts::Nowhere);
+    fleet.change(|view| {
+        let owner = view.owners.get_mut(&web).expect("is there");
+        (owner.epoch, owner.master) = (8, String::new());
+    });
+    assert_eq!(finder.whereabouts(&web), Whereabouts::Nowhere);
+    finder.note_taken(&web, "nobody/1", 9);
+    assert_eq!(finder.whereabouts(&web), Whereabouts::Nowhere);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_nobody_has_is_waited_for() {
     let (finder, fleet) = finder(sample_view("a", &[("web", "")]));

@@ -308,6 +308,7 @@ impl Operator for OperatorApi {
         let v1::TakenOverRequest { cluster, epoch } = request.into_inner();
         let cluster = cluster.parse::<ClusterName>();
         let cluster = cluster.map_err(|bad| Status::invalid_argument(bad.to_string()))?;
+        self.ways.finder.note_taken(&cluster, &master, epoch);
         self.engine.lose(&cluster, epoch, &master);
         Ok(Response::new(v1::TakenOverReply {}))
     }
