@@ -160,10 +160,15 @@ fn masters_of_a_fleet_reach_every_cluster_and_take_what_one_leaves() {
     way.mend();
     let heals = a.logs(0, "takes this master's beats again");
     story.check(heals, "the first takes part again", a.log());
-    let (_, masters) = b.json(&["masters"]);
-    let other = masters.iter().find(|it| it["answers"] == false);
-    let id = other.and_then(|it| it["id"].as_str()).expect("two masters");
-    let moved = b.run(&["masters", "move", "one", id]);
+    let other = || {
+        let (_, masters) = b.json(&["masters"]);
+        let other = masters.into_iter().find(|it| it["answers"] == false);
+        other.expect("there are two")
+    };
+    let lives = || other()["alive"] == true;
+    wait::until(lives, LAUNCH, "the second hears of it again");
+    let id = other()["id"].as_str().expect("an id").to_owned();
+    let moved = b.run(&["masters", "move", "one", &id]);
     story.same(moved.code, Some(0), &moved.shown());
     let there = || connected(&a, "one").len() == 2;
     wait::until(there, LAUNCH, "its machines follow it back");
