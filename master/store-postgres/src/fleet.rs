@@ -209,7 +209,7 @@ impl PostgresFleet {
         }
         seen.silences.retain(|id, _| view.masters.contains_key(id));
         for row in &rows.owners {
-            let mut owner = owner(row, &starts);
+            let mut owner = owner(row, &starts, &self.me.id);
             if take::is_same_folder(&owner.pinned, &self.me.id) {
                 owner.pinned.clone_from(&self.me.id); // its host has another name by now
             }
@@ -426,12 +426,12 @@ impl PostgresFleet {
     }
 }
 
-/// Whose it is; nobody's where the start that took it is over.
-fn owner(row: &Row, starts: &BTreeMap<String, i64>) -> ClusterOwner {
+/// Whose it is; nobody's where the start that took it is over, unless that was one of this master.
+fn owner(row: &Row, starts: &BTreeMap<String, i64>, me: &str) -> ClusterOwner {
     let master: String = row.get(1);
-    let is_of_newest = starts.get(&master) == Some(&row.get(4));
+    let has_it = master == me || starts.get(&master) == Some(&row.get(4));
     ClusterOwner {
-        master: if is_of_newest { master } else { String::new() },
+        master: if has_it { master } else { String::new() },
         epoch: row.get(2),
         pinned: row.get(3),
         preferred: row.get(5),

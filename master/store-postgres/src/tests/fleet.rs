@@ -181,6 +181,9 @@ async fn what_a_dead_master_had_is_taken_and_a_restarted_one_takes_its_own_at_on
         dir: dead.master.dir,
     })
     .await;
+    again.fleet.refresh().await.expect("looks");
+    let view = again.fleet.view().borrow().clone();
+    assert_eq!(view.owners[&name("db")].master, view.me, "from before");
     let own = again.has("db").await;
     assert!(!own.is_taken_over && jobs_of(&own) == [id(3)]);
     assert!(again.take("web").await.is_none(), "that is another's now");
