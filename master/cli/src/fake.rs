@@ -359,7 +359,8 @@ macro_rules! events {
             async fn drain_master(&self, request: Request<DrainMasterRequest>) -> Answer<DrainMasterReply> {
                 self.record(&request)?;
                 let of = |it: &&aot_proto::v1::masters_reply::Entry| it.clusters.is_empty();
-                let master = self.script.masters.masters.iter().find(of);
+                let masters = &self.script.masters.masters;
+                let master = masters.iter().find(of).or(masters.first());
                 let master = master.map(|it| it.id.clone()).unwrap_or_default();
                 Ok(Response::new(DrainMasterReply { master }))
             }

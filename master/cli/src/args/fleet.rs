@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::target::not_empty;
 use crate::help;
 
 /// What can be done with masters that share a database, while they run.
@@ -12,14 +13,16 @@ pub enum MastersCommand {
     /// Give a cluster to another master
     Move {
         /// Name of the cluster
-        #[arg(value_name = "CLUSTER")]
+        #[arg(value_name = "CLUSTER", value_parser = not_empty)]
         name: String,
         /// Id of the master, or a part of it that no other has
+        #[arg(value_parser = not_empty)]
         master: String,
     },
     /// Give all clusters of a master to the others, until its next start
     Drain {
         /// Id of the master, or a part of it that no other has
+        #[arg(value_parser = not_empty)]
         master: String,
         /// It takes its share again
         #[arg(long)]

@@ -69,7 +69,14 @@ fn rows() -> Vec<(&'static str, Vec<Vec<&'static str>>)> {
         ("orphans", vec![vec![], vec!["--delete", "u", "--yes"]]),
         ("terminate", vec![vec!["*", "--yes"]]),
         ("cleanup", vec![vec!["hadoop", "--yes"]]),
-        ("masters", vec![vec![]]),
+        (
+            "masters",
+            vec![
+                vec![],
+                vec!["move", "CLUSTER", "a"],
+                vec!["drain", "--undo", "a"],
+            ],
+        ),
         ("shutdown", vec![vec![]]),
         ("restart", vec![vec![]]),
     ]
@@ -268,6 +275,7 @@ fn words_of(command: &'static str, row: &[&'static str], fake: &Fake) -> Vec<Str
         "FILE" => file(fake),
         "DIR" => format!("{}/", below("dir")),
         "KNOWN" => below("known"),
+        "CLUSTER" => marked("web"),
         word => word.to_owned(),
     };
     std::iter::once(command.to_owned())
