@@ -23,7 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".aot.v1.FetchChunk.data")
         .bytes(".aot.v1.JobOutput.data")
         .bytes(".aot.v1.UploadChunk.data")
+        .bytes(".aot.v1.TunnelPiece.data")
         .bytes(".aot.v1.Frame")
+        .skip_debug([".aot.v1.SecretValue"]) // src/secret.rs has it: without the value
         .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=aot");
     Ok(())

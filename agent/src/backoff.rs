@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Grows from `base` to `most`, doubling; each wait is a random part of the ceiling (AWS Architecture Blog,
 /// "Exponential Backoff And Jitter", full jitter).
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     base: Duration,
     most: Duration,
     ceiling: Duration,
@@ -13,7 +13,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Starts at `base`, never above `most`.
-    pub(crate) fn new(base: Duration, most: Duration) -> Self {
+    pub fn new(base: Duration, most: Duration) -> Self {
         Self {
             base,
             most,
@@ -22,20 +22,20 @@ impl Backoff {
     }
 
     /// The next wait; `unit` is a random number in [0, 1).
-    pub(crate) fn next(&mut self, unit: f64) -> Duration {
+    pub fn next(&mut self, unit: f64) -> Duration {
         let wait = self.ceiling.mul_f64(unit.clamp(0.0, 1.0));
         self.ceiling = (self.ceiling * 2).min(self.most);
         wait
     }
 
     /// Back to the start: something worked.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.ceiling = self.base;
     }
 }
 
 /// A random number in [0, 1), from the operating system.
-pub(crate) fn unit() -> f64 {
+pub fn unit() -> f64 {
     let mut bytes = [0u8; 8];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
         return 0.5;

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use aot_host::boot_id::kernel_boot_id;
 use aot_host::files::trimmed;
 
 /// The kernel's boot id, or the content of `file` where clones share a kernel (see random(4), boot_id).
 pub(crate) fn boot_id(file: Option<&Path>) -> String {
     file.and_then(trimmed)
         .filter(|id| !id.is_empty())
-        .or_else(|| trimmed(Path::new("/proc/sys/kernel/random/boot_id")))
+        .or_else(kernel_boot_id)
         .unwrap_or_else(|| "unknown".to_owned())
 }
 

@@ -23,6 +23,19 @@ pub enum Platform {
     Local,
 }
 
+/// Where connections that operators forward may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardPolicy {
+    /// Nowhere.
+    None,
+    /// To ports and sockets of the machine itself.
+    #[default]
+    Machine,
+    /// To every host that the machine reaches.
+    Any,
+}
+
 /// A text that is never printed.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
@@ -62,12 +75,16 @@ pub struct Config {
     pub etc_dir: PathBuf,
     /// Home of root: its ssh keys are there.
     pub root_home: PathBuf,
+    /// Where runs' secrets are, in memory.
+    pub secrets_dir: PathBuf,
     /// Who made the machine.
     pub provider: Platform,
     /// Holds the boot id where clones share a kernel.
     pub boot_id_file: Option<PathBuf>,
     /// Address of IMDS, `http://host[:port]`.
     pub imds: String,
+    /// Where connections that operators forward may lead to.
+    pub forward: ForwardPolicy,
     /// Reboots the machine; `None` = systemctl, or reboot(2) where there is no systemd.
     pub reboot: Option<Vec<String>>,
 }
@@ -87,12 +104,16 @@ struct RawConfig {
     etc_dir: PathBuf,
     #[serde(default = "root_home")]
     root_home: PathBuf,
+    #[serde(default = "secrets_dir")]
+    secrets_dir: PathBuf,
     #[serde(default = "provider")]
     provider: Platform,
     boot_id_file: Option<PathBuf>,
     #[serde(default = "imds")]
     imds: String,
     reboot: Option<Vec<String>>,
+    #[serde(default)]
+    forward: ForwardPolicy,
 }
 
 fn state_dir() -> PathBuf {
@@ -103,6 +124,9 @@ fn etc_dir() -> PathBuf {
 }
 fn root_home() -> PathBuf {
     "/root".into()
+}
+fn secrets_dir() -> PathBuf {
+    "/run/aot/secrets".into()
 }
 fn provider() -> Platform {
     Platform::Ec2
@@ -193,10 +217,12 @@ impl Config {
             state_dir: raw.state_dir,
             etc_dir: raw.etc_dir,
             root_home: raw.root_home,
+            secrets_dir: raw.secrets_dir,
             provider: raw.provider,
             boot_id_file: raw.boot_id_file,
             imds: raw.imds,
             reboot: raw.reboot,
+            forward: raw.forward,
         })
     }
 }
@@ -247,6 +273,9 @@ mod tests {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.state_dir, Path::new("/var/lib/aot"));
         assert_eq!(config.etc_dir, Path::new("/etc"));
+        assert_eq!(config.forward, ForwardPolicy::Machine);
+        let any = parse(&format!("{GOOD}forward = \"any\"\n")).unwrap();
+        assert_eq!(any.forward, ForwardPolicy::Any);
         assert!(
             !format!("{config:?}").contains("5ec4e7"),
             "the token is printed"
@@ -262,6 +291,7 @@ mod tests {
             ("no ca", GOOD.replace("ca_pem = \"x\"", ""), "ca_pem"),
             ("two cas", format!("{GOOD}ca_file = \"/y\"\n"), "ca_pem"),
             ("unknown key", format!("{GOOD}mastr = 1\n"), "mastr"),
+            ("no policy", format!("{GOOD}forward = \"all\"\n"), "machine"),
             ("no reboot", format!("{GOOD}reboot = []\n"), "reboot"),
             (
                 "no machine",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_host::users;
 use aot_proto::builtin::{Builtin, MAX_TAIL_BYTES};
 use aot_proto::v1::BuiltinReply;
 use serde_json::{Value, json};
@@ -15,8 +16,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
-
-use crate::users;
 
 /// Most files that are read at a time, those that hang on a dead file system among them. More are refused.
 const MOST: usize = 16;

@@ -15,6 +15,7 @@ mod copy;
 mod file_builtins;
 mod hostname;
 mod identity;
+mod ignored_signals;
 mod imds;
 mod link;
 mod masters;
@@ -23,6 +24,7 @@ mod origin;
 mod power;
 mod reconnect;
 mod runner;
+mod secrets;
 mod service;
 mod session;
 mod shell;
@@ -30,6 +32,7 @@ mod sshkeys;
 mod starts;
 mod stop;
 mod tls;
+mod tunnel;
 mod userkeys;
 mod users;
 mod volumes;
@@ -49,8 +52,9 @@ pub mod programs {
 #[doc(hidden)]
 pub mod inside {
     pub use crate::runner::command::CommandSpec;
-    pub use crate::tls::{provider, roots};
+    pub use crate::tls::{client_config, roots};
     pub use crate::volumes::{VolumePaths, mount_all};
+    pub use aot_tls::provider;
 
     /// What a run's folder says of its cancellation.
     pub mod cancellation {
@@ -64,7 +68,20 @@ pub mod inside {
 
     /// In which order masters are dialled.
     pub mod masters {
-        pub use crate::masters::permuted;
+        pub use crate::masters::{DialOrder, permuted};
+    }
+
+    /// When they are dialled again.
+    pub mod reconnect {
+        pub use crate::backoff::{Backoff, unit};
+        pub use crate::reconnect::{EndedSession, Reconnect};
+    }
+
+    /// What a session decides, for agents that are simulated.
+    pub mod session {
+        pub use crate::session::protocol::{
+            Closed, Protocol, SessionInput, SessionOutput, SpoolPiece,
+        };
     }
 
     /// A run's output.

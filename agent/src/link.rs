@@ -287,7 +287,7 @@ fn server_name(route: Option<&Route>, host: &str, ip: IpAddr) -> ServerName<'sta
 }
 
 /// Addresses of `host`, by /etc/hosts and the servers of /etc/resolv.conf unless it is an address itself.
-async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
+pub(crate) async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }

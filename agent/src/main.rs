@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use aot_agent::{Config, DEFAULT_PATH, Mode, programs};
 use aot_host::descriptors;
+use aot_host::log::{self, LogFormat};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -99,14 +100,10 @@ fn main() -> ExitCode {
     if matches!(
         args.command,
         AgentCommand::Run { .. } | AgentCommand::EnrolCheck { .. }
-    ) {
-        let filter = EnvFilter::try_from_env("AOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .without_time()
-            .with_ansi(false)
-            .init();
+    ) && let Err(error) = log_to_stderr(|name| std::env::var(name).unwrap_or_default())
+    {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
     }
     match args.command {
         AgentCommand::Run { config } => {
@@ -138,6 +135,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// Logs as `AOT_LOG` and `AOT_LOG_FORMAT` say. The journal has the time, so text goes without.
+fn log_to_stderr(env: impl Fn(&str) -> String) -> Result<(), String> {
+    let (filter, format) = log_settings(&env("AOT_LOG"), &env("AOT_LOG_FORMAT"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    match format {
+        LogFormat::Text => log.without_time().init(),
+        LogFormat::Json => log.json().with_span_list(false).init(),
+    }
+    Ok(())
+}
+
+/// What both are set to; empty counts as not set.
+fn log_settings(filter: &str, format: &str) -> Result<(EnvFilter, LogFormat), String> {
+    let bad = |name: &str, value: &str, why: &str| format!("{name} is {value:?}: {why}");
+    let filter = if filter.is_empty() { "info" } else { filter };
+    if let Some(part) = log::without_level(filter) {
+        return Err(bad("AOT_LOG", part, log::LEVEL_EXPECTED));
+    }
+    let parsed = EnvFilter::try_new(filter);
+    let parsed = parsed.map_err(|error| bad("AOT_LOG", filter, &error.to_string()))?;
+    let name = if format.is_empty() { "text" } else { format };
+    let format = LogFormat::from_name(name);
+    let format = format.ok_or_else(|| bad("AOT_LOG_FORMAT", name, LogFormat::EXPECTED))?;
+    Ok((parsed, format))
+}
+
 /// Whether this is `aot-agent shim`. It is started for many a run, so no parser is built for it.
 fn is_shim() -> bool {
     let mut words = std::env::args_os().skip(1);
@@ -151,6 +177,29 @@ fn with_settings(path: &std::path::Path, go: impl FnOnce(Config) -> ExitCode) ->
         Err(error) => {
             eprintln!("error: {}", aot_host::chain::Chain(&error));
             ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_as_it_is_asked_for_is_refused() {
+        let format = |filter, format| log_settings(filter, format).map(|(_, format)| format);
+        assert_eq!(format("", ""), Ok(LogFormat::Text));
+        assert_eq!(format("warn,aot_agent=debug", "json"), Ok(LogFormat::Json));
+        for (filter, name, wanted) in [
+            ("infoo", "", "AOT_LOG is \"infoo\": expected a level"),
+            (
+                "",
+                "xml",
+                "AOT_LOG_FORMAT is \"xml\": expected text or json",
+            ),
+        ] {
+            let error = format(filter, name).expect_err(wanted);
+            assert!(error.starts_with(wanted), "{error}");
         }
     }
 }

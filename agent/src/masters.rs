@@ -12,7 +12,7 @@ use crate::config::is_dialable;
 
 /// The addresses of masters, and with which of them the next connection begins.
 #[derive(Debug)]
-pub(crate) struct DialOrder {
+pub struct DialOrder {
     machine: String,
     settings: Vec<String>,
     /// As a master named them; empty when none did.
@@ -24,7 +24,7 @@ pub(crate) struct DialOrder {
 
 impl DialOrder {
     /// For the machine of this id: the addresses of its settings, and those that a master named before.
-    pub(crate) fn new(machine: &str, settings: Vec<String>, named: Vec<String>) -> Self {
+    pub fn new(machine: &str, settings: Vec<String>, named: Vec<String>) -> Self {
         let mut new = Self {
             machine: machine.to_owned(),
             settings,
@@ -37,7 +37,7 @@ impl DialOrder {
     }
 
     /// Every address once, beginning with the one that is next.
-    pub(crate) fn round(&self) -> Vec<String> {
+    pub fn round(&self) -> Vec<String> {
         let Some(first) = &self.first else {
             return self.order.clone();
         };
@@ -53,19 +53,19 @@ impl DialOrder {
     }
 
     /// This master answered: what is opened beside the session goes there too, and so does what comes after it.
-    pub(crate) fn reached(&mut self, address: &str) {
+    pub fn reached(&mut self, address: &str) {
         self.first = Some(address.to_owned());
     }
 
     /// This one did not, or had nothing for us: the next one is next.
-    pub(crate) fn failed(&mut self, address: &str) {
+    pub fn failed(&mut self, address: &str) {
         let at = self.order.iter().position(|other| other == address);
         let next = at.map(|at| (at + 1) % self.order.len());
         self.first = next.map(|next| self.order[next].clone());
     }
 
     /// Takes over what a master names, as far as it can be dialled; `Some` with all of that when it was not known before.
-    pub(crate) fn learn(&mut self, named: &[String]) -> Option<Vec<String>> {
+    pub fn learn(&mut self, named: &[String]) -> Option<Vec<String>> {
         let named = sanitize(named);
         if named.is_empty() || named == self.named {
             return None;

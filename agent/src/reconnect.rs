@@ -18,7 +18,8 @@ const AT_ONCE: Duration = MIN_RECONNECT_SPREAD;
 
 /// A session that is over.
 #[derive(Debug)]
-pub(crate) struct EndedSession<'a> {
+pub struct EndedSession<'a> {
+    /// Why it is over.
     pub why: &'a Closed,
     /// What its master asked for; `None` when there was no welcome.
     pub spread: Option<Duration>,
@@ -28,7 +29,7 @@ pub(crate) struct EndedSession<'a> {
 
 /// What the waits so far mean for the next one.
 #[derive(Debug)]
-pub(crate) struct Reconnect {
+pub struct Reconnect {
     backoff: Backoff,
     /// What the master of the session that broke asked for: waited for when the next try fails.
     spread: Option<Duration>,
@@ -36,7 +37,7 @@ pub(crate) struct Reconnect {
 
 impl Reconnect {
     /// `backoff` is of the tries that fail one after the other.
-    pub(crate) fn new(backoff: Backoff) -> Self {
+    pub fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
             spread: None,
@@ -44,18 +45,18 @@ impl Reconnect {
     }
 
     /// Whether the next try goes to the master of the last session alone.
-    pub(crate) fn is_to_the_same(&self) -> bool {
+    pub fn is_to_the_same(&self) -> bool {
         self.spread.is_some()
     }
 
     /// A master has let a session begin.
-    pub(crate) fn welcomed(&mut self) {
+    pub fn welcomed(&mut self) {
         self.backoff.reset();
         self.spread = None;
     }
 
     /// The wait after a try that no master welcomed. `unit` gives random numbers in [0, 1).
-    pub(crate) fn after_failure(&mut self, mut unit: impl FnMut() -> f64) -> Duration {
+    pub fn after_failure(&mut self, mut unit: impl FnMut() -> f64) -> Duration {
         match self.spread.take() {
             Some(spread) => spread.mul_f64(unit()),
             None => self.backoff.next(unit()),
@@ -64,7 +65,7 @@ impl Reconnect {
 
     /// The wait after a session. One that broke sooner than the time that its agents spread over is followed by all of the
     /// spread: a master that welcomes and breaks off is not dialled in a loop.
-    pub(crate) fn after_session(
+    pub fn after_session(
         &mut self,
         ended: &EndedSession<'_>,
         mut unit: impl FnMut() -> f64,

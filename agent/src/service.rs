@@ -25,9 +25,11 @@ use crate::runner::Runner;
 use crate::runner::copy_progress::Fetched;
 use crate::runner::prepare::Starter;
 use crate::runner::shim_pool::Shims;
+use crate::secrets::SecretFolders;
 use crate::session::Agent;
 use crate::shell::{Context, Shells};
-use crate::{origin, stop, tls};
+use crate::tunnel::Tunnels;
+use crate::{ignored_signals, origin, stop, tls};
 use live::live;
 
 /// How long background work may continue after the end.
@@ -61,6 +63,9 @@ pub fn main(config: Config, mode: Mode) -> ExitCode {
         && let Err(error) = descriptors::raise()
     {
         tracing::warn!(error = %Chain(&error), "cannot raise the limit on open files");
+    }
+    if let Err(error) = ignored_signals::end_inheritance() {
+        tracing::warn!(error = %Chain(&error), "what is started may ignore signals, as this process does");
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -130,6 +135,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         bulk: Arc::default(),
         fetched: Fetched::default(),
         shims: Shims::default(),
+        secrets: SecretFolders::new(config.secrets_dir.clone()),
     };
     let shells = Shells::new(Context {
         etc_dir: config.etc_dir.clone(),
@@ -137,6 +143,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         link: link.clone(),
         identity: starter.identity.clone(),
     });
+    let tunnels = Tunnels::new(config.forward, link.clone(), starter.identity.clone());
     let runner = Runner::open(starter)?;
     tracing::info!(
         version = crate::VERSION,
@@ -152,6 +159,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         identity,
         runner,
         shells,
+        tunnels,
         tracker,
         volumes: Arc::default(),
         cluster_facts: Arc::default(),
@@ -160,7 +168,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         process_id: process_id(),
     };
     live(&mut agent, &token).await;
-    agent.shells.close().await;
+    tokio::join!(agent.shells.close(), agent.tunnels.close());
     agent.tracker.close();
     Ok(())
 }

@@ -1,22 +1,15 @@
 //! What TLS the agent speaks: 1.3 only, one pinned authority, its own certificate. Used by link and identity.
 //!
-//! The name in the master's certificate is not compared with the address that was dialled: addresses of a master change
-//! and hide behind NAT, the authority is the cluster's own and signs masters for serving and agents for dialling only.
+//! Whom it believes to be a master is decided by `aot_tls`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use aot_tls::provider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 /// Certificates or keys that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +26,6 @@ pub enum Error {
     /// The key can't be used.
     #[error("a key that cannot be used: {0}")]
     Key(String),
-}
-
-/// The one crypto library of the workspace.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }
 
 /// The pinned authority.
@@ -92,20 +80,12 @@ pub(crate) fn check_client_chain(
 ///
 /// # Errors
 /// When the key does not fit.
-pub(crate) fn client_config(
+pub fn client_config(
     roots: &Arc<RootCertStore>,
     identity: Option<(&[CertificateDer<'static>], &[u8])>,
 ) -> Result<ClientConfig, Error> {
-    let provider = provider();
-    let verifier = PinnedAuthority {
-        roots: roots.clone(),
-        provider: provider.clone(),
-    };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| Error::Key(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+    let builder = aot_tls::to_master(roots.clone());
+    let builder = builder.map_err(|error| Error::Key(error.to_string()))?;
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
@@ -118,88 +98,4 @@ pub(crate) fn client_config(
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-/// Believes a server whose certificate the pinned authority signed for serving, and that does not belong to an agent.
-#[derive(Debug)]
-struct PinnedAuthority {
-    roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinnedAuthority {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            intermediates,
-            now,
-            algorithms,
-        )?;
-        if is_agents(end_entity) {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General(
-            "only TLS 1.3 is spoken here".to_owned(),
-        ))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-/// Whether the certificate names an agent, or can't be read at all.
-fn is_agents(certificate: &CertificateDer<'_>) -> bool {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        return true;
-    };
-    uris(&parsed).any(|uri| uri.parse::<aot_proto::ids::SpiffeId>().is_ok())
-}
-
-/// URIs among the names of a certificate.
-pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
-    let names = certificate
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .map(|names| &names.value.general_names);
-    names.into_iter().flatten().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    })
 }

@@ -46,14 +46,6 @@ pub(crate) fn find(name: &str, etc: &Path) -> Option<User> {
     })
 }
 
-/// The name that `file`, in the format of passwd(5) or group(5), has for an id; `None` for one that it does not know.
-pub(crate) fn name_of(id: u32, file: &Path) -> Option<String> {
-    let text = fs::read_to_string(file).ok()?;
-    let mut fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let line = fields.find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(id))?;
-    line.first().map(|name| (*name).to_owned())
-}
-
 fn output(command: &mut Command) -> Option<String> {
     command
         .stdin(Stdio::null())
@@ -162,15 +154,5 @@ mod tests {
         assert_eq!(user.home, Path::new("/home/admin"));
         assert_eq!(parse("broken", passwd, group), None);
         assert_eq!(parse("nobody", passwd, group), None);
-    }
-
-    #[test]
-    fn an_id_has_its_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("group");
-        assert_eq!(name_of(27, &file), None);
-        fs::write(&file, "broken\nroot:x:0:\nsudo:x:27:admin\n").unwrap();
-        assert_eq!(name_of(27, &file).as_deref(), Some("sudo"));
-        assert_eq!(name_of(2, &file), None);
     }
 }

@@ -75,6 +75,21 @@ fn pages() -> Vec<(String, String)> {
     pages
 }
 
+// ---- The examples.
+
+#[test]
+fn every_example_is_well_and_on_the_page_of_the_file() {
+    let page = read(&root().join("docs/cluster-file.md"));
+    let mut examples = files("/cluster.yml");
+    examples.retain(|(inside, _)| inside.starts_with("examples/"));
+    assert!(examples.len() > 4, "the examples were not found");
+    for (inside, path) in examples {
+        aot_master(&["check", &path.display().to_string()]);
+        let name = inside.split('/').nth(1).unwrap_or_default();
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 // ---- The keys of cluster.yml.
 
 /// One key, with its other names.
@@ -255,6 +270,26 @@ fn is_part(part: &Value, whole: &Value) -> bool {
         && all.all(|(name, schema)| whole["properties"].get(name) == Some(schema))
 }
 
+/// Without the text with a variable that any value may be: the page says so once.
+fn without_variables(schema: &mut Value) {
+    for name in ["Variable", "YesNo"] {
+        if let Some(options) = schema["anyOf"].as_array().filter(|any| any.len() == 2)
+            && options[1]["$ref"] == format!("#/$defs/{name}")
+        {
+            let mut plain = options[0].clone();
+            if let Some(about) = schema.get("description") {
+                plain["description"] = about.clone();
+            }
+            *schema = plain;
+        }
+    }
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(without_variables),
+        Value::Object(entries) => entries.values_mut().for_each(without_variables),
+        _ => {}
+    }
+}
+
 /// The table of all keys, a section for each mapping.
 fn keys(schema: &Value) -> String {
     let shown = shown(schema);
@@ -331,7 +366,8 @@ fn table(
 
 #[test]
 fn the_table_of_keys_is_that_of_the_schema() {
-    let schema: Value = serde_json::from_str(&aot_master(&["schema"])).expect("JSON");
+    let mut schema: Value = serde_json::from_str(&aot_master(&["schema"])).expect("JSON");
+    without_variables(&mut schema);
     let page = root().join("docs/cluster-file.md");
     let text = read(&page);
     let (before, rest) = text.split_once(FROM).expect("the table's beginning");

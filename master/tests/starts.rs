@@ -59,7 +59,7 @@ fn a_test_makes_nothing_executable_that_is_started() {
         ("agent/src/runner/spawn.rs", (1, "files are found")),
         ("agent/src/runner/spool/tests.rs", (2, "a spool")),
         ("agent/tests/agent/survival.rs", (1, "a spool")),
-        ("master/bundle/src/tests.rs", (1, "a bundle is packed")),
+        ("master/bundle/src/tests.rs", (2, "a bundle is packed")),
         (
             "master/daemon/src/server/serve/state_dir.rs",
             (3, "a folder"),

@@ -138,6 +138,7 @@ names! {
         Cleanup = "cleanup",
         Orphans = "orphans",
         Update = "update",
+        Forward = "forward",
     }
     LifecycleAction, zero UNKNOWN, {
         Start = "start",
@@ -148,6 +149,12 @@ names! {
         UnknownCluster = "unknown cluster",
         NotAnInstanceOfIt = "not an instance of it",
         NotInTheAccount = "not in the account",
+    }
+    FindingLevel, zero UNKNOWN, {
+        Ok = "ok",
+        Skipped = "skipped",
+        Warn = "warn",
+        Fail = "fail",
     }
     BuiltinName, zero "", {
         Ping = "ping",
@@ -206,6 +213,7 @@ mod tests {
             JobKind "JOB_KIND_",
             LifecycleAction "LIFECYCLE_ACTION_",
             OrphanReason "ORPHAN_REASON_",
+            FindingLevel "FINDING_LEVEL_",
             BuiltinName "BUILTIN_NAME_",
         );
     }

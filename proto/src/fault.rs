@@ -74,6 +74,20 @@ pub fn target(text: &str, at: usize, fault: TargetFault) -> Status {
     status(Code::InvalidArgument, &message, What::Target(fault))
 }
 
+/// A target that means nobody, and what may have been meant (empty = nothing comes to mind). The code tells it from a fault
+/// in the expression.
+#[must_use]
+pub fn nobody(message: String, text: &str, hint: String) -> Status {
+    let fault = TargetFault {
+        what: "target".to_owned(),
+        text: shortened(text),
+        message: clipped(&message, MAX_PROBLEM_BYTES),
+        hint: clipped(&hint, MAX_PROBLEM_BYTES),
+        ..TargetFault::default()
+    };
+    status(Code::NotFound, &message, What::Target(fault))
+}
+
 /// What is wrong with a file, ready to be shown; at most [`MAX_REPORT_BYTES`], the rest is cut off.
 #[must_use]
 pub fn file(report: &str) -> Status {
@@ -196,6 +210,13 @@ mod tests {
             header_bytes(&target)
         );
         assert!(header_bytes(&file(&long)) < 16 << 10);
+        let nobody = nobody(long.clone(), &long, long.clone());
+        assert!(
+            header_bytes(&nobody) < 16 << 10,
+            "{}",
+            header_bytes(&nobody)
+        );
+        assert_eq!(nobody.code(), Code::NotFound);
     }
 
     #[test]

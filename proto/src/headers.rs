@@ -6,8 +6,11 @@ use tonic::metadata::MetadataMap;
 /// The name of the cluster that a call is about.
 pub const CLUSTER: &str = "aot-cluster";
 
-/// The id of the job that a call is about.
+/// The id of the job that a call is about; in the answer, that of the job that it began or joined.
 pub const JOB: &str = "aot-job";
+
+/// The id that the job is to have which a call begins: the same call with the same id finds that job instead of beginning another.
+pub const REQUEST: &str = "aot-request";
 
 /// A master is to answer for its own clusters alone.
 pub const HERE: &str = "aot-here";

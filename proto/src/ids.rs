@@ -114,6 +114,13 @@ macro_rules! ulid_id {
             }
         }
 
+        impl $name {
+            /// When it was made, in milliseconds since 1970.
+            pub fn unix_ms(self) -> u64 {
+                self.0.timestamp_ms()
+            }
+        }
+
         impl FromStr for $name {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {

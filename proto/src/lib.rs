@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod plural;
 pub mod route;
+pub mod secret;
 pub mod status;
 pub mod version;
 

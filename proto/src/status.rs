@@ -1,6 +1,7 @@
 //! Answers by a gRPC status that the other side acts on, not only prints. Made by the master; read by the command line.
 
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 
 const STOPPING: &str = "the master is stopping";
 
@@ -40,6 +41,30 @@ pub fn moved() -> Status {
     Status::unavailable(MOVED)
 }
 
+/// In the metadata of a status: another master may answer the same in a moment.
+const AGAIN: &str = "aot-again";
+
+/// UNAVAILABLE: whoever has the cluster is not reached, or has it no more; another master takes it soon.
+#[must_use]
+pub fn owner_gone(text: String) -> Status {
+    let mut status = Status::unavailable(text);
+    let value = MetadataValue::from_static("1");
+    status.metadata_mut().insert(AGAIN, value);
+    status
+}
+
+/// UNAVAILABLE: what is followed is followed by another master now.
+#[must_use]
+pub fn left() -> Status {
+    owner_gone("the cluster is with another master now: what was begun continues there".to_owned())
+}
+
+/// Whether it is that of [`owner_gone`].
+#[must_use]
+pub fn is_owner_gone(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable && status.metadata().contains_key(AGAIN)
+}
+
 /// Whether it is that of [`moved`].
 #[must_use]
 pub fn is_moved(status: &Status) -> bool {
@@ -63,6 +88,9 @@ mod tests {
             "no space left in /var/lib/aot"
         )));
         assert!(!is_stopping(&Status::internal(STOPPING)));
+        assert!(
+            is_owner_gone(&left()) && !is_owner_gone(&moved()) && !is_owner_gone(&store_away())
+        );
         assert!(is_moved(&moved()) && !is_moved(&stopping()) && !is_stopping(&moved()));
     }
 }

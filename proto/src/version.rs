@@ -6,6 +6,12 @@ use std::fmt;
 use crate::limits::{OLDEST_PROTOCOL, PROTOCOL};
 use crate::v1::{Hello, Welcome};
 
+/// The first version whose agents know `OpenTunnel`.
+pub const FORWARDS: u32 = 5;
+
+/// The first version whose agents know `StartRun.secrets`.
+pub const SECRETS: u32 = 6;
+
 /// Versions of the Attach protocol that one side speaks: from `oldest` to `newest`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtocolRange {

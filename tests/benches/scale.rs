@@ -1,37 +1,24 @@
 //! A thousand sessions (`AOT_BENCH_SESSIONS`): simulated agents in one process, real TLS, the real protocol, against a
 //! real `aot-master serve` over a state that this bench writes as a launch and enrolments would have left it. Prints a
-//! ping of all beside a bare program of tonic and mTLS, what a command over all costs, and the master's memory a session.
+//! ping of all beside a bare program of tonic and mTLS, what a command over all costs and a change of all at the same pace,
+//! and the master's memory a session.
 //! With `AOT_BENCH_FACTS=1` one of them has new facts, so that all get new cluster facts.
 //! With several counts (`AOT_BENCH_STEPS=1000,2000,5000`) it says at the end whether cost grows as the count does.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aot_daemon::enrol::ca::{self, Ca};
 use aot_host::descriptors;
-use aot_model::cluster::Cluster;
-use aot_model::identity::Identity;
-use aot_model::instance::{Instance, NodeFacts};
-use aot_model::key::{ClusterUuid, InstanceKey};
-use aot_model::machine::{Machine, MachineState};
-use aot_model::phase::Phase;
-use aot_model::spec::{MemberSpec, PoolSpec, ProviderKind};
-use aot_model::world::Changes;
-use aot_model::{facts, hash, samples};
-use aot_proto::ids::SpiffeId;
-use aot_proto::v1::{ExecRequest, Pace};
-use aot_store::sqlite::Sqlite;
-use aot_store::{Backend, OpenStore};
-use aot_tests::bench::agents::{Agents, report};
+use aot_proto::v1::{ApplyRequest, ExecRequest, Pace, UpdatePace};
+use aot_tests::bench::agents::Agents;
 use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
     at_most, cpu_seconds, median, memory_kib, number, peak_kib, quantile, seconds,
 };
 use aot_tests::bench::operator::Operator;
 use aot_tests::bench::roles::played;
-use aot_tests::bench::tls;
+use aot_tests::fleet::records::{self, ClusterShape, GENERATION, ProviderKind};
 use aot_tests::rig::master_program;
 use aot_tests::wait;
 use nix::sys::signal::{Signal, kill};
@@ -39,9 +26,6 @@ use nix::unistd::Pid;
 
 /// Pings whose median is taken.
 const ROUNDS: usize = 21;
-
-/// Generation of the cluster facts that all have.
-const GENERATION: u64 = 1;
 
 fn main() {
     if played() {
@@ -145,6 +129,30 @@ fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64,
     let time = seconds(|| {
         let summary = operator.exec(request, |_| {});
         assert_eq!(summary.exit_code, 0, "{summary:?}");
+    });
+    (time, cpu_seconds(master.child.id()) - before)
+}
+
+/// Changes the bundle of all and applies it, this many at a time: seconds until it ends, and of the master's processor time.
+fn apply_all(
+    operator: &mut Operator,
+    master: &Master,
+    bundle: &Path,
+    at_a_time: usize,
+) -> (f64, f64) {
+    let script = format!("true # {:?}\n", Instant::now());
+    aot_tests::bundle::folder(bundle, &script);
+    let request = ApplyRequest {
+        update: Some(UpdatePace {
+            concurrency: Some(at_a_time.to_string()),
+            ..UpdatePace::default()
+        }),
+        ..ApplyRequest::default()
+    };
+    let before = cpu_seconds(master.child.id());
+    let time = seconds(|| {
+        let last = operator.apply(request);
+        assert_eq!(last.exit_code, 0, "{last:?}");
     });
     (time, cpu_seconds(master.child.id()) - before)
 }
@@ -257,6 +265,14 @@ fn measure(count: usize) -> Figures {
         "a command over all: {:.2} s, of which the master computes {:.2} s; 50 at a time: {:.2} s, {:.2} s",
         exec.0, exec.1, paced.0, paced.1
     );
+    let rolled = apply_all(&mut operator, &master, &bundle(folder.path()), 50);
+    println!(
+        "a stage of all, 50 at a time: {:.2} s, of which the master computes {:.2} s: {:.2} and {:.2} times the command's",
+        rolled.0,
+        rolled.1,
+        rolled.0 / paced.0,
+        rolled.1 / paced.1
+    );
     when_quiet(&master, count);
     let before = cpu_seconds(master.child.id());
     let idle = 5.0;
@@ -343,132 +359,19 @@ impl Master {
     }
 }
 
-/// Writes the master's state with this many instances that are ready, and their certificates; the cluster's name.
+fn bundle(folder: &Path) -> PathBuf {
+    folder.join("bundle")
+}
+
+/// Writes the master's state with this many instances that are ready, and their certificates; what they are, in words.
 fn write_state(state: &Path, folder: &Path, count: usize) -> String {
-    aot_host::files::private_dir(state).expect("a folder");
-    let ca = Ca::open(state).expect("an authority");
-    std::fs::write(folder.join("ca.pem"), ca.pem()).expect("a file");
-    let members: Vec<MemberSpec> = (0..count).map(member).collect();
-    let mut cluster = cluster(members.clone());
-    let name = cluster.spec.name.clone();
-    for (number, member) in members.iter().enumerate() {
-        let machine = format!("local-{number:017x}").parse().expect("an id");
-        let id = SpiffeId {
-            master: ca.id().to_owned(),
-            cluster: name.clone(),
-            instance: member.name.clone(),
-            machine,
-        };
-        let identity = issue(&ca, &id, folder, number);
-        let instance = instance(&cluster, member, id, identity, number);
-        cluster.instances.insert(member.name.clone(), instance);
-    }
-    cluster.facts_sha256 = facts::digest(&cluster);
-    let key = |instance: &Instance| InstanceKey {
-        cluster: name.clone(),
-        instance: instance.name.clone(),
+    let shape = ClusterShape {
+        name: "bench".to_owned(),
+        provider: ProviderKind::Local,
+        agents: 0..count,
+        bundle: Some(bundle(folder)),
     };
-    let all = cluster.instances.values();
-    let changes = Changes {
-        instances: all.clone().map(|i| (key(i), i.clone())).collect(),
-        facts: all
-            .filter_map(|i| Some((key(i), i.facts.clone()?)))
-            .collect(),
-        clusters: vec![cluster.clone()],
-        ..Changes::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let OpenStore { store, hold, .. } = Sqlite.open(state).await.expect("a store");
-        let written = store.commit(&hold, changes, Vec::new()).await;
-        written.expect("it is written");
-        store.close(&hold).await;
-    });
+    aot_tests::bundle::folder(&bundle(folder), "true\n");
+    records::write(state, folder, &[shape]);
     format!("{count} instances")
-}
-
-fn member(number: usize) -> MemberSpec {
-    let name = format!("n{}", number + 1);
-    MemberSpec {
-        hostname: name.clone(),
-        name: name.parse().expect("a name"),
-    }
-}
-
-fn cluster(members: Vec<MemberSpec>) -> Cluster {
-    let pool = PoolSpec {
-        members,
-        ..samples::pool("n", 0)
-    };
-    let mut spec = samples::file("bench", ProviderKind::Local, vec![pool]);
-    spec.launch.timeout = Duration::from_secs(600);
-    Cluster {
-        uuid: ClusterUuid::new("bench"),
-        generation: GENERATION,
-        ..samples::empty_cluster(spec)
-    }
-}
-
-fn issue(ca: &Ca, id: &SpiffeId, folder: &Path, number: usize) -> Identity {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let csr = rcgen::CertificateParams::default()
-        .serialize_request(&key)
-        .expect("a request");
-    let request = ca::read_request(csr.der()).expect("it is signed");
-    let issued = ca.issue(&request, id).expect("it signs");
-    tls::write_member(
-        folder,
-        &number.to_string(),
-        &issued.pem,
-        &key.serialize_pem(),
-    );
-    Identity {
-        key_sha256: request.key_sha256.clone(),
-        previous_serial: String::new(),
-        issued_ms: 0,
-        used_twice: None,
-        previous_key_sha256: String::new(),
-        enrolled_ms: 1,
-        serial: issued.serial,
-        expires_unix: issued.expires_unix,
-        proof: Default::default(),
-    }
-}
-
-fn instance(
-    cluster: &Cluster,
-    member: &MemberSpec,
-    id: SpiffeId,
-    identity: Identity,
-    number: usize,
-) -> Instance {
-    let report = report(number);
-    let facts = NodeFacts {
-        node: serde_json::from_str(&report.node_json).expect("JSON"),
-        ssh_host_keys: report.ssh_host_keys,
-        root_public_key: report.root_public_key,
-        user_public_key: report.user_public_key,
-        main_user: report.main_user,
-    };
-    let mut instance = Instance::planned(&cluster.spec.pools[0], member);
-    instance.set_machine(machine(id, number));
-    instance.phase = Phase::Ready;
-    instance.attempt = 1;
-    instance.identity = Some(identity);
-    instance.boot_id = "b".to_owned();
-    instance.applied_generation = GENERATION;
-    instance.facts = Some(Arc::new(facts));
-    instance
-}
-
-fn machine(id: SpiffeId, number: usize) -> Machine {
-    Machine {
-        launch_index: u32::try_from(number).expect("a small number"),
-        name: Some(id.instance),
-        private_ip: Some(format!("10.0.{}.{}", number / 250, number % 250 + 1)),
-        image: Some(hash::sha256_hex(b"image")),
-        ..samples::bare_machine(id.machine.as_str(), MachineState::Running)
-    }
 }

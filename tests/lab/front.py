@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         drop = bool(fault and fault["drop_answer"])
         lab.log_call({"time": round(start, 3), "action": action, "status": status,
                       "ms": round(1000 * (time.time() - start)), "injected": injected(fault) or (late[0] if late else None),
-                      "from": self.client_address[0], "key": key})
+                      "from": self.client_address[0], "key": key, "token": form.get("ClientToken")})
         if drop:                                    # the call worked, and the client never learns of it
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -4,9 +4,10 @@ every condition that it can't look up for a denial, so a policy with resources o
 This follows the evaluation of AWS: a call is a list of (action, resource, context), each of which some statement has to
 allow and none may deny. Contexts hold what EC2's service authorization reference gives for the call: aws:RequestTag,
 aws:ResourceTag, aws:TagKeys, ec2:CreateAction, ec2:InstanceProfile, iam:PassedToService. A condition key that has no value
-here does not match (unless its operator ends in IfExists), as on AWS. Only identity policies, only what EC2, SSM and IAM
-calls of a launcher need. Imported by moto_plus.py."""
+here does not match (unless its operator ends in IfExists), as on AWS. Only identity policies, only what calls of a master to
+EC2, SSM, IAM, S3 and KMS need. Imported by moto_plus.py."""
 import fnmatch
+import html
 import ipaddress
 import json
 
@@ -15,6 +16,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.ec2.models import ec2_backends
 from moto.iam import access_control
 from moto.iam.models import iam_backends
+from moto.kms.models import kms_backends
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 KINDS = {"i": "instance", "vol": "volume", "eni": "network-interface", "sg": "security-group", "subnet": "subnet",
@@ -27,7 +29,7 @@ NETWORK = ("CreateSecurityGroup",)              # these name their VPC as a reso
 
 
 class NotAllowed(JsonRESTError):
-    """403 as each service words it: EC2 in its own XML, SSM in JSON."""
+    """403 as each service words it: EC2 and S3 in their own XML, the others in JSON."""
     code = 403
 
     def __init__(self, service, user, action):
@@ -36,6 +38,9 @@ class NotAllowed(JsonRESTError):
         if service == "ec2":
             self.error_type, self.content_type = "UnauthorizedOperation", "text/xml"
             self.description = error_page("UnauthorizedOperation", f"You are not authorized to perform this operation. {text}").decode()
+        if service == "s3":
+            self.error_type, self.content_type = "AccessDenied", "text/xml"
+            self.description = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>AccessDenied</Code><Message>{html.escape(text)}</Message></Error>"
 
 
 def arn(kind, name="*"):
@@ -185,6 +190,14 @@ def check_action_permitted(self, resource):
         needs = asked(action, data, ec2_backends[ACCOUNT][REGION])
     elif service == "ssm":
         needs = [(self._action, f"arn:aws:ssm:{REGION}:{account}:parameter{name}", {}) for name, account in parameters(self._body)]
+    elif service == "kms":
+        body, keys = json.loads(self._body or "{}"), kms_backends[ACCOUNT][REGION]
+        given = body.get("EncryptionContext", {})
+        key = keys.keys.get(keys.any_id_to_key_id(body["KeyId"])) if "KeyId" in body else None
+        needs = [(self._action, key.arn if key else "*", {f"kms:encryptioncontext:{name}": [value] for name, value in given.items()})]
+    elif service == "s3":
+        prefix = self._data.get("prefix")
+        needs = [(self._action, resource, {} if prefix is None else {"s3:prefix": many(prefix)})]
     else:
         needs = [(self._action, resource, {})]
     for name, what, context in needs:
@@ -205,6 +218,7 @@ def plain_policy(policy):
     return next(v.document for v in versions if v.is_default) if versions else policy
 
 
-access_control.IAMRequest.check_action_permitted = check_action_permitted
+# In the class that all services share: S3 has one of its own beside IAMRequest.
+access_control.IAMRequestBase.check_action_permitted = check_action_permitted
 # moto signs its own rendering of the form again, which differs from what came as soon as there is a blank in it.
 access_control.IAMRequest.check_signature = lambda self: None

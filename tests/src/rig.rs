@@ -148,14 +148,21 @@ impl Rig {
 
     /// A command with this rig's environment and no other `AOT_*` or `AWS_*` variable, not yet started.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(master_program());
+        let mut command = self.program(master_program());
+        command.args(args);
+        command
+    }
+
+    /// The same for another program, that calls `aot-master`.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("AOT_") || text.starts_with("AWS_") || text.starts_with("XDG_") {
                 command.env_remove(&name);
             }
         }
-        command.args(args).envs(&self.env).current_dir(self.dir());
+        command.envs(&self.env).current_dir(self.dir());
         command
     }
 
@@ -415,7 +422,7 @@ impl Drop for Rig {
 }
 
 /// A port that no other rig on this machine takes, for as long as the file is open.
-fn reserve_port() -> (u16, File) {
+pub(crate) fn reserve_port() -> (u16, File) {
     let folder = std::env::temp_dir().join("aot-e2e-ports");
     fs::create_dir_all(&folder).expect("a folder for locks");
     for port in PORTS {
@@ -474,6 +481,16 @@ fn needed(variable: &str, default: PathBuf, what: &str) -> PathBuf {
 /// When it is not there.
 pub fn master_program() -> PathBuf {
     needed("AOT_TEST_MASTER", built().join("aot-master"), "aot-master")
+}
+
+/// The program that plays thousands of agents.
+///
+/// # Panics
+/// When it is not there.
+pub(crate) fn simulated_agents_program() -> PathBuf {
+    let path = built().join("aot-simulated-agents");
+    assert!(path.exists(), "{} is missing", path.display());
+    path
 }
 
 /// The folder of the `aot-agent` under test.

@@ -4,6 +4,7 @@
 //! no writing through a link, no device. Sizes and counts are bounded while unpacking, whatever the headers say.
 
 pub(crate) mod fetch;
+mod templates;
 mod unpack;
 
 use std::fs::{self, File};
@@ -15,6 +16,8 @@ use aot_host::chain::Chain;
 use aot_host::files::shut_dir;
 use aot_host::removal::{self, Scratch, mounts_from, remove_tree};
 use aot_proto::limits::{MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES};
+pub(crate) use templates::TemplateValues;
+use unpack::BundleTree;
 pub(crate) use unpack::{Error, unpack};
 
 use crate::starts;
@@ -31,6 +34,17 @@ pub(crate) struct Unpacked {
     pub script_folder: PathBuf,
     /// What the folder's old content became that could not be removed, for a person; empty mostly.
     pub note: String,
+    /// SHA-256 of what its templates have become, hex; empty when they were not rendered.
+    pub rendered: String,
+}
+
+/// What came of unpacking a bundle with templates.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rendered {
+    /// It is in its place.
+    Ready(Unpacked),
+    /// Its templates have become what they had become before, with this SHA-256: the old folder is as it was.
+    Unchanged(String),
 }
 
 /// Unpacks `packed` into a fresh `folder` (mode 0700), which takes the place of the old one.
@@ -42,31 +56,78 @@ pub(crate) struct Unpacked {
 /// When the bundle is refused or has no `bootstrap.sh`, when something is mounted on the folder itself, or when too many
 /// old ones had to stay already; then the old folder is as it was.
 pub(crate) fn unpack_stage(packed: &Path, folder: &Path) -> Result<Unpacked, Error> {
-    let parent = folder
-        .parent()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    shut_dir(parent)?;
-    let kept = remove_beside(parent)?;
-    let fresh = Scratch::new_in(parent, &format!("{BESIDE}new-"))?;
-    let limits = Limits {
-        bytes: MAX_UNPACKED_BYTES,
-        entries: MAX_BUNDLE_ENTRIES,
-    };
-    let inside = unpack(File::open(packed)?, fresh.path(), limits)?;
-    // The script runs programs of its bundle.
-    starts::wait_for_earlier();
-    let note = match folder.symlink_metadata() {
-        Ok(_) => exchange(fresh, folder, parent, kept < MOST_KEPT)?,
-        Err(_) => {
-            fs::rename(fresh.path(), folder)?;
-            fresh.persist();
-            String::new()
-        }
-    };
-    Ok(Unpacked {
-        script_folder: folder.join(inside),
-        note,
-    })
+    FreshFolder::unpack(packed, folder)?.put(folder, String::new())
+}
+
+/// [`unpack_stage`] of a bundle whose templates are rendered with `values` before it is put in its place. Nothing is put there
+/// when they become what has the digest `unless` (none when that is empty).
+///
+/// # Errors
+/// As [`unpack_stage`]; when a template can't be rendered.
+pub(crate) fn render_stage(
+    packed: &Path,
+    folder: &Path,
+    values: &TemplateValues,
+    unless: &str,
+) -> Result<Rendered, Error> {
+    let fresh = FreshFolder::unpack(packed, folder)?;
+    let digest = templates::render_all(fresh.scratch.path(), &fresh.tree.templates, values)?;
+    match digest == unless {
+        true => Ok(Rendered::Unchanged(digest)),
+        false => fresh.put(folder, digest).map(Rendered::Ready),
+    }
+}
+
+/// A bundle that is unpacked beside the place that it will have.
+struct FreshFolder {
+    scratch: Scratch,
+    tree: BundleTree,
+    /// How many old folders had to stay.
+    kept: usize,
+}
+
+impl FreshFolder {
+    fn unpack(packed: &Path, folder: &Path) -> Result<Self, Error> {
+        let parent = parent_of(folder)?;
+        shut_dir(parent)?;
+        let kept = remove_beside(parent)?;
+        let scratch = Scratch::new_in(parent, &format!("{BESIDE}new-"))?;
+        let limits = Limits {
+            bytes: MAX_UNPACKED_BYTES,
+            entries: MAX_BUNDLE_ENTRIES,
+        };
+        let tree = unpack(File::open(packed)?, scratch.path(), limits)?;
+        Ok(Self {
+            scratch,
+            tree,
+            kept,
+        })
+    }
+
+    /// Puts it where it belongs.
+    fn put(self, folder: &Path, rendered: String) -> Result<Unpacked, Error> {
+        let parent = parent_of(folder)?;
+        // The script runs programs of its bundle.
+        starts::wait_for_earlier();
+        let note = match folder.symlink_metadata() {
+            Ok(_) => exchange(self.scratch, folder, parent, self.kept < MOST_KEPT)?,
+            Err(_) => {
+                fs::rename(self.scratch.path(), folder)?;
+                self.scratch.persist();
+                String::new()
+            }
+        };
+        Ok(Unpacked {
+            script_folder: folder.join(self.tree.script_folder),
+            note,
+            rendered,
+        })
+    }
+}
+
+fn parent_of(folder: &Path) -> io::Result<&Path> {
+    let parent = folder.parent();
+    parent.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 /// Removes what is left beside the stages of earlier ones; how many folders had to stay.

@@ -22,18 +22,34 @@ pub(crate) enum Error {
     Old(#[from] aot_host::removal::Error),
     #[error(transparent)]
     NoScript(#[from] NoScript),
+    #[error(transparent)]
+    Template(#[from] super::templates::Error),
 }
 
-/// Unpacks a tar (plain, gzip or zstd, by its first bytes) into the empty `folder`; the result is where `bootstrap.sh` is,
-/// relative to it: at the top, or in the only folder there.
+/// What a bundle has become, by paths inside its folder.
+pub(crate) struct BundleTree {
+    /// Where `bootstrap.sh` is: at the top, or in the only folder there.
+    pub script_folder: PathBuf,
+    /// Files that are to be rendered.
+    pub templates: Vec<PathBuf>,
+}
+
+/// Unpacks a tar (plain, gzip or zstd, by its first bytes) into the empty `folder`.
 ///
 /// # Errors
 /// At the first entry that is refused or can't be written, and when there is no script; what was unpacked before it stays
 /// in the folder.
-pub(crate) fn unpack(packed: impl Read, folder: &Path, limits: Limits) -> Result<PathBuf, Error> {
+pub(crate) fn unpack(
+    packed: impl Read,
+    folder: &Path,
+    limits: Limits,
+) -> Result<BundleTree, Error> {
     let stream = aot_archive::decompress(packed)?;
     let (tree, _) = aot_archive::unpack_bundle(stream, &Folder::open(folder)?, limits)?;
-    Ok(tree.script_folder()?)
+    Ok(BundleTree {
+        script_folder: tree.script_folder()?,
+        templates: tree.templates(),
+    })
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl ClientIdentity {
         if leaf.public_key().raw != key.subject_public_key_info() {
             return Err(Error::OtherKey);
         }
-        let uri = tls::uris(&leaf)
+        let uri = aot_tls::uris(&leaf)
             .next()
             .ok_or_else(|| Error::NoName("it has no URI".to_owned()))?;
         let name = uri

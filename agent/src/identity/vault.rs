@@ -71,7 +71,7 @@ impl Vault {
         let pem = self.read(&self.identity_path).ok()??;
         let chain = tls::certificates(&pem).ok()?;
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
-        tls::uris(&leaf).next()?.parse().ok()
+        aot_tls::uris(&leaf).next()?.parse().ok()
     }
 
     /// Whether there is a stored certificate.

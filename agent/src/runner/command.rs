@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mask::HiddenSecret;
+
 /// Name of the file with the process's standard input, when there is one.
 pub(crate) const STDIN: &str = "stdin";
 
@@ -21,6 +23,15 @@ pub struct Become {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+}
+
+/// What a command is given in secret; never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenSecrets {
+    /// Where they are as files: removed at its end.
+    pub folder: PathBuf,
+    /// What is hidden in its output.
+    pub hidden: Vec<HiddenSecret>,
 }
 
 /// One process to be started.
@@ -43,6 +54,12 @@ pub struct CommandSpec {
     /// Put before its standard error; whole lines.
     #[serde(default)]
     pub note: String,
+    /// SHA-256 of what the templates of its stage have become, for the end record; empty without any.
+    #[serde(default)]
+    pub rendered: String,
+    /// What it is given in secret.
+    #[serde(default)]
+    pub secrets: Option<GivenSecrets>,
     /// Ended after this; zero = never.
     pub timeout: Duration,
     /// Ended when it prints nothing for this long; zero = never.
@@ -100,6 +117,8 @@ mod tests {
             env: BTreeMap::new(),
             become_user: None,
             note: String::new(),
+            rendered: String::new(),
+            secrets: None,
             timeout: Duration::ZERO,
             silence_timeout: Duration::ZERO,
             output_cap_bytes: 1,

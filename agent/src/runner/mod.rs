@@ -7,6 +7,7 @@ pub(crate) mod copy_progress;
 pub(crate) mod environment;
 pub(crate) mod journal;
 mod leftover;
+mod mask;
 mod output;
 pub(crate) mod prepare;
 mod progress;
@@ -32,7 +33,7 @@ use aot_host::chain::Chain;
 use aot_proto::ids::RunId;
 use aot_proto::limits::MAX_RUNS;
 use aot_proto::v1::start_run::What;
-use aot_proto::v1::{CopyProgress, RunState, StartRun};
+use aot_proto::v1::{CopyProgress, RunState, SecretValue, StartRun};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,8 @@ use prepare::{StartOutcome, Starter};
 use run::Run;
 use spool::{Chunk, SPOOL};
 use spool_watch::SpoolFollower;
+
+use crate::secrets;
 
 /// Outcomes of starts that are not handled yet. When full, their tasks wait.
 const OUTCOMES: usize = 64;
@@ -88,7 +91,7 @@ impl Runner {
             runner.runs.insert(id, Run::new(dir, of_this_boot));
             match spec {
                 Ok(spec) if prepare::can_resume(&spec, &runner.journal.dir(id), &boot_id) => {
-                    runner.start_in_background(spec);
+                    runner.start_in_background(spec, Vec::new());
                 }
                 _ => runner.check_run(id),
             }
@@ -99,6 +102,7 @@ impl Runner {
                 cancellation::wake(&run.dir);
             }
         }
+        runner.sweep_secrets();
         Ok(runner)
     }
 
@@ -130,6 +134,7 @@ impl Runner {
         if self.journal.knows(spec.run_id) {
             return Ok(());
         }
+        secrets::check(&start.secrets)?;
         let stdin = match &start.what {
             Some(What::Exec(exec)) => exec.stdin.as_slice(),
             _ => &[],
@@ -140,12 +145,19 @@ impl Runner {
             .begin(&spec, stdin)
             .map_err(|error| format!("cannot write the journal: {error}"))?;
         self.runs.insert(spec.run_id, Run::new(dir, true));
-        self.start_in_background(spec);
+        self.start_in_background(spec, start.secrets.clone());
         Ok(())
     }
 
-    /// Prepares and starts a run of the journal in the background.
-    fn start_in_background(&mut self, spec: Spec) {
+    /// Removes the secrets of runs that have ended: their shim did, unless it was killed.
+    fn sweep_secrets(&self) {
+        let is_open = |id| self.runs.get(&id).is_some_and(|run| !run.ended);
+        self.starter.secrets.sweep(is_open);
+    }
+
+    /// Prepares and starts a run of the journal in the background. Its secrets are not in the journal: whoever wants it run again
+    /// after a crash sends them again.
+    fn start_in_background(&mut self, spec: Spec, secrets: Vec<SecretValue>) {
         let Some(run) = self.runs.get_mut(&spec.run_id) else {
             return;
         };
@@ -161,7 +173,7 @@ impl Runner {
         self.follower.add(spec.run_id, &dir.join(SPOOL));
         let (starter, report) = (self.starter.clone(), self.report.clone());
         self.tracker.spawn(async move {
-            let outcome = starter.run(&spec, &dir, &cancel).await;
+            let outcome = starter.run(&spec, &secrets, &dir, &cancel).await;
             // The receiver is gone only when the agent is.
             let _ = report.send(outcome).await;
         });

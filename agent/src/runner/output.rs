@@ -2,10 +2,12 @@
 
 use std::io::{self, Read};
 
+use aot_proto::limits::FRAME_BYTES;
 use aot_proto::v1::Truncated;
 use aot_proto::v1::frame::Body;
 use hyper::body::Bytes;
 
+use super::mask::Masker;
 use super::spool::SpoolWriter;
 
 /// How much output is kept.
@@ -28,6 +30,18 @@ impl CappedOutput {
             truncated: false,
             cut_stdout: 0,
             cut_stderr: 0,
+        }
+    }
+
+    /// The same of more than a frame has, or of nothing.
+    pub(super) fn append_all(
+        &mut self,
+        bytes: &[u8],
+        spool: &mut SpoolWriter,
+        body: fn(Bytes) -> Body,
+    ) {
+        for piece in bytes.chunks(FRAME_BYTES) {
+            self.append(piece, spool, body);
         }
     }
 
@@ -62,19 +76,23 @@ impl CappedOutput {
     }
 }
 
-/// Moves what is in the pipe now; false at its end.
+/// Moves what is in the pipe now, secrets hidden; false at its end.
 pub(super) fn pump<R: Read>(
     pipe: &mut Option<R>,
     buffer: &mut [u8],
+    masker: &mut Masker<'_>,
     output: &mut CappedOutput,
     spool: &mut SpoolWriter,
     body: fn(Bytes) -> Body,
 ) -> bool {
     let Some(reader) = pipe else { return false };
     match reader.read(buffer) {
-        Ok(0) => false,
+        Ok(0) => {
+            output.append_all(&masker.finish(), spool, body);
+            false
+        }
         Ok(len) => {
-            output.append(&buffer[..len], spool, body);
+            output.append_all(&masker.step(&buffer[..len]), spool, body);
             true
         }
         Err(error) => error.kind() == io::ErrorKind::Interrupted,

@@ -10,21 +10,25 @@ use aot_host::chain::Chain;
 use aot_host::removal::remove_tree;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_BUNDLE_BYTES, MAX_COPY_BYTES};
+use aot_proto::v1::SecretValue;
 use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::cancellation;
-use super::command::{Become, CommandSpec};
+use super::command::{Become, CommandSpec, GivenSecrets};
 use super::copy_progress::Fetched;
 use super::environment::{environment, login};
-use super::journal::{Spec, Work};
+use super::journal::{RenderSpec, Spec, Work};
+use super::mask::HiddenSecret;
 use super::shim_pool::{Shims, never_ran};
 use crate::bundle::fetch::WantedBundle;
-use crate::bundle::{self, Unpacked};
+use crate::bundle::{self, Rendered, TemplateValues};
+use crate::cluster_facts;
 use crate::identity::ClientIdentity;
 use crate::link::Link;
+use crate::secrets::{self, SecretFolders};
 
 /// How long a copy waits for the identity of an agent that has just started.
 const ENROLLED: Duration = Duration::from_secs(600);
@@ -40,6 +44,22 @@ pub(crate) enum StartOutcome {
     Failed(RunId, String),
     /// It was cancelled before a shim was started.
     Cancelled(RunId),
+    /// A stage whose templates have become what they had become before, with this digest: it is not run.
+    Unchanged(RunId, String),
+}
+
+/// Why a run has no command.
+enum Unprepared {
+    /// For a person.
+    Because(String),
+    /// As [`StartOutcome::Unchanged`].
+    Unchanged(String),
+}
+
+impl From<String> for Unprepared {
+    fn from(detail: String) -> Self {
+        Self::Because(detail)
+    }
 }
 
 /// What is to be run, but for what every run has.
@@ -49,6 +69,8 @@ struct Program {
     env: BTreeMap<String, String>,
     become_user: Option<Become>,
     note: String,
+    /// SHA-256 of what templates have become; empty without any.
+    rendered: String,
 }
 
 /// Starts runs: what that needs of the agent.
@@ -68,6 +90,8 @@ pub(crate) struct Starter {
     pub fetched: Fetched,
     /// Shims that wait for another command.
     pub shims: Shims,
+    /// What runs are given in secret.
+    pub secrets: SecretFolders,
 }
 
 impl Starter {
@@ -75,35 +99,74 @@ impl Starter {
     pub(crate) async fn run(
         &self,
         spec: &Spec,
+        secrets: &[SecretValue],
         dir: &Path,
         cancel: &CancellationToken,
     ) -> StartOutcome {
         let prepared = tokio::select! {
             prepared = self.prepare(spec, dir) => prepared,
-            () = cancel.cancelled() => Err(String::new()),
+            () = cancel.cancelled() => Err(Unprepared::Because(String::new())),
         };
         self.fetched.done(spec.run_id);
         if cancel.is_cancelled() {
             return StartOutcome::Cancelled(spec.run_id);
         }
-        let command = match prepared {
+        let mut command = match prepared {
             Ok(command) => command,
-            Err(detail) => {
+            Err(Unprepared::Unchanged(digest)) => {
+                return StartOutcome::Unchanged(spec.run_id, digest);
+            }
+            Err(Unprepared::Because(detail)) => {
                 return match spec.what {
                     Work::CopyIn { .. } => StartOutcome::Failed(spec.run_id, detail),
                     _ => StartOutcome::NotStarted(spec.run_id, detail),
                 };
             }
         };
+        if let Err(detail) = self.give_secrets(&mut command, spec.run_id, secrets) {
+            return StartOutcome::NotStarted(spec.run_id, detail);
+        }
         // From here on the shim heeds a cancellation.
         let reusable = matches!(spec.what, Work::Exec { .. });
         match self.shims.run(&command, spec.run_id, reusable).await {
             Ok(()) => StartOutcome::ShimGone(spec.run_id),
-            Err(detail) => StartOutcome::NotStarted(spec.run_id, detail),
+            Err(detail) => {
+                self.secrets.remove(spec.run_id);
+                StartOutcome::NotStarted(spec.run_id, detail)
+            }
         }
     }
 
-    async fn prepare(&self, spec: &Spec, dir: &Path) -> Result<CommandSpec, String> {
+    /// Adds to a command what it is given in secret. The shim is told over its socket, and hides it in what is printed.
+    fn give_secrets(
+        &self,
+        command: &mut CommandSpec,
+        run: RunId,
+        secrets: &[SecretValue],
+    ) -> Result<(), String> {
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let owner = command.become_user.as_ref().map(|to| (to.uid, to.gid));
+        let folder = self.secrets.write(run, owner, secrets)?;
+        let path = folder.to_string_lossy().into_owned();
+        command.env.insert(secrets::VARIABLE.to_owned(), path);
+        for secret in secrets.iter().filter(|it| !it.env.is_empty()) {
+            let value = String::from_utf8_lossy(&secret.value).into_owned();
+            command.env.insert(secret.env.clone(), value);
+        }
+        let hidden = |secret: &SecretValue| HiddenSecret {
+            name: secret.name.clone(),
+            value: secret.value.clone(),
+        };
+        command.secrets = Some(GivenSecrets {
+            folder,
+            hidden: secrets.iter().map(hidden).collect(),
+        });
+        Ok(())
+    }
+
+    async fn prepare(&self, spec: &Spec, dir: &Path) -> Result<CommandSpec, Unprepared> {
         let name = self.identity.borrow().as_ref().map(|it| it.name.clone());
         let program = self.program(spec, dir).await?;
         Ok(CommandSpec {
@@ -115,6 +178,8 @@ impl Starter {
             env: environment(program.env, spec, name.as_ref(), &self.etc_dir),
             become_user: program.become_user,
             note: program.note,
+            rendered: program.rendered,
+            secrets: None,
             timeout: Duration::from_millis(spec.timeout_ms),
             silence_timeout: Duration::from_millis(spec.silence_timeout_ms),
             output_cap_bytes: if spec.output_cap_bytes == 0 {
@@ -125,7 +190,7 @@ impl Starter {
         })
     }
 
-    async fn program(&self, spec: &Spec, dir: &Path) -> Result<Program, String> {
+    async fn program(&self, spec: &Spec, dir: &Path) -> Result<Program, Unprepared> {
         match &spec.what {
             Work::Exec { argv, cwd, user } => {
                 let (env, become_user) = login(user, &self.etc_dir, &self.root_home)?;
@@ -136,6 +201,7 @@ impl Starter {
                     env,
                     become_user,
                     note: String::new(),
+                    rendered: String::new(),
                 })
             }
             Work::Stage {
@@ -143,15 +209,21 @@ impl Starter {
                 bundle_bytes,
                 index,
                 args,
+                render,
                 ..
             } => {
-                let unpacked = self.stage_folder(bundle_sha256, *bundle_bytes, *index);
-                let unpacked = unpacked.await?;
+                let render = render.as_ref();
+                let rendered = self.stage_folder(bundle_sha256, *bundle_bytes, *index, render);
+                let unpacked = match rendered.await? {
+                    Rendered::Ready(unpacked) => unpacked,
+                    Rendered::Unchanged(digest) => return Err(Unprepared::Unchanged(digest)),
+                };
                 let folder = unpacked.script_folder;
                 let argv = ["bash", "bootstrap.sh"].into_iter().map(str::to_owned);
                 Ok(Program {
                     cwd: folder.to_string_lossy().into_owned(),
                     note: preamble(unpacked.note, &folder),
+                    rendered: unpacked.rendered,
                     ..self.as_root(argv.chain(args.iter().cloned()).collect())?
                 })
             }
@@ -163,13 +235,13 @@ impl Starter {
                 argv.extend(into.then(|| "--into".to_owned()));
                 argv.extend(names.iter().map(|name| format!("--only={name}")));
                 argv.extend(["--".to_owned(), archive, path.clone()]);
-                self.as_root(argv)
+                Ok(self.as_root(argv)?)
             }
             Work::CopyOut { paths } => {
                 let mut argv = own_program("pack");
                 argv.push("--".to_owned());
                 argv.extend(paths.iter().cloned());
-                self.as_root(argv)
+                Ok(self.as_root(argv)?)
             }
         }
     }
@@ -182,10 +254,40 @@ impl Starter {
             env: login("", &self.etc_dir, &self.root_home)?.0,
             become_user: None,
             note: String::new(),
+            rendered: String::new(),
         })
     }
 
-    async fn stage_folder(&self, sha256: &str, bytes: u64, index: u32) -> Result<Unpacked, String> {
+    /// What templates see on this machine now.
+    fn template_values(&self, render: &RenderSpec) -> Result<TemplateValues, String> {
+        let identity = self.identity.borrow();
+        let name = identity.as_ref().map(|it| it.name.instance.to_string());
+        let vars = match render.vars_json.as_str() {
+            "" => Ok(serde_json::json!({})),
+            text => serde_json::from_str(text),
+        };
+        let facts = cluster_facts::last_applied(&self.state_dir).unwrap_or_default();
+        let cluster = serde_json::from_slice(&facts.json());
+        Ok(TemplateValues {
+            instance: name.ok_or("this agent is not enrolled")?,
+            vars: vars.map_err(|error| format!("cannot read the variables: {error}"))?,
+            cluster: cluster.map_err(|error| format!("cannot read the cluster facts: {error}"))?,
+        })
+    }
+
+    async fn stage_folder(
+        &self,
+        sha256: &str,
+        bytes: u64,
+        index: u32,
+        render: Option<&RenderSpec>,
+    ) -> Result<Rendered, String> {
+        let unless = render
+            .map(|render| render.unless.clone())
+            .unwrap_or_default();
+        let values = render
+            .map(|render| self.template_values(render))
+            .transpose()?;
         let one = self.bulk.clone().lock_owned().await;
         let identity = self.identity.borrow().clone();
         let bundles = self.state_dir.join("bundles");
@@ -203,10 +305,14 @@ impl Starter {
         let unpacking = tokio::task::spawn_blocking(move || {
             // It continues when the run is cancelled meanwhile: until then nobody else may unpack there.
             let _one = one;
-            bundle::unpack_stage(&packed, &folder)
+            match values {
+                Some(values) => bundle::render_stage(&packed, &folder, &values, &unless),
+                None => bundle::unpack_stage(&packed, &folder).map(Rendered::Ready),
+            }
         });
         match unpacking.await {
-            Ok(Ok(unpacked)) => Ok(unpacked),
+            Ok(Ok(rendered)) => Ok(rendered),
+            Ok(Err(error @ bundle::Error::Template(_))) => Err(Chain(&error).to_string()),
             Ok(Err(error)) => Err(format!("cannot unpack bundle {sha256}: {}", Chain(&error))),
             Err(_) => Err(format!("unpacking bundle {sha256} was interrupted")),
         }

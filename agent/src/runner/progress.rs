@@ -68,39 +68,50 @@ impl Runner {
             .filter(|(_, run)| !run.ended)
             .map(|(id, _)| *id)
             .collect();
-        open.into_iter()
+        let grown = open
+            .into_iter()
             .filter_map(|id| {
                 if self.runs.get(&id).is_some_and(|run| run.starting.is_none()) {
                     self.check_run(id);
                 }
                 self.measure(id)
             })
-            .collect()
+            .collect();
+        self.sweep_secrets();
+        grown
     }
 
     /// What became of the start of a run: its shim is gone, or it never came to one.
     fn finish_start(&mut self, outcome: StartOutcome) -> Vec<RunId> {
+        let failed = |detail| Ended {
+            exit_code: 1,
+            ..ended(EndKind::Exited, detail)
+        };
         let (id, end) = match outcome {
             StartOutcome::ShimGone(id) => (id, None),
-            StartOutcome::NotStarted(id, detail) => (id, Some((EndKind::NotStarted, detail))),
-            StartOutcome::Failed(id, detail) => (id, Some((EndKind::Exited, detail))),
-            StartOutcome::Cancelled(id) => (id, Some((EndKind::Cancelled, NOT_STARTED.to_owned()))),
+            StartOutcome::NotStarted(id, detail) => (id, Some(ended(EndKind::NotStarted, detail))),
+            StartOutcome::Failed(id, detail) => (id, Some(failed(detail))),
+            StartOutcome::Cancelled(id) => (id, Some(ended(EndKind::Cancelled, NOT_STARTED))),
+            StartOutcome::Unchanged(id, digest) => (id, Some(unchanged(digest))),
         };
         let Some(run) = self.runs.get_mut(&id) else {
             return Vec::new();
         };
         run.starting = None;
-        if let Some((kind, detail)) = end {
-            tracing::warn!(run = %id, detail, "a run did not start");
-            let end = Ended {
-                exit_code: i32::from(kind == EndKind::Exited),
-                ..ended(kind, detail)
-            };
+        if let Some(end) = end {
+            match end.unchanged {
+                true => tracing::info!(run = %id, "what a stage is made of has not changed"),
+                false => tracing::warn!(run = %id, detail = end.detail, "a run did not start"),
+            }
             if let Err(error) = run.end(end) {
                 tracing::error!(run = %id, error = %Chain(&error), "cannot write the end of a run");
             }
         }
         self.check_run(id);
+        if self.runs.get(&id).is_some_and(|run| run.ended) {
+            // Its shim did, unless it was killed or there was none.
+            self.starter.secrets.remove(id);
+        }
         vec![id]
     }
 
@@ -157,6 +168,15 @@ impl Runner {
             self.follower.remove(id);
         }
         grown.then_some(Grown { run: id, bytes })
+    }
+}
+
+/// The end of a stage that had not to be run.
+fn unchanged(rendered_sha256: String) -> Ended {
+    Ended {
+        rendered_sha256,
+        unchanged: true,
+        ..ended(EndKind::Exited, "")
     }
 }
 

@@ -28,6 +28,9 @@ use command_socket::CommandSocket;
 use ending::{retry_on_full_disk, sync};
 use supervisor::ChildSupervisor;
 
+use crate::runner::mask::HiddenValues;
+use crate::secrets;
+
 /// How often and how many times it is checked, between the end record and its fdatasync, whether the master has it all
 /// already: two seconds in all.
 const FORGOTTEN_EVERY: Timespec = Timespec {
@@ -140,6 +143,14 @@ fn run(command: &CommandSpec, signals: &mut Signals) -> io::Result<Ran> {
     } else {
         supervise(dir, command, &mut spool, signals)?
     };
+    if let Some(given) = &command.secrets {
+        // Before anybody knows of the end: then they are gone.
+        secrets::remove(&given.folder);
+    }
+    let record = Ended {
+        rendered_sha256: command.rendered.clone(),
+        ..record
+    };
     retry_on_full_disk(|| spool.conclude(record.clone()))?;
     Ok(Ran {
         spool: Some(spool),
@@ -155,7 +166,9 @@ fn supervise(
     spool: &mut SpoolWriter,
     signals: &mut Signals,
 ) -> io::Result<(Ended, bool, Pipes)> {
-    let mut supervisor = match ChildSupervisor::start(dir, command, spool, signals) {
+    let hidden = command.secrets.as_ref().map(|given| &*given.hidden);
+    let patterns = HiddenValues::new(hidden.unwrap_or_default());
+    let mut supervisor = match ChildSupervisor::start(dir, command, &patterns, spool, signals) {
         Ok(supervisor) => supervisor,
         Err(detail) => {
             let record = ended(EndKind::NotStarted, detail);

@@ -15,6 +15,7 @@ use crate::link::Link;
 use crate::masters::epoch::HighestEpoch;
 use crate::runner::Runner;
 use crate::shell::Shells;
+use crate::tunnel::Tunnels;
 
 /// What a session needs of its agent.
 pub(crate) struct Agent {
@@ -29,6 +30,8 @@ pub(crate) struct Agent {
     pub runner: Runner,
     /// Terminals that operators have open.
     pub shells: Shells,
+    /// Connections that operators forward.
+    pub tunnels: Tunnels,
     /// Tasks of the agent.
     pub tracker: TaskTracker,
     /// Held by whoever puts volumes in place: work of a session that has ended may continue when the next one begins.

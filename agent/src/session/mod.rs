@@ -67,6 +67,7 @@ impl Agent {
             cluster_facts_generation: applied.unwrap_or_default(),
             architecture: std::env::consts::ARCH.to_owned(),
             process_id: self.process_id.clone(),
+            unix_ms: aot_host::clock::unix_ms(),
             ..ProtocolRange::OURS.hello()
         };
         let first = AgentMessage {

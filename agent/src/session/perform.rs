@@ -63,6 +63,10 @@ impl<S> Session<'_, S> {
                 self.agent.shells.open(*open);
                 None
             }
+            SessionOutput::OpenTunnel(open) => {
+                self.agent.tunnels.open(*open);
+                None
+            }
             SessionOutput::MakeCsr => Some(SessionInput::Csr(self.make_csr())),
             SessionOutput::Install(pem) => self.install(&pem),
         }

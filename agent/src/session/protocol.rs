@@ -22,10 +22,10 @@ use aot_proto::v1::{
 };
 
 use crate::VERSION;
-pub(crate) use events::{Closed, SessionInput, SessionOutput};
+pub use events::{Closed, SessionInput, SessionOutput};
 use latest::Latest;
 use node_facts::SentFacts;
-pub(crate) use spool_window::SpoolPiece;
+pub use spool_window::SpoolPiece;
 use spool_window::SpoolWindow;
 
 /// A renewal that got no answer, or a bad one, is tried again after this.
@@ -35,7 +35,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(60);
 const MAX_REASON: usize = 300;
 
 /// The state of one session.
-pub(crate) struct Protocol {
+pub struct Protocol {
     /// Version of the protocol that both sides speak: what is sent may depend on it. `None` before the welcome.
     agreed: Option<u32>,
     /// The highest epoch that a master of this cluster had; 0 = none named one.
@@ -60,7 +60,7 @@ pub(crate) struct Protocol {
 impl Protocol {
     /// A session that begins at `now` by a Hello naming `runs`; a certificate is to be renewed at `renew_at`. `epoch` is the
     /// highest that a master of this cluster had so far.
-    pub(crate) fn new(runs: Vec<RunState>, epoch: i64, renew_at: Instant, now: Instant) -> Self {
+    pub fn new(runs: Vec<RunState>, epoch: i64, renew_at: Instant, now: Instant) -> Self {
         Self {
             agreed: None,
             epoch,
@@ -82,7 +82,7 @@ impl Protocol {
     }
 
     /// Decides what follows from `input` at `now`.
-    pub(crate) fn step(&mut self, input: SessionInput, now: Instant) -> Vec<SessionOutput> {
+    pub fn step(&mut self, input: SessionInput, now: Instant) -> Vec<SessionOutput> {
         match input {
             SessionInput::Master(message) => {
                 self.heard = now;
@@ -186,6 +186,7 @@ impl Protocol {
                 volumes.map(SessionOutput::Mount).into_iter().collect()
             }
             Down::OpenShell(open) => vec![SessionOutput::OpenShell(Box::new(open))],
+            Down::OpenTunnel(open) => vec![SessionOutput::OpenTunnel(Box::new(open))],
             Down::Builtin(call) => self.builtin(&call),
             Down::Renew(reply) if reply.error.is_empty() => {
                 vec![SessionOutput::Install(reply.certificate_pem)]
@@ -287,18 +288,18 @@ impl Protocol {
     }
 
     /// The next piece of a spool that may be sent; none before the welcome.
-    pub(crate) fn next_piece(&self, now: Instant) -> Option<SpoolPiece> {
+    pub fn next_piece(&self, now: Instant) -> Option<SpoolPiece> {
         self.welcome.as_ref()?;
         self.spools.next_piece(now)
     }
 
     /// When a piece that waits for more may go without; `None` when none does, or the master has to catch up first.
-    pub(crate) fn piece_at(&self, now: Instant) -> Option<Instant> {
+    pub fn piece_at(&self, now: Instant) -> Option<Instant> {
         self.spools.piece_at(now)
     }
 
     /// This many bytes of the piece are under way now; 0 when there is no whole frame yet.
-    pub(crate) fn sent(&mut self, piece: SpoolPiece, bytes: usize, now: Instant) {
+    pub fn sent(&mut self, piece: SpoolPiece, bytes: usize, now: Instant) {
         self.spools.sent(piece, bytes, now);
     }
 

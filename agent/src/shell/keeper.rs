@@ -30,6 +30,8 @@ pub(crate) const READY: u8 = b'r';
 pub(crate) const HEARD: u8 = b'h';
 /// From HUP to KILL. Editors save in that time.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// Between two HUPs. A shell that the first one meets right before it reads a line has noted it, and reads: bash ends by the next.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Between two checks for what is left of a session that was hung up; /proc wakes nobody.
 const STEP: Duration = Duration::from_millis(50);
 /// A session that outlives this many KILLs is stuck in the kernel.
@@ -152,17 +154,23 @@ fn wait_for_end(leader: Pid) -> ShellEnd {
     }
 }
 
-/// HUP to all of the session, KILL to what is left of it after the grace, until nothing is.
+/// HUP to all of the session, again and again until the grace is over, KILL to what is left of it then, until nothing is.
 fn hang_up(leader: Pid, inbox: &Receiver<KeeperEvent>) {
     let session = leader.as_raw_nonzero().get();
-    tree::signal_session(session, Signal::HUP);
-    // One that is stopped would never see it.
-    tree::signal_session(session, Signal::CONT);
-    let (begun, mut kills) = (Instant::now(), 0);
-    while tree::session_lives(session) && kills < MOST_KILLS {
-        if begun.elapsed() >= GRACE {
+    let (begun, mut hups, mut kills) = (Instant::now(), 0, 0);
+    while kills < MOST_KILLS {
+        let passed = begun.elapsed();
+        if passed >= GRACE {
             tree::signal_session(session, Signal::KILL);
             kills += 1;
+        } else if passed >= AGAIN * hups {
+            tree::signal_session(session, Signal::HUP);
+            // One that is stopped would never see it.
+            tree::signal_session(session, Signal::CONT);
+            hups += 1;
+        }
+        if !tree::session_lives(session) {
+            break;
         }
         // The end of the program alone does not end the wait: others of its session may be left.
         let _ = inbox.recv_timeout(STEP);

@@ -34,6 +34,8 @@ fn command(argv: &[&str], env: &[(&str, &str)]) -> CommandSpec {
             .collect::<BTreeMap<_, _>>(),
         become_user: None,
         note: String::new(),
+        rendered: String::new(),
+        secrets: None,
         timeout: Duration::ZERO,
         silence_timeout: Duration::ZERO,
         output_cap_bytes: 1 << 20,

@@ -1,8 +1,8 @@
-//! What S3 or the way to it says, and what can be done about it.
+//! What S3 says, and what can be done about it.
 
 use std::error::Error as StdError;
 
-use aot_host::chain::Chain;
+use aot_aws::AwsFault;
 use aot_store::blobs::BoxedSource;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -19,19 +19,8 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let status = error.raw_response().map(|answer| answer.status().as_u16());
-        let code = error.code().unwrap_or_default().to_owned();
-        let hint = hint(&code, status);
-        let said = match (&*code, error.message(), status) {
-            ("", _, Some(status)) => format!("HTTP status {status}"),
-            ("", ..) => Chain(&error).to_string(),
-            (code, Some(message), _) => format!("{code}: {message}"),
-            (code, None, _) => code.to_owned(),
-        };
-        Self {
-            hint,
-            source: said.into(),
-        }
+        let AwsFault { hint, source } = AwsFault::new(&error, hint);
+        Self { hint, source }
     }
 }
 
@@ -53,17 +42,14 @@ impl S3Fault {
     }
 }
 
-fn hint(code: &str, status: Option<u16>) -> &'static str {
+fn hint(code: &str, status: u16) -> &'static str {
     match (code, status) {
         ("NoSuchBucket", _) => "make the bucket, or name another with AOT_BLOBS",
-        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, 301) => {
             "start the master with AWS_REGION set to the bucket's region"
         }
-        (_, Some(401 | 403)) => {
-            "give the master's credentials the rights that docs/settings.md lists"
-        }
-        (_, Some(_)) => "try again later",
-        _ => "check the network, the AWS credentials, AWS_REGION and AWS_ENDPOINT_URL",
+        (_, 401 | 403) => "give the master's credentials the rights that docs/settings.md lists",
+        _ => "try again later",
     }
 }
 

@@ -1,7 +1,9 @@
 //! The contract of places for objects, on S3 or on what stands in for it: against the lab by itself, and against anything else
-//! where `AOT_S3=1`, with the AWS SDK's own settings and a bucket of that account (`AOT_S3_BUCKET`).
+//! where `AOT_S3=1`, with the AWS SDK's own settings and a bucket of that account (`AOT_S3_BUCKET`). With `AOT_S3_PREFIX` all
+//! stays below that, as a policy may want it.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +17,13 @@ boto3.client("s3").create_bucket(Bucket=sys.argv[1])
 print("{}")
 "#;
 
+/// What the policy that comes with the program has instead of names of one's own.
+const OF_POLICY: (&str, &str) = ("aot-example", "fleet");
+
+fn prefix() -> String {
+    std::env::var("AOT_S3_PREFIX").unwrap_or_else(|_| "test".to_owned())
+}
+
 /// Where a test works: a prefix that nothing was ever put below. `None` where there is no S3.
 fn place() -> Option<S3> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -26,7 +35,7 @@ fn place() -> Option<S3> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = now.expect("after 1970").as_nanos();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    Some(S3::new(&bucket, &format!("test/{nanos}-{count}")))
+    Some(S3::new(&bucket, &format!("{}/{nanos}-{count}", prefix())))
 }
 
 #[tokio::test]
@@ -84,7 +93,7 @@ async fn parts_of_what_does_not_become_whole_are_dropped() {
         return;
     }
     let bucket = std::env::var("AOT_S3_BUCKET").expect("AOT_S3_BUCKET names a bucket");
-    let prefix = format!("test/cut-{}", std::process::id());
+    let prefix = format!("{}/cut-{}", prefix(), std::process::id());
     let place = S3::new(&bucket, &prefix);
     let settings = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let config = aws_sdk_s3::config::Builder::from(&settings).force_path_style(true);
@@ -106,7 +115,8 @@ async fn parts_of_what_does_not_become_whole_are_dropped() {
 
 #[tokio::test]
 async fn a_bucket_that_is_not_there_is_an_error_with_a_way_out() {
-    if place().is_none() {
+    // Where a policy names one bucket, nobody says of another whether it is there.
+    if place().is_none() || std::env::var_os("AOT_S3_PREFIX").is_some() {
         return;
     }
     let none = S3::new("no-such-bucket-of-ours-7c1d", "x");
@@ -139,3 +149,40 @@ fn the_labs_s3_meets_the_contract() {
     lab.run_again(&[("AOT_S3", "1"), ("AOT_S3_BUCKET", "aot-blobs")]);
     lab.end();
 }
+
+#[test]
+fn the_packaged_policy_is_enough_and_is_enforced() {
+    if std::env::var("AOT_S3").as_deref() == Ok("1") {
+        return; // this is that other time
+    }
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/iam/aot-fleet.json");
+    let policy = policy.to_str().expect("paths here are UTF-8");
+    let Some(lab) = aot_tests::lab::Lab::start_with(&["--no-machines", "--policy", policy]) else {
+        return;
+    };
+    let (bucket, prefix) = OF_POLICY;
+    lab.python(MAKE_BUCKET, &[bucket]);
+    lab.run_again(&[
+        ("AOT_S3", "1"),
+        ("AOT_S3_BUCKET", bucket),
+        ("AOT_S3_PREFIX", prefix),
+    ]);
+    let refused = lab.restricted(TRY, &[bucket]);
+    assert_eq!(refused, serde_json::json!(vec!["AccessDenied"; 4]));
+    lab.end();
+}
+
+/// What is not below the prefix.
+const TRY: &str = r#"
+import boto3, json, sys
+from botocore.exceptions import ClientError
+s3, bucket = boto3.client("s3"), sys.argv[1]
+def code(call, **parameters):
+    try:
+        call(Bucket=bucket, **parameters)
+        return "done"
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+print(json.dumps([code(s3.put_object, Key="other/x", Body=b"x"), code(s3.get_object, Key="other/x"),
+                  code(s3.list_objects_v2, Prefix="other/"), code(s3.list_objects_v2)]))
+"#;

@@ -8,13 +8,13 @@ use aot_archive::{Heads, Tree, Unreadable};
 
 use super::{BundleError, LIMITS, open, script};
 
-/// Checks the file at `path`, which errors call `shown`.
-pub(super) fn check(path: &Path, shown: &Path) -> Result<(), BundleError> {
+/// Checks the file at `path`, which errors call `shown`; gives what is in it.
+pub(super) fn check(path: &Path, shown: &Path) -> Result<Tree, BundleError> {
     let (tree, heads) = inspect(path, shown, None)?;
     tree.script_folder()
         .map_err(|missing| BundleError::no_script(missing, shown))?;
     let Some(file) = tree.script_file() else {
-        return Ok(());
+        return Ok(tree);
     };
     let head = match heads.get(&file) {
         Some(head) => head.clone(),
@@ -24,7 +24,8 @@ pub(super) fn check(path: &Path, shown: &Path) -> Result<(), BundleError> {
             heads.remove(&file).unwrap_or_default()
         }
     };
-    script::check(&head).map_err(|bad| bad.of(shown, &file))
+    script::check(&head).map_err(|bad| bad.of(shown, &file))?;
+    Ok(tree)
 }
 
 fn inspect(path: &Path, shown: &Path, also: Option<&Path>) -> Result<(Tree, Heads), BundleError> {

@@ -1,4 +1,5 @@
-//! Packs a folder so that the same tree gives the same bytes, whenever, wherever and by whomever it is done.
+//! Packs a folder so that the same tree gives the same bytes, whenever, wherever and by whomever it is done. What `ignored` leaves
+//! out is as if it were not there.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -8,14 +9,15 @@ use std::path::{Path, PathBuf};
 use aot_archive::Tree;
 use tar::{Builder, EntryType, Header};
 
+use super::ignored::{IGNORE_FILE, IgnoreRules};
 use super::{BundleError, LIMITS, script, too_large};
 
 /// Bytes of the script that are looked at.
 const HEAD_BYTES: u64 = 64 << 10;
 
 /// Writes the tree under `root` as a plain tar, names in the order of their bytes, times and owners zero, modes 0755
-/// (folders and what may be run) or 0644.
-pub(super) fn pack(root: &Path, out: &mut impl Write) -> Result<(), BundleError> {
+/// (folders and what may be run) or 0644; gives what is in it.
+pub(super) fn pack(root: &Path, out: &mut impl Write) -> Result<Tree, BundleError> {
     let meta = fs::metadata(root).map_err(BundleError::io("read", root))?;
     if !meta.is_dir() {
         return Err(BundleError::Kind {
@@ -27,12 +29,14 @@ pub(super) fn pack(root: &Path, out: &mut impl Write) -> Result<(), BundleError>
         root,
         tar: Builder::new(io::BufWriter::new(out)),
         tree: Tree::new(LIMITS),
+        ignored: IgnoreRules::defaults()?,
         bytes: 0,
     };
     packer.folder(Path::new(""))?;
     packer.script()?;
     let finished = packer.tar.into_inner().and_then(|mut out| out.flush());
-    finished.map_err(BundleError::io("pack", root))
+    finished.map_err(BundleError::io("pack", root))?;
+    Ok(packer.tree)
 }
 
 struct FolderPacker<'a, W: Write> {
@@ -40,6 +44,8 @@ struct FolderPacker<'a, W: Write> {
     tar: Builder<W>,
     /// What machines will make of it.
     tree: Tree,
+    /// What is left out, in the folder that is being packed.
+    ignored: IgnoreRules,
     /// Of all files.
     bytes: u64,
 }
@@ -51,8 +57,15 @@ impl<W: Write> FolderPacker<'_, W> {
             .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
         let mut names: Vec<_> = read.map_err(BundleError::io("read", &full))?;
         names.sort();
-        for name in names {
+        let has_rules = names.iter().any(|name| name == IGNORE_FILE);
+        if has_rules {
+            self.ignored.enter(self.root, inside)?;
+        }
+        for name in names.into_iter().filter(|name| name != IGNORE_FILE) {
             self.entry(&inside.join(name))?;
+        }
+        if has_rules {
+            self.ignored.leave();
         }
         Ok(())
     }
@@ -61,7 +74,9 @@ impl<W: Write> FolderPacker<'_, W> {
         let full = self.root.join(inside);
         let refused = |error| BundleError::of_archive(error, self.root);
         let meta = fs::symlink_metadata(&full).map_err(BundleError::io("read", &full))?;
-        if meta.is_dir() {
+        if self.ignored.leave_out(inside, meta.is_dir()) {
+            Ok(())
+        } else if meta.is_dir() {
             self.tree.folder(inside).map_err(refused)?;
             let header = header(EntryType::Directory, 0o755, 0);
             self.append(header, inside, io::empty())?;

@@ -4,7 +4,10 @@
 #![warn(unreachable_pub)]
 
 mod archive;
+mod changes;
 mod folder;
+mod ignored;
+mod listing;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -18,6 +21,10 @@ use aot_model::hash::hex;
 use aot_model::spec::BundleSource;
 use aot_proto::limits::{MAX_BUNDLE_BYTES, MAX_BUNDLE_ENTRIES, MAX_UNPACKED_BYTES};
 use aws_lc_rs::digest::{Context, SHA256};
+
+pub use changes::changes;
+pub use ignored::IGNORE_FILE;
+pub use listing::{BundleList, list};
 
 /// The script that a bundle is run by.
 pub use aot_archive::SCRIPT;
@@ -37,6 +44,8 @@ pub struct Packed {
     pub bytes: u64,
     /// Where it lies: `<out_dir>/<sha256>`.
     pub path: PathBuf,
+    /// Some of its files are rendered on the machine.
+    pub has_templates: bool,
 }
 
 /// Why a bundle can't be used. Names the path, and the entry where there is one.
@@ -92,6 +101,16 @@ pub enum BundleError {
         /// The way out.
         hint: &'static str,
     },
+    /// A pattern that can't be read, or a file of patterns.
+    #[error("{}, line {line}: {what}", path.display())]
+    Pattern {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1 on.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
     /// An entry that would leave the folder, or that is not a file, folder or link.
     #[error("{}: the entry {entry:?} {why}", path.display())]
     Entry {
@@ -129,6 +148,7 @@ impl BundleError {
             Self::Script { hint, .. } => hint,
             Self::Kind { .. } => "`tar:` names a file, `dir:` names a folder",
             Self::Format { .. } => "pack it plain, with gzip or with zstd",
+            Self::Pattern { .. } => "patterns are written as in .gitignore, one per line",
             Self::NoScript { .. } => {
                 "put bootstrap.sh at the top, or in the only folder at the top"
             }
@@ -190,8 +210,8 @@ impl BundleError {
 /// The first thing that is wrong.
 pub fn check(source: &BundleSource) -> Result<(), BundleError> {
     match source {
-        BundleSource::Tar(path) => archive::check(path, path),
-        BundleSource::Dir(path) => folder::pack(path, &mut io::sink()),
+        BundleSource::Tar(path) => archive::check(path, path).map(drop),
+        BundleSource::Dir(path) => folder::pack(path, &mut io::sink()).map(drop),
     }
 }
 
@@ -206,14 +226,14 @@ pub fn pack(source: &BundleSource, out_dir: &Path) -> Result<Packed, BundleError
     let temp =
         tempfile::NamedTempFile::new_in(out_dir).map_err(BundleError::io("write to", out_dir))?;
     let mut out = Hashed::new(temp.as_file());
-    match source {
+    let tree = match source {
         BundleSource::Tar(path) => {
             copy(path, &mut out)?;
             // What was copied is looked at, not what may have changed since.
-            archive::check(temp.path(), path)?;
+            archive::check(temp.path(), path)?
         }
         BundleSource::Dir(path) => folder::pack(path, &mut out)?,
-    }
+    };
     let (sha256, bytes) = out.finish();
     if bytes > MAX_BUNDLE_BYTES {
         return Err(too_large(source.path(), "bytes", MAX_BUNDLE_BYTES));
@@ -228,6 +248,7 @@ pub fn pack(source: &BundleSource, out_dir: &Path) -> Result<Packed, BundleError
         sha256,
         bytes,
         path,
+        has_templates: !tree.templates().is_empty(),
     })
 }
 

@@ -57,6 +57,17 @@ impl Rig {
     }
 }
 
+#[test]
+fn what_is_packed_says_whether_machines_render_some_of_it() {
+    let rig = Rig::with_script();
+    assert!(!rig.pack().expect("is packed").has_templates);
+    rig.write("etc/x.conf.j2", "{{ instance }}");
+    let folder = rig.pack().expect("is packed");
+    let bytes = fs::read(&folder.path).expect("reads");
+    let tar = pack(&rig.tar(&bytes), &rig.store).expect("is packed");
+    assert!(folder.has_templates && tar.has_templates);
+}
+
 /// A tar with these entries: name, kind, where a link goes to.
 fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
@@ -367,4 +378,149 @@ proptest! {
         prop_assert_eq!(&read, &bytes);
         prop_assert!(check(&source).is_err());
     }
+}
+
+/// The names in a packed bundle.
+fn packed_names(rig: &Rig) -> Vec<String> {
+    let packed = rig.pack().expect("packs");
+    let file = File::open(packed.path).expect("opens");
+    let mut archive = tar::Archive::new(file);
+    let entries = archive.entries().expect("reads");
+    let names = entries.map(|entry| {
+        let entry = entry.expect("reads");
+        let name = entry.path().expect("a name");
+        name.to_string_lossy().into_owned()
+    });
+    names.collect()
+}
+
+#[test]
+fn noise_is_left_out_and_changes_nothing() {
+    let rig = Rig::with_script();
+    rig.write("lib/a.py", "a");
+    let before = rig.pack().expect("packs").sha256;
+    for name in [
+        ".git/HEAD",
+        "lib/.git",
+        ".DS_Store",
+        "lib/.DS_Store",
+        "bootstrap.sh~",
+        "lib/.a.py.swp",
+        "lib/__pycache__/a.pyc",
+        ".aotignore",
+        "lib/.aotignore",
+    ] {
+        rig.write(name, "# noise\n");
+    }
+    assert_eq!(rig.pack().expect("packs").sha256, before);
+    assert_eq!(packed_names(&rig), ["bootstrap.sh", "lib", "lib/a.py"]);
+}
+
+#[test]
+fn patterns_are_those_of_git_and_a_deeper_file_goes_first() {
+    let rig = Rig::with_script();
+    rig.write(
+        ".aotignore",
+        "# comments\n\n*.log\n/build/\ndocs/**/*.md\n!.DS_Store\n!keep.log\n",
+    );
+    rig.write("sub/.aotignore", "!*.log\n/only-here\n");
+    for name in [
+        "a.log",
+        "keep.log",
+        "build/x",
+        "deep/build/x",
+        "docs/a/b/c.md",
+        ".DS_Store",
+        "sub/b.log",
+        "sub/only-here",
+        "only-here",
+        "sub/deep/only-here",
+    ] {
+        rig.write(name, "x");
+    }
+    assert_eq!(
+        packed_names(&rig),
+        [
+            ".DS_Store",
+            "bootstrap.sh",
+            "deep",
+            "deep/build",
+            "deep/build/x",
+            "docs",
+            "docs/a",
+            "docs/a/b",
+            "keep.log",
+            "only-here",
+            "sub",
+            "sub/b.log",
+            "sub/deep",
+            "sub/deep/only-here",
+        ]
+    );
+}
+
+#[test]
+fn a_bad_pattern_names_its_file_and_line() {
+    let rig = Rig::with_script();
+    rig.write("sub/.aotignore", "*.log\n\na[z-a]\n");
+    let error = rig.pack().expect_err("is refused");
+    let text = error.to_string();
+    let begins = format!("{}, line 3: ", rig.root.join("sub/.aotignore").display());
+    assert!(
+        text.starts_with(&begins) && text.contains("a[z-a]"),
+        "{text}"
+    );
+    assert!(error.hint().contains(".gitignore"));
+    assert!(check(&BundleSource::Dir(rig.root.clone())).is_err());
+
+    let path = rig.root.join("sub/.aotignore");
+    fs::write(&path, b"ok\n\xff\n").expect("writes");
+    let text = rig.pack().expect_err("is refused").to_string();
+    assert!(text.ends_with("line 2: is not UTF-8"), "{text}");
+    fs::write(&path, vec![b'#'; (64 << 10) + 1]).expect("writes");
+    assert!(matches!(rig.pack(), Err(BundleError::TooLarge { .. })));
+    fs::remove_file(&path).expect("removes");
+    symlink("/etc/passwd", &path).expect("links");
+    assert!(matches!(rig.pack(), Err(BundleError::Kind { .. })));
+}
+
+#[test]
+fn a_script_that_is_left_out_is_missed() {
+    let rig = Rig::with_script();
+    rig.write(".aotignore", "*.sh\n");
+    assert!(matches!(rig.pack(), Err(BundleError::NoScript { .. })));
+}
+
+#[test]
+fn what_changed_between_two_packed_bundles_is_listed() {
+    let rig = Rig::with_script();
+    rig.write("old.sh", "old\n");
+    rig.write("run.sh", "run\n");
+    symlink("run.sh", rig.root.join("link")).expect("links");
+    let old = rig.pack().expect("packs");
+    assert_eq!(list(&old.path).expect("lists").0.len(), 4);
+    fs::remove_file(rig.root.join("old.sh")).expect("removes");
+    rig.write("bootstrap.sh", "echo hello\necho more\n");
+    rig.write("data/blob", "\0\0");
+    let runs = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(rig.root.join("run.sh"), runs).expect("sets");
+    let new = rig.pack().expect("packs");
+    let lists = [&old, &new].map(|packed| list(&packed.path).expect("lists"));
+    let want = [
+        "bootstrap.sh 1 line",
+        "+data/ (1 entry)",
+        "-old.sh",
+        "mode of run.sh",
+    ];
+    assert_eq!(changes(&lists[0], &lists[1]), want);
+    assert_eq!(changes(&lists[1], &lists[1]), Vec::<String>::new());
+    // Packed by somebody else: the same, whatever it is compressed with and however its names are written.
+    let entries = [
+        ("./", EntryType::Directory, ""),
+        ("./bootstrap.sh", EntryType::Regular, ""),
+    ];
+    let tar = rig.tar(&gzip(&tar_of(&entries)));
+    let other = list(tar.path()).expect("lists");
+    let want = ["bootstrap.sh 1 line", "-link", "-old.sh", "-run.sh"];
+    assert_eq!(changes(&lists[0], &other), want);
 }

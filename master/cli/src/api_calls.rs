@@ -1,6 +1,7 @@
 //! `-v`: every call to a provider's API on standard error, while a command runs. Opened by `connect` before the
 //! command's own call, shown beside it; never changes what a command does.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -33,8 +34,10 @@ pub(crate) struct Verbose {
 struct CallFeed {
     client: Client,
     calls: Streaming<ApiCall>,
-    /// Number of the last call that was shown, or was before our time.
-    seen: u64,
+    /// By the ids of masters, empty for the one that is asked: number of the last call that was shown, or was before our time.
+    seen: HashMap<String, u64>,
+    /// What was told before it was open.
+    notes: Vec<ApiCall>,
 }
 
 /// The other end of [`Verbose`]: shows what was opened.
@@ -86,13 +89,25 @@ impl Verbose {
 }
 
 async fn open(mut client: Client) -> Result<CallFeed, Status> {
-    let mut calls = client.api_calls(ApiCallsRequest {}).await?.into_inner();
-    let first = calls.message().await?.unwrap_or_default();
-    Ok(CallFeed {
+    let request = ApiCallsRequest { all: true };
+    let mut feed = CallFeed {
+        calls: client.api_calls(request).await?.into_inner(),
         client,
-        calls,
-        seen: first.number,
-    })
+        seen: HashMap::new(),
+        notes: Vec::new(),
+    };
+    // The other masters' numbers come before that of the one that is asked: all of them tell their calls then.
+    loop {
+        let first = feed.calls.message().await?.unwrap_or_default();
+        let is_own = first.master.is_empty();
+        feed.count(&first);
+        if !first.error.is_empty() {
+            feed.notes.push(first);
+        }
+        if is_own {
+            return Ok(feed);
+        }
+    }
 }
 
 impl CallPrinter {
@@ -110,7 +125,8 @@ impl CallPrinter {
             let call = tokio::select! {
                 biased;
                 call = next(&mut open) => call,
-                Some(opened) = self.opened.recv() => {
+                Some(mut opened) = self.opened.recv() => {
+                    self.show_notes(&mut opened)?;
                     open = Some(opened);
                     continue;
                 }
@@ -131,15 +147,25 @@ impl CallPrinter {
         ran
     }
 
-    /// Shows the calls up to the last one that the master has made.
+    fn show_notes(&self, opened: &mut CallFeed) -> Result<(), Error> {
+        let mut notes = std::mem::take(&mut opened.notes).into_iter();
+        notes.try_for_each(|note| self.verbose.show(&note))
+    }
+
+    /// Shows the calls up to the last one that each master has made.
     async fn drain(&self, mut opened: CallFeed) -> Result<(), Error> {
+        self.show_notes(&mut opened)?;
         let deadline = Instant::now() + DRAIN_WITHIN;
-        let info = opened.client.info(within(DRAIN_WITHIN, InfoRequest {}));
+        let all = InfoRequest { all: true };
+        let info = opened.client.info(within(DRAIN_WITHIN, all));
         let Ok(Ok(info)) = timeout_at(deadline, info).await else {
             return Ok(()); // it is gone, and its calls with it
         };
-        let last = info.into_inner().api_calls;
-        while opened.seen < last {
+        let info = info.into_inner();
+        let others = info.others.iter();
+        let mut last: HashMap<&str, u64> = others.map(|it| (&*it.master, it.api_calls)).collect();
+        last.insert("", info.api_calls);
+        while opened.is_behind(&last) {
             let Ok(Some(call)) = timeout_at(deadline, opened.next()).await else {
                 break;
             };
@@ -153,8 +179,23 @@ impl CallFeed {
     /// The next call; `None` at the end of the stream.
     async fn next(&mut self) -> Option<ApiCall> {
         let call = self.calls.next().await?.ok()?;
-        self.seen = self.seen.max(call.number);
+        self.count(&call);
         Some(call)
+    }
+
+    fn count(&mut self, call: &ApiCall) {
+        if call.operation.is_empty() && !call.error.is_empty() && !call.master.is_empty() {
+            self.seen.remove(&call.master); // it may tell no more: it is not waited for
+            return;
+        }
+        let seen = self.seen.entry(call.master.clone()).or_default();
+        *seen = (*seen).max(call.number);
+    }
+
+    /// Whether a master that tells its calls has made more than were shown.
+    fn is_behind(&self, last: &HashMap<&str, u64>) -> bool {
+        let mut seen = self.seen.iter();
+        seen.any(|(master, seen)| last.get(master.as_str()).is_some_and(|last| seen < last))
     }
 }
 

@@ -64,7 +64,7 @@ impl BackgroundDaemon {
     }
 }
 
-/// Starts it, waits until it answers, and says so on `stderr`.
+/// Starts it, waits until it answers, and says so on `stderr`, unless that is to be quiet.
 ///
 /// # Errors
 /// When it can't be spawned, ends at once, or doesn't answer in time.
@@ -72,25 +72,36 @@ pub(crate) async fn start(
     daemon: &BackgroundDaemon,
     env: &CliEnv,
     cluster: Option<&str>,
+    is_quiet: bool,
     stderr: &mut dyn Write,
 ) -> Result<Client, Error> {
     let failed = |what: String| Error::NotStarted { what };
-    let (log, from) =
-        open_log(&daemon.log).map_err(|e| failed(format!("{}: {e}", daemon.log.display())))?;
+    let unwritten = |error| {
+        let log = daemon.log.display();
+        failed(format!(
+            "its log {log} cannot be written: {error}; --state-dir (AOT_STATE_DIR) says where that lies"
+        ))
+    };
+    let (log, from) = open_log(&daemon.log).map_err(unwritten)?;
     let mut child =
         spawn(daemon, log).map_err(|e| failed(format!("{}: {e}", daemon.program.display())))?;
     let client = answer(&mut child, env, cluster)
         .await
         .map_err(|why| failed(format!("{why}{}", tail(&daemon.log, from))))?;
-    writeln!(
-        stderr,
-        "started a master in the background (pid {}, log {}); stop it with aot-master shutdown",
-        child.id(),
-        daemon.log.display()
-    )?;
+    if !is_quiet {
+        writeln!(
+            stderr,
+            "started a master in the background (pid {}, log {}); stop it with aot-master shutdown",
+            child.id(),
+            daemon.log.display()
+        )?;
+    }
     // What is wrong with it as a whole is best said at once: it listens elsewhere than its machines dial, and so on.
     let mut client = client;
-    if let Ok(info) = client.info(within(ANSWER_WITHIN, InfoRequest {})).await {
+    if let Ok(info) = client
+        .info(within(ANSWER_WITHIN, InfoRequest::default()))
+        .await
+    {
         for note in info.into_inner().notes {
             writeln!(stderr, "warning: {note}")?;
         }

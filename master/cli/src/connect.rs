@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use aot_proto::status::{is_moved, is_stopping};
-use aot_proto::v1::InfoRequest;
+use aot_proto::v1::{InfoReply, InfoRequest};
 
 use super::background;
 use super::dial::{Client, QUERY, dial, within};
@@ -54,11 +54,12 @@ async fn dial_alive(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
     loop {
         let error = match dial_or_start(ctx, start).await {
             Ok(client) if !ctx.greets => return Ok(client),
-            Ok(mut client) => match client.info(within(QUERY, InfoRequest {})).await {
+            Ok(mut client) => match client.info(within(QUERY, InfoRequest::default())).await {
                 Err(status) if is_dying(&status) => Error::from(status),
                 Err(_) => return Ok(client), // whatever it said, it is there
                 Ok(info) => {
                     let info = info.into_inner();
+                    (ctx.keeps_requests, ctx.background) = (info.keeps_requests, info.background);
                     // One that is about to be stopped is what it is.
                     if start != Start::Never {
                         ctx.compare_build(&info)?;
@@ -82,6 +83,21 @@ async fn dial_alive(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error> {
     }
 }
 
+/// Connects to the next master after the end of one that was asked; it must answer now.
+///
+/// # Errors
+/// As [`connect`], and as its first answer.
+pub(super) async fn dial_once(
+    ctx: &mut Ctx<'_>,
+    start: Start,
+) -> Result<(Client, InfoReply), Error> {
+    let mut client = dial_or_start(ctx, start).await?;
+    let info = client.info(within(QUERY, InfoRequest::default())).await?;
+    let info = info.into_inner();
+    ctx.compare_build(&info)?;
+    Ok((client, info))
+}
+
 /// Whether an answer is that of a master that ends or has just given the cluster to another, or none at all because it has ended.
 pub(super) fn is_dying(status: &tonic::Status) -> bool {
     is_broken(status) || is_stopping(status) || is_moved(status)
@@ -98,7 +114,7 @@ async fn dial_or_start(ctx: &mut Ctx<'_>, start: Start) -> Result<Client, Error>
     match &ctx.env.background {
         Some(daemon) if is_absent(source) && may_start(ctx.env, start) => {
             let cluster = ctx.cluster.as_deref();
-            background::start(daemon, ctx.env, cluster, &mut ctx.io.stderr).await
+            background::start(daemon, ctx.env, cluster, ctx.quiet, &mut ctx.io.stderr).await
         }
         Some(_) if is_absent(source) && belongs_to_a_service(ctx.env) => {
             Err(Error::ServiceIsDown {

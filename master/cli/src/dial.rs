@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aot_proto::headers;
+use aot_proto::limits::MAX_ANSWER_BYTES;
 use aot_proto::v1::operator_client::OperatorClient;
 use aot_proto::v1::{CancelJobRequest, FollowRequest, RetryJobRequest};
 use hyper_util::rt::TokioIo;
@@ -79,9 +80,6 @@ pub(crate) const QUERY: Duration = Duration::from_secs(60);
 /// Longest wait for the answer of a call that makes the master ask its provider.
 pub(crate) const ASK_PROVIDER: Duration = Duration::from_secs(300);
 
-/// A status of ten thousand instances with their properties fits; the master is trusted.
-const MAX_ANSWER_BYTES: usize = 256 << 20;
-
 /// A master that says nothing for these two together, not even to a ping of HTTP/2, is lost.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
@@ -135,9 +133,23 @@ pub(crate) async fn dial(env: &CliEnv, cluster: Option<&str>) -> Result<Client, 
     Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
+/// A duration on the wire. At least 1: 0 stands for "as the file says".
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
+}
+
 /// A request with a deadline.
 pub(crate) fn within<T>(limit: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
     request
+}
+
+#[cfg(test)]
+/// Of a master that is not there.
+pub(crate) fn nobody() -> Client {
+    let channel = Endpoint::from_static("http://nobody").connect_lazy();
+    OperatorClient::with_interceptor(channel, Addressed::default())
 }

@@ -10,6 +10,9 @@ use aot_proto::plural;
 use aot_proto::v1::{Problem, Problems, TargetFault};
 use tonic::{Code, Status};
 
+use super::CLUSTER_FILE;
+use super::star::StarHint;
+use super::variables::UnreadVariables;
 use crate::view::{Style, problem_lines, target_fault};
 
 /// What the process ends with; the table is in the program's help.
@@ -151,6 +154,9 @@ pub enum Error {
         /// Why, when the connection said.
         source: Option<Box<Status>>,
     },
+    /// The master says that an expression means no instance.
+    #[error("{}", .0.message)]
+    Nobody(Box<TargetFault>),
     /// The master named no instance.
     #[error("no instance matches {target}")]
     NoMatch {
@@ -172,6 +178,25 @@ pub enum Error {
     /// The operator was asked, and did not say yes.
     #[error("nothing was done")]
     Declined,
+    /// The machine does not connect to where a forward leads, or is not asked to.
+    #[error("{instance}: not connected: {why}")]
+    NotConnected {
+        /// Which machine.
+        instance: String,
+        /// What it says.
+        why: String,
+    },
+    /// A connection to a machine did not come to its end.
+    #[error("{instance}: the connection broke: {why}")]
+    ConnectionBroke {
+        /// Which machine.
+        instance: String,
+        /// Why.
+        why: String,
+    },
+    /// Some output was not shown whole: the master's words on the first of them.
+    #[error("{0}")]
+    Incomplete(String),
     /// Standard output or standard error can't be written to.
     #[error("cannot write the result")]
     Output(#[from] io::Error),
@@ -200,12 +225,17 @@ impl Error {
             | Self::NotStarted { .. }
             | Self::NotAMaster { .. }
             | Self::Lost { .. } => Exit::Unreachable,
-            Self::NoMatch { .. } | Self::NoJob { .. } => Exit::NoMatch,
+            Self::Nobody(_) | Self::NoMatch { .. } | Self::NoJob { .. } => Exit::NoMatch,
             Self::Interrupted { .. } => Exit::Interrupted,
             // Whoever read our output has had enough: `aot-master list | head -1` went well.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Well,
             Self::Problems(all) => exit_of(&all.problems),
-            Self::Output(_) | Self::Write { .. } | Self::Declined => Exit::Failed,
+            Self::Output(_)
+            | Self::Write { .. }
+            | Self::Declined
+            | Self::Incomplete(_)
+            | Self::NotConnected { .. }
+            | Self::ConnectionBroke { .. } => Exit::Failed,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
                 Code::NotFound => Exit::NoMatch,
@@ -227,8 +257,16 @@ impl Error {
             Self::NoMaster { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("only root and the user that runs the master may use it".to_owned())
             }
-            Self::NoMatch { .. } => Some("aot-master list shows the names".to_owned()),
+            Self::Nobody(fault) if !fault.hint.is_empty() => Some(fault.hint.clone()),
+            Self::Nobody(_) | Self::NoMatch { .. } => {
+                Some("aot-master list shows the names".to_owned())
+            }
             Self::NoJob { .. } => Some("aot-master jobs lists them".to_owned()),
+            Self::Read { path, source }
+                if source.kind() == io::ErrorKind::NotFound && path.as_os_str() == CLUSTER_FILE =>
+            {
+                Some("aot-master init writes a first one; another file is named behind the command".to_owned())
+            }
             Self::ServiceIsDown { .. } => Some(
                 "start it again (systemctl start aot-master), or take over its state: aot-master launch --background FILE"
                     .to_owned(),
@@ -238,6 +276,22 @@ impl Error {
                     .to_owned(),
             ),
             _ => None,
+        }
+    }
+
+    /// With the hint that words of the command were a star, where it names no instance or can't be followed.
+    #[must_use]
+    pub(crate) fn hinted(self, star: Option<StarHint>) -> Self {
+        match (self, star) {
+            (Self::Nobody(mut fault), Some(star)) if star.is_sure || fault.hint.is_empty() => {
+                fault.hint = star.text;
+                Self::Nobody(fault)
+            }
+            (Self::Usage { what, .. }, Some(star)) if star.is_sure => Self::Usage {
+                what,
+                hint: star.text,
+            },
+            (error, _) => error,
         }
     }
 
@@ -266,7 +320,7 @@ impl Error {
                 source: Some(status),
                 ..
             } => {
-                text.push_str(&format!(": {}", status.message()));
+                text.push_str(&format!("\n  cause: {}", status.message()));
                 None
             }
             Self::Refused(_) => None,
@@ -288,10 +342,22 @@ impl Error {
     }
 }
 
+impl From<UnreadVariables> for Error {
+    fn from(unread: UnreadVariables) -> Self {
+        Self::Read {
+            path: unread.path,
+            source: unread.source,
+        }
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match fault::of(&status) {
             Some(What::Problems(problems)) => Self::Problems(problems),
+            Some(What::Target(fault)) if status.code() == Code::NotFound => {
+                Self::Nobody(Box::new(fault))
+            }
             Some(What::Target(fault)) => Self::Target(Box::new(fault)),
             Some(What::File(fault)) => Self::File(fault.report),
             None => Self::Refused(status),

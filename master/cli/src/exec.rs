@@ -8,11 +8,13 @@ use aot_proto::v1::{BuiltinName, ExecRequest, Pace};
 use super::Ctx;
 use super::args::{ExecAction, ExecArgs};
 use super::connect::{Start, connect};
+use super::dial::millis;
 use super::error::{Error, Exit};
-use super::follow_job::{close, follow};
+use super::follow_job::{begin_and_follow, close};
 use super::interrupt::Interrupt;
-use super::launch::millis;
+use super::job_source::{JobAsk, JobSource};
 use super::output_mode::OutputMode;
+use super::star;
 
 /// Largest input of a command; it goes in one message to every target.
 const MAX_STDIN_BYTES: u64 = 1 << 20;
@@ -22,6 +24,14 @@ const MAX_STDIN_BYTES: u64 = 1 << 20;
 /// # Errors
 /// When the arguments are bad, nothing matches, or the master can't be asked or followed.
 pub(crate) async fn exec(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Error> {
+    let words = [std::slice::from_ref(&args.target), &args.words].concat();
+    run(ctx, args).await.map_err(|error| {
+        let is_file = |word: &str| Path::new(word).exists();
+        error.hinted(star::hint(&words, is_file))
+    })
+}
+
+async fn run(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Error> {
     let what = args.what()?;
     if ctx.json && args.output.fold {
         return Err(Error::usage(
@@ -43,16 +53,11 @@ pub(crate) async fn exec(ctx: &mut Ctx<'_>, args: ExecArgs) -> Result<Exit, Erro
         quiet: builtin != BuiltinName::Unspecified,
         ..OutputMode::default()
     };
-    let mut client = connect(ctx, Start::WithState).await?;
-    let mut interrupt = Interrupt::of_process(ctx.env.interactive);
-    let events = tokio::select! {
-        events = client.exec(request) => events?.into_inner(),
-        () = interrupt.pressed() => {
-            let goes_on = "it may have been started; see aot-master jobs".to_owned();
-            return Err(Error::Interrupted { goes_on });
-        }
-    };
-    let seen = follow(ctx, Some(client), events, interrupt, mode.clone()).await?;
+    let client = connect(ctx, Start::WithState).await?;
+    let interrupt = Interrupt::of_process(ctx.env.interactive);
+    let ask = JobAsk::Exec(Box::new(request));
+    let source = JobSource::new(ctx, client, ask, Start::WithState)?;
+    let seen = begin_and_follow(ctx, source, interrupt, mode.clone()).await?;
     close(ctx, &seen, &mode, builtin)
 }
 
@@ -83,6 +88,7 @@ fn request(ctx: &Ctx<'_>, args: ExecArgs, what: ExecAction, stdin: Vec<u8>) -> E
         }),
         queue_ms: args.queue.map_or(0, millis),
         output_cap_bytes: args.output_cap.unwrap_or_default(),
+        secrets: args.secret,
     }
 }
 

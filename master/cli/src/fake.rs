@@ -49,14 +49,30 @@ pub(crate) struct Script {
     pub logs: Vec<LogLine>,
     /// After the last of them.
     pub then: Then,
+    /// Of the calls that stream, in the order in which they come: how many items are told before it breaks off so.
+    pub breaks: Vec<(usize, Status)>,
+    /// Of `Watch`.
+    pub rest: Vec<Event>,
+    /// The job that calls which stream events say to have begun.
+    pub job: String,
+    /// Of `Info`.
+    pub keeps_requests: bool,
+    /// Of `Info` too.
+    pub others: Vec<InfoReply>,
     /// Of `Status` and `Update`.
     pub status: StatusReply,
+    /// Of `LastLines`.
+    pub last_lines: Vec<last_lines_reply::Line>,
+    /// Of `Info` too.
+    pub sessions: Option<u64>,
     /// Of `Facts`.
     pub facts: Vec<facts_reply::Entry>,
     /// Of `Jobs`.
     pub jobs: Vec<jobs_reply::Entry>,
     /// Of `Agents`.
     pub agents: Vec<agents_reply::Entry>,
+    /// Of `Examine`.
+    pub findings: Vec<Finding>,
     /// Of `Masters`.
     pub masters: MastersReply,
     /// Of `Info` and `Shutdown`.
@@ -74,6 +90,7 @@ pub(crate) struct Fake {
     /// Every request, as `Debug` shows it.
     pub asked: Arc<Mutex<Vec<String>>>,
     addressed: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     infos: Arc<AtomicUsize>,
     dying: Arc<Notify>,
 }
@@ -82,6 +99,8 @@ struct Answers {
     script: Script,
     asked: Arc<Mutex<Vec<String>>>,
     addressed: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    streams: AtomicUsize,
     infos: Arc<AtomicUsize>,
     dying: Arc<Notify>,
     drained: Arc<Notify>,
@@ -96,14 +115,27 @@ impl Fake {
 
     /// Answers on another name in that folder.
     pub(crate) fn start_at(script: Script, name: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
+        Self::start_in(tempfile::tempdir().expect("a folder"), script, name)
+    }
+
+    /// In the place of one that has died.
+    pub(crate) fn start_again(before: Self, script: Script) -> Self {
+        let dir = before.end();
+        std::fs::remove_file(dir.path().join("master.sock")).expect("it was there");
+        Self::start_in(dir, script, "master.sock")
+    }
+
+    fn start_in(dir: tempfile::TempDir, script: Script, name: &str) -> Self {
         let (asked, dying) = (Arc::default(), Arc::new(Notify::new()));
         let addressed: Arc<Mutex<Vec<String>>> = Arc::default();
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let infos: Arc<AtomicUsize> = Arc::default();
         let answers = Answers {
             script,
             asked: Arc::clone(&asked),
             addressed: Arc::clone(&addressed),
+            requests: Arc::clone(&requests),
+            streams: AtomicUsize::default(),
             infos: Arc::clone(&infos),
             dying: Arc::clone(&dying),
             drained: Arc::default(),
@@ -128,9 +160,22 @@ impl Fake {
             dir,
             asked,
             addressed,
+            requests,
             infos,
             dying,
         }
+    }
+
+    fn end(mut self) -> tempfile::TempDir {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a folder"))
+    }
+
+    /// The ids that requests said for their jobs, empty where one said none.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("not poisoned").clone()
     }
 
     /// What the headers of those requests named: `cluster web`, `job job-01`, or nothing; since this was last read.
@@ -182,20 +227,26 @@ impl Answers {
         let named: Vec<String> = named.collect();
         let mut addressed = self.addressed.lock().expect("not poisoned");
         addressed.push(named.join(" "));
+        let id = headers::get(request.metadata(), headers::REQUEST);
+        let id = id.unwrap_or_default().to_owned();
+        self.requests.lock().expect("not poisoned").push(id);
         match &self.script.refuse {
             Some(status) => Err(status.clone()),
             None => Ok(()),
         }
     }
 
-    /// The first call now, the others once [`Answers::more_calls`] says so; never an end.
+    /// The first calls now, up to the own number, the others once [`Answers::more_calls`] says so; never an end.
     fn calls(&self) -> Response<Streamed<ApiCall>> {
         self.opened.store(true, Ordering::Relaxed);
         let (asked, rest) = (Arc::clone(&self.drained), self.script.calls.clone());
-        let first = stream::iter(rest.first().cloned().map(Ok));
+        let own = rest.iter().position(|call| call.master.is_empty());
+        let told = own.map_or(0, |own| own + 1);
+        let first: Vec<_> = rest.iter().take(told).cloned().map(Ok).collect();
+        let first = stream::iter(first);
         let others = stream::once(async move {
             asked.notified().await;
-            stream::iter(rest.into_iter().skip(1).map(Ok)).chain(stream::pending())
+            stream::iter(rest.into_iter().skip(told).map(Ok)).chain(stream::pending())
         });
         Response::new(Box::pin(first.chain(others.flatten())))
     }
@@ -203,7 +254,9 @@ impl Answers {
     /// Lets the other calls go; the number of the last.
     fn more_calls(&self) -> u64 {
         self.drained.notify_one();
-        self.script.calls.last().map_or(0, |call| call.number)
+        let own = self.script.calls.iter().rev();
+        let mut own = own.filter(|call| call.master.is_empty());
+        own.next().map_or(0, |call| call.number)
     }
 
     fn exec_events(&self) -> Response<Streamed<JobEvent>> {
@@ -211,7 +264,22 @@ impl Answers {
         self.streamed(events.map(|body| JobEvent { body: Some(body) }).collect())
     }
 
-    fn streamed<T: Send + 'static>(&self, items: Vec<T>) -> Response<Streamed<T>> {
+    /// Events of what was begun, and which job that is.
+    fn begun(&self, events: &[Event]) -> Response<Streamed<Event>> {
+        let mut response = self.streamed(events.to_vec());
+        if !self.script.job.is_empty() {
+            headers::set(response.metadata_mut(), headers::JOB, &self.script.job);
+        }
+        response
+    }
+
+    fn streamed<T: Send + 'static>(&self, mut items: Vec<T>) -> Response<Streamed<T>> {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        if let Some((told, status)) = self.script.breaks.get(number) {
+            items.truncate(*told);
+            let end = stream::iter([Err(status.clone())]);
+            return Response::new(Box::pin(stream::iter(items.into_iter().map(Ok)).chain(end)));
+        }
         let items = stream::iter(items.into_iter().map(Ok));
         match self.script.then {
             Then::End => Response::new(Box::pin(items)),
@@ -239,6 +307,8 @@ macro_rules! events {
             type RetryJobStream = Streamed<JobEvent>;
             type CopyStream = Streamed<JobEvent>;
             type ShellStream = Streamed<ShellOutput>;
+            type ForwardStream = Streamed<ForwardEvent>;
+            type TunnelStream = Streamed<TunnelOutput>;
             async fn follow(&self, request: Request<FollowRequest>) -> Answer<Self::FollowStream> {
                 self.record(&request)?;
                 Ok(self.exec_events())
@@ -267,15 +337,27 @@ macro_rules! events {
             async fn shell(&self, _: Request<tonic::Streaming<ShellInput>>) -> Answer<Self::ShellStream> {
                 Err(Status::unimplemented("the fake has no terminal"))
             }
+            async fn forward(&self, request: Request<ForwardRequest>) -> Answer<Self::ForwardStream> {
+                self.record(&request)?;
+                Err(Status::unimplemented("the fake leads nowhere"))
+            }
+            async fn tunnel(&self, _: Request<tonic::Streaming<TunnelInput>>) -> Answer<Self::TunnelStream> {
+                Err(Status::unimplemented("the fake leads nowhere"))
+            }
             async fn revoke(&self, request: Request<TargetRequest>) -> Answer<AgentsReply> {
                 self.record(&request)?;
                 Ok(Response::new(AgentsReply { agents: self.script.agents.clone(), absent: Vec::new() }))
+            }
+            type WatchStream = Streamed<Event>;
+            async fn watch(&self, request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
+                self.record(&request)?;
+                Ok(self.begun(&self.script.rest))
             }
             $(
                 type $stream = Streamed<Event>;
                 async fn $method(&self, request: Request<$request>) -> Answer<Self::$stream> {
                     self.record(&request)?;
-                    Ok(self.streamed(self.script.events.clone()))
+                    Ok(self.begun(&self.script.events))
                 }
             )*
             async fn info(&self, _: Request<InfoRequest>) -> Answer<InfoReply> {
@@ -293,6 +375,10 @@ macro_rules! events {
                     version: "0.1.0".into(),
                     build: self.script.build.clone(),
                     background: true,
+                    keeps_requests: self.script.keeps_requests,
+                    others: self.script.others.clone(),
+                    sessions: self.script.sessions,
+                    started_unix: 1_767_225_784,
                     ..InfoReply::default()
                 }))
             }
@@ -311,6 +397,13 @@ macro_rules! events {
             async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusReply> {
                 self.record(&request)?;
                 Ok(Response::new(StatusReply { build: self.script.build.clone(), background: !self.script.build.is_empty(), ..self.script.status.clone() }))
+            }
+            async fn last_lines(&self, request: Request<LastLinesRequest>) -> Answer<LastLinesReply> {
+                self.record(&request)?;
+                let asked = &request.get_ref().instances;
+                let lines = self.script.last_lines.iter();
+                let lines = lines.filter(|line| asked.contains(&line.instance)).cloned().collect();
+                Ok(Response::new(LastLinesReply { lines }))
             }
             async fn update(&self, request: Request<TargetRequest>) -> Answer<StatusReply> {
                 self.record(&request)?;
@@ -343,6 +436,10 @@ macro_rules! events {
             async fn api_calls(&self, request: Request<ApiCallsRequest>) -> Answer<Self::ApiCallsStream> {
                 self.record(&request)?;
                 Ok(self.calls())
+            }
+            async fn examine(&self, request: Request<ExamineRequest>) -> Answer<ExamineReply> {
+                self.record(&request)?;
+                Ok(Response::new(ExamineReply { findings: self.script.findings.clone() }))
             }
             async fn masters(&self, request: Request<MastersRequest>) -> Answer<MastersReply> {
                 self.record(&request)?;
@@ -378,7 +475,6 @@ macro_rules! events {
 
 events!(
     launch LaunchStream LaunchRequest,
-    watch WatchStream WatchRequest,
     apply ApplyStream ApplyRequest,
     terminate TerminateStream TerminateRequest,
     lifecycle LifecycleStream LifecycleRequest,

@@ -1,16 +1,21 @@
 //! Follows a stream of events to its end and shows them: the one loop behind launch, apply, wait, terminate, cleanup.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use aot_proto::v1::Event;
+use aot_proto::v1::{Event, InstanceView};
 use futures::{Stream, StreamExt};
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use super::Ctx;
+use super::again::{LOST, may_come};
+use super::dial::Client;
 use super::error::{Error, is_broken};
-use crate::view::{Board, Json, LiveView, Plain, View};
+use super::printing::PrintingQuery;
+use crate::view::{Board, Detail, Json, LiveView, Plain, View};
 
 /// How often the live view's clocks are brought up.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -31,21 +36,28 @@ pub(crate) async fn ctrl_c() {
     }
 }
 
-/// Shows `events` until the last one.
+/// Shows `events` until the last one, and those of the next master when one is lost. `each` sees all that is shown.
 ///
 /// # Errors
-/// When the stream breaks or ends before its last event, unless `detached`; when `interrupt` comes first; when an
-/// output can't be written. `goes_on` says how to look at what continues.
+/// When no master tells the rest, or the stream ends before its last event; when `interrupt` comes first; when an output can't be
+/// written.
 pub(crate) async fn follow(
     ctx: &mut Ctx<'_>,
+    source: &mut impl EventSource,
     events: impl Stream<Item = Result<Event, Status>>,
     interrupt: impl Future<Output = ()>,
-    goes_on: &str,
-    detached: bool,
+    each: &mut dyn FnMut(&Event),
 ) -> Result<FollowedCluster, Error> {
-    let mut view = view_for(ctx);
-    let followed = drive(ctx, view.as_mut(), events, interrupt, goes_on, detached).await;
-    view.close();
+    let follower = EventFollower {
+        view: view_for(ctx),
+        followed: FollowedCluster {
+            board: Board::default(),
+            last: None,
+        },
+        shown: ShownEvents::default(),
+        each,
+    };
+    let followed = follower.drive(ctx, source, events, interrupt).await;
     if let Some(verbose) = &ctx.verbose {
         verbose.stderr.set_live(None);
     }
@@ -62,65 +74,191 @@ fn view_for(ctx: &Ctx<'_>) -> Box<dyn View> {
         }
         Box::new(live)
     } else {
-        Box::new(Plain::new(ctx.env.offset))
+        let detail = match (ctx.quiet, &ctx.verbose) {
+            (true, _) => Detail::Failures,
+            (false, Some(_)) => Detail::Steps,
+            (false, None) => Detail::Counts,
+        };
+        Box::new(Plain::new(ctx.env.offset, detail))
     }
 }
 
-async fn drive(
-    ctx: &mut Ctx<'_>,
-    view: &mut dyn View,
-    events: impl Stream<Item = Result<Event, Status>>,
-    interrupt: impl Future<Output = ()>,
-    goes_on: &str,
-    detached: bool,
-) -> Result<FollowedCluster, Error> {
-    let mut followed = FollowedCluster {
-        board: Board::default(),
-        last: None,
-    };
-    let mut tick = tokio::time::interval(REDRAW);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let goes_on = || goes_on.to_owned();
-    futures::pin_mut!(events, interrupt);
-    loop {
-        let event = tokio::select! {
-            () = &mut interrupt => return Err(Error::Interrupted { goes_on: goes_on() }),
-            _ = tick.tick() => {
-                view.tick(aot_host::clock::unix_ms());
-                continue;
-            }
-            event = events.next() => event,
-        };
-        match event {
-            Some(Ok(event)) => {
-                followed.board.step(&event);
-                view.show(&event, ctx.io)?;
-                let last = event.last;
-                followed.last = Some(event);
-                if last {
-                    return Ok(followed);
+/// What happens in a cluster.
+pub(crate) type EventStream<'e> = Pin<Box<dyn Stream<Item = Result<Event, Status>> + 'e>>;
+
+/// What tells the rest once a master is lost.
+pub(crate) trait EventSource {
+    /// How to look at what continues.
+    fn goes_on(&self) -> String;
+    /// Nothing need come.
+    fn is_detached(&self) -> bool;
+    /// The master that is followed.
+    fn client(&mut self) -> &mut Client;
+    /// The events from now on, of the next master; `None` when there is none.
+    async fn next(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        why: &Status,
+    ) -> Result<Option<EventStream<'static>>, Error>;
+}
+
+struct EventFollower<'f> {
+    view: Box<dyn View>,
+    followed: FollowedCluster,
+    shown: ShownEvents,
+    each: &'f mut dyn FnMut(&Event),
+}
+
+impl EventFollower<'_> {
+    async fn drive(
+        mut self,
+        ctx: &mut Ctx<'_>,
+        source: &mut impl EventSource,
+        events: impl Stream<Item = Result<Event, Status>>,
+        interrupt: impl Future<Output = ()>,
+    ) -> Result<FollowedCluster, Error> {
+        let driven = self.show_all(ctx, source, events, interrupt).await;
+        let closed = self.view.close(ctx.io);
+        driven?;
+        closed?;
+        Ok(self.followed)
+    }
+
+    async fn show_all(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: &mut impl EventSource,
+        events: impl Stream<Item = Result<Event, Status>>,
+        interrupt: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let mut tick = tokio::time::interval(REDRAW);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events: EventStream<'_> = Box::pin(events);
+        futures::pin_mut!(interrupt);
+        let mut printing = PrintingQuery::default();
+        loop {
+            let event = tokio::select! {
+                () = &mut interrupt => return Err(Error::Interrupted { goes_on: source.goes_on() }),
+                _ = tick.tick() => {
+                    self.view.tick(aot_host::clock::unix_ms(), ctx.io)?;
+                    let cluster = &self.followed.board.cluster;
+                    printing.ask(source.client(), cluster, || self.view.running());
+                    continue;
                 }
-            }
-            Some(Err(status)) => return Err(broken(status, goes_on())),
-            None if detached => return Ok(followed),
-            None => {
-                return Err(Error::Lost {
-                    goes_on: goes_on(),
-                    source: None,
-                });
+                lines = printing.answered() => {
+                    self.view.last_lines(&lines);
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    if self.show(ctx, event)? {
+                        return Ok(());
+                    }
+                }
+                Some(Err(status)) if may_come(&status) => {
+                    self.note(ctx, LOST)?;
+                    let goes_on = source.goes_on();
+                    let next = tokio::select! {
+                        next = source.next(ctx, &status) => next?,
+                        () = &mut interrupt => return Err(Error::Interrupted { goes_on }),
+                    };
+                    events = next.ok_or_else(|| lost(Some(status), goes_on))?;
+                    self.shown.come_again();
+                }
+                Some(Err(status)) => return Err(status.into()),
+                None if source.is_detached() => return Ok(()),
+                None => return Err(lost(None, source.goes_on())),
             }
         }
+    }
+
+    /// Shows an event; whether it was the last.
+    fn show(&mut self, ctx: &mut Ctx<'_>, event: Event) -> Result<bool, Error> {
+        self.followed.board.step(&event);
+        if self.shown.is_new(&event) {
+            self.view.show(&event, ctx.io)?;
+            (self.each)(&event);
+        }
+        let last = event.last;
+        self.followed.last = Some(event);
+        Ok(last)
+    }
+
+    /// Says something between the events.
+    fn note(&mut self, ctx: &mut Ctx<'_>, text: &str) -> Result<(), Error> {
+        if ctx.json {
+            return ctx.message(text);
+        }
+        let cluster = self.followed.last.as_ref().map(|it| it.cluster.clone());
+        let event = Event {
+            unix_ms: aot_host::clock::unix_ms(),
+            cluster: cluster.unwrap_or_default(),
+            event: "notice".to_owned(),
+            message: text.to_owned(),
+            ..Event::default()
+        };
+        Ok(self.view.show(&event, ctx.io)?)
+    }
+}
+
+/// What was shown of a cluster. The next master begins with all instances as they are, and with how far a wait is.
+#[derive(Default)]
+struct ShownEvents {
+    instances: HashMap<String, InstanceView>,
+    progress: String,
+    is_again: bool,
+}
+
+impl ShownEvents {
+    fn come_again(&mut self) {
+        self.is_again = true;
+    }
+
+    /// Whether an event says what was not shown; notes it as shown.
+    fn is_new(&mut self, event: &Event) -> bool {
+        let mut is_known = false;
+        if let Some(view) = &event.view {
+            let view = lasting(view);
+            let before = self.instances.get(&event.instance);
+            is_known = event.event == "snapshot" && before == Some(&view);
+            self.instances.insert(event.instance.clone(), view);
+        }
+        if event.event == "wait-progress" {
+            is_known = self.progress == event.message;
+            self.progress.clone_from(&event.message);
+        }
+        event.last || !(self.is_again && is_known)
+    }
+}
+
+/// Without what is another at each look.
+fn lasting(view: &InstanceView) -> InstanceView {
+    let mut view = InstanceView {
+        last_seen_unix_ms: 0,
+        connected: false,
+        warning: String::new(),
+        ..view.clone()
+    };
+    for stage in &mut view.stage_views {
+        (stage.ms, stage.seconds) = (0, 0);
+    }
+    view
+}
+
+/// The connection to a master was lost, and with it what it had to tell.
+pub(crate) fn lost(status: Option<Status>, goes_on: String) -> Error {
+    Error::Lost {
+        goes_on,
+        source: status.map(Box::new),
     }
 }
 
 /// A status from the middle of a stream: the master's own, or a lost connection.
 pub(crate) fn broken(status: Status, goes_on: String) -> Error {
-    if is_broken(&status) {
-        Error::Lost {
-            goes_on,
-            source: Some(Box::new(status)),
-        }
-    } else {
-        status.into()
+    match is_broken(&status) {
+        true => lost(Some(status), goes_on),
+        false => status.into(),
     }
 }

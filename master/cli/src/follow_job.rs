@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::pin::Pin;
 
 use aot_proto::v1::job_event::Body;
 use aot_proto::v1::{
@@ -14,13 +13,14 @@ use serde_json::json;
 use tonic::Status;
 
 use super::Ctx;
-use super::dial::Client;
+use super::again::{LOST, may_come};
 use super::error::{Error, Exit};
-use super::follow_again::{ShownOutput, follow_again};
-use super::follow_cluster::broken;
+use super::follow_cluster::{broken, lost};
 use super::interrupt::Interrupt;
+use super::job_source::{JobEventStream, JobSource};
 use super::out_dir::OutDir;
 use super::output_mode::OutputMode;
+use super::shown::ShownOutput;
 use crate::view::{
     JobView, TallyLine, counts_of, job_heading, job_summary, outcome_counts, show_builtin,
 };
@@ -36,18 +36,52 @@ pub(crate) struct FollowedJob {
     pub summary: Option<JobSummary>,
 }
 
-/// Shows a job until its summary, or until it is left alone. `client` is for its cancellation.
+impl FollowedJob {
+    /// What the command ends with.
+    ///
+    /// # Errors
+    /// When some output was not whole: what was shown must not pass for all of it.
+    pub(crate) fn checked(&self, exit: Exit) -> Result<Exit, Error> {
+        match self.incomplete() {
+            Some(text) => Err(Error::Incomplete(text.to_owned())),
+            None => Ok(exit),
+        }
+    }
+
+    /// What the master says where some output was not shown whole.
+    fn incomplete(&self) -> Option<&str> {
+        let text = &self.summary.as_ref()?.incomplete;
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Asks for a job's events, and shows them until its summary, or until it is left alone.
 ///
 /// # Errors
-/// When the stream breaks or ends before the summary, the operator detaches, or an output can't be written.
+/// Why there are none; as [`follow`].
+pub(crate) async fn begin_and_follow(
+    ctx: &mut Ctx<'_>,
+    mut source: JobSource,
+    mut interrupt: Interrupt,
+    mode: OutputMode,
+) -> Result<FollowedJob, Error> {
+    let events = source.begin(ctx, &mut interrupt).await?;
+    follow(ctx, source, events, interrupt, mode).await
+}
+
+/// Shows a job until its summary, or until it is left alone. `source` is for its cancellation, and tells the rest after the end of
+/// a master.
+///
+/// # Errors
+/// When no master tells the rest, the operator detaches, or an output can't be written.
 pub(crate) async fn follow(
     ctx: &mut Ctx<'_>,
-    client: Option<Client>,
+    source: JobSource,
     events: impl Stream<Item = Result<JobEvent, Status>>,
     interrupt: Interrupt,
     mode: OutputMode,
 ) -> Result<FollowedJob, Error> {
-    let mut follower = JobFollower::new(ctx, client, mode)?;
+    let mut follower = JobFollower::new(ctx, source, mode)?;
     let ran = follower.drive(events, interrupt).await;
     let closed = follower.close();
     ran?;
@@ -57,7 +91,7 @@ pub(crate) async fn follow(
 
 struct JobFollower<'f, 'c> {
     ctx: &'f mut Ctx<'c>,
-    client: Option<Client>,
+    source: JobSource,
     mode: OutputMode,
     view: Box<dyn JobView>,
     out: Option<OutDir>,
@@ -68,11 +102,8 @@ struct JobFollower<'f, 'c> {
     held_back: BTreeMap<String, JobEnded>,
 }
 
-/// What is told of a job.
-type JobEventStream<'e> = Pin<Box<dyn Stream<Item = Result<JobEvent, Status>> + 'e>>;
-
 impl<'f, 'c> JobFollower<'f, 'c> {
-    fn new(ctx: &'f mut Ctx<'c>, client: Option<Client>, mode: OutputMode) -> Result<Self, Error> {
+    fn new(ctx: &'f mut Ctx<'c>, source: JobSource, mode: OutputMode) -> Result<Self, Error> {
         let out = match &mode.output.out {
             Some(dir) => Some(OutDir::create(dir)?),
             None => None,
@@ -80,7 +111,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
         let view = mode.view(ctx, 0);
         Ok(Self {
             ctx,
-            client,
+            source,
             mode,
             view,
             out,
@@ -115,45 +146,41 @@ impl<'f, 'c> JobFollower<'f, 'c> {
                 }
                 None if self.mode.so_far => return Ok(()),
                 end => {
-                    let lost = self.lost(end.and_then(Result::err));
-                    events = self.again(&mut interrupt).await?.ok_or(lost)?;
+                    events = self
+                        .again(end.and_then(Result::err), &mut interrupt)
+                        .await?
                 }
             }
         }
     }
 
-    fn lost(&self, why: Option<Status>) -> Error {
-        match why {
-            Some(status) => broken(status, self.goes_on()),
-            None => Error::Lost {
-                goes_on: self.goes_on(),
-                source: None,
-            },
-        }
-    }
-
-    /// The job once more, from the master that has its cluster by then; `None` when it can't be followed.
+    /// The job once more, from the master that has its cluster by then.
     async fn again(
         &mut self,
+        why: Option<Status>,
         interrupt: &mut Interrupt,
-    ) -> Result<Option<JobEventStream<'static>>, Error> {
+    ) -> Result<JobEventStream<'static>, Error> {
         let job = self.seen.started.job_id.clone();
-        let Some(mut client) = self.client.clone().filter(|_| !job.is_empty()) else {
-            return Ok(None);
-        };
-        let mut followed = std::pin::pin!(follow_again(&mut client, &job));
-        let events = loop {
-            tokio::select! {
-                events = followed.as_mut() => break events,
-                () = interrupt.pressed() => self.interrupted(interrupt).await?,
+        let goes_on = self.source.goes_on(&job);
+        let is_lost = why.as_ref().is_none_or(may_come);
+        if (job.is_empty() && !is_lost) || !self.source.may_be_repeated(&job) {
+            return Err(match why {
+                Some(status) => broken(status, goes_on),
+                None => lost(None, goes_on),
+            });
+        }
+        match &why {
+            Some(status) if !is_lost => {
+                self.notice("", &format!("{}: asking again", status.message()))?;
             }
+            _ => self.notice("", LOST)?,
+        }
+        let again = tokio::select! {
+            again = self.source.next(self.ctx, &job, why.as_ref()) => again?,
+            () = interrupt.pressed() => return Err(Error::Interrupted { goes_on }),
         };
-        let Some(events) = events else {
-            return Ok(None);
-        };
-        self.notice("", "another master has its cluster now; following it there")?;
         self.shown.begin_again();
-        Ok(Some(Box::pin(events)))
+        again.ok_or_else(|| lost(why, goes_on))
     }
 
     /// Shows one event; whether it was the last that is wanted.
@@ -261,17 +288,10 @@ impl<'f, 'c> JobFollower<'f, 'c> {
         self.hide();
         self.ctx.io.stdout.flush()?;
         let job = self.seen.started.job_id.clone();
-        let goes_on = self.goes_on();
-        let (client, stderr) = (self.client.as_mut(), &mut self.ctx.io.stderr);
+        let goes_on = self.source.goes_on(&job);
+        let (client, stderr) = (Some(self.source.client()), &mut self.ctx.io.stderr);
         let told = interrupt.handle(client, &job, goes_on, stderr).await?;
         self.notice("", &told)
-    }
-
-    fn goes_on(&self) -> String {
-        match self.seen.started.job_id.as_str() {
-            "" => "it may have been started; see aot-master jobs".to_owned(),
-            id => format!("{id} is still running; see aot-master jobs follow {id}"),
-        }
     }
 
     /// Shows what was held back.
@@ -291,7 +311,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
 /// Says how a job ended: the counts, and what did not succeed and why. The exit code is the master's.
 ///
 /// # Errors
-/// When an output can't be written.
+/// When an output can't be written, or as [`FollowedJob::checked`].
 pub(crate) fn close(
     ctx: &mut Ctx<'_>,
     seen: &FollowedJob,
@@ -310,8 +330,12 @@ pub(crate) fn close(
     let exit = Exit::from_wire(summary.exit_code);
     if ctx.json {
         let counts = outcome_counts(&summary.outcomes);
-        ctx.print(&json!({"job": summary.job_id, "summary": counts}).to_string())?;
-        return Ok(exit);
+        let mut last = json!({"job": summary.job_id, "summary": counts});
+        if let Some(text) = seen.incomplete() {
+            last["incomplete"] = text.into();
+        }
+        ctx.print(&last.to_string())?;
+        return seen.checked(exit);
     }
     if builtin != BuiltinName::Unspecified {
         show_builtin(builtin, seen.ends.values(), ctx.style(), &ctx.io.stdout)?;
@@ -320,11 +344,11 @@ pub(crate) fn close(
     if let Some(dir) = &mode.output.out {
         text.push_str(&format!("; what they printed is in {}", dir.display()));
     }
-    if exit != Exit::Well {
-        text = ctx.style().bad(&text);
+    match exit {
+        Exit::Well => ctx.note(&text)?,
+        _ => ctx.message(&ctx.style().bad(&text))?,
     }
-    ctx.message(&text)?;
-    Ok(exit)
+    seen.checked(exit)
 }
 
 /// The counts so far.

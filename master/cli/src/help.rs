@@ -2,8 +2,10 @@
 //! No line is longer than [`WIDTH`]: clap would break it, and the next line of the source would start anew behind it.
 
 mod fleet;
+mod program;
 
-pub(crate) use fleet::{FLEET, FLEET_IMPORT, FLEET_INIT, FLEET_LEVEL};
+pub(crate) use fleet::{FLEET, FLEET_IMPORT, FLEET_INIT, FLEET_LEVEL, FLEET_REKEY};
+pub(crate) use program::{BUNDLE_LOGS, COMPLETION, CONFIG, DOCTOR, INIT, VERSION};
 
 /// Columns of every help text, on however wide a terminal.
 pub(crate) const WIDTH: usize = 80;
@@ -12,7 +14,7 @@ pub(crate) const WIDTH: usize = 80;
 pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Describe and launch",
-        &["check", "plan", "launch", "schema"],
+        &["init", "check", "plan", "launch", "schema"],
     ),
     (
         "Inspect",
@@ -24,6 +26,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
             "facts",
             "logs",
             "jobs",
+            "events",
             "agents",
             "orphans",
             "inventory",
@@ -33,7 +36,8 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Work on instances",
         &[
-            "exec", "cp", "shell", "apply", "wait", "update", "start", "stop", "reboot",
+            "exec", "cp", "shell", "forward", "connect", "apply", "wait", "update", "start",
+            "stop", "reboot",
         ],
     ),
     ("Tear down", &["terminate", "cleanup"]),
@@ -45,7 +49,12 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
             "masters",
             "fleet",
             "attestation",
+            "config",
+            "doctor",
+            "bundle-logs",
+            "version",
             "shutdown",
+            "completion",
         ],
     ),
 ];
@@ -56,13 +65,14 @@ Examples:
   aot-master status
   aot-master exec '*' ping
   aot-master exec 'pool:web and not name:web3' -- systemctl restart nginx
-  aot-master logs web1 --stage 0 -f
+  aot-master logs web1 --stage setup -f
   aot-master cleanup hadoop
 
 A TARGET is a glob on instance names ('*', 'web*'), ranges ('node[13-20]'), a
-list (a,b), or an expression: pool:web, name:db1, state:failed, tag:env=prod,
-fact:os.name=debian, re:^web[0-9]+$, @group (from the file's groups:), joined
-by and, or, not and ( ). --exclude TARGET and --limit N narrow it.
+list (a,b), a pool's name, all, or an expression: pool:web, name:db1,
+state:failed, tag:env=prod, fact:os.name=debian, re:^web[0-9]+$, @group (from
+the file's groups:), joined by and, or, not and ( ). An instance goes before a
+pool of its name. --exclude TARGET and --limit N narrow it.
 aot-master list TARGET shows which instances it selects.
 
 Exit codes:
@@ -83,13 +93,19 @@ answers; serve is for a service manager.";
 
 pub(crate) const CHECK: &str = "\
 Examples:
-  aot-master check cluster.yml";
+  aot-master check
+  aot-master check cluster.yml --set size=10 --expanded";
 
 pub(crate) const PLAN: &str = "\
 Examples:
   aot-master plan cluster.yml
   aot-master plan cluster.yml --prune --json
+  aot-master plan cluster.yml --vars production.yml --set size=10
   aot-master plan cluster.yml --json | jq -r 'select(.problem) | .problem'
+  aot-master plan web
+
+With a TARGET it shows what apply would do to these instances: the file as it
+was launched last, with its bundles as they are now.
 
 Exits 1 when launch would refuse, and lists every reason at the end.";
 
@@ -99,8 +115,9 @@ Examples:
 
 pub(crate) const LAUNCH: &str = "\
 Examples:
-  aot-master launch cluster.yml
+  aot-master launch
   aot-master launch cluster.yml --detach
+  aot-master launch cluster.yml --set cluster=staging
   aot-master launch cluster.yml --prune --yes --timeout 20m
   aot-master --json launch cluster.yml | jq -c 'select(.event == \"stage-ended\")'
 
@@ -111,6 +128,8 @@ same file again to follow it.";
 pub(crate) const STATUS: &str = "\
 Examples:
   aot-master status
+  aot-master status web2
+  aot-master status --watch
   aot-master status --json | jq -r 'select(.phase == \"failed\") | .name'";
 
 pub(crate) const LIST: &str = "\
@@ -180,9 +199,10 @@ and exits 1. Without a terminal, Ctrl-C detaches. See aot-master jobs.";
 pub(crate) const APPLY: &str = "\
 Examples:
   aot-master apply
-  aot-master apply 'web*' --from 1
+  aot-master apply 'web*' --from server
   aot-master apply web1 --force
   aot-master apply --failed
+  aot-master apply web --canary 1 --concurrency 25%
 
 Stages that succeeded are left alone, except with --from or --force. --failed
 selects the instances of TARGET on which a stage failed, and those that wait
@@ -191,22 +211,41 @@ selected instances only.";
 
 pub(crate) const LOGS: &str = "\
 Examples:
+  aot-master logs
   aot-master logs web1
-  aot-master logs 'web*' --stage 0
+  aot-master logs 'web*' --stage flaky
   aot-master logs '*' -f
+
+Without a TARGET, they are those of the last job: what it printed, or, of a
+launch or an apply, what the stages of its instances printed. An instance that
+is named last is name:last.
 
 -f continues through new attempts, and with instances that join, until Ctrl-C
 (exit 130).";
+
+pub(crate) const EVENTS: &str = "\
+Examples:
+  aot-master events
+  aot-master events --since 30m
+  aot-master events -f --json | jq -c 'select(.event == \"stage-ended\")'
+  aot-master events -f --since 2026-12-01T07:30:00Z
+
+The master that has the cluster remembers its last events, 20,000 of all its
+clusters together, since it was started. With -f alone, only new ones are shown;
+with --since, those since then first. -f ends with exit code 0 once nothing is
+left of the cluster, and with 130 on Ctrl-C.";
 
 pub(crate) const JOBS: &str = "\
 Examples:
   aot-master jobs
   aot-master jobs -n 5 --json
+  aot-master jobs show
   aot-master jobs show 01K9
-  aot-master jobs retry 01K9 --failed
+  aot-master jobs retry last --failed
 
 The beginning of an id is enough if only one id begins with it; job- may be
-left out.";
+left out. Without an id, or with last, the newest job is meant. On a terminal
+the list has ids as short as they can be.";
 
 pub(crate) const JOBS_SHOW: &str = "\
 Exits 0 even if the job failed; --json prints what exec --json printed.
@@ -257,6 +296,14 @@ Examples:
 Masters on one database (AOT_STORE, AOT_FLEET_KEY) share their records. Each
 cluster has one of them at a time; a command reaches it by way of any.";
 
+pub(crate) const MASTERS_MOVE: &str = "\
+The cluster stays where it was placed: no other master takes it as its share,
+and after that master was away, it goes back there once there is room for it.
+Only another move changes that.
+
+Examples:
+  aot-master masters move web ip-10-0-1-10";
+
 pub(crate) const ATTESTATION: &str = "\
 AWS signs an identity document for each EC2 instance. With the certificate of
 the region, the master can verify it, and a stolen join token alone is useless.
@@ -292,9 +339,10 @@ Examples:
 
 pub(crate) const ORPHANS: &str = "\
 Searches this host, the regions of all clusters and the region of the AWS
-settings. Lists what has a tag of aot but belongs to no cluster of this master,
-and machines that the account no longer shows. Exits 1 if it finds any. An
-unknown cluster may belong to another master.
+settings. Lists what has a tag of aot but belongs to no cluster of this master
+or of those that share its records, and machines that the account no longer
+shows. Exits 1 if it finds any. An unknown cluster may belong to a master with
+other records.
 
 Examples:
   aot-master orphans
@@ -382,9 +430,40 @@ Examples:
   aot-master shell web1
   aot-master shell web1 --user admin -- htop";
 
+pub(crate) const FORWARD: &str = "\
+Listens on this host until Ctrl-C and leads each connection through the agent of
+the instance to a port of it (its loopback), to a unix socket of it, or to HOST
+as the instance reaches it. The last is refused unless /etc/aot/agent.toml there
+says forward = \"any\". Prints where it listens; port 0 takes any free one.
+
+It is recorded as a job: aot-master jobs shows who had it, when, to where, and
+how many bytes it carried; aot-master jobs cancel ID ends it.
+
+Exits with 0 after Ctrl-C, 1 if the job is cancelled, 4 if contact is lost. A
+connection that the instance refuses is reset, and the forward continues.
+
+Examples:
+  aot-master forward web1:80 8080
+  aot-master forward manager:7180
+  aot-master forward web1:db.internal:5432 0
+  aot-master forward web1:/run/docker.sock ./docker.sock";
+
+pub(crate) const CONNECT: &str = "\
+For ssh's ProxyCommand, which aot-master ssh-config writes: ssh, scp, rsync and
+sftp then reach machines without a port that is open to them. Recorded as a job,
+as forward is. Ends when the instance closes the connection; exits with 1 if it
+refuses, or the connection breaks.
+
+Examples:
+  aot-master connect web1
+  aot-master connect web1 80
+  ssh -o 'ProxyCommand aot-master connect %h %p' admin@web1";
+
 pub(crate) const INVENTORY: &str = "\
 Hosts are the instances that have a machine; groups are the pools, and the
-groups saved in the cluster's file. aot_claimed lists the variables that only
+groups saved in the cluster's file. Without --cluster, all clusters are in it,
+each with a group of its name if there are several; a host whose name is in two
+of them is NAME.CLUSTER. aot_claimed lists the variables that only
 the machine reports; values that Ansible would evaluate are left out.
 
 Examples:
@@ -398,7 +477,8 @@ To use it as an inventory script of Ansible, make an executable file with:
 pub(crate) const SSH_CONFIG: &str = "\
 Writes the host keys that the agents reported to the known hosts file, for the
 whole cluster, and prints a block for each selected instance. ssh then knows
-them by name, whatever their addresses.
+them by name, and reaches them through their agents (aot-master connect): no
+port needs to be open. With --direct it goes to their addresses.
 
 Examples:
   aot-master ssh-config > ~/.ssh/hadoop.conf

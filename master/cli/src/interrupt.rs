@@ -136,7 +136,7 @@ pub(crate) async fn cancel(
 ) -> Result<(), Error> {
     let request = CancelJobRequest {
         job_id: job.to_owned(),
-        grace_ms: grace.map_or(0, super::launch::millis),
+        grace_ms: grace.map_or(0, super::dial::millis),
     };
     let mut request = request.of_job();
     request.set_timeout(QUERY);

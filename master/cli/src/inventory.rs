@@ -19,23 +19,28 @@ const RESERVED: [&str; 3] = ["all", "ungrouped", "_meta"];
 /// Signs that begin an expression of Ansible's templates (Jinja2), which are evaluated where Ansible runs.
 const TEMPLATES: [&str; 3] = ["{{", "{%", "{#"];
 
-/// `aot-master inventory`.
+/// The hosts of one cluster, and the members of the saved targets of its file.
+struct ClusterHosts {
+    hosts: Vec<LiveHost>,
+    saved: BTreeMap<String, Vec<String>>,
+}
+
+/// `aot-master inventory`: of the cluster of `--cluster`, or of all.
 ///
 /// # Errors
 /// When there is no such host, or the master can't be asked.
 pub(crate) async fn inventory(ctx: &mut Ctx<'_>, args: InventoryArgs) -> Result<Exit, Error> {
-    let found = find(ctx, &MaybeTarget::default()).await?;
+    let all = clusters(ctx, args.host.is_none()).await?;
     let value = match &args.host {
         Some(name) => {
-            let host = found.instances.iter().find(|live| live.view.name == *name);
-            host.map(host_vars).ok_or_else(|| Error::NoMatch {
+            let mut hosts = hosts(&all);
+            let host = hosts.find(|(host, _)| host == name);
+            let vars = host.map(|(_, live)| host_vars(live));
+            vars.ok_or_else(|| Error::NoMatch {
                 target: format!("{name:?}"),
             })?
         }
-        None => {
-            let saved = saved_groups(ctx, &found).await?;
-            all_hosts(&found.instances, &saved)
-        }
+        None => all_hosts(&all),
     };
     let text = if ctx.json {
         value.to_string()
@@ -44,6 +49,40 @@ pub(crate) async fn inventory(ctx: &mut Ctx<'_>, args: InventoryArgs) -> Result<
     };
     ctx.print(&text)?;
     Ok(Exit::Well)
+}
+
+/// What there is, a cluster after the other. Ansible takes a refusal for an empty inventory, so several clusters are no
+/// reason for one.
+async fn clusters(ctx: &mut Ctx<'_>, with_groups: bool) -> Result<Vec<ClusterHosts>, Error> {
+    let named = ctx.cluster.clone();
+    let names = match &named {
+        Some(name) => vec![name.clone()],
+        None => {
+            let reply = ask(ctx, &MaybeTarget::default(), false).await?;
+            let with_hosts: BTreeSet<String> = reply
+                .instances
+                .into_iter()
+                .map(|view| view.cluster)
+                .collect();
+            with_hosts.into_iter().collect()
+        }
+    };
+    let mut all = Vec::new();
+    for name in names {
+        ctx.cluster = Some(name.clone());
+        let mut found = find(ctx, &MaybeTarget::default()).await?;
+        found.instances.retain(|live| live.view.cluster == name);
+        let saved = match with_groups {
+            true => saved_groups(ctx, &found).await?,
+            false => BTreeMap::new(),
+        };
+        all.push(ClusterHosts {
+            hosts: found.instances,
+            saved,
+        });
+    }
+    ctx.cluster = named;
+    Ok(all)
 }
 
 /// Members of the saved targets of the cluster's file. One that can't be read now, or means nobody, is not a group.
@@ -69,34 +108,67 @@ async fn saved_groups(
     Ok(groups)
 }
 
+/// Every host under its name; one whose name is in several clusters under `NAME.CLUSTER`, as a name means one host there.
+fn hosts(all: &[ClusterHosts]) -> impl Iterator<Item = (String, &LiveHost)> {
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for live in all.iter().flat_map(|cluster| &cluster.hosts) {
+        *times.entry(&live.view.name).or_default() += 1;
+    }
+    let lives = all.iter().flat_map(|cluster| &cluster.hosts);
+    lives.map(move |live| {
+        let view = &live.view;
+        let name = match times.get(view.name.as_str()) {
+            Some(2..) => format!("{}.{}", view.name, view.cluster),
+            _ => view.name.clone(),
+        };
+        (name, live)
+    })
+}
+
 /// The answer to `--list`, host variables included, so that Ansible asks for no host by itself.
-fn all_hosts(all: &[LiveHost], saved: &BTreeMap<String, Vec<String>>) -> Value {
+fn all_hosts(all: &[ClusterHosts]) -> Value {
+    let named: Vec<(String, &LiveHost)> = hosts(all).collect();
+    let several = all
+        .iter()
+        .filter(|cluster| !cluster.hosts.is_empty())
+        .count()
+        > 1;
     // Hosts keep the order of the master, in which web2 comes before web10.
     let mut groups: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-    for (place, live) in all.iter().enumerate() {
-        let name = &live.view.name;
-        let pool = Some(&live.view.pool).filter(|pool| !pool.is_empty());
-        let within = saved.iter().filter(|(_, names)| names.contains(name));
-        for group in pool.into_iter().chain(within.map(|(group, _)| group)) {
-            groups.entry(group_name(group)).or_default().insert(place);
+    let mut grouped = BTreeSet::new();
+    let mut place = 0;
+    for cluster in all {
+        for live in &cluster.hosts {
+            let name = &live.view.name;
+            let pool = Some(&live.view.pool).filter(|pool| !pool.is_empty());
+            let within = cluster
+                .saved
+                .iter()
+                .filter(|(_, names)| names.contains(name));
+            let own = Some(&live.view.cluster).filter(|_| several);
+            let of = pool
+                .into_iter()
+                .chain(within.map(|(group, _)| group))
+                .chain(own);
+            for group in of {
+                groups.entry(group_name(group)).or_default().insert(place);
+                grouped.insert(place);
+            }
+            place += 1;
         }
     }
-    let grouped: BTreeSet<usize> = groups.values().flatten().copied().collect();
-    let alone = (0..all.len()).filter(|place| !grouped.contains(place));
+    let alone = (0..named.len()).filter(|place| !grouped.contains(place));
     groups.insert("ungrouped".to_owned(), alone.collect());
-    let vars: Map<String, Value> = all
+    let vars: Map<String, Value> = named
         .iter()
-        .map(|live| (live.view.name.clone(), host_vars(live)))
+        .map(|(name, live)| (name.clone(), host_vars(live)))
         .collect();
     let mut inventory = Map::new();
     inventory.insert("_meta".to_owned(), json!({ "hostvars": vars }));
     let children: Vec<&String> = groups.keys().collect();
     inventory.insert("all".to_owned(), json!({ "children": children }));
     for (group, places) in &groups {
-        let hosts: Vec<&str> = places
-            .iter()
-            .map(|at| all[*at].view.name.as_str())
-            .collect();
+        let hosts: Vec<&str> = places.iter().map(|at| named[*at].0.as_str()).collect();
         inventory.insert(group.clone(), json!({ "hosts": hosts }));
     }
     Value::Object(inventory)
@@ -125,6 +197,7 @@ fn host_vars(live: &LiveHost) -> Value {
     let view = &live.view;
     set("ansible_host", live.address().into());
     set("ansible_user", live.user().into());
+    set("aot_instance", view.name.as_str().into());
     set("aot_cluster", view.cluster.as_str().into());
     set("aot_state", MachineState::name_of(view.state).into());
     set("aot_phase", Phase::name_of(view.phase).into());
@@ -192,6 +265,32 @@ mod tests {
         }
     }
 
+    fn one(hosts: &[LiveHost], saved: BTreeMap<String, Vec<String>>) -> [ClusterHosts; 1] {
+        let hosts = hosts.to_vec();
+        [ClusterHosts { hosts, saved }]
+    }
+
+    #[test]
+    fn hosts_of_several_clusters_are_told_apart() {
+        let mut other = live("web1", "web", Value::Null);
+        other.view.cluster = "shop".into();
+        let [first] = one(
+            &[live("web1", "web", Value::Null)],
+            saved(&[("edge", &["web1"])]),
+        );
+        let [second] = one(&[other, live("lead", "", Value::Null)], saved(&[]));
+        let inventory = all_hosts(&[first, second]);
+        for (group, wanted) in [
+            ("web", json!(["web1.hadoop", "web1.shop"])),
+            ("hadoop", json!(["web1.hadoop", "lead"])),
+            ("shop", json!(["web1.shop"])),
+            ("edge", json!(["web1.hadoop"])),
+        ] {
+            assert_eq!(inventory[group]["hosts"], wanted, "{group}");
+        }
+        assert!(inventory["_meta"]["hostvars"].get("web1.shop").is_some());
+    }
+
     fn saved(groups: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
         let group = |(name, names): &(&str, &[&str])| {
             let names = names.iter().map(ToString::to_string).collect();
@@ -212,9 +311,9 @@ mod tests {
             live("web10", "web-front", Value::Null),
         ];
         let groups = saved(&[("edge", &["web10", "web2", "gone"]), ("none", &["gone"])]);
-        insta::assert_snapshot!(format!("{:#}", all_hosts(&all, &groups)));
+        insta::assert_snapshot!(format!("{:#}", all_hosts(&one(&all, groups))));
         assert_eq!(
-            all_hosts(&[], &saved(&[])),
+            all_hosts(&one(&[], saved(&[]))),
             json!({"_meta": {"hostvars": {}}, "all": {"children": ["ungrouped"]}, "ungrouped": {"hosts": []}})
         );
     }
@@ -240,7 +339,7 @@ mod tests {
             live("web1", "web-a", Value::Null),
             live("db1", "db", Value::Null),
         ];
-        let inventory = all_hosts(&all, &saved(&[("web_a", &["db1"])]));
+        let inventory = all_hosts(&one(&all, saved(&[("web_a", &["db1"])])));
         assert_eq!(inventory["web_a"], json!({"hosts": ["web1", "db1"]}));
         assert_eq!(inventory["ungrouped"], json!({"hosts": []}));
     }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use aot_proto::ids::JobId;
 use aot_proto::v1::{
-    BuiltinName, CancelJobRequest, FollowRequest, JobsReply, JobsRequest, Outcome, OutcomeCount,
-    RetryJobRequest,
+    BuiltinName, CancelJobRequest, FollowRequest, JobKind, JobsReply, JobsRequest, Outcome,
+    OutcomeCount, RetryJobRequest, jobs_reply,
 };
 use serde_json::json;
 
 use super::Ctx;
 use super::args::{JobsArgs, JobsCommand};
 use super::connect::{Start, connect};
-use super::dial::{Client, OfJob, QUERY, within};
+use super::dial::{Client, QUERY, millis, within};
 use super::error::{Error, Exit};
-use super::follow_job::{FollowedJob, close, follow};
+use super::follow_job::{FollowedJob, begin_and_follow, close};
 use super::interrupt::Interrupt;
-use super::launch::millis;
+use super::job_source::{JobAsk, JobSource};
 use super::output_mode::{OutputArgs, OutputMode};
 use crate::view::{job_json, job_summary, jobs_table, outcome_counts, outcomes_table};
 
@@ -33,64 +33,88 @@ const MAX_NAMED: usize = 10;
 /// When no job fits, or the master can't be asked or followed.
 pub(crate) async fn run(ctx: &mut Ctx<'_>, args: JobsArgs) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::WithState).await?;
-    match args.command {
-        None => list(ctx, &mut client, args.limit).await,
-        Some(JobsCommand::Show {
+    let Some(command) = args.command.clone() else {
+        return list(ctx, &mut client, &args).await;
+    };
+    match command {
+        JobsCommand::Show {
             id,
             no_output,
             output,
-        }) => {
-            let id = resolve(ctx, &mut client, &id).await?;
+        } => {
+            let id = resolve(ctx, &mut client, id.as_deref()).await?;
             show(ctx, client, id, no_output, output).await
         }
-        Some(JobsCommand::Follow { id, output }) => {
-            let id = resolve(ctx, &mut client, &id).await?;
+        JobsCommand::Follow { id, output } => {
+            let id = resolve_aloud(ctx, &mut client, id.as_deref()).await?;
             let request = FollowRequest {
                 job_id: id,
                 live: true,
                 output: true,
             };
-            let events = client.follow(request.of_job()).await?.into_inner();
             let interrupt = Interrupt::of_process(ctx.env.interactive);
             let mode = OutputMode {
                 output,
                 ..OutputMode::default()
             };
-            let seen = follow(ctx, Some(client), events, interrupt, mode.clone()).await?;
+            let ask = JobAsk::Follow(request);
+            let seen = follow(ctx, client, ask, interrupt, mode.clone()).await?;
             close(ctx, &seen, &mode, BuiltinName::Unspecified)
         }
-        Some(JobsCommand::Cancel { id, grace }) => {
-            let id = resolve(ctx, &mut client, &id).await?;
+        JobsCommand::Cancel { id, grace } => {
+            let id = resolve_aloud(ctx, &mut client, id.as_deref()).await?;
             cancel(ctx, client, id, grace).await
         }
-        Some(JobsCommand::Retry {
+        JobsCommand::Retry {
             id,
             failed,
             detach,
             output,
-        }) => {
-            let id = resolve(ctx, &mut client, &id).await?;
+        } => {
+            let id = resolve_aloud(ctx, &mut client, id.as_deref()).await?;
             let request = RetryJobRequest {
                 job_id: id,
                 failed,
                 detach,
             };
-            let events = client.retry_job(request.of_job()).await?.into_inner();
             let interrupt = Interrupt::of_process(ctx.env.interactive);
             let mode = OutputMode {
                 output,
                 detach,
                 ..OutputMode::default()
             };
-            let seen = follow(ctx, Some(client), events, interrupt, mode.clone()).await?;
+            let ask = JobAsk::Retry(request);
+            let seen = follow(ctx, client, ask, interrupt, mode.clone()).await?;
             close(ctx, &seen, &mode, BuiltinName::Unspecified)
         }
     }
 }
 
-/// The newest `limit` jobs.
-async fn list(ctx: &mut Ctx<'_>, client: &mut Client, limit: u32) -> Result<Exit, Error> {
-    let reply = ask(ctx, client, limit).await?;
+/// Asks for the events of a job, and shows them.
+pub(crate) async fn follow(
+    ctx: &mut Ctx<'_>,
+    client: Client,
+    ask: JobAsk,
+    interrupt: Interrupt,
+    mode: OutputMode,
+) -> Result<FollowedJob, Error> {
+    let source = JobSource::new(ctx, client, ask, Start::WithState)?;
+    begin_and_follow(ctx, source, interrupt, mode).await
+}
+
+/// The newest jobs that fit.
+async fn list(ctx: &mut Ctx<'_>, client: &mut Client, args: &JobsArgs) -> Result<Exit, Error> {
+    let is_filtered =
+        args.failed || args.kind.is_some() || args.since.is_some() || args.by.is_some();
+    let searched = if is_filtered {
+        MAX_SEARCHED
+    } else {
+        args.limit
+    };
+    let mut reply = ask(ctx, client, searched).await?;
+    let now_ms = aot_host::clock::unix_ms();
+    reply.jobs.retain(|job| fits(job, args, now_ms));
+    reply.jobs.truncate(args.limit as usize);
     if ctx.json {
         for job in &reply.jobs {
             ctx.print(&job_json(job).to_string())?;
@@ -104,6 +128,22 @@ async fn list(ctx: &mut Ctx<'_>, client: &mut Client, limit: u32) -> Result<Exit
     Ok(Exit::Well)
 }
 
+/// Whether a job is one of those that were asked for.
+fn fits(job: &jobs_reply::Entry, args: &JobsArgs, now_ms: u64) -> bool {
+    let failed = |it: &OutcomeCount| it.outcome() != Outcome::Succeeded && it.count > 0;
+    let since = args.since.map(|since| now_ms.saturating_sub(millis(since)));
+    (!args.failed || job.outcomes.iter().any(failed))
+        && args.kind.is_none_or(|kind| job.kind() == kind)
+        && args.by.as_ref().is_none_or(|by| is_by(&job.operator, by))
+        && since.is_none_or(|since| job.started_unix_ms >= since)
+}
+
+/// Whether an operator is meant by this name: that of one who asked at another master says at which.
+fn is_by(operator: &str, name: &str) -> bool {
+    let at_another = operator.split_once(" at ").map(|(who, _)| who);
+    operator == name || at_another == Some(name)
+}
+
 async fn ask(ctx: &Ctx<'_>, client: &mut Client, limit: u32) -> Result<JobsReply, Error> {
     let request = JobsRequest {
         cluster: ctx.cluster.clone(),
@@ -112,14 +152,48 @@ async fn ask(ctx: &Ctx<'_>, client: &mut Client, limit: u32) -> Result<JobsReply
     Ok(client.jobs(within(QUERY, request)).await?.into_inner())
 }
 
-/// The job that is named by a whole id, or by the beginning of one, with or without `job-`.
-async fn resolve(ctx: &Ctx<'_>, client: &mut Client, given: &str) -> Result<String, Error> {
+/// What stands for the newest job.
+pub(crate) const LAST: &str = "last";
+
+/// The job that is named by a whole id, by the beginning of one, with or without `job-`, or by [`LAST`] or nothing: the
+/// newest.
+///
+/// # Errors
+/// When no job fits, or several do, or the master can't be asked.
+pub(crate) async fn resolve(
+    ctx: &Ctx<'_>,
+    client: &mut Client,
+    given: Option<&str>,
+) -> Result<String, Error> {
+    let given = given.unwrap_or(LAST);
     if given.parse::<JobId>().is_ok() {
         return Ok(given.to_owned());
     }
-    let jobs = ask(ctx, client, MAX_SEARCHED).await?.jobs;
+    let is_last = given == LAST;
+    let jobs = ask(ctx, client, if is_last { 1 } else { MAX_SEARCHED })
+        .await?
+        .jobs;
+    if is_last {
+        let newest = jobs.into_iter().next().map(|job| job.job_id);
+        return newest.ok_or_else(|| Error::NoJob {
+            given: LAST.to_owned(),
+        });
+    }
     let ids: Vec<&str> = jobs.iter().map(|job| job.job_id.as_str()).collect();
     one_of(&ids, given).map(str::to_owned)
+}
+
+/// [`resolve`], saying which one is meant where no id was given.
+async fn resolve_aloud(
+    ctx: &mut Ctx<'_>,
+    client: &mut Client,
+    given: Option<&str>,
+) -> Result<String, Error> {
+    let id = resolve(ctx, client, given).await?;
+    if given.is_none_or(|given| given == LAST) && !ctx.json {
+        ctx.note(&format!("the last job is {id}"))?;
+    }
+    Ok(id)
 }
 
 fn one_of<'a>(ids: &[&'a str], given: &str) -> Result<&'a str, Error> {
@@ -150,7 +224,7 @@ fn one_of<'a>(ids: &[&'a str], given: &str) -> Result<&'a str, Error> {
 
 async fn show(
     ctx: &mut Ctx<'_>,
-    mut client: Client,
+    client: Client,
     job_id: String,
     no_output: bool,
     mut output: OutputArgs,
@@ -160,7 +234,6 @@ async fn show(
         live: false,
         output: !no_output,
     };
-    let events = client.follow(request.of_job()).await?.into_inner();
     output.fold = !output.no_fold && output.out.is_none();
     let mode = OutputMode {
         output,
@@ -170,7 +243,8 @@ async fn show(
         ..OutputMode::default()
     };
     let interrupt = Interrupt::of_process(false);
-    let seen = follow(ctx, None, events, interrupt, mode.clone()).await?;
+    let ask = JobAsk::Follow(request);
+    let seen = follow(ctx, client, ask, interrupt, mode.clone()).await?;
     if ctx.json {
         close(ctx, &seen, &mode, BuiltinName::Unspecified)?;
         return Ok(Exit::Well);
@@ -185,6 +259,10 @@ fn outcomes(ctx: &mut Ctx<'_>, seen: &FollowedJob) -> Result<Exit, Error> {
     let ends = |name: &str| seen.ends.get(name);
     let table = outcomes_table(&seen.started, ends, ctx.style(), ctx.columns());
     ctx.print(&table)?;
+    if matches!(seen.started.kind(), JobKind::Launch | JobKind::Apply) {
+        let id = &seen.started.job_id;
+        ctx.note(&format!("what its stages printed: aot-master logs {id}"))?;
+    }
     let (ended, all) = (seen.ends.len(), seen.started.instances.len());
     if seen.started.ended_unix_ms == 0 {
         let id = &seen.started.job_id;
@@ -192,14 +270,14 @@ fn outcomes(ctx: &mut Ctx<'_>, seen: &FollowedJob) -> Result<Exit, Error> {
             "still running, {ended} of {all} have ended; aot-master jobs follow {id}"
         ))?;
     }
-    Ok(Exit::Well)
+    seen.checked(Exit::Well)
 }
 
 /// Ends a job and shows how it ended. That it did not succeed is what was asked for: only a target whose end is not known
 /// makes this fail.
 async fn cancel(
     ctx: &mut Ctx<'_>,
-    mut client: Client,
+    client: Client,
     job_id: String,
     grace: Option<Duration>,
 ) -> Result<Exit, Error> {
@@ -207,14 +285,14 @@ async fn cancel(
         job_id,
         grace_ms: grace.map_or(0, millis),
     };
-    let events = client.cancel_job(request.of_job()).await?.into_inner();
     let mode = OutputMode {
         quiet: true,
         ..OutputMode::default()
     };
     // Ctrl-C only stops looking: it is being cancelled already.
     let interrupt = Interrupt::of_process(false);
-    let seen = follow(ctx, None, events, interrupt, mode).await?;
+    let ask = JobAsk::Cancel(request);
+    let seen = follow(ctx, client, ask, interrupt, mode).await?;
     let summary = seen.summary.clone().unwrap_or_default();
     let is_lost = |it: &OutcomeCount| it.outcome() == Outcome::LostContact;
     let unknown = summary.outcomes.iter().any(is_lost);
@@ -230,7 +308,57 @@ async fn cancel(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Command;
     use crate::view::Style;
+
+    #[test]
+    fn jobs_are_chosen_by_what_is_known_of_them() {
+        let of = |line: &str| {
+            let words = ["aot-master", "jobs"]
+                .into_iter()
+                .chain(line.split_whitespace());
+            match crate::parse(words.map(Into::into)).map(|cli| cli.command) {
+                Ok(Command::Jobs(args)) => args,
+                other => panic!("{line}: {other:?}"),
+            }
+        };
+        let job = jobs_reply::Entry {
+            kind: JobKind::Exec.into(),
+            operator: "alex".to_owned(),
+            started_unix_ms: 1_000_000,
+            outcomes: crate::view::samples::counts(&[("succeeded", 2), ("timed_out", 1)]),
+            ..jobs_reply::Entry::default()
+        };
+        for (line, wanted) in [
+            ("", true),
+            ("--failed", true),
+            ("--kind exec --by alex --since 2s", true),
+            ("--kind launch", false),
+            ("--by root", false),
+            ("--since 1s", false),
+        ] {
+            assert_eq!(fits(&job, &of(line), 1_002_000), wanted, "{line}");
+        }
+        let well = jobs_reply::Entry {
+            outcomes: crate::view::samples::counts(&[("succeeded", 2)]),
+            ..job
+        };
+        assert!(!fits(&well, &of("--failed"), 1_002_000));
+    }
+
+    #[test]
+    fn an_operator_is_found_wherever_it_asked() {
+        for (operator, name, is_meant) in [
+            ("alice", "alice", true),
+            ("alice at a:/var/lib/aot", "alice", true),
+            ("alice at a:/var/lib/aot", "alice at a:/var/lib/aot", true),
+            ("alice at a:/var/lib/aot", "alice at b:/var/lib/aot", false),
+            ("alice", "alic", false),
+            ("alice at a", "a", false),
+        ] {
+            assert_eq!(is_by(operator, name), is_meant, "{operator}, {name}");
+        }
+    }
 
     #[test]
     fn a_beginning_that_fits_only_one_is_enough() {

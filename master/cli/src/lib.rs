@@ -1,29 +1,39 @@
 //! The command line: asks the master over its unix socket and shows what it answers. Called by `main` for every command
-//! but `serve`, `check`, `schema` and the machine's own; talks only operator.proto, never to the store or a provider.
+//! but those that need no master; talks only operator.proto, never to the store or a provider.
 
 #![warn(unreachable_pub)]
 
 pub mod args;
+pub mod completion;
+pub mod init;
+pub mod man;
 pub mod program;
 pub mod view;
 
+mod again;
 mod agents;
 mod api_calls;
 mod background;
+mod bundle_logs;
+mod cluster_source;
 mod confirm;
 mod connect;
+mod connect_for;
 mod cp;
 mod dial;
+mod doctor;
 mod error;
+mod events;
 mod exec;
 mod facts;
-mod follow_again;
 mod follow_cluster;
 mod follow_job;
+mod forward;
 mod help;
 mod hosts;
 mod interrupt;
 mod inventory;
+mod job_source;
 mod jobs;
 mod launch;
 mod lifecycle;
@@ -32,12 +42,21 @@ mod masters;
 mod orphans;
 mod out_dir;
 mod output_mode;
+mod overview;
+mod plan;
+mod printing;
 mod same_build;
+mod secrets;
 mod shell;
+mod shown;
 mod shutdown;
 mod ssh_config;
+mod stages;
+mod star;
 mod status;
 mod usage;
+pub mod variables;
+mod version;
 mod wait;
 
 #[cfg(test)]
@@ -47,8 +66,10 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use aot_proto::status::is_owner_gone;
 use aot_proto::v1::LifecycleAction;
 use clap::{CommandFactory, FromArgMatches};
 use time::UtcOffset;
@@ -59,8 +80,13 @@ use args::{Cli, Command};
 use connect::is_dying;
 
 pub use background::BackgroundDaemon;
+pub use doctor::ServePlan;
 pub(crate) use error::Error;
 pub use error::Exit;
+pub use secrets::{OperatorSecret, ReadSecrets, SecretOrigin};
+
+/// The file that is meant where none is named.
+pub const CLUSTER_FILE: &str = "cluster.yml";
 
 /// What the settings say that the commands need.
 #[derive(Debug, Clone)]
@@ -81,10 +107,20 @@ pub struct CliEnv {
     pub redraws: bool,
     /// Colours are wanted where there is a terminal.
     pub colour: bool,
+    /// They are wanted where there is none, too.
+    pub colour_always: bool,
     /// How far the clock of printed times is from UTC.
     pub offset: UtcOffset,
     /// What this program is built from; empty = not known, and not compared with the master.
     pub build: String,
+    /// For so long the next master is asked when one is gone.
+    pub asks_again: Duration,
+    /// All settings with their origins, as JSON; `None` = not known.
+    pub settings: Option<String>,
+    /// What a master that is started from here would go by; `None` = not known.
+    pub serve: Option<ServePlan>,
+    /// Says which secrets of a file are read here.
+    pub secrets: ReadSecrets,
 }
 
 impl CliEnv {
@@ -104,9 +140,27 @@ impl CliEnv {
             stderr_terminal: terminal.stderr,
             redraws: terminal.redraws,
             colour: terminal.colour,
+            colour_always: terminal.colour_always,
             offset: UtcOffset::UTC,
             build: String::new(),
+            asks_again: again::WITHIN,
+            settings: None,
+            serve: None,
+            secrets: |_, _, _| Vec::new(),
         }
+    }
+
+    /// For a program that knows the settings of a master.
+    #[must_use]
+    pub fn serving(self, plan: ServePlan) -> Self {
+        let serve = Some(plan);
+        Self { serve, ..self }
+    }
+
+    /// For a program that knows how files are read.
+    #[must_use]
+    pub fn reading_secrets(self, secrets: ReadSecrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// For a program that knows what it is built from.
@@ -121,6 +175,8 @@ pub(crate) struct Ctx<'a> {
     env: &'a CliEnv,
     io: &'a mut Streams,
     json: bool,
+    /// `--quiet`.
+    quiet: bool,
     /// `--cluster`; `None` when it is left to the master.
     cluster: Option<String>,
     /// `-v`.
@@ -129,6 +185,10 @@ pub(crate) struct Ctx<'a> {
     greets: bool,
     /// The master's build has been compared with ours.
     compared: bool,
+    /// The master that was asked, and all others, take the ids of requests.
+    keeps_requests: bool,
+    /// The master that was asked was started by a command, and may be again.
+    background: bool,
 }
 
 impl Ctx<'_> {
@@ -141,7 +201,7 @@ impl Ctx<'_> {
 
     /// Someone sees lines that are redrawn on standard error.
     fn redraws(&self) -> bool {
-        self.env.stderr_terminal && self.env.redraws && !self.json
+        self.env.stderr_terminal && self.env.redraws && !self.json && !self.quiet
     }
 
     /// A running view can be drawn, and whoever sees it can answer.
@@ -170,6 +230,14 @@ impl Ctx<'_> {
         Ok(())
     }
 
+    /// Says how it goes: nothing that anybody misses with `--quiet`.
+    fn note(&mut self, text: &str) -> Result<(), Error> {
+        match self.quiet {
+            true => Ok(()),
+            false => self.message(text),
+        }
+    }
+
     /// Prints something that is not a result.
     fn message(&mut self, text: &str) -> Result<(), Error> {
         self.io.stdout.flush()?;
@@ -195,7 +263,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     let mut command = command();
     let matches = command.try_get_matches_from_mut(&words).map_err(|error| {
         if error.kind() != clap::error::ErrorKind::MissingSubcommand {
-            return usage::made_true(error, &mut self::command(), &words);
+            let is_file = |word: &str| Path::new(word).exists();
+            return usage::made_true(error, &mut self::command(), &words, is_file);
         }
         let text = "no command given\n\n  aot-master launch cluster.yml   creates a cluster\n  aot-master status               \
                     shows what there is\n  aot-master --help               lists all commands\n";
@@ -203,6 +272,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     })?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
+
+/// What [`parse`] says where the version is asked for: the program knows more of it.
+pub const PRINTS_VERSION: clap::error::ErrorKind = clap::error::ErrorKind::DisplayVersion;
 
 /// Prints what the parser has to say, help or an error, and says what to exit with.
 pub fn print_parsed(error: &clap::Error) -> u8 {
@@ -234,23 +306,26 @@ pub(crate) async fn run_on(cli: Cli, env: &CliEnv, io: &mut Streams) -> Exit {
     let style = Style {
         colour: env.colour && !cli.global.json,
     };
+    let kind = |is_terminal| StreamKind::on(is_terminal || env.colour_always, env.colour);
     io.stdout.set_seen(StreamKind {
         json: cli.global.json,
-        ..StreamKind::on(env.stdout_terminal, env.colour)
+        ..kind(env.stdout_terminal)
     });
-    io.stderr
-        .set_seen(StreamKind::on(env.stderr_terminal, env.colour));
+    io.stderr.set_seen(kind(env.stderr_terminal));
     let verbose = cli.global.verbose > 0;
     let verbose = verbose.then(|| Verbose::new(io.stderr.clone(), style));
     let (verbose, shown) = verbose.unzip();
     let mut ctx = Ctx {
         env,
         json: cli.global.json,
+        quiet: cli.global.quiet,
         cluster: cli.global.cluster,
         io,
         verbose,
         greets: true,
         compared: false,
+        keeps_requests: false,
+        background: false,
     };
     let ran = match shown {
         Some(shown) => shown.beside(answered(cli.command, &mut ctx)).await,
@@ -273,28 +348,47 @@ pub(crate) async fn run_on(cli: Cli, env: &CliEnv, io: &mut Streams) -> Exit {
     }
 }
 
-/// How often a command that changes nothing, or nothing more the second time, is asked again when its master dies.
+/// Between two tries of a command whose cluster has no master.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often a command that changes nothing, or nothing more the second time, is asked again when its own master dies.
 const ASKED_AGAIN: usize = 3;
 
-/// Runs a command; when its master died before it answered, asks the next one where that can do no harm.
+/// Runs a command; when its master died before it answered, or that of its cluster, asks the next one where that can do no harm.
 async fn answered(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
     let repeatable = command.may_be_repeated();
-    ctx.greets = !repeatable;
-    for _ in 0..ASKED_AGAIN {
-        match dispatch(command.clone(), ctx).await {
-            Err(Error::Refused(status)) if is_dying(&status) && repeatable => ctx.greets = true,
-            Err(Error::NotAMaster { .. }) if repeatable => ctx.greets = true,
-            other => return other,
+    ctx.greets = !repeatable || command.follows();
+    let until = tokio::time::Instant::now() + ctx.env.asks_again;
+    let (mut died, mut said) = (0, false);
+    loop {
+        let ran = dispatch(command.clone(), ctx).await;
+        match &ran {
+            Err(Error::Refused(status)) if is_dying(status) && repeatable => died += 1,
+            Err(Error::NotAMaster { .. }) if repeatable => died += 1,
+            Err(Error::Refused(status)) if is_owner_gone(status) && repeatable => {
+                if tokio::time::Instant::now() + PAUSE >= until {
+                    return ran;
+                }
+                if !std::mem::replace(&mut said, true) {
+                    ctx.message(again::LOST)?;
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            _ => return ran,
         }
+        if died > ASKED_AGAIN {
+            return ran;
+        }
+        ctx.greets = true;
     }
-    dispatch(command, ctx).await
 }
 
 async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
     match command {
-        Command::Plan { file, prune } => launch::plan(ctx, &file, prune).await,
+        Command::Plan(args) => plan::plan(ctx, &args).await,
         Command::Launch(args) => launch::launch(ctx, &args).await,
-        Command::Status => status::status(ctx).await,
+        Command::Status(args) => overview::status(ctx, args).await,
         Command::List(args) => status::list(ctx, &args).await,
         Command::Dns(args) => status::dns(ctx, args).await,
         Command::Ip(args) => status::ip(ctx, args).await,
@@ -305,8 +399,11 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Apply(args) => launch::apply(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Jobs(args) => jobs::run(ctx, args).await,
+        Command::Events(args) => events::events(ctx, &args).await,
         Command::Cp(args) => cp::cp(ctx, args).await,
         Command::Shell(args) => shell::shell(ctx, args).await,
+        Command::Forward(args) => forward::forward(ctx, args).await,
+        Command::Connect(args) => forward::connect(ctx, args).await,
         Command::Inventory(args) => inventory::inventory(ctx, args).await,
         Command::SshConfig(args) => ssh_config::ssh_config(ctx, args).await,
         Command::Agents(args) => agents::run(ctx, args).await,
@@ -319,11 +416,18 @@ async fn dispatch(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
         Command::Masters { command } => masters::masters(ctx, command).await,
         Command::Shutdown => shutdown::shutdown(ctx).await,
         Command::Restart(listen) => shutdown::restart(ctx, &listen).await,
+        Command::Version => version::version(ctx).await,
+        Command::Doctor => doctor::doctor(ctx).await,
+        Command::BundleLogs { file } => bundle_logs::bundle_logs(ctx, file).await,
         Command::Serve(_)
-        | Command::Check { .. }
+        | Command::Check(_)
         | Command::Attestation(_)
         | Command::Fleet(_)
         | Command::Schema
+        | Command::Init { .. }
+        | Command::Config
+        | Command::Completion { .. }
+        | Command::Man { .. }
         | Command::MachineRun { .. }
         | Command::MachineInit { .. } => Err(Error::usage(
             "this command does not ask a master",

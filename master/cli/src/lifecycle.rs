@@ -2,20 +2,18 @@
 
 use aot_proto::plural;
 use aot_proto::v1::{
-    CleanupRequest, Event, InstanceView, LifecycleAction, LifecycleRequest, MachineState,
-    StatusRequest, TerminateRequest,
+    Event, InstanceView, LifecycleAction, LifecycleRequest, MachineState, StatusRequest,
+    TerminateRequest,
 };
-use futures::{Stream, StreamExt};
-use tonic::Status;
 
 use super::Ctx;
 use super::args::{AskedLifecycleArgs, LifecycleArgs, MaybeTarget, TargetArg};
+use super::cluster_source::{ClusterAsk, ClusterSource};
 use super::confirm::{confirm, named};
 use super::connect::{Start, connect};
-use super::dial::{Client, QUERY, about, within};
+use super::dial::{Client, QUERY, about, millis, within};
 use super::error::{Error, Exit};
 use super::follow_cluster::{ctrl_c, follow};
-use super::launch::millis;
 use crate::view::receipt_line;
 
 /// `aot-master start TARGET`.
@@ -23,8 +21,8 @@ use crate::view::receipt_line;
 /// # Errors
 /// When nothing matches, or the master can't be asked or followed.
 pub(crate) async fn start(ctx: &mut Ctx<'_>, args: LifecycleArgs) -> Result<Exit, Error> {
-    let mut client = connect(ctx, Start::WithState).await?;
-    change(ctx, &mut client, LifecycleAction::Start, args).await
+    let client = connect(ctx, Start::WithState).await?;
+    change(ctx, client, LifecycleAction::Start, args).await
 }
 
 /// `aot-master stop TARGET` and `aot-master reboot TARGET`: `action` says which.
@@ -39,13 +37,13 @@ pub(crate) async fn asked(
     let mut client = connect(ctx, Start::WithState).await?;
     let target = &args.lifecycle.target;
     ask_first(ctx, &mut client, action.as_str(), target, args.yes).await?;
-    change(ctx, &mut client, action, args.lifecycle).await
+    change(ctx, client, action, args.lifecycle).await
 }
 
 /// Asks for the change and follows it to its end.
 async fn change(
     ctx: &mut Ctx<'_>,
-    client: &mut Client,
+    client: Client,
     action: LifecycleAction,
     args: LifecycleArgs,
 ) -> Result<Exit, Error> {
@@ -57,9 +55,8 @@ async fn change(
         action: action.into(),
         timeout_ms: args.timeout.map_or(0, millis),
     };
-    let events = client.lifecycle(request).await?.into_inner();
     let goes_on = format!("the {action} was requested and continues; see aot-master status");
-    end(ctx, events, &goes_on).await
+    end(ctx, client, ClusterAsk::Lifecycle(request), &goes_on).await
 }
 
 /// `aot-master terminate TARGET`.
@@ -79,9 +76,8 @@ pub(crate) async fn terminate(
         limit: target.narrow.limit(),
         target: target.target,
     };
-    let events = client.terminate(request).await?.into_inner();
     let goes_on = "the instances are still being terminated; see aot-master status";
-    end(ctx, events, goes_on).await
+    end(ctx, client, ClusterAsk::Terminate(request), goes_on).await
 }
 
 /// Asks whether to do `action` to the instances of the target, by their names.
@@ -100,8 +96,7 @@ pub(super) async fn ask_first(
         target: Some(target.target.clone()),
         exclude: target.narrow.exclude(),
         limit: target.narrow.limit(),
-        live: false,
-        stages: false,
+        ..StatusRequest::default()
     };
     let reply = client.status(within(QUERY, request)).await?;
     let found = reply.into_inner().instances;
@@ -139,13 +134,8 @@ pub(crate) async fn cleanup(
         plural::count(living, "instance")
     );
     confirm(ctx, yes, &question)?;
-    let request = CleanupRequest {
-        cluster: Some(cluster.clone()),
-    };
-    let request = about(&cluster, tonic::Request::new(request));
-    let events = client.cleanup(request).await?.into_inner();
     let goes_on = "the cleanup is still running; run it again for its receipt";
-    end(ctx, events, goes_on).await
+    end(ctx, client, ClusterAsk::Cleanup(cluster), goes_on).await
 }
 
 /// The cluster to act on and its instances.
@@ -183,20 +173,19 @@ async fn which(
     }
 }
 
-/// Follows to the end, with the lines of the receipt as results.
+/// Asks, and follows to the end, with the lines of the receipt as results.
 pub(super) async fn end(
     ctx: &mut Ctx<'_>,
-    events: impl Stream<Item = Result<Event, Status>>,
+    client: Client,
+    ask: ClusterAsk,
     goes_on: &str,
 ) -> Result<Exit, Error> {
+    let mut source = ClusterSource::new(ctx, client, ask, Start::WithState, goes_on)?;
+    let events = source.begin(ctx).await?;
     let mut receipt = Vec::new();
     let style = ctx.style();
-    let kept = events.inspect(|event| {
-        if let Ok(event) = event {
-            receipt.extend(receipt_line(event, style));
-        }
-    });
-    let followed = follow(ctx, kept, ctrl_c(), goes_on, false).await;
+    let mut each = |event: &Event| receipt.extend(receipt_line(event, style));
+    let followed = follow(ctx, &mut source, events, ctrl_c(), &mut each).await;
     if !ctx.json {
         ctx.print(&receipt.join("\n"))?;
     }
@@ -204,7 +193,8 @@ pub(super) async fn end(
         return Ok(Exit::Well);
     };
     let exit = Exit::from_wire(last.exit_code);
-    if !ctx.json && ctx.env.interactive && !last.message.is_empty() {
+    let is_unsaid = ctx.env.interactive && !ctx.quiet || ctx.quiet && exit != Exit::Well;
+    if !ctx.json && is_unsaid && !last.message.is_empty() {
         ctx.message(&last.message)?;
     }
     Ok(exit)

@@ -5,6 +5,7 @@ use aot_proto::v1::{DeleteOrphansRequest, OrphanReason, OrphansReply, OrphansReq
 
 use super::Ctx;
 use super::args::OrphansArgs;
+use super::cluster_source::ClusterAsk;
 use super::confirm::confirm;
 use super::connect::{Start, connect};
 use super::dial::{ASK_PROVIDER, Client, within};
@@ -20,7 +21,7 @@ pub(crate) async fn orphans(ctx: &mut Ctx<'_>, args: OrphansArgs) -> Result<Exit
     let mut client = connect(ctx, Start::Always).await?;
     let region = args.region;
     match args.delete {
-        Some(uuid) => delete(ctx, &mut client, uuid, region, args.yes).await,
+        Some(uuid) => delete(ctx, client, uuid, region, args.yes).await,
         None => list(ctx, &mut client, region).await,
     }
 }
@@ -68,7 +69,7 @@ fn ways_out(entries: &[Entry]) -> Vec<String> {
         let cluster = &entry.cluster;
         let line = match entry.why() {
             OrphanReason::UnknownCluster => format!(
-                "unless another master owns {cluster}, delete what has its tag: aot-master orphans --delete {} --region {}",
+                "unless a master with other records has {cluster}, delete what has its tag: aot-master orphans --delete {} --region {}",
                 entry.uuid, entry.region
             ),
             OrphanReason::NotAnInstanceOfIt => format!(
@@ -87,13 +88,13 @@ fn ways_out(entries: &[Entry]) -> Vec<String> {
 
 async fn delete(
     ctx: &mut Ctx<'_>,
-    client: &mut Client,
+    mut client: Client,
     uuid: String,
     region: Option<String>,
     yes: bool,
 ) -> Result<Exit, Error> {
     if !yes {
-        let mut found = ask(client, region.as_deref()).await?.entries;
+        let mut found = ask(&mut client, region.as_deref()).await?.entries;
         found.retain(|entry| {
             entry.uuid == uuid
                 && entry.why() == OrphanReason::UnknownCluster
@@ -103,14 +104,13 @@ async fn delete(
         if let Some(first) = found.first() {
             let what = count_things(found.iter().map(|entry| entry.kind.as_str()));
             let question = format!(
-                "delete everything of cluster {}, which is unknown to this master and may belong to another: {what}",
+                "delete everything of cluster {}, which this master and those that share its records do not know, and which may belong to one with other records: {what}",
                 first.cluster
             );
             confirm(ctx, yes, &question)?;
         }
     }
     let request = DeleteOrphansRequest { uuid, region };
-    let events = client.delete_orphans(request).await?.into_inner();
     let goes_on = "the deletion is still running; run it again for its receipt";
-    end(ctx, events, goes_on).await
+    end(ctx, client, ClusterAsk::DeleteOrphans(request), goes_on).await
 }

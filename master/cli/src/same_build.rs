@@ -41,7 +41,7 @@ impl Ctx<'_> {
         let info = match build {
             // Too old to say here how it was started, either.
             "" => {
-                let asked = client.info(within(QUERY, InfoRequest {})).await?;
+                let asked = client.info(within(QUERY, InfoRequest::default())).await?;
                 asked.into_inner()
             }
             build => InfoReply {

@@ -11,9 +11,9 @@ use serde_json::json;
 use super::Ctx;
 use super::args::ListenArgs;
 use super::connect::{Start, connect};
+use super::connect_for::connect_for;
 use super::dial::{QUERY, within};
 use super::error::{Error, Exit, is_broken};
-use super::launch::connect_for;
 
 /// Longest wait for the process to end once it has agreed.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) async fn shutdown(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
     let mut client = connect(ctx, Start::Never).await?;
     let info = client
-        .info(within(QUERY, InfoRequest {}))
+        .info(within(QUERY, InfoRequest::default()))
         .await?
         .into_inner();
     // Held before it ends, so that another process with its number can't be taken for it.

@@ -33,12 +33,19 @@ pub(crate) async fn ssh_config(ctx: &mut Ctx<'_>, args: SshConfigArgs) -> Result
         source,
     })?;
     let named = in_config(&path)?;
+    let way = match args.direct {
+        true => None,
+        false => Some(ProxyWay::of(ctx, &found.cluster)?),
+    };
     write(&path, &known_hosts(&all))?;
     for live in &found.instances {
-        let Some(address) = live.address() else {
-            ctx.message(&format!("{} has no address yet", live.view.name))?;
+        let name = live.view.name.as_str();
+        let address = live.address().or(way.as_ref().map(|_| name));
+        let Some(address) = address else {
+            ctx.message(&format!("{name} has no address yet"))?;
             continue;
         };
+        let proxy = way.as_ref().map(|way| way.to(name));
         if live.host_keys().is_empty() {
             let text = "has not reported a host key: ssh will refuse it";
             ctx.message(&format!("{} {text}", live.view.name))?;
@@ -47,23 +54,25 @@ pub(crate) async fn ssh_config(ctx: &mut Ctx<'_>, args: SshConfigArgs) -> Result
             let object = json!({
                 "instance": live.view.name, "host_name": address, "user": live.user(),
                 "host_keys": live.host_keys(), "known_hosts": path.display().to_string(),
+                "proxy_command": proxy,
             });
             ctx.print(&object.to_string())?;
         } else {
-            ctx.print(&block(live, address, &named))?;
+            ctx.print(&block(live, address, proxy.as_deref(), &named))?;
         }
     }
     Ok(Exit::Well)
 }
 
 /// ssh_config(5). `HostKeyAlias` makes ssh look the key up by the instance's name, whatever its address is today.
-fn block(live: &LiveHost, address: &str, known_hosts: &str) -> String {
+fn block(live: &LiveHost, address: &str, proxy: Option<&str>, known_hosts: &str) -> String {
     let name = &live.view.name;
+    let proxy = proxy.map_or_else(String::new, |command| format!("  ProxyCommand {command}\n"));
     let user = live
         .user()
         .map_or_else(String::new, |user| format!("  User {user}\n"));
     format!(
-        "Host {name}\n  HostName {address}\n{user}  HostKeyAlias {name}\n  UserKnownHostsFile {known_hosts}\n  \
+        "Host {name}\n  HostName {address}\n{user}{proxy}  HostKeyAlias {name}\n  UserKnownHostsFile {known_hosts}\n  \
          StrictHostKeyChecking yes\n"
     )
 }
@@ -77,6 +86,41 @@ fn known_hosts(all: &[LiveHost]) -> String {
         }
     }
     text
+}
+
+/// How ssh gets to machines through their agents: this very program, asking this very master, whatever shell it is started from.
+struct ProxyWay(String);
+
+impl ProxyWay {
+    fn of(ctx: &Ctx<'_>, cluster: &str) -> Result<Self, Error> {
+        let program = std::env::current_exe().unwrap_or_else(|_| "aot-master".into());
+        let (state_dir, socket) = (&ctx.env.state_dir, &ctx.env.socket);
+        Ok(Self(format!(
+            "{} --cluster {cluster} --state-dir {} --socket {} connect",
+            in_command(&program)?,
+            in_command(state_dir)?,
+            in_command(socket)?
+        )))
+    }
+
+    /// ssh_config(5), `ProxyCommand`. The name of an instance is a word that neither ssh nor a shell reads anything into.
+    fn to(&self, name: &str) -> String {
+        format!("{} {name} %p", self.0)
+    }
+}
+
+/// A path as a shell has it, which ssh has expand `%` before.
+fn in_command(path: &Path) -> Result<String, Error> {
+    let bad = |c: char| c.is_control() || c == '\'';
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@=:".contains(c);
+    match path.to_str().filter(|text| !text.contains(bad)) {
+        Some(text) if text.chars().all(plain) => Ok(text.to_owned()),
+        Some(text) => Ok(format!("'{}'", text.replace('%', "%%"))),
+        None => Err(Error::usage(
+            format!("ssh cannot use the path {}", path.display()),
+            "use paths without quotes and line breaks, or --direct",
+        )),
+    }
 }
 
 /// The path as ssh_config(5) has it: in quotes, with `%` doubled. What ssh would read as something else is refused.
@@ -118,6 +162,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_in_a_command_is_one_word_of_it() {
+        let word = |path: &str| in_command(Path::new(path));
+        assert_eq!(
+            word("/usr/bin/aot-master").expect("fine"),
+            "/usr/bin/aot-master"
+        );
+        assert_eq!(word("/a b/%h;x").expect("fine"), "'/a b/%%h;x'");
+        for bad in ["/a'b", "/a\nb"] {
+            assert!(word(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn paths_are_told_so_that_ssh_reads_them_back() {
         assert_eq!(
             in_config(Path::new("/a b/%h")).expect("fine"),
@@ -136,7 +193,10 @@ mod tests {
         let named = in_config(&hosts).expect("fine");
         let web1 = live("web1", "admin", &[key_of("ssh-ed25519")]);
         let config = dir.path().join("config");
-        std::fs::write(&config, block(&web1, "192.0.2.1", &named)).expect("written");
+        let way = ProxyWay("/opt/a --cluster c connect".to_owned());
+        let proxy = way.to("web1");
+        let text = block(&web1, "192.0.2.1", Some(&proxy), &named);
+        std::fs::write(&config, text).expect("written");
         write(&hosts, &known_hosts(&[web1])).expect("written");
         let ssh = |program: &str, args: &[&str]| {
             let output = std::process::Command::new(program)
@@ -153,6 +213,7 @@ mod tests {
             "hostname 192.0.2.1",
             "user admin",
             "hostkeyalias web1",
+            "proxycommand /opt/a --cluster c connect web1 %p",
             &format!("userknownhostsfile {}", hosts.display()),
             "stricthostkeychecking true",
         ] {
@@ -174,14 +235,17 @@ mod tests {
             let mut keys = keys;
             keys.push(format!("{}{user}", key_of("ssh-rsa")));
             let web1 = live("web1", &user, &keys);
-            let text = block(&web1, "192.0.2.1", "\"/k\"");
+            let text = block(&web1, "192.0.2.1", Some("p"), "\"/k\"");
             let words: Vec<&str> = text.lines().map(|line| line.trim().split(' ').next().unwrap_or("")).collect();
             let without: Vec<&str> = words.iter().copied().filter(|word| *word != "User").collect();
             prop_assert_eq!(
                 without,
-                ["Host", "HostName", "HostKeyAlias", "UserKnownHostsFile", "StrictHostKeyChecking"]
+                [
+                    "Host", "HostName", "ProxyCommand", "HostKeyAlias", "UserKnownHostsFile",
+                    "StrictHostKeyChecking"
+                ]
             );
-            prop_assert!(words.len() <= 6);
+            prop_assert!(words.len() <= 7);
             for line in known_hosts(&[web1]).lines() {
                 let words: Vec<&str> = line.split(' ').collect();
                 prop_assert!(words.len() == 3 && words[0] == "web1" && words[1] == "ssh-rsa", "{:?}", line);

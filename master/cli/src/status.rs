@@ -1,20 +1,25 @@
-//! `status`, `list`, `dns`, `ip` and `update`: what there is.
+//! `list`, `dns`, `ip` and `update`: what there is.
 
-use std::io::Write as _;
+use std::collections::HashMap;
 
-use aot_proto::v1::{
-    ClusterView, InstanceView, MachineState, StatusReply, StatusRequest, TargetRequest,
-};
+use aot_proto::v1::{InstanceView, MachineState, StatusReply, StatusRequest, TargetRequest};
 use serde_json::{Value, json};
 
 use super::Ctx;
 use super::args::{ListArgs, MaybeTarget};
 use super::connect::{Start, connect};
-use super::dial::{ASK_PROVIDER, QUERY, within};
+use super::dial::{ASK_PROVIDER, Client, QUERY, within};
 use super::error::{Error, Exit};
-use crate::view::{
-    Columns, explanations, instance_json, instances_table, public_or_private, stages_json,
-};
+use crate::view::{Columns, instance_json, instances_table, public_or_private, stages_json};
+
+/// What is wanted to know of instances besides what the master has at hand.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StatusDetail {
+    /// The master asks its provider first.
+    pub live: bool,
+    /// With what failed stages printed last.
+    pub stages: bool,
+}
 
 /// Asks for the state of instances; `live` makes the master ask its provider first.
 pub(crate) async fn ask(
@@ -22,17 +27,20 @@ pub(crate) async fn ask(
     which: &MaybeTarget,
     live: bool,
 ) -> Result<StatusReply, Error> {
-    ask_with(ctx, which, live, false).await
+    let mut client = connect(ctx, Start::WithState).await?;
+    let stages = false;
+    let reply = ask_of(ctx, &mut client, which, StatusDetail { live, stages }).await?;
+    ctx.warn_of_absent(&reply.absent)?;
+    Ok(reply)
 }
 
-/// [`ask`], with what failed stages printed last when `stages`.
-async fn ask_with(
+/// The same of a master that is connected to. What the answer lacks is for whoever asks to say.
+pub(crate) async fn ask_of(
     ctx: &mut Ctx<'_>,
+    client: &mut Client,
     which: &MaybeTarget,
-    live: bool,
-    stages: bool,
+    StatusDetail { live, stages }: StatusDetail,
 ) -> Result<StatusReply, Error> {
-    let mut client = connect(ctx, Start::WithState).await?;
     let request = StatusRequest {
         cluster: ctx.cluster.clone(),
         target: which.target.clone(),
@@ -40,12 +48,13 @@ async fn ask_with(
         limit: which.narrow.limit(),
         live,
         stages,
+        equal_once: stages,
     };
     let limit = if live { ASK_PROVIDER } else { QUERY };
-    let reply = client.status(within(limit, request)).await?.into_inner();
-    ctx.compare_build_of(&mut client, &reply.build, reply.background)
+    let mut reply = client.status(within(limit, request)).await?.into_inner();
+    ctx.compare_build_of(client, &reply.build, reply.background)
         .await?;
-    ctx.warn_of_absent(&reply.absent)?;
+    give_equal_tails(&mut reply.instances);
     match reply.instances.is_empty() && !which.is_all() {
         true => Err(Error::NoMatch {
             target: which.to_string(),
@@ -54,75 +63,26 @@ async fn ask_with(
     }
 }
 
-/// `aot-master status`.
-///
-/// # Errors
-/// When the master can't be asked.
-pub(crate) async fn status(ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
-    let reply = ask(ctx, &MaybeTarget::default(), false).await?;
-    if ctx.json {
-        return print_json(ctx, &reply.instances, ListArgs::default());
-    }
-    for note in &reply.notes {
-        ctx.message(&format!("warning: {note}"))?;
-    }
-    if reply.clusters.is_empty() && reply.instances.is_empty() {
-        ctx.message("no clusters yet: aot-master launch FILE creates one")?;
-    }
-    let columns = Columns {
-        overview: true,
-        ..Columns::default()
-    };
-    for (place, cluster) in reply.clusters.iter().enumerate() {
-        if place > 0 {
-            writeln!(ctx.io.stdout)?;
+/// What failed stages printed that is equal comes once, with the name of whose it is: gives it to all of them.
+fn give_equal_tails(views: &mut [InstanceView]) {
+    type Tails = HashMap<(String, u32), (Vec<String>, u32)>;
+    let mut tails: HashMap<String, Tails> = HashMap::new();
+    for view in views.iter() {
+        let of_cluster = tails.entry(view.cluster.clone()).or_default();
+        for stage in view.stage_views.iter().filter(|it| !it.tail.is_empty()) {
+            let tail = (stage.tail.clone(), stage.tail_stderr);
+            of_cluster.insert((view.name.clone(), stage.index), tail);
         }
-        let head = ctx.style().bold(&cluster_line(cluster));
-        ctx.print(&head)?;
-        let members: Vec<InstanceView> = reply
-            .instances
-            .iter()
-            .filter(|view| view.cluster == cluster.name)
-            .cloned()
-            .collect();
-        if !members.is_empty() {
-            ctx.print(&instances_table(
-                &members,
-                columns,
-                ctx.style(),
-                ctx.columns(),
-            ))?;
-            let told = members
-                .iter()
-                .map(|view| (&*view.name, view.phase(), &*view.explanation));
-            let why = explanations(told, ctx.style());
-            if !why.is_empty() {
-                ctx.print(&why)?;
+    }
+    for view in views {
+        let of_cluster = tails.get(&view.cluster);
+        for stage in view.stage_views.iter_mut() {
+            let key = (std::mem::take(&mut stage.tail_of), stage.index);
+            if let Some((tail, stderr)) = of_cluster.and_then(|all| all.get(&key)) {
+                (stage.tail, stage.tail_stderr) = (tail.clone(), *stderr);
             }
         }
     }
-    Ok(Exit::Well)
-}
-
-/// `hadoop  ec2 us-west-2, cluster facts generation 3, launching`.
-fn cluster_line(cluster: &ClusterView) -> String {
-    let mut line = format!("{}  {}", cluster.name, cluster.provider);
-    if !cluster.region.is_empty() {
-        line.push_str(&format!(" {}", cluster.region));
-    }
-    if cluster.generation > 0 {
-        line.push_str(&format!(
-            ", cluster facts generation {}",
-            cluster.generation
-        ));
-    }
-    if cluster.launching {
-        line.push_str(", launching");
-    }
-    if !cluster.launch_error.is_empty() {
-        line.push_str(&format!(", last launch failed: {}", cluster.launch_error));
-    }
-    line
 }
 
 /// `aot-master list [TARGET]`.
@@ -130,7 +90,13 @@ fn cluster_line(cluster: &ClusterView) -> String {
 /// # Errors
 /// When the master can't be asked, or nothing matches.
 pub(crate) async fn list(ctx: &mut Ctx<'_>, args: &ListArgs) -> Result<Exit, Error> {
-    let reply = ask_with(ctx, &args.which, args.query, args.stages).await?;
+    let mut client = connect(ctx, Start::WithState).await?;
+    let wanted = StatusDetail {
+        live: args.query,
+        stages: args.stages,
+    };
+    let reply = ask_of(ctx, &mut client, &args.which, wanted).await?;
+    ctx.warn_of_absent(&reply.absent)?;
     if ctx.json {
         return print_json(ctx, &reply.instances, args.clone());
     }
@@ -257,4 +223,41 @@ pub(crate) async fn update(ctx: &mut Ctx<'_>, which: MaybeTarget) -> Result<Exit
     let table = instances_table(&reply.instances, columns, ctx.style(), ctx.columns());
     ctx.print(&table)?;
     Ok(Exit::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::samples;
+
+    #[test]
+    fn equal_lines_that_came_once_are_everybodys() {
+        let view = |cluster: &str, name: &str, tail: &[&str], tail_of: &str| {
+            let mut view = samples::view(name, "failed", &["failed"]);
+            view.cluster = cluster.into();
+            let stage = &mut view.stage_views[0];
+            stage.tail = tail.iter().map(|line| (*line).to_owned()).collect();
+            stage.tail_stderr = u32::from(!tail.is_empty());
+            stage.tail_of = tail_of.into();
+            view
+        };
+        let mut views = [
+            view("a", "web1", &["no disk"], ""),
+            view("a", "web2", &[], "web1"),
+            view("b", "web1", &["other"], ""),
+            view("b", "web2", &[], "web1"),
+            view("b", "web3", &[], ""),
+            view("b", "web4", &[], "nobody"),
+        ];
+        give_equal_tails(&mut views);
+        let tails = views.each_ref().map(|view| {
+            let stage = &view.stage_views[0];
+            (stage.tail.join(","), stage.tail_stderr)
+        });
+        let want = ["no disk", "no disk", "other", "other", "", ""];
+        assert_eq!(
+            tails,
+            want.map(|tail| (tail.to_owned(), u32::from(!tail.is_empty())))
+        );
+    }
 }

@@ -1,19 +1,39 @@
 //! What the parser says of a wrong command line, made true: its tips are written for other programs, and its usage lines
-//! ask for what is only set in the environment. Pure.
+//! ask for what is only set in the environment. Pure, but for looking whether words are files here.
 
 use std::ffi::OsString;
 
 use clap::builder::{StyledStr, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::star;
+
 /// Commands behind whose first word another program's command line may stand.
 const RUN_PROGRAMS: [&str; 2] = ["exec", "shell"];
+
+/// What people type who come from other programs, and what they mean by it.
+const OF_OTHERS: [(&str, &str); 9] = [
+    ("ping", "exec '*' ping"),
+    ("get", "list"),
+    ("ps", "list"),
+    ("describe", "status TARGET"),
+    ("destroy", "cleanup"),
+    ("delete", "terminate TARGET"),
+    ("kill", "jobs cancel"),
+    ("top", "status"),
+    ("upgrade", "restart"),
+];
+
+fn of_others(word: &str) -> Option<(&'static str, &'static str)> {
+    OF_OTHERS.into_iter().find(|(theirs, _)| *theirs == word)
+}
 
 /// The error with a usage line of what the command takes, and with a tip that works.
 pub(crate) fn made_true(
     mut error: clap::Error,
     command: &mut clap::Command,
     words: &[OsString],
+    is_file: impl Fn(&str) -> bool,
 ) -> clap::Error {
     command.build();
     let words: Vec<String> = words
@@ -26,7 +46,7 @@ pub(crate) fn made_true(
     let mut rest = words.as_slice();
     while let Some(place) = rest
         .iter()
-        .position(|word| at.get_subcommands().any(|sub| sub.get_name() == word))
+        .position(|word| at.find_subcommand(word).is_some())
     {
         let word = rest[place].clone();
         rest = &rest[place + 1..];
@@ -42,8 +62,20 @@ pub(crate) fn made_true(
         let usage = ContextValue::StyledStr(at.render_usage());
         error.insert(ContextKind::Usage, usage);
     }
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some((_, meant)) = words.first().and_then(|word| of_others(word))
+    {
+        let tip =
+            ContextValue::StyledStrs(vec![StyledStr::from(format!("use aot-master {meant}"))]);
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, tip);
+    }
     if error.kind() == ErrorKind::UnknownArgument {
         correct_tip(&mut error, name.as_deref(), rest);
+        if let Some(star) = star::hint(rest, is_file).filter(|star| star.is_sure) {
+            let tip = ContextValue::StyledStrs(vec![StyledStr::from(star.text)]);
+            error.insert(ContextKind::Suggested, tip);
+        }
     }
     error
 }
@@ -99,6 +131,8 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     fn said(words: &[&str]) -> String {
         let words = ["aot-master"].iter().chain(words).map(Into::into);
         let error = super::super::parse(words).expect_err("a wrong command line");
@@ -123,13 +157,39 @@ mod tests {
     }
 
     #[test]
+    fn files_in_the_place_of_a_target_were_a_star() {
+        let words = ["aot-master", "list", "Cargo.toml", "src"].map(OsString::from);
+        let error = crate::command().try_get_matches_from_mut(&words);
+        let error = error.expect_err("one word too many");
+        let said = |is_file: fn(&str) -> bool| {
+            let error = crate::command().try_get_matches_from_mut(&words);
+            let error = error.expect_err("one word too many");
+            let error = super::made_true(error, &mut crate::command(), &words, is_file);
+            error.render().to_string()
+        };
+        assert!(said(|_| true).contains("quote it: '*'"), "{error}");
+        assert!(!said(|word| word == "src").contains("quote it"));
+    }
+
+    #[test]
+    fn words_of_other_programs_have_a_tip() {
+        let text = said(&["ping"]);
+        assert!(text.contains("use aot-master exec '*' ping"), "{text}");
+        for (_, ours) in super::OF_OTHERS {
+            let words = ours.split(' ').map(|word| word.trim_matches('\''));
+            let words = std::iter::once("aot-master").chain(words);
+            assert!(crate::parse(words.map(Into::into)).is_ok(), "{ours}");
+        }
+    }
+
+    #[test]
     fn usage_names_what_is_wanted_and_nothing_else() {
-        let text = said(&["logs", "--state-dir", "/x", "--socket", "/y"]);
+        let text = said(&["facts", "--state-dir", "/x", "--socket", "/y"]);
         assert!(
-            text.contains("Usage: aot-master logs [OPTIONS] <TARGET>"),
+            text.contains("Usage: aot-master facts [OPTIONS] <TARGET>"),
             "{text}"
         );
-        let text = said(&["jobs", "follow"]);
+        let text = said(&["jobs", "follow", "--wrong"]);
         assert!(text.contains("Usage: aot-master jobs follow"), "{text}");
     }
 }

@@ -17,7 +17,22 @@ use super::report::{Mistake, Report};
 /// can run, no entry that a machine would refuse; of a kind that cloud-init knows, small enough, good YAML. `path` is that
 /// of the cluster's file, as it was given. Empty = all well.
 pub fn check_files(spec: &ClusterSpec, path: &Path) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let problems = file_problems(spec, path).into_iter();
+    problems.map(|found| found.problem).collect()
+}
+
+/// What is wrong with a file that a cluster names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileProblem {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// [`check_files`], with the file of each problem.
+pub fn file_problems(spec: &ClusterSpec, path: &Path) -> Vec<FileProblem> {
+    let mut problems: Vec<FileProblem> = Vec::new();
     let mut seen = BTreeSet::new();
     for stage in spec.pools.iter().flat_map(|pool| &pool.stages) {
         if !seen.insert(stage.source.path()) {
@@ -28,9 +43,12 @@ pub fn check_files(spec: &ClusterSpec, path: &Path) -> Vec<Problem> {
                 BundleError::Io { source, .. } => beside_real(stage.source.path(), path, source),
                 _ => None,
             };
-            problems.push(Problem {
-                message: format!("bundle {}: {}", stage.name, chain(&error)),
-                hint: beside.unwrap_or_else(|| error.hint().to_owned()),
+            problems.push(FileProblem {
+                file: stage.source.path().to_owned(),
+                problem: Problem {
+                    message: format!("bundle {}: {}", stage.name, chain(&error)),
+                    hint: beside.unwrap_or_else(|| error.hint().to_owned()),
+                },
             });
         }
     }
@@ -46,7 +64,11 @@ pub fn check_files(spec: &ClusterSpec, path: &Path) -> Vec<Problem> {
             Ok(text) => cloud_config(text, file, spec, pool).err(),
             Err(problem) => Some(problem.clone()),
         };
-        problems.extend(problem.filter(|problem| !problems.contains(problem)));
+        let found = problem.map(|problem| FileProblem {
+            file: file.clone(),
+            problem,
+        });
+        problems.extend(found.filter(|found| !problems.contains(found)));
     }
     problems
 }

@@ -10,24 +10,29 @@ mod read;
 mod record;
 mod report;
 mod resolve;
+mod schema;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod variables;
 
+use std::io;
 use std::path::Path;
 
 use aot_model::spec::ClusterSpec;
 use aot_proto::ids::ClusterName;
+pub use aot_proto::v1::Variables;
 
-pub use files::check_files;
+pub use files::{FileProblem, check_files, file_problems};
 pub use record::nearest;
 pub use report::{Mistake, Report};
 
+use node::Node;
 use raw::RawFile;
 use read::{FromNode, Reader};
 
 /// Most instances of one cluster.
-pub const MAX_INSTANCES: usize = 10_000;
+pub const MAX_INSTANCES: usize = 20_000;
 
 /// A file that is good.
 #[derive(Debug, Clone)]
@@ -36,32 +41,74 @@ pub struct Parsed {
     pub spec: ClusterSpec,
     /// For a person: keys that were accepted and ignored, `cluster.yml:12: ...`.
     pub notices: Vec<String>,
+    /// The file with every variable in its place.
+    pub expanded: ExpandedFile,
 }
 
-/// Reads the text of a cluster.yml that lies at `path` (absolute: relative paths in the file start at its folder).
-/// Opens no file.
+impl Parsed {
+    /// Line and column at which the text of the cluster's file, which lies at `path`, names this other file.
+    pub fn place_of(&self, file: &Path, text: &str, path: &Path) -> Option<(usize, usize)> {
+        let base = base_dir(path);
+        let is_it = |name: &str| base.join(name).components().eq(file.components());
+        let span = self.expanded.0.span_of(&is_it)?;
+        Some(report::position(text, span.start))
+    }
+}
+
+/// A file with every variable in its place.
+#[derive(Debug, Clone)]
+pub struct ExpandedFile(Node);
+
+impl ExpandedFile {
+    /// As YAML, which reads like the file but has no comments.
+    ///
+    /// # Errors
+    /// What YAML can't say.
+    pub fn to_yaml(&self) -> io::Result<String> {
+        serde_saphyr::to_string(&self.0).map_err(io::Error::other)
+    }
+
+    /// As data.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap_or_default()
+    }
+}
+
+/// Reads the text of a cluster.yml that lies at `path` (absolute: relative paths in the file start at its folder), with
+/// nothing given beside it. Opens no file.
 ///
 /// # Errors
 /// All problems of the text at once.
 pub fn parse(text: &str, path: &Path) -> Result<Parsed, Report> {
+    parse_with(text, path, &Variables::default())
+}
+
+/// [`parse`] with what was given beside the file.
+///
+/// # Errors
+/// All problems of the text at once, or those of what was given.
+pub fn parse_with(text: &str, path: &Path, variables: &Variables) -> Result<Parsed, Report> {
     let file = path.display().to_string();
     let report = |problems| Report::new(&file, text, problems);
     let mut root = node::parse(text).map_err(|problem| report(vec![problem]))?;
+    let mut notices = variables::expand(&mut root, &file, text, variables)?;
     let mut reader = Reader::default();
-    let name = cluster_name(&mut root, &mut reader);
+    let name = cluster_name(&root, &mut reader);
     let raw = RawFile::from_node(&root, &mut reader);
     let mut build = resolve::Build::new(base_dir(path), reader.problems);
     let spec = raw.and_then(|raw| build.cluster(name, &raw));
     match spec {
         Some(spec) if build.problems.is_empty() => {
             let place = |start| report::position(text, start).0;
-            let notices = build
+            let more = build
                 .notices
                 .iter()
                 .map(|(at, note)| format!("{file}:{}: {}: {note}", place(at.span.start), at.path));
+            notices.extend(more);
             Ok(Parsed {
                 spec,
-                notices: notices.collect(),
+                notices,
+                expanded: ExpandedFile(root),
             })
         }
         _ => Err(report(build.problems)),
@@ -72,27 +119,22 @@ pub fn parse(text: &str, path: &Path) -> Result<Parsed, Report> {
 pub fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(RawFile);
     schema.insert("title".to_owned(), "aot cluster.yml".into());
-    schema.to_value()
+    let mut schema = schema.to_value();
+    schema::complete(&mut schema);
+    schema
 }
 
-/// The cluster's name, put in for `$cluster_name` everywhere else.
-fn cluster_name(root: &mut node::Node, reader: &mut Reader) -> Option<ClusterName> {
-    let given = root
-        .get("cluster")
-        .and_then(|node| Some((node.clone(), node.text()?.to_owned())));
-    let name = given.and_then(|(node, text)| match text.parse::<ClusterName>() {
+/// The cluster's name.
+fn cluster_name(root: &Node, reader: &mut Reader) -> Option<ClusterName> {
+    let node = root.get("cluster")?;
+    match node.text()?.parse::<ClusterName>() {
         Ok(name) => Some(name),
         Err(bad) => {
-            let at = reader.under_key("cluster", |reader| reader.at(&node));
+            let at = reader.under_key("cluster", |reader| reader.at(node));
             reader.push(at.problem(bad.to_string()));
             None
         }
-    });
-    root.replace(
-        "$cluster_name",
-        name.as_ref().map_or("cluster", ClusterName::as_str),
-    );
-    name
+    }
 }
 
 /// The folder of the file, absolute.

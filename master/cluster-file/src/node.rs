@@ -4,8 +4,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 
@@ -13,7 +14,7 @@ use super::report::Mistake;
 use super::syntax;
 
 /// Deepest nesting that is read; a cluster file needs six levels.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// Largest file that is read.
 const MAX_FILE_BYTES: usize = 4 << 20;
 
@@ -75,6 +76,16 @@ impl Node {
         }
     }
 
+    /// Where the first scalar among the values is whose text is as asked for.
+    pub(crate) fn span_of(&self, is_it: &dyn Fn(&str) -> bool) -> Option<Range<usize>> {
+        match &self.body {
+            Body::Null => None,
+            Body::Scalar { text, .. } => is_it(text).then(|| self.span.clone()),
+            Body::Seq(items) => items.iter().find_map(|item| item.span_of(is_it)),
+            Body::Map(entries) => entries.iter().find_map(|(_, value)| value.span_of(is_it)),
+        }
+    }
+
     /// The value under a key.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.body {
@@ -86,20 +97,46 @@ impl Node {
         }
     }
 
-    /// Replaces `from` by `to` in every scalar and every key below.
-    pub(crate) fn replace(&mut self, from: &str, to: &str) {
+    /// Puts it, and all below it, at another place of the text.
+    pub(crate) fn place(&mut self, span: &Range<usize>) {
+        self.span = span.clone();
         match &mut self.body {
-            Body::Null => {}
-            Body::Scalar { text, .. } => {
-                if text.contains(from) {
-                    *text = text.replace(from, to);
-                }
-            }
-            Body::Seq(items) => items.iter_mut().for_each(|item| item.replace(from, to)),
+            Body::Null | Body::Scalar { .. } => {}
+            Body::Seq(items) => items.iter_mut().for_each(|item| item.place(span)),
             Body::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
-                key.replace(from, to);
-                value.replace(from, to);
+                key.place(span);
+                value.place(span);
             }),
+        }
+    }
+}
+
+/// As it is meant: numbers whose form says more than their value (007, 1.10) are texts.
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.body {
+            Body::Null => serializer.serialize_unit(),
+            Body::Scalar { text, kind } => match kind {
+                ScalarKind::Bool(on) => serializer.serialize_bool(*on),
+                ScalarKind::Int(number) if number.to_string() == *text => {
+                    serializer.serialize_i64(*number)
+                }
+                ScalarKind::Other => match text.parse::<f64>() {
+                    Ok(number) if number.is_finite() && number.to_string() == *text => {
+                        serializer.serialize_f64(number)
+                    }
+                    _ => serializer.serialize_str(text),
+                },
+                ScalarKind::Int(_) | ScalarKind::Text => serializer.serialize_str(text),
+            },
+            Body::Seq(items) => serializer.collect_seq(items),
+            Body::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    map.serialize_entry(key.text().unwrap_or_default(), value)?;
+                }
+                map.end()
+            }
         }
     }
 }

@@ -14,6 +14,10 @@ record! {
     RawFile {
         /// Name of the cluster, [a-z][a-z0-9-]{0,62}; also the value of the Cluster tag. Stands for $cluster_name everywhere.
         cluster: Text => "cluster", required;
+        /// Variables by name: ${name} in any value stands for one, ${net.subnet} for one inside a mapping, $$ for a dollar. --set and --vars override them.
+        vars: RawVars => "vars";
+        /// Secrets by name: where the value of each comes from. A value is in no record, log or output.
+        secrets: BTreeMap<String, Located<RawSecret>> => "secrets";
         /// What provides the machines: ec2 (default) or local.
         provider: Text => "provider";
         /// EC2 region; else AWS_REGION, else the profile's.
@@ -71,7 +75,7 @@ record! {
     RawPool {
         /// The pool's name; members are NAME1, NAME2, ... {id} or {id:02} sets the place and the form of the number.
         name: Text => "name", required;
-        /// How many members, 0 to 10000.
+        /// How many members, 0 to 20000.
         size: u32 => "size" | "instances_count" | "count";
         /// Or the first and last number of the members, as in 2..4.
         ids: Text => "ids";
@@ -122,10 +126,42 @@ record! {
         ephemeral_drives: bool => "ephemeral_drives";
         /// Path of a cloud-config file that is merged into the user-data.
         cloud_config: Text => "cloud_config";
+        /// How instances that are ready are changed when their stages are others: all at once, or at this pace.
+        update: RawUpdate => "update";
+        /// What an instance must pass after such a change, before others are changed: ping, a line for /bin/sh that must exit with 0, or its options.
+        health: RawHealth => "health";
         /// Bundles to run, one after the other.
         bootstrap_sequence: Vec<Located<RawStage>> => "bootstrap_sequence" | "stages";
         /// Accepted and ignored: nothing is done over ssh.
         private_key_file: Text => "private_key_file";
+    }
+}
+
+record! {
+    /// A pace. What is not given has no limit, but for max_errors.
+    RawUpdate {
+        /// At most this many instances at a time: a number, or a percentage of the pool (rounded up).
+        concurrency: Loosely => "concurrency";
+        /// The first N go alone; the others only if all of them come through.
+        canary: u32 => "canary";
+        /// No more instances are changed after more than this many have not come through: a number (0 by default), or a percentage of the pool.
+        max_errors: Loosely => "max_errors";
+        /// From the end of one batch of `concurrency` to the next, as in 30s.
+        batch_wait: Span => "batch_wait";
+    }
+}
+
+record! {
+    /// What is asked of an instance, and how often.
+    RawHealthOptions {
+        /// A line for /bin/sh, run as root, that must exit with 0; ping (default) asks only whether the agent starts a process.
+        command: Text => "command";
+        /// How many times more it is asked after a try that failed; 5 by default.
+        retries: u32 => "retries";
+        /// Between two tries; 5s by default.
+        wait: Span => "wait";
+        /// Longest try; 30s by default.
+        timeout: Span => "timeout";
     }
 }
 
@@ -184,6 +220,40 @@ record! {
         silence_timeout: Span => "silence_timeout";
         /// Stages that must have succeeded first: INSTANCE/STAGE or pool:POOL/STAGE (all members). A stage is a number from 0 or a name; without it, all stages.
         needs: OneOrMany<Located<Text>> => "needs";
+        /// Secrets that it is given as files in the folder $AOT_SECRETS, by name, or with a variable besides.
+        secrets: OneOrMany<Located<RawSecretUse>> => "secrets";
+        /// Run it again when one of its secrets has another value; false by default.
+        rerun_on_secret: bool => "rerun_on_secret";
+    }
+}
+
+record! {
+    /// Where the value of a secret comes from: one of these.
+    RawSecret {
+        /// A variable of the environment in which launch is run.
+        env: Text => "env";
+        /// Path of a file, which launch reads byte for byte.
+        file: Text => "file";
+        /// A command whose output it is, run by launch in the folder of cluster.yml: a line for /bin/sh, or a list of words.
+        command: OneOrMany<Located<Text>> => "command";
+        /// Name or ARN of a parameter in AWS Systems Manager, which the master reads, as in /prod/db/password.
+        ssm: Text => "ssm";
+        /// Name or ARN of a secret in AWS Secrets Manager, which the master reads.
+        secrets_manager: Text => "secrets_manager";
+        /// Region of ssm or secrets_manager; else the cluster's, else the master's own.
+        region: Text => "region";
+        /// Who reads ssm or secrets_manager: master, which is the default.
+        on: Text => "on";
+    }
+}
+
+record! {
+    /// A secret that is a variable, too.
+    RawSecretVariable {
+        /// Name of the secret.
+        name: Text => "name", required;
+        /// Variable of bootstrap.sh's environment that has its value.
+        env: Text => "env";
     }
 }
 
@@ -216,6 +286,102 @@ record! {
         ip: Text => "ip" | "cidr";
         /// Or a source group, id or name.
         group: Text => "group";
+    }
+}
+
+/// The values of all variables.
+#[derive(Debug, Clone)]
+pub(crate) struct RawVars(pub serde_json::Map<String, serde_json::Value>);
+
+impl FromNode for RawVars {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match serde_json::to_value(node) {
+            Ok(serde_json::Value::Object(map)) => Some(Self(map)),
+            Ok(serde_json::Value::Null) => Some(Self(serde_json::Map::new())),
+            _ => reader.wrong(node, "a mapping of names to values"),
+        }
+    }
+}
+
+impl JsonSchema for RawVars {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Vars".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object"})
+    }
+}
+
+/// `health: ping`, a line for a shell, or its options.
+#[derive(Debug, Clone)]
+pub(crate) enum RawHealth {
+    /// What is asked, as often as by default.
+    Plain(Located<Text>),
+    /// With options.
+    Options(RawHealthOptions),
+}
+
+impl FromNode for RawHealth {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match &node.body {
+            Body::Scalar {
+                kind: ScalarKind::Text,
+                ..
+            } => FromNode::from_node(node, reader).map(Self::Plain),
+            Body::Map(_) => RawHealthOptions::from_node(node, reader).map(Self::Options),
+            _ => reader.wrong(
+                node,
+                "ping, a command, or command, retries, wait and timeout",
+            ),
+        }
+    }
+}
+
+impl JsonSchema for RawHealth {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Health".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let options = generator.subschema_for::<RawHealthOptions>();
+        json_schema!({"anyOf": [{"type": "string", "minLength": 1}, options]})
+    }
+}
+
+/// The name of a secret, or that with a variable.
+#[derive(Debug, Clone)]
+pub(crate) enum RawSecretUse {
+    /// As a file alone.
+    Plain(Text),
+    /// As a variable, too.
+    Variable(RawSecretVariable),
+}
+
+impl FromNode for RawSecretUse {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match &node.body {
+            Body::Map(_) => RawSecretVariable::from_node(node, reader).map(Self::Variable),
+            Body::Scalar { .. } => Text::from_node(node, reader).map(Self::Plain),
+            _ => reader.wrong(node, "the name of a secret, or name and env"),
+        }
+    }
+}
+
+impl JsonSchema for RawSecretUse {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "SecretUse".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let variable = generator.subschema_for::<RawSecretVariable>();
+        json_schema!({"anyOf": [{"type": "string", "minLength": 1}, variable]})
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) trait Record: Default {
 /// Reads a mapping: unknown, repeated and missing keys are problems.
 pub(crate) fn read<T: Record>(node: &Node, reader: &mut Reader) -> Option<T> {
     let Body::Map(entries) = &node.body else {
-        return reader.wrong(node, "a mapping");
+        return no_mapping(node, &T::keys(), reader);
     };
     let keys = T::keys();
     let mut record = T::default();
@@ -61,6 +61,22 @@ pub(crate) fn read<T: Record>(node: &Node, reader: &mut Reader) -> Option<T> {
         }
     }
     Some(record)
+}
+
+/// What stands in the place of a mapping, with the keys that one would have.
+fn no_mapping<T>(node: &Node, keys: &[Key], reader: &mut Reader) -> Option<T> {
+    const MOST_NAMED: usize = 8;
+    if matches!(node.body, Body::Null) {
+        return reader.wrong(node, "a mapping");
+    }
+    let names: Vec<&str> = keys.iter().map(|key| key.name).take(MOST_NAMED).collect();
+    let more = if keys.len() > MOST_NAMED { ", ..." } else { "" };
+    let problem = reader
+        .at(node)
+        .problem(format!("wants a mapping, found {}", node.found()))
+        .help(format!("its keys are {}{more}", names.join(", ")));
+    reader.push(problem);
+    None
 }
 
 fn unknown(given: &str, keys: &[Key], at: &At) -> super::report::Mistake {

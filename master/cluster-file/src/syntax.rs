@@ -37,7 +37,7 @@ const KNOWN: [(&[&str], &str); 5] = [
     ),
     (
         &["env", "ENV", "env_var", "secret"],
-        "environment variables are not inserted: write the value itself",
+        "write ${env:NAME} for a variable of the environment",
     ),
     (
         &["reference"],
@@ -53,8 +53,17 @@ pub(super) fn check(text: &str) -> Result<(), Mistake> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
             let at = range(text, *error.marker());
-            tab_near(text, at.start)
-                .unwrap_or_else(|| Mistake::new(at, "", format!("invalid YAML: {}", error.info())))
+            if let Some(tab) = tab_near(text, at.start) {
+                return tab;
+            }
+            let is_bare = has_bare_variable(text, at.start);
+            let mistake = Mistake::new(at, "", format!("invalid YAML: {}", error.info()));
+            match is_bare {
+                true => {
+                    mistake.help("between `{}` or `[]`, quote what has a variable: \"${name}\"")
+                }
+                false => mistake,
+            }
         })?;
         if let Some(tag) = event.tag().filter(|tag| !is_standard(tag)) {
             let start = range(text, span.tag_start.unwrap_or(span.start)).start;
@@ -117,6 +126,14 @@ fn tab_near(text: &str, at: usize) -> Option<Mistake> {
     })?;
     let problem = Mistake::new(tab..tab + 1, "", "invalid YAML: a tab indents this line");
     Some(problem.help("indent with spaces"))
+}
+
+/// Whether the line of a mistake has `${` without quotes in front of it, whose brace YAML takes for a mapping's.
+fn has_bare_variable(text: &str, at: usize) -> bool {
+    let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let line = text[line..].lines().next().unwrap_or_default();
+    let quoted = |at: usize| line[..at].matches(['"', '\'']).count() % 2 == 1;
+    line.match_indices("${").any(|(at, _)| !quoted(at))
 }
 
 /// Where the last character that is not a space begins: a mistake that shows only at the end of the file is put there.

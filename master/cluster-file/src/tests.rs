@@ -5,6 +5,7 @@ mod files;
 mod good;
 mod mistakes;
 mod names;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +57,8 @@ pools:
     spot: {max_price: 0.05, fallback: true}
     hostname: database{id}
     bootstrap_sequence: [{dir: ./bundles/db, name: database}]
+    update: {concurrency: 25%, canary: 1, max_errors: 1, batch_wait: 30s}
+    health: {command: systemctl is-active db, retries: 3, wait: 2s}
 "#;
 
 fn parse(text: &str) -> Result<Parsed, Report> {

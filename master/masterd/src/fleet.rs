@@ -4,7 +4,7 @@
 mod error;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,22 +12,24 @@ use aot_cli::args::FleetCommand;
 use aot_cli::program::{BAD_USAGE, absolute, fail};
 use aot_daemon::enrol::ca::Ca;
 use aot_daemon::enrol::fleet_key::FleetKey;
+use aot_daemon::enrol::fleet_seal::FleetSeal;
 use aot_daemon::enrol::shared_keys;
 use aot_daemon::lock_to_move;
 use aot_postgres::{FoundDatabase, Postgres};
-use aot_settings::Settings;
+use aot_settings::{FleetKeySetting, Settings};
 use aot_store::blobs::{BlobPlace, Blobs};
 use aot_store::sqlite::export::{LongFile, PutFiles, SqliteExport, put_files};
 use aot_store::sqlite::mark_moved;
 
+use crate::seal::fleet_seal;
 use error::Error;
-use report::FleetReport;
+use report::{FleetReport, SealedWith};
 
 /// Where the settings say that the fleet is.
 struct FleetPlace {
     postgres: Postgres,
-    /// File of the key.
-    key: PathBuf,
+    /// The key; `None` where nothing is opened.
+    key: Option<FleetKeySetting>,
     /// Where long things are put.
     blobs: Option<Arc<dyn BlobPlace>>,
 }
@@ -58,6 +60,7 @@ pub(crate) fn run(
                 from,
                 without_files,
             } => place.import(from, *without_files, &mut report).await,
+            FleetCommand::Rekey { from } => place.rekey(from, &mut report).await,
             FleetCommand::Level => place.raise_level(&mut report).await,
         }
     });
@@ -75,11 +78,10 @@ impl FleetPlace {
         command: &FleetCommand,
     ) -> Result<Self, Error> {
         let url = settings.store.as_ref().ok_or(Error::NoStore)?;
-        let key = match (&settings.fleet_key, command) {
-            (Some(path), _) => absolute(path),
-            (None, FleetCommand::Level) => PathBuf::new(), // nothing is opened for it
-            (None, _) => return Err(Error::NoFleetKey),
-        };
+        let key = settings.fleet_key.clone();
+        if key.is_none() && !matches!(command, FleetCommand::Level) {
+            return Err(Error::NoFleetKey);
+        }
         Ok(Self {
             postgres: Postgres::new(&url.0)?.sharing_keys(true),
             key,
@@ -88,24 +90,42 @@ impl FleetPlace {
     }
 
     /// The fleet's key, and whether it was made now: only for a database that has nothing that another has sealed.
-    async fn key(&self) -> Result<(FleetKey, bool), Error> {
+    async fn key(&self) -> Result<(FleetSeal, SealedWith), Error> {
+        let setting = self.key.as_ref().ok_or(Error::NoFleetKey)?;
+        let path = match setting {
+            FleetKeySetting::Kms(key) => {
+                let with = SealedWith::kms(key);
+                return Ok((fleet_seal(setting)?, with));
+            }
+            FleetKeySetting::File(path) => absolute(path),
+        };
         let found = self.postgres.found().await?;
-        match (self.key.exists(), found) {
-            (true, _) => Ok((FleetKey::read(&self.key)?, false)),
-            (false, FoundDatabase::Empty) => Ok((FleetKey::create(&self.key)?, true)),
-            (false, FoundDatabase::Keys) => Err(Error::KeyElsewhere {
-                path: self.key.clone(),
-                place: self.postgres.place(),
-            }),
-        }
+        let (key, is_new) = match (path.exists(), found) {
+            (true, _) => (FleetKey::read(&path)?, false),
+            (false, FoundDatabase::Empty) => (FleetKey::create(&path)?, true),
+            (false, FoundDatabase::Keys) => {
+                let place = self.postgres.place();
+                return Err(Error::KeyElsewhere { path, place });
+            }
+        };
+        let with = SealedWith::file(&path, is_new);
+        Ok((FleetSeal::File(Arc::new(key)), with))
     }
 
     async fn init(&self, report: &mut FleetReport) -> Result<(), Error> {
-        let (key, is_key_new) = self.key().await?;
-        // What is as secret lies there too.
-        let scratch = self.key.parent().unwrap_or(Path::new("/"));
-        let is_new = shared_keys::init(scratch, &self.postgres, &key).await?;
-        report.init(&self.postgres.place(), &self.key, is_new, is_key_new);
+        let (key, with) = self.key().await?;
+        let is_new = shared_keys::init(&with.scratch(), &self.postgres, &key).await?;
+        report.init(&self.postgres.place(), &with, is_new);
+        Ok(())
+    }
+
+    /// Seals with the key that is set what was sealed with another. A file has to be there: a new one would be nobody's copy.
+    async fn rekey(&self, from: &Path, report: &mut FleetReport) -> Result<(), Error> {
+        let old = fleet_seal(&FleetKeySetting::read(from)?)?;
+        let setting = self.key.as_ref().ok_or(Error::NoFleetKey)?;
+        let new = fleet_seal(setting)?;
+        let is_done = shared_keys::rekey(&self.postgres, &old, &new).await?;
+        report.rekeyed(&self.postgres.place(), setting, is_done);
         Ok(())
     }
 
@@ -121,9 +141,9 @@ impl FleetPlace {
         let files = export.files()?;
         let left = self.left_behind(&dir, &files, without_files)?;
         let plan = self.postgres.plan_import(export.clone()).await?;
-        let (key, is_key_new) = self.key().await?;
+        let (key, with) = self.key().await?;
         shared_keys::bring(&dir, &self.postgres, &key).await?;
-        report.keys(&self.key, is_key_new);
+        report.keys(&with);
         // First: whoever reads a record finds its output.
         let put = self.put(&dir, &files, !without_files).await?;
         let mut brought = |cluster| report.cluster(&cluster);

@@ -7,6 +7,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use aot_host::log::LogFormat;
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The file is set aside when it would grow past this.
@@ -22,6 +25,22 @@ pub fn filter(verbose: u8) -> &'static str {
         0 => "info",
         1 => "aot_=debug,info",
         _ => "debug",
+    }
+}
+
+/// What writes the log, a line an event. As JSON, the fields of an event stand below `fields`, so that none of them can be taken for
+/// its time or level.
+pub fn log<W>(filter: EnvFilter, format: LogFormat, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(writer);
+    match format {
+        LogFormat::Text => Box::new(log.finish()),
+        LogFormat::Json => Box::new(log.json().with_span_list(false).finish()),
     }
 }
 
@@ -103,6 +122,7 @@ impl<'a> MakeWriter<'a> for Turning {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aot_cli::view::LogLines;
 
     #[test]
     fn the_log_never_grows_past_its_bound_and_the_last_lines_stay() {
@@ -142,10 +162,7 @@ mod tests {
     fn verbose_shows_all_of_our_crates_and_no_more() {
         let shown = |verbose, write: fn()| {
             let lines = Lines::default();
-            let log = tracing_subscriber::fmt()
-                .with_env_filter(filter(verbose))
-                .with_writer(lines.clone())
-                .finish();
+            let log = log(filter(verbose).into(), LogFormat::Text, lines.clone());
             tracing::subscriber::with_default(log, write);
             let lines = lines.0.lock().expect("fine").clone();
             !lines.is_empty()
@@ -160,6 +177,36 @@ mod tests {
             [0, 1, 2].map(|verbose| shown(verbose, others)),
             [false, false, true]
         );
+    }
+
+    #[test]
+    fn a_line_of_json_is_one_event_with_what_it_says() {
+        let lines = Lines::default();
+        let log = log("info".into(), LogFormat::Json, LogLines(lines.clone()));
+        tracing::subscriber::with_default(log, || {
+            let span = tracing::info_span!("session", agent = "web1");
+            let _in = span.enter();
+            tracing::warn!(
+                level = "mine",
+                text = "a\n\"b\"\u{1b}[31m",
+                count = 3,
+                "it happened"
+            );
+            tracing::debug!("not this");
+        });
+        let text = lines.0.lock().expect("fine").clone();
+        let text = String::from_utf8(text).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let wanted = serde_json::json!({
+            "message": "it happened", "level": "mine", "text": "a\n\"b\"\u{1b}[31m", "count": 3,
+        });
+        assert_eq!(line["fields"], wanted, "{text}");
+        assert_eq!(line["level"], "WARN", "{text}");
+        assert_eq!(line["span"]["agent"], "web1", "{text}");
+        for key in ["timestamp", "target"] {
+            assert!(line[key].is_string(), "{key}: {text}");
+        }
     }
 
     /// What a test has logged.

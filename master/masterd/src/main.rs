@@ -5,6 +5,7 @@
 
 mod fleet;
 mod logging;
+mod seal;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +16,6 @@ use aot_cli::program::{BAD_USAGE, absolute, fail, message, print};
 use aot_cli::view::{self, LogLines};
 use aot_cli::{self as cli};
 use aot_daemon::enrol::attest::certificates::Certificates;
-use aot_daemon::enrol::fleet_key::FleetKey;
 use aot_daemon::{Error, Opened, Providers, ServeOptions, Stop};
 use aot_ec2::Ec2Provider;
 use aot_host::chain::Chain;
@@ -29,8 +29,10 @@ use aot_store::blobs::{BlobFolder, BlobPlace};
 use aot_store::room::KEEP_FREE;
 use aot_store::sqlite::Sqlite;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use logging::Turning;
+use seal::fleet_seal;
 
 fn main() -> ExitCode {
     view::panics_are_harmless();
@@ -138,7 +140,7 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
     }
     let log = background.then(|| absolute(&settings.state_dir).join("master.log"));
     log_to_stderr(
-        settings.log.as_deref(),
+        settings,
         verbose,
         log.and_then(|path| Turning::of_stderr(&path)),
     );
@@ -157,8 +159,8 @@ fn run_daemon(settings: &Settings, background: bool, verbose: u8) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(&error, BAD_USAGE),
     };
-    let fleet_key = settings.fleet_key.as_deref().map(absolute);
-    let fleet_key = match fleet_key.map(|path| FleetKey::read(&path)).transpose() {
+    let fleet_key = settings.fleet_key.as_ref().map(fleet_seal).transpose();
+    let fleet_key = match fleet_key {
         Ok(key) => key,
         Err(error) => return fail(&error, BAD_USAGE),
     };
@@ -227,16 +229,14 @@ fn is_a_service() -> bool {
     }
 }
 
-fn log_to_stderr(filter: Option<&str>, verbose: u8, turning: Option<Turning>) {
+fn log_to_stderr(settings: &Settings, verbose: u8, turning: Option<Turning>) {
     let default = logging::filter(verbose);
+    let filter = settings.log.as_deref().unwrap_or(default);
     // A bad one was refused with the other settings.
-    let filter =
-        EnvFilter::try_new(filter.unwrap_or(default)).unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let format = settings.log_format;
     match turning {
-        Some(turning) => log.with_writer(LogLines(turning)).init(),
-        None => log.with_writer(view::log_on_stderr()).init(),
+        Some(turning) => logging::log(filter, format, LogLines(turning)).init(),
+        None => logging::log(filter, format, view::log_on_stderr()).init(),
     }
 }

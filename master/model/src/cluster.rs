@@ -15,6 +15,7 @@ use super::key::{ClusterId, ClusterUuid};
 use super::launch::Launch;
 use super::machine::{ClusterRef, Machine};
 use super::prerequisites::Prerequisites;
+use super::secret::SealedSecrets;
 use super::spec::ClusterSpec;
 
 /// One cluster that was launched at least once and not cleaned up.
@@ -52,6 +53,9 @@ pub struct Cluster {
     /// Challenges that machines have not answered yet, and those whose tag has not been removed yet.
     #[serde(default)]
     pub challenges: BTreeMap<MachineId, Challenge>,
+    /// The values of the secrets that its file names, as of the last launch.
+    #[serde(default, skip_serializing_if = "SealedSecrets::is_empty")]
+    pub secrets: SealedSecrets,
     /// A cleanup was asked for and is not through.
     pub cleaning: bool,
     /// By name.

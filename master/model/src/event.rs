@@ -52,6 +52,14 @@ impl Event {
     /// As it goes over the operator's socket.
     pub fn to_wire(&self, now: UnixMs) -> v1::Event {
         v1::Event {
+            view: self.view.clone(),
+            ..self.to_wire_without_view(now)
+        }
+    }
+
+    /// The same without the instance as it is now.
+    pub fn to_wire_without_view(&self, now: UnixMs) -> v1::Event {
+        v1::Event {
             unix_ms: now,
             cluster: self.cluster.to_string(),
             instance: self
@@ -66,7 +74,7 @@ impl Event {
             } else {
                 Value::Object(self.fields.clone()).to_string()
             },
-            view: self.view.clone(),
+            view: None,
             last: self.ends.is_some(),
             exit_code: self.ends.map_or(0, |ends| ends.1),
         }

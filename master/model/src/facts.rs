@@ -26,21 +26,14 @@ fn missing(cluster: &Cluster) -> Vec<String> {
     missing.map(|instance| instance.name.to_string()).collect()
 }
 
-fn entry(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
-    let mut entry = attested(cluster, instance);
-    entry.append(&mut claimed(instance, facts));
-    Value::Object(entry)
-}
-
-/// [`entry`] as the cluster's machines are to have it.
+/// An instance's entry as the cluster's machines are to have it.
 fn handed_out(cluster: &Cluster, instance: &Instance, facts: &NodeFacts) -> Value {
-    let mut entry = entry(cluster, instance, facts);
-    if let (FactsDetail::Addresses, Some(entry)) =
-        (cluster.spec.cluster_facts, entry.as_object_mut())
-    {
+    let mut entry = attested(cluster, instance);
+    entry.append(&mut claimed(instance, facts, lasting(facts.node.value())));
+    if cluster.spec.cluster_facts == FactsDetail::Addresses {
         entry.remove("node");
     }
-    entry
+    Value::Object(entry)
 }
 
 /// What the provider shows and the file says of an instance: nothing that its machine claims is in it. All names are always there,
@@ -68,9 +61,9 @@ fn attested(cluster: &Cluster, instance: &Instance) -> Map<String, Value> {
 }
 
 /// What only the machine says: its facts under `node`, its host keys, and the main user where the file names none.
-fn claimed(instance: &Instance, facts: &NodeFacts) -> Map<String, Value> {
+fn claimed(instance: &Instance, facts: &NodeFacts, node: Value) -> Map<String, Value> {
     let mut claims = object(json!({
-        "node": lasting(&facts.node),
+        "node": node,
         "ssh_host_keys": facts.ssh_host_keys,
     }));
     if instance.user.is_none() && !facts.main_user.is_empty() {
@@ -102,8 +95,7 @@ pub fn for_targets(cluster: &Cluster, instance: &Instance) -> (Value, Value) {
         return (Value::Object(first), Value::Null);
     };
     // A name that the file leaves open is the machine's to claim.
-    let mut second = claimed(instance, facts);
-    second.insert("node".to_owned(), facts.node.clone());
+    let second = claimed(instance, facts, facts.node.value());
     if second.contains_key("main_user") {
         first.remove("main_user");
     }
@@ -114,16 +106,17 @@ pub fn for_targets(cluster: &Cluster, instance: &Instance) -> (Value, Value) {
 /// machine says. `None` while it has no part in the cluster facts.
 pub fn shown(cluster: &Cluster, instance: &Instance) -> Option<Value> {
     let facts = instance.facts.as_ref().filter(|_| counts(instance))?;
-    let names: Vec<String> = claimed(instance, facts).keys().cloned().collect();
-    let mut entry = entry(cluster, instance, facts);
-    entry["claimed"] = names.into();
-    Some(entry)
+    let mut claims = claimed(instance, facts, lasting(facts.node.value()));
+    let names: Vec<String> = claims.keys().cloned().collect();
+    let mut entry = attested(cluster, instance);
+    entry.append(&mut claims);
+    entry.insert("claimed".to_owned(), names.into());
+    Some(Value::Object(entry))
 }
 
 /// An agent's own facts without those that change by themselves (a reboot, or a file written, makes no new generation),
 /// and without the addresses that the provider attests: a new one would make two generations, a moment apart.
-fn lasting(node: &Value) -> Value {
-    let mut node = node.clone();
+fn lasting(mut node: Value) -> Value {
     if let Some(node) = node.as_object_mut() {
         node.remove("boot_id");
         node.remove("uptime_seconds");
@@ -200,7 +193,7 @@ mod tests {
         let web1 = cluster.instances.get_mut(&"web1".parse().expect("a name"));
         web1.expect("it is there").facts = Some(
             NodeFacts {
-                node: lies,
+                node: lies.into(),
                 main_user: "lie".to_owned(),
                 ..samples::node_facts()
             }
@@ -227,8 +220,9 @@ mod tests {
                 claimed: Some(&claimed),
             })
         };
-        let lies = web1.facts.as_ref().expect("it has").node.as_object();
-        let lies = lies.expect("an object").keys().filter(|key| *key != "os");
+        let lies = web1.facts.as_ref().expect("it has").node.value();
+        let lies = lies.as_object().expect("an object").keys();
+        let lies = lies.filter(|key| *key != "os");
         for name in lies {
             for lie in [
                 "lie",
@@ -322,7 +316,7 @@ mod tests {
     #[test]
     fn what_changes_by_itself_is_not_content() {
         let at = |free: u64, boot: &str| {
-            lasting(&json!({
+            lasting(json!({
                 "boot_id": boot, "uptime_seconds": free, "cpus": 2,
                 "cloud": {"instance_id": "i-1", "public_ipv4": boot, "public_hostname": boot},
                 "disks": [{"mount": "/", "bytes": 10, "free": free}],
@@ -336,6 +330,6 @@ mod tests {
                 "disks": [{"mount": "/", "bytes": 10}],
             })
         );
-        assert_eq!(lasting(&Value::Null), Value::Null);
+        assert_eq!(lasting(Value::Null), Value::Null);
     }
 }

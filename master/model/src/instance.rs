@@ -7,8 +7,10 @@ use aot_proto::ids::{InstanceName, MachineId, PoolName};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, PeerProcess, Revoked};
+use super::json_text::JsonText;
 use super::machine::{ElasticIp, Machine, MachineState};
 use super::phase::{self, Happened, Phase};
+use super::rolling::RollingTurn;
 use super::spec::{MemberSpec, PoolSpec};
 use super::stage::{Stage, StageState};
 use super::unix_ms::UnixMs;
@@ -70,6 +72,12 @@ pub struct Instance {
     /// The machine that lost its right to be this instance.
     #[serde(default)]
     pub revoked: Option<Revoked>,
+    /// It has been ready on this machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_ready: bool,
+    /// Its place in the last change that went over it at a pace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<RollingTurn>,
     /// What its agent reported; kept in a table of its own.
     #[serde(skip)]
     pub facts: Option<Arc<NodeFacts>>,
@@ -130,6 +138,8 @@ impl Instance {
             up: None,
             explanation: String::new(),
             revoked: None,
+            was_ready: false,
+            turn: None,
             peer: None,
             shown_ms: 0,
             volumes_sent: None,
@@ -200,6 +210,8 @@ impl Instance {
         self.machine = None;
         self.identity = None;
         self.revoked = None;
+        self.was_ready = false;
+        self.turn = None;
         self.facts = None;
         self.session = None;
         self.peer = None;
@@ -273,8 +285,8 @@ impl From<&Machine> for Addresses {
 /// What an agent reported of its machine: claims, not proofs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeFacts {
-    /// Its own facts.
-    pub node: serde_json::Value,
+    /// Its own facts, an object.
+    pub node: JsonText,
     /// `ssh-ed25519 AAAA...` lines.
     pub ssh_host_keys: Vec<String>,
     /// Root's authorized_keys line.

@@ -44,9 +44,16 @@ pub enum JobKind {
     Orphans,
     /// The provider is asked for the machines as they are.
     Update,
+    /// Connections to one place of one machine.
+    Forward,
 }
 
 impl JobKind {
+    /// Whether it has no runs, and lives only as long as a task of the master serves it.
+    pub fn is_served(self) -> bool {
+        matches!(self, Self::Shell | Self::Forward)
+    }
+
     /// As users see it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +69,7 @@ impl JobKind {
             Self::Cleanup => "cleanup",
             Self::Orphans => "orphans",
             Self::Update => "update",
+            Self::Forward => "forward",
         }
     }
 }

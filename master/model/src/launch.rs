@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aot_proto::ids::{InstanceName, JobId};
 use serde::{Deserialize, Serialize};
 
+use super::rolling::Rolling;
 use super::unix_ms::UnixMs;
 
 /// One `launch` or `apply`.
@@ -42,4 +43,16 @@ pub struct Launch {
     /// Instances whose machines were stopped when it began: it starts them and waits for their agents.
     #[serde(default)]
     pub starts: BTreeSet<InstanceName>,
+    /// How it goes over instances that were ready, where they are not changed all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<Rolling>,
+}
+
+impl Launch {
+    /// Its rolling, while somebody may still be given a turn.
+    pub(crate) fn active_rolling(&self) -> Option<&Rolling> {
+        let is_on = self.ended_ms.is_none() && !self.cancelled;
+        let rolling = self.rolling.as_ref().filter(|_| is_on);
+        rolling.filter(|rolling| rolling.stopped.is_none())
+    }
 }

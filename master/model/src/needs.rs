@@ -60,6 +60,16 @@ impl<'a> Needs<'a> {
         waiting(instance).is_some_and(|stage| !self.are_met(stage))
     }
 
+    /// Those whose stages the next one of this instance waits for.
+    pub(crate) fn awaited<'i>(&self, instance: &'i Instance) -> Vec<&'i InstanceName> {
+        let needs = waiting(instance)
+            .into_iter()
+            .flat_map(|stage| &stage.plan.needs);
+        let unmet = needs.flat_map(|need| need.of.iter().map(move |name| (name, need)));
+        let unmet = unmet.filter(|(name, need)| !self.has_done(name, need));
+        unmet.map(|(name, _)| name).collect()
+    }
+
     /// One of those that a need waits for in vain, and what became of it.
     fn blame(&mut self, need: &'a Need) -> Option<(&'a InstanceName, &'static str)> {
         need.of.iter().find_map(|name| {
@@ -83,12 +93,18 @@ impl<'a> Needs<'a> {
             Some(other) => match other.phase {
                 Phase::Failed => Some("failed"),
                 Phase::Gone => Some("is gone"),
-                Phase::Ready => None,
+                // It has no such stage, and gets it with its turn or not at all.
+                Phase::Ready => (!self.is_rolling()).then_some("was not changed"),
                 _ => self.is_stuck(other).then_some(INDIRECT),
             },
         };
         self.known.insert(name, why);
         why
+    }
+
+    fn is_rolling(&self) -> bool {
+        let launch = self.cluster.launch.as_ref();
+        launch.is_some_and(|launch| launch.active_rolling().is_some())
     }
 
     /// For a person: `waits for manager/1, which failed`. `None` when the next stage waits for no other instance.

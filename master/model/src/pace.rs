@@ -1,7 +1,11 @@
 //! How a job goes over its targets: how many at a time, when to stop, whom to try first. Asked by `world` after every
 //! end of a target. Pure.
 
+mod policy;
+
 use serde::{Deserialize, Serialize};
+
+pub use policy::{Amount, PacePolicy};
 
 use super::unix_ms::UnixMs;
 
@@ -36,23 +40,13 @@ impl Pace {
     /// # Errors
     /// When a text is neither a number nor a percentage, or `concurrency` is 0.
     pub fn resolve(wire: &aot_proto::v1::Pace, targets: usize) -> Result<Self, BadPace> {
-        let at_a_time = |text: &String| match number(text) {
-            Some(Amount::Count(0) | Amount::Percent(0)) | None => {
-                Err(bad("concurrency", text, false))
-            }
-            Some(Amount::Count(count)) => Ok(count),
-            Some(Amount::Percent(percent)) => Ok((targets * percent).div_ceil(100).max(1)),
-        };
-        let errors = |text: &String| match number(text) {
-            None => Err(bad("max-errors", text, true)),
-            Some(Amount::Count(count)) => Ok(count),
-            Some(Amount::Percent(percent)) => Ok(targets * percent / 100),
-        };
-        let concurrency = wire.concurrency.as_ref().map(at_a_time).transpose()?;
-        let max_errors = wire.max_errors.as_ref().map(errors).transpose()?;
+        let concurrency = wire.concurrency.as_deref().map(Amount::at_a_time);
+        let max_errors = wire.max_errors.as_deref().map(Amount::errors);
         Ok(Self {
-            concurrency,
-            max_errors,
+            concurrency: concurrency
+                .transpose()?
+                .map(|it| it.at_least_one_of(targets)),
+            max_errors: max_errors.transpose()?.map(|it| it.at_most_of(targets)),
             canary: wire.canary as usize,
             batch_wait_ms: wire.batch_wait_ms,
         })
@@ -93,7 +87,7 @@ impl Pace {
             Some(most) => most,
         };
         let begun = so_far.started > 0 && self.batch_wait_ms > 0 && so_far.running == 0;
-        let due = so_far.batch_ended_ms + self.batch_wait_ms;
+        let due = so_far.batch_ended_ms.saturating_add(self.batch_wait_ms);
         if begun && now < due {
             return PaceStep::Wait;
         }
@@ -128,30 +122,6 @@ pub enum PaceStep {
     Wait,
     /// Nothing more, ever, and why.
     Stop(String),
-}
-
-enum Amount {
-    Count(usize),
-    Percent(usize),
-}
-
-fn number(text: &str) -> Option<Amount> {
-    match text.strip_suffix('%') {
-        Some(percent) => percent
-            .parse()
-            .ok()
-            .filter(|percent| *percent <= 100)
-            .map(Amount::Percent),
-        None => text.parse().ok().map(Amount::Count),
-    }
-}
-
-fn bad(what: &'static str, text: &str, zero: bool) -> BadPace {
-    BadPace {
-        what,
-        text: text.to_owned(),
-        zero,
-    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub enum Happened {
     StagesDone,
     /// A stage failed.
     StageFailed,
+    /// Its stages succeeded, and the check that followed did not.
+    HealthFailed,
     /// What the next stage waits for elsewhere has failed or is gone.
     NeedsFailed,
     /// What the next stage waits for elsewhere may come after all.
@@ -69,7 +71,7 @@ pub enum Happened {
 
 /// All of them.
 #[cfg(test)]
-pub(crate) const HAPPENINGS: [Happened; 16] = [
+pub(crate) const HAPPENINGS: [Happened; 17] = [
     Happened::Request,
     Happened::Launched,
     Happened::Refused,
@@ -79,6 +81,7 @@ pub(crate) const HAPPENINGS: [Happened; 16] = [
     Happened::StageStarted,
     Happened::StagesDone,
     Happened::StageFailed,
+    Happened::HealthFailed,
     Happened::NeedsFailed,
     Happened::NeedsMayCome,
     Happened::VolumesFailed,
@@ -111,6 +114,7 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     ),
     (Phase::Configured, Happened::NeedsFailed, Phase::Blocked),
     (Phase::Configured, Happened::StagesDone, Phase::Ready),
+    (Phase::Configured, Happened::HealthFailed, Phase::Failed),
     (Phase::Configured, Happened::VolumesFailed, Phase::Failed),
     (Phase::Configured, Happened::FactsFailed, Phase::Failed),
     (Phase::Configured, Happened::Revoked, Phase::Failed),
@@ -118,6 +122,7 @@ pub const STEPS: &[(Phase, Happened, Phase)] = &[
     (Phase::Bootstrapping, Happened::StagesDone, Phase::Ready),
     (Phase::Bootstrapping, Happened::NeedsFailed, Phase::Blocked),
     (Phase::Bootstrapping, Happened::StageFailed, Phase::Failed),
+    (Phase::Bootstrapping, Happened::HealthFailed, Phase::Failed),
     (Phase::Bootstrapping, Happened::VolumesFailed, Phase::Failed),
     (Phase::Bootstrapping, Happened::Revoked, Phase::Failed),
     (Phase::Bootstrapping, Happened::MachineGone, Phase::Gone),

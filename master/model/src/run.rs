@@ -16,7 +16,7 @@ pub struct Run {
     pub job: JobId,
     /// The instance that runs it: nobody else is believed about it.
     pub at: InstanceKey,
-    /// A stage of its instance, or the task of its job.
+    /// A stage of its instance, the task of its job, or a check.
     pub what: RunKind,
     /// As far as its agent has confirmed.
     pub state: RunState,
@@ -30,6 +30,21 @@ pub struct Run {
     /// When that was first asked for; 0 = never.
     #[serde(default)]
     pub cancelled_ms: UnixMs,
+    /// What it printed, where that is not in the records; on record with its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<LongOutput>,
+}
+
+/// An output that is too long for the records: what is found of it later is compared with this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongOutput {
+    /// Bytes of its spool, as the master had it that took its end.
+    pub bytes: u64,
+    /// They came to the spool's end. Else the run was ended in another way, and the rest was never here.
+    pub ended: bool,
+    /// The id of the master of several on whose disk it is; empty where it is in their bucket, or where there is one master.
+    #[serde(default)]
+    pub at: String,
 }
 
 /// What a run runs.
@@ -41,6 +56,8 @@ pub enum RunKind {
     Stage { index: usize, attempt: u32 },
     /// The task of its job.
     Task,
+    /// Whether all is well after a change of its instance.
+    Health { argv: Vec<String>, timeout_ms: u64 },
 }
 
 /// How far a run is.

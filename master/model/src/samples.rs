@@ -29,6 +29,8 @@ fn pool_of(name: &str, members: impl IntoIterator<Item = String>) -> PoolSpec {
         user: None,
         machine: MachineSpec::default(),
         stages: Vec::new(),
+        update: Default::default(),
+        health: None,
     }
 }
 
@@ -55,6 +57,8 @@ pub fn file(name: &str, provider: ProviderKind, pools: Vec<PoolSpec>) -> Cluster
         cluster_facts: Default::default(),
         discovery_url: None,
         groups: BTreeMap::new(),
+        vars: Default::default(),
+        secrets: BTreeMap::new(),
         pools,
         base_dir: "/".into(),
     }
@@ -75,6 +79,7 @@ pub fn empty_cluster(spec: ClusterSpec) -> Cluster {
         strays: BTreeMap::new(),
         proof: Default::default(),
         challenges: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         cleaning: false,
         instances: BTreeMap::new(),
     }
@@ -146,7 +151,7 @@ pub fn machine(name: &str, number: u32) -> Machine {
 /// What an honest machine reports.
 pub fn node_facts() -> NodeFacts {
     NodeFacts {
-        node: json!({"os": {"name": "debian"}, "cpus": 2}),
+        node: json!({"os": {"name": "debian"}, "cpus": 2}).into(),
         ssh_host_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA root@web".to_owned()],
         root_public_key: String::new(),
         user_public_key: String::new(),

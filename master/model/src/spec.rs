@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use aot_proto::ids::{ClusterName, InstanceName, PoolName};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::health::HealthSpec;
+use super::pace::PacePolicy;
+use super::secret::{SecretSource, SecretUse};
 
 /// One cluster, with `extends`, `defaults` and templates already applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +42,12 @@ pub struct ClusterSpec {
     /// How much the machines learn of each other.
     #[serde(default)]
     pub cluster_facts: FactsDetail,
+    /// What the file's variables were, those given beside it among them. All values here have them in their places.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub vars: Map<String, Value>,
+    /// Where the values of its secrets come from, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Single instances (as pools of one without a name) and pools, in the file's order.
     pub pools: Vec<PoolSpec>,
     /// Folder of the file: relative paths start here. Always absolute.
@@ -159,6 +170,12 @@ pub struct PoolSpec {
     pub machine: MachineSpec,
     /// The bootstrap sequence.
     pub stages: Vec<StageSpec>,
+    /// How its instances are changed once they are ready.
+    #[serde(default, skip_serializing_if = "PacePolicy::is_unsaid")]
+    pub update: PacePolicy,
+    /// What each must pass then, before others are changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
 }
 
 impl PoolSpec {
@@ -342,6 +359,12 @@ pub struct StageSpec {
     pub silence_timeout: Option<Duration>,
     /// Stages of other instances that must have succeeded first.
     pub needs: Vec<Need>,
+    /// What it is given in secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
+    /// It is run again when one of them has another value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rerun_on_secret: bool,
 }
 
 /// A bundle's source; paths are absolute.

@@ -10,8 +10,9 @@ use aot_proto::ids::RunId;
 use serde::{Deserialize, Serialize};
 
 pub use end::{LastLines, StageEnd, StageOutcome, describe_stage_end, stage_end};
-pub use ledger_key::ledger_key;
+pub use ledger_key::{key_with_secrets, ledger_key};
 
+use super::secret::{SecretUse, SecretVersions};
 use super::spec::Need;
 use super::unix_ms::UnixMs;
 
@@ -34,8 +35,28 @@ pub struct StagePlan {
     pub silence_timeout: Option<Duration>,
     /// What it waits for.
     pub needs: Vec<Need>,
-    /// Same key = same bundle, args and env = done once is done.
+    /// Same key = same bundle, args and env = done once is done, unless its templates become something else.
     pub key: String,
+    /// The bundle has templates, which are rendered on the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub templates: bool,
+    /// What it is given in secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
+    /// Versions of those of them that its key is made of: none, unless another value is to run it again.
+    #[serde(default, skip_serializing_if = "SecretVersions::is_empty")]
+    pub secret_versions: SecretVersions,
+}
+
+/// What the templates of a stage were rendered from, and what they have become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderRecord {
+    /// SHA-256 of the variables, hex.
+    pub vars_sha256: String,
+    /// Generation of the cluster facts that the machine had at least.
+    pub generation: u64,
+    /// SHA-256 of the files that they have become, as the agent says; empty while that is not known.
+    pub sha256: String,
 }
 
 /// One stage of one instance.
@@ -69,6 +90,12 @@ pub struct Stage {
     /// The last that it printed, when it did not succeed.
     #[serde(default, skip_serializing_if = "LastLines::is_empty")]
     pub printed: LastLines,
+    /// Of a stage with templates: of its last try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendered: Option<RenderRecord>,
+    /// It has succeeded, as this says, and is run again only if its templates become something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Stage>>,
 }
 
 impl Stage {
@@ -88,6 +115,8 @@ impl Stage {
             reboot_from: String::new(),
             outcome: None,
             printed: LastLines::default(),
+            rendered: None,
+            before: None,
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aot_proto::limits::DEFAULT_OUTPUT_CAP_BYTES;
 use serde::{Deserialize, Serialize};
 
+use super::secret::SecretUse;
+
 /// What a job does on each of its targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +49,9 @@ pub struct Exec {
     /// Output that is kept of each target, bytes; 0 = the default.
     #[serde(default)]
     pub output_cap_bytes: u64,
+    /// What it is given in secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// An archive for a target. See `CopyInSpec` of agent.proto.

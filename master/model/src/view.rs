@@ -1,5 +1,8 @@
 //! An instance as operators see it.
 
+use std::collections::HashMap;
+
+use aot_proto::ids::InstanceName;
 use aot_proto::v1;
 use serde_json::{Value, json};
 
@@ -8,10 +11,14 @@ use super::cluster::Cluster;
 use super::instance::Instance;
 use super::machine::MachineState;
 use super::needs::Needs;
+use super::rolling::TurnStep;
 use super::stage::StageOutcome;
-use super::stage::{Stage, StageState};
+use super::stage::{LastLines, Stage, StageState};
 use super::unix_ms::UnixMs;
 use super::world::USED_TWICE;
+
+/// Of an instance that lives although the file has been launched without it.
+const LEFT_OUT: &str = "no longer in the file";
 
 /// The instance of a cluster, for the operator's socket.
 ///
@@ -54,9 +61,10 @@ pub fn instance(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::Inst
             instance.last_seen_ms
         },
         agent_version: instance.agent_version.clone(),
-        note: match instance.note.is_empty() {
-            true => waits.clone().unwrap_or_default(),
-            false => instance.note.clone(),
+        note: match (&*instance.note, instance.wanted) {
+            ("", true) => waits.clone().unwrap_or_else(|| turn(cluster, instance)),
+            ("", false) if machine.is_some() => LEFT_OUT.to_owned(),
+            (note, _) => note.to_owned(),
         },
         warning: warning(instance),
         properties_json: properties(instance).to_string(),
@@ -68,6 +76,24 @@ pub fn instance(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::Inst
             .identity
             .as_ref()
             .map_or(0, |identity| v1::Proof::from(identity.proof).into()),
+    }
+}
+
+/// Where it is in a change that goes over instances at a pace, for a person; empty mostly.
+fn turn(cluster: &Cluster, instance: &Instance) -> String {
+    let Some(turn) = &instance.turn else {
+        return String::new();
+    };
+    let goes_on = cluster.launching()
+        && cluster
+            .launch
+            .as_ref()
+            .is_some_and(|launch| launch.job == turn.job);
+    match (&turn.step, goes_on) {
+        (TurnStep::Waiting, true) => "waits for its turn to be changed".to_owned(),
+        (TurnStep::Waiting, false) => "as before: its turn did not come".to_owned(),
+        (TurnStep::Checking { tries, .. }, _) => format!("health check, try {tries}"),
+        _ => String::new(),
     }
 }
 
@@ -183,6 +209,48 @@ pub fn printed(view: &mut v1::InstanceView, instance: &Instance) {
     }
 }
 
+/// [`printed`] of the instances of one cluster, where equal lines are said once, with the name of whose they are.
+#[derive(Debug)]
+pub struct EqualTails<'w> {
+    named: HashMap<(usize, &'w LastLines), &'w InstanceName>,
+    most: usize,
+}
+
+impl<'w> EqualTails<'w> {
+    /// So many different ones at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            named: HashMap::new(),
+            most,
+        }
+    }
+
+    /// How many more there may be.
+    pub fn left(&self) -> usize {
+        self.most - self.named.len()
+    }
+
+    /// Adds them to the next instance.
+    pub fn add(&mut self, view: &mut v1::InstanceView, instance: &'w Instance) {
+        let stages = instance.stages.iter().enumerate();
+        for (view, (index, stage)) in view.stage_views.iter_mut().zip(stages) {
+            if stage.printed.is_empty() {
+                continue;
+            }
+            let key = (index, &stage.printed);
+            if let Some(name) = self.named.get(&key) {
+                view.tail_of = name.to_string();
+            } else if self.left() == 0 {
+                view.tail_left_out = true;
+            } else {
+                self.named.insert(key, &instance.name);
+                view.tail = stage.printed.all().cloned().collect();
+                view.tail_stderr = count(stage.printed.stderr.len());
+            }
+        }
+    }
+}
+
 fn properties(instance: &Instance) -> Value {
     let machine = instance.machine.as_ref();
     json!({
@@ -204,4 +272,74 @@ fn properties(instance: &Instance) -> Value {
         }),
         "elastic_ip": instance.elastic_ip.as_ref().map(|ip| ip.allocation.clone()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::samples;
+    use super::super::stage::StagePlan;
+    use super::*;
+
+    fn failed(name: &str, lines: &[&str]) -> Instance {
+        let cluster = samples::cluster();
+        let one = cluster.instances.values().next().expect("one").clone();
+        let mut stage = Stage::waiting(StagePlan {
+            name: "mount".into(),
+            bundle_sha256: String::new(),
+            bundle_bytes: 0,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            timeout: None,
+            silence_timeout: None,
+            needs: Vec::new(),
+            key: String::new(),
+            templates: false,
+            secrets: Vec::new(),
+            secret_versions: BTreeMap::new(),
+        });
+        stage.printed.stderr = lines.iter().map(|line| (*line).to_owned()).collect();
+        Instance {
+            name: name.parse().expect("a name"),
+            stages: vec![stage],
+            ..one
+        }
+    }
+
+    #[test]
+    fn equal_lines_are_said_once_and_of_different_ones_so_many() {
+        let instances = [
+            failed("a1", &["no disk"]),
+            failed("a2", &["no disk"]),
+            failed("a3", &[]),
+            failed("a4", &["other", "lines"]),
+            failed("a5", &["too many"]),
+            failed("a6", &["no disk"]),
+        ];
+        let mut tails = EqualTails::new(2);
+        let said = instances.each_ref().map(|instance| {
+            let mut view = v1::InstanceView {
+                stage_views: vec![v1::StageView::default()],
+                ..v1::InstanceView::default()
+            };
+            tails.add(&mut view, instance);
+            let stage = view.stage_views.remove(0);
+            assert_eq!(stage.tail_stderr as usize, stage.tail.len());
+            (stage.tail.join(","), stage.tail_of, stage.tail_left_out)
+        });
+        let want = [
+            ("no disk", "", false),
+            ("", "a1", false),
+            ("", "", false),
+            ("other,lines", "", false),
+            ("", "", true),
+            ("", "a1", false),
+        ];
+        assert_eq!(
+            said,
+            want.map(|(tail, of, left_out)| (tail.to_owned(), of.to_owned(), left_out))
+        );
+        assert_eq!(tails.left(), 0);
+    }
 }

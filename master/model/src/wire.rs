@@ -37,7 +37,7 @@ same! {
     Phase { Planned, Requested, Booting, Enrolled, Configured, Bootstrapping, Blocked, Ready, Failed, Gone }
     MachineState { Pending, Running, Stopping, Stopped, ShuttingDown, Terminated }
     Proof { Token, Document, Challenge, Both }
-    JobKind { Exec, Copy, Shell, Launch, Apply, Start, Stop, Reboot, Terminate, Cleanup, Orphans, Update }
+    JobKind { Exec, Copy, Shell, Launch, Apply, Start, Stop, Reboot, Terminate, Cleanup, Orphans, Update, Forward }
 }
 
 impl From<PlanAction> for v1::PlanAction {

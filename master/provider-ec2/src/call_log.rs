@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use aot_host::chain::Chain;
 use aot_provider::calls::{ApiCall, Calls};
 use aws_sdk_ec2::config::interceptors::{
     BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -17,7 +18,6 @@ use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
 use super::call_params::{parameters, shorten};
-use super::error::chain;
 
 /// Longest error that is recorded.
 const ERROR_BYTES: usize = 1 << 10;
@@ -176,11 +176,8 @@ fn why(error: &OrchestratorError<Error>, response: Option<&HttpResponse>) -> Str
             .filter(|_| error.is_operation_error())
             .map(|response| format!("HTTP status {}", response.status()))
     };
-    said.or_else(status).unwrap_or_else(|| sdk_error(error))
-}
-
-fn sdk_error(error: &OrchestratorError<Error>) -> String {
-    chain(error)
+    said.or_else(status)
+        .unwrap_or_else(|| Chain(error).to_string())
 }
 
 fn xml_refusal(body: &str) -> Option<String> {

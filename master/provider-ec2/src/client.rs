@@ -5,32 +5,29 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::time::Duration;
 
+use aot_aws::Patience;
+use aot_host::chain::Chain;
 use aot_provider::calls::Calls;
 use aot_provider::{Problem, ProviderError};
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::config::retry::RetryConfig;
-use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{Builder, ProvideCredentials as _, Region};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::call_log::CallLog;
-use super::error::{ENCODED, chain, invalid, provider_error};
+use super::error::{ENCODED, invalid, provider_error};
 use super::repeats::LastingRefusals;
 use super::truncation;
 
-/// One try of a call; a big RunInstances takes its time.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(60);
-/// A call with all its tries.
-const CALL_LIMIT: Duration = Duration::from_secs(180);
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Tries of a call, the first included. With 30 % of all calls throttled one call in 15,000 fails.
-const ATTEMPTS: u32 = 8;
-/// Longest first wait between two tries; the SDK doubles it, and takes a random part of it.
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// A big RunInstances takes its time. With 30 % of all calls throttled one call in 15,000 fails.
+const PATIENCE: Patience = Patience {
+    attempt: Duration::from_secs(60),
+    call: Some(Duration::from_secs(180)),
+    attempts: 8,
+    longest_backoff: Duration::from_secs(10),
+};
 
 /// Settings of the AWS SDK (environment, profile, SSO, process, container, instance), and clients by region.
 pub(super) struct Clients {
@@ -39,6 +36,7 @@ pub(super) struct Clients {
     settings: OnceCell<SdkConfig>,
     made: Mutex<HashMap<String, Client>>,
     made_ssm: Mutex<HashMap<String, aws_sdk_ssm::Client>>,
+    made_secrets_manager: Mutex<HashMap<String, aws_sdk_secretsmanager::Client>>,
 }
 
 impl Clients {
@@ -49,6 +47,7 @@ impl Clients {
             settings: OnceCell::new(),
             made: Mutex::new(HashMap::new()),
             made_ssm: Mutex::new(HashMap::new()),
+            made_secrets_manager: Mutex::new(HashMap::new()),
         }
     }
 
@@ -63,21 +62,7 @@ impl Clients {
 
     async fn settings(&self) -> &SdkConfig {
         let load = || async {
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(CONNECT_LIMIT)
-                .operation_attempt_timeout(ATTEMPT_LIMIT)
-                .operation_timeout(CALL_LIMIT)
-                .build();
-            // Not the adaptive mode: it slows a client down to one call in two seconds after a few throttled ones, and a
-            // launch has only a handful of calls to make.
-            let retries = RetryConfig::standard()
-                .with_max_attempts(ATTEMPTS)
-                .with_initial_backoff(FIRST_BACKOFF)
-                .with_max_backoff(LONGEST_BACKOFF);
-            let loader = aws_config::defaults(BehaviorVersion::latest())
-                .http_client(truncation::client())
-                .timeout_config(timeouts)
-                .retry_config(retries);
+            let loader = aot_aws::settings(&PATIENCE).http_client(truncation::client());
             match &self.region {
                 Some(region) => loader.region(Region::new(region.clone())).load().await,
                 None => loader.load().await,
@@ -139,6 +124,26 @@ impl Clients {
         Ok(client.clone())
     }
 
+    /// The client of Secrets Manager for the same region, with the same settings.
+    pub(crate) async fn secrets_manager(
+        &self,
+        cluster: Option<&str>,
+    ) -> Result<aws_sdk_secretsmanager::Client, ProviderError> {
+        let Some(region) = self.region(cluster).await else {
+            return Err(invalid(NO_REGION.to_owned() + ": " + NO_REGION_HINT));
+        };
+        let settings = self.settings().await;
+        let mut made = self.made_secrets_manager.lock().await;
+        let client = made.entry(region.clone()).or_insert_with(|| {
+            let config = aws_sdk_secretsmanager::config::Builder::from(settings)
+                .region(Region::new(region))
+                .interceptor(self.call_log.clone())
+                .build();
+            aws_sdk_secretsmanager::Client::from_conf(config)
+        });
+        Ok(client.clone())
+    }
+
     /// What is missing before any call can be made.
     pub(crate) async fn problems(&self, cluster: Option<&str>) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -153,7 +158,7 @@ impl Clients {
                 .provide_credentials()
                 .await
                 .map(drop)
-                .map_err(|error| chain(&error)),
+                .map_err(|error| Chain(&error).to_string()),
             None => Err("no source is set up".into()),
         };
         if let Err(why) = credentials {

@@ -99,7 +99,7 @@ async fn once(url: &str) -> Result<String, Error> {
         let answer = connector
             .call(request)
             .await
-            .map_err(|error| Error::Network(super::error::chain(&error)))?;
+            .map_err(|error| Error::Network(Chain(&error).to_string()))?;
         if answer.status().as_u16() != 200 {
             return Err(Error::Status(answer.status().as_u16()));
         }

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use aot_host::chain::Chain;
 use aot_provider::{ErrorKind, Leftovers, ProviderError};
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
@@ -186,7 +187,7 @@ where
             };
             (code.map(str::to_owned), why)
         }
-        other => (None, chain(other)),
+        other => (None, Chain(other).to_string()),
     };
     ProviderError {
         kind,
@@ -264,17 +265,6 @@ fn limit(kind: ErrorKind, code: &str) -> &'static str {
         }
         _ => "",
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// An error of the request itself, found before it was sent.

@@ -34,12 +34,14 @@ mod repeats;
 mod request;
 mod resolve;
 mod rules;
+mod secrets;
 mod tagged;
 mod truncation;
 
 use std::collections::BTreeMap;
 
 use aot_model::attestation::Secret;
+use aot_model::secret::SecretSource;
 use aot_model::spec::ProviderKind;
 use aot_proto::ids::{InstanceName, MachineId};
 use aot_provider::calls::Calls;
@@ -316,6 +318,26 @@ impl Provider for Ec2Provider {
 
     fn region(&self) -> BoxFuture<'_, Option<String>> {
         Box::pin(self.clients.region(None))
+    }
+
+    fn secret<'a>(
+        &'a self,
+        source: &'a SecretSource,
+    ) -> BoxFuture<'a, Result<Vec<u8>, ProviderError>> {
+        Box::pin(async move {
+            match source {
+                SecretSource::Ssm(secret) => {
+                    secrets::parameter(&self.clients.ssm(None).await?, &secret.id).await
+                }
+                SecretSource::SecretsManager(secret) => {
+                    let client = self.clients.secrets_manager(None).await?;
+                    secrets::managed(&client, &secret.id).await
+                }
+                SecretSource::Env(_) | SecretSource::File(_) | SecretSource::Command(_) => {
+                    Err(invalid("AWS does not keep this secret"))
+                }
+            }
+        })
     }
 
     fn tagged(&self) -> BoxFuture<'_, Result<Vec<Tagged>, ProviderError>> {

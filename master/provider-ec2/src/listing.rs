@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use aot_proto::ids::MachineId;
-use aot_provider::{Listing, ProviderError, tags};
+use aot_provider::{Listing, Machine, ProviderError, tags};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
     Address, Filter, Instance, NetworkInterface, PlacementGroup, SecurityGroup, Tag, Volume,
@@ -15,7 +15,8 @@ use super::client::call;
 use super::convert;
 use super::error::cut_off;
 
-/// Things of one page; what every paged listing here allows.
+/// Things of one page; what every paged listing here allows. Of instances EC2 gives up to 1,000, but such an answer takes some 10 MiB of
+/// memory for a moment, text and values, and a launch asks every two seconds; smaller ones would cost more of the account's calls.
 const PAGE: i32 = 500;
 /// Values that one filter takes (EC2 API, Filter).
 const FILTER_VALUES: usize = 200;
@@ -101,7 +102,8 @@ pub(super) async fn machines(
     region: &str,
     owner: Owner,
 ) -> Result<Listing, ProviderError> {
-    read(&owned(client, owner).await?, region)
+    let page = |page| read(owner.own(page, |(_, instance)| instance.tags()), region);
+    Ok(listing(filtered(client, &owner.filter, page).await?))
 }
 
 /// Those of these machines that are there, whatever their tags, terminated ones too. A filter, unlike a list of ids,
@@ -111,40 +113,64 @@ pub(super) async fn by_ids(
     region: &str,
     ids: &[MachineId],
 ) -> Result<Listing, ProviderError> {
-    let mut found = Listing::default();
+    let mut found = Vec::new();
     for some in ids.chunks(FILTER_VALUES) {
         let names = some.iter().map(ToString::to_string).collect();
         let filter = Filter::builder()
             .name("instance-id")
             .set_values(Some(names));
-        let mut shown = read(&filtered(client, &filter.build()).await?, region)?;
-        shown.machines.retain(|machine| some.contains(&machine.id));
-        shown.unclear.retain(|id| some.contains(id));
-        found.machines.extend(shown.machines);
-        found.unclear.extend(shown.unclear);
+        let shown = filtered(client, &filter.build(), |page| read(page, region)).await?;
+        found.extend(shown.into_iter().filter(|it| some.contains(it.id())));
     }
-    Ok(found)
+    Ok(listing(found))
+}
+
+/// What is kept of an instance.
+enum ListedMachine {
+    Machine(Box<Machine>),
+    Unclear(MachineId),
+}
+
+impl ListedMachine {
+    fn id(&self) -> &MachineId {
+        match self {
+            Self::Machine(machine) => &machine.id,
+            Self::Unclear(id) => id,
+        }
+    }
+}
+
+fn listing(all: Vec<ListedMachine>) -> Listing {
+    let mut listing = Listing::default();
+    for shown in all {
+        match shown {
+            ListedMachine::Machine(machine) => listing.machines.push(*machine),
+            ListedMachine::Unclear(id) => listing.unclear.push(id),
+        }
+    }
+    listing
 }
 
 /// Instances as machines. One odd instance must not hide the others.
 ///
 /// # Errors
 /// When one has no id: then the answer is not whole.
-fn read(instances: &[Owned], region: &str) -> Result<Listing, ProviderError> {
-    let mut listing = Listing::default();
-    for (account, instance) in instances {
+fn read(instances: Vec<Owned>, region: &str) -> Result<Vec<ListedMachine>, ProviderError> {
+    let shown = |(account, instance): Owned| {
         let id = instance.instance_id().and_then(|id| id.parse().ok());
         let id: MachineId =
             id.ok_or_else(|| cut_off("EC2 DescribeInstances: the answer is cut off"))?;
-        match convert::machine(instance, region, account.as_deref()) {
-            Some(machine) => listing.machines.push(machine),
-            None => {
-                tracing::warn!(machine = %id, "EC2 shows it without its state or launch index");
-                listing.unclear.push(id);
-            }
-        }
-    }
-    Ok(listing)
+        Ok(
+            match convert::machine(&instance, region, account.as_deref()) {
+                Some(machine) => ListedMachine::Machine(Box::new(machine)),
+                None => {
+                    tracing::warn!(machine = %id, "EC2 shows it without its state or launch index");
+                    ListedMachine::Unclear(id)
+                }
+            },
+        )
+    };
+    instances.into_iter().map(shown).collect()
 }
 
 /// Instances, terminated ones too.
@@ -152,26 +178,31 @@ pub(super) async fn instances(
     client: &Client,
     owner: Owner,
 ) -> Result<Vec<Instance>, ProviderError> {
-    let all = owned(client, owner).await?;
-    Ok(all.into_iter().map(|(_, instance)| instance).collect())
+    filtered(client, &owner.filter, |page| {
+        let own = owner.own(page, |(_, instance)| instance.tags());
+        Ok(own.into_iter().map(|(_, instance)| instance).collect())
+    })
+    .await
 }
 
 /// An instance, and the account that owns its reservation.
 type Owned = (Option<String>, Instance);
 
-async fn owned(client: &Client, owner: Owner) -> Result<Vec<Owned>, ProviderError> {
-    let all = filtered(client, &owner.filter).await?;
-    Ok(owner.own(all, |(_, instance)| instance.tags()))
-}
-
-async fn filtered(client: &Client, filter: &Filter) -> Result<Vec<Owned>, ProviderError> {
+/// What `keep` makes of the instances of each page, page by page: EC2's own shape of one takes several times as much memory as what is
+/// kept of it, and there may be 20,000.
+async fn filtered<T>(
+    client: &Client,
+    filter: &Filter,
+    keep: impl Fn(Vec<Owned>) -> Result<Vec<T>, ProviderError>,
+) -> Result<Vec<T>, ProviderError> {
+    let keep = &keep;
     pages("DescribeInstances", |next| {
         let request = client
             .describe_instances()
             .filters(filter.clone())
-            .max_results(1000)
+            .max_results(PAGE)
             .set_next_token(next);
-        async {
+        async move {
             let page = call("DescribeInstances", request.send()).await?;
             let reservations = page.reservations.unwrap_or_default();
             let instances = reservations.into_iter().flat_map(|reservation| {
@@ -179,7 +210,7 @@ async fn filtered(client: &Client, filter: &Filter) -> Result<Vec<Owned>, Provid
                 let instances = reservation.instances.unwrap_or_default().into_iter();
                 instances.map(move |instance| (owner.clone(), instance))
             });
-            Ok((instances.collect(), page.next_token))
+            Ok((keep(instances.collect())?, page.next_token))
         }
     })
     .await
@@ -267,103 +298,4 @@ pub(super) async fn placement_groups(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fake::Replay;
-
-    const TAGS: &str = "<tagSet><item><key>aot:cluster-uuid</key><value>u</value></item></tagSet>";
-
-    #[tokio::test]
-    async fn all_pages_are_read() {
-        let fake = Replay::default();
-        fake.ok(
-            "DescribeVolumes",
-            &format!("<volumeSet><item><volumeId>vol-1</volumeId>{TAGS}</item></volumeSet><nextToken>more</nextToken>"),
-        )
-        .ok(
-            "DescribeVolumes",
-            &format!("<volumeSet><item><volumeId>vol-2</volumeId>{TAGS}</item></volumeSet><nextToken/>"),
-        );
-        let found = volumes(&fake.client().await, of_cluster("u"))
-            .await
-            .unwrap();
-        let ids: Vec<_> = found
-            .iter()
-            .filter_map(|volume| volume.volume_id())
-            .collect();
-        assert_eq!(ids, ["vol-1", "vol-2"]);
-        let asked = fake.asked("DescribeVolumes");
-        assert_eq!(asked[0].get("NextToken"), None);
-        assert_eq!(asked[1]["NextToken"], "more");
-        assert_eq!(asked[1]["Filter.1.Name"], "tag:aot:cluster-uuid");
-    }
-
-    #[tokio::test]
-    async fn a_list_without_an_end_is_left() {
-        let endless = |_| async { Ok((vec![1_u8], Some("again".to_owned()))) };
-        let error = pages("DescribeX", endless).await.unwrap_err();
-        assert!(error.message.contains("DescribeX"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn what_carries_another_uuid_is_not_ours_whatever_the_filter_said() {
-        let tagged = |id: &str, uuid: &str| {
-            format!(
-                "<item><instanceId>{id}</instanceId><amiLaunchIndex>0</amiLaunchIndex><instanceState><name>running</name></instanceState><tagSet><item><key>aot:cluster-uuid</key><value>{uuid}</value></item></tagSet></item>"
-            )
-        };
-        let bare = "<item><instanceId>i-3</instanceId><amiLaunchIndex>0</amiLaunchIndex><instanceState><name>running</name></instanceState></item>";
-        let all = tagged("i-1", "u") + &tagged("i-2", "other") + bare;
-        let fake = Replay::default();
-        fake.ok(
-            "DescribeInstances",
-            &format!(
-                "<reservationSet><item><instancesSet>{all}</instancesSet></item></reservationSet>"
-            ),
-        );
-        fake.ok(
-            "DescribeVolumes",
-            "<volumeSet><item><volumeId>vol-1</volumeId></item></volumeSet>",
-        );
-        let client = fake.client().await;
-        let found = machines(&client, "r", of_cluster("u")).await.unwrap();
-        let ids: Vec<&str> = found.machines.iter().map(|it| it.id.as_str()).collect();
-        assert_eq!(ids, ["i-1"]);
-        assert!(found.unclear.is_empty());
-        let any = instances(&client, of_any_cluster()).await.unwrap();
-        assert_eq!(any.len(), 2);
-        let volumes = volumes(&client, of_cluster("u")).await.unwrap();
-        assert!(volumes.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_odd_instance_hides_no_other() {
-        let tags = "<tagSet><item><key>aot:cluster-uuid</key><value>u</value></item></tagSet>";
-        let odd = format!("<item><instanceId>i-1</instanceId>{tags}</item>");
-        let good = format!(
-            "<item><instanceId>i-2</instanceId><amiLaunchIndex>0</amiLaunchIndex><instanceState><name>running</name></instanceState>{tags}</item>"
-        );
-        let fake = Replay::default();
-        fake.ok(
-            "DescribeInstances",
-            &format!("<reservationSet><item><instancesSet>{odd}{good}</instancesSet></item></reservationSet>"),
-        );
-        let found = machines(&fake.client().await, "r", of_cluster("u"))
-            .await
-            .unwrap();
-        assert_eq!(found.machines[0].id.as_str(), "i-2");
-        assert_eq!(found.unclear[0].as_str(), "i-1");
-    }
-
-    #[tokio::test]
-    async fn an_instance_without_an_id_is_an_answer_cut_off() {
-        let fake = Replay::default();
-        fake.ok(
-            "DescribeInstances",
-            &format!("<reservationSet><item><instancesSet><item><amiLaunchIndex>0</amiLaunchIndex>{TAGS}</item></instancesSet></item></reservationSet>"),
-        );
-        let client = fake.client().await;
-        let error = machines(&client, "r", of_cluster("u")).await.unwrap_err();
-        assert_eq!(error.leftovers, aot_provider::Leftovers::Unknown);
-    }
-}
+mod tests;

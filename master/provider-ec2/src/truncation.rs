@@ -4,8 +4,6 @@
 
 use std::fmt;
 
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -18,15 +16,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 
 /// The SDK's own HTTP client, proxies from the environment included, with whole answers.
 pub(super) fn client() -> SharedHttpClient {
-    let plain = Builder::new().build_with_connector_fn(|settings, components| {
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
-        let mut connector = ConnectorBuilder::default().tls_provider(provider);
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector.set_proxy_config(Some(ProxyConfig::from_env()));
-        connector.build()
-    });
-    answers(plain)
+    answers(aot_aws::http_client())
 }
 
 /// Another client's answers, looked at.

@@ -39,8 +39,9 @@ const FIELDS: [&str; 4] = [
 /// Permissions that belong to no call of ours by name: EC2 asks for it when an instance profile is given.
 const IMPLIED: [&str; 1] = ["iam:PassRole"];
 /// Operations that are not EC2's.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
     ("GetParameter", "ssm"),
+    ("GetSecretValue", "secretsmanager"),
     ("GetInstanceProfile", "iam"),
     ("GetCallerIdentity", "sts"),
 ];

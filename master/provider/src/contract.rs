@@ -71,6 +71,8 @@ pub fn sample_file(kind: ProviderKind, spec: &LaunchSpec) -> ClusterSpec {
             ..spec.machine.clone()
         },
         stages: Vec::new(),
+        update: Default::default(),
+        health: None,
     };
     ClusterSpec {
         name: spec.cluster.name.clone(),
@@ -88,6 +90,8 @@ pub fn sample_file(kind: ProviderKind, spec: &LaunchSpec) -> ClusterSpec {
         cluster_facts: Default::default(),
         discovery_url: None,
         groups: BTreeMap::new(),
+        vars: Default::default(),
+        secrets: BTreeMap::new(),
         pools: vec![pool],
         base_dir: PathBuf::from("/"),
     }

@@ -21,6 +21,7 @@ pub use aot_model::machine::{
 };
 pub use aot_model::prerequisites::{Prerequisites, ResolvedSubnet, ResolvedType};
 pub use aot_model::problem::Problem;
+use aot_model::secret::SecretSource;
 use aot_model::spec::{ClusterSpec, MachineSpec, MemberSpec, ProviderKind};
 use aot_proto::ids::{InstanceName, MachineId, PoolName};
 use aot_proto::route::Route;
@@ -263,6 +264,20 @@ pub trait Provider: Send + Sync {
     /// The region where it works when a cluster names none; `None` when there is none, or none is known. Local: `None`.
     fn region(&self) -> BoxFuture<'_, Option<String>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// The value of a secret that the provider's account keeps. It is in no log and no error.
+    fn secret<'a>(
+        &'a self,
+        source: &'a SecretSource,
+    ) -> BoxFuture<'a, Result<Vec<u8>, ProviderError>> {
+        let _ = source;
+        Box::pin(std::future::ready(Err(ProviderError {
+            kind: ErrorKind::Invalid,
+            leftovers: Leftovers::None,
+            message: "this provider keeps no secrets".to_owned(),
+            code: None,
+        })))
     }
 
     /// Everything in this provider's region that carries a cluster's tag of ours, whoever's.

@@ -1,5 +1,7 @@
 //! Whether settings make sense by themselves: addresses, paths, the log's filter. Pure.
 
+use aot_host::log;
+
 use crate::{Settings, SettingsError};
 
 /// Longest path of a unix socket (unix(7): sun_path has 108 bytes, the last is NUL).
@@ -61,7 +63,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
     {
         return bad(
             "AOT_FLEET_KEY (fleet_key)",
-            key.display().to_string(),
+            key.named().display().to_string(),
             "masters share keys by their database: name that in AOT_STORE (store) too",
         );
     }
@@ -72,24 +74,15 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// A filter is a list of levels and `TARGET=LEVEL`. What tracing-subscriber would take for a target's name that no target
-/// has (`infoo`) silences the log, so it is refused.
+/// A filter is a list of levels and `TARGET=LEVEL`.
 pub(crate) fn check_log(filter: &str) -> Result<(), SettingsError> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let bad = |value: &str, why| SettingsError::Value {
         from: "AOT_LOG (log)".to_owned(),
         value: value.to_owned(),
         why,
     };
-    let is_level = |word: &str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
-    for part in filter.split(',').filter(|part| !part.contains(['[', '{'])) {
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-        if !is_level(level) {
-            return Err(bad(
-                part,
-                "expected a level (off, error, warn, info, debug, trace), alone or as TARGET=LEVEL",
-            ));
-        }
+    if let Some(part) = log::without_level(filter) {
+        return Err(bad(part, log::LEVEL_EXPECTED));
     }
     tracing_subscriber::EnvFilter::try_new(filter)
         .map(|_| ())

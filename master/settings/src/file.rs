@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use aot_cluster_file::nearest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Settings, SettingsError};
+use crate::{FleetKeySetting, Settings, SettingsError};
 
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 17] = [
     "listen",
     "advertise",
     "state_dir",
@@ -25,6 +25,7 @@ pub(crate) const KEYS: [&str; 16] = [
     "blobs",
     "attestation",
     "log",
+    "log_format",
     "cluster",
 ];
 
@@ -50,6 +51,8 @@ pub(crate) struct Partial {
     /// `s3://bucket/prefix`: see `Settings::blobs`.
     pub(crate) blobs: Option<String>,
     pub(crate) log: Option<String>,
+    /// `json`: see `Settings::log_format`.
+    pub(crate) log_format: Option<String>,
     pub(crate) cluster: Option<String>,
     /// What is checked of machines that join.
     #[serde(skip_serializing_if = "PartialAttestation::is_unset")]
@@ -96,7 +99,7 @@ pub const LAST_START: &str = "settings.toml";
 
 impl Settings {
     /// What the next start goes by where it is told nothing else, as the text of the file [`LAST_START`]. Where the state and
-    /// the socket lie, the log's filter and the cluster belong to each command instead.
+    /// the socket lie, the log's filter and format, and the cluster belong to each command instead.
     pub fn for_next_start(&self) -> String {
         let kept = Partial {
             listen: Some(self.listen.clone()),
@@ -107,7 +110,7 @@ impl Settings {
             keep_output: Some(self.keep.output_bytes.to_string()),
             keep_free: self.keep_free.map(|bytes| bytes.to_string()),
             store: self.store.clone(),
-            fleet_key: self.fleet_key.clone(),
+            fleet_key: self.fleet_key.as_ref().map(FleetKeySetting::named),
             peer_listen: self.fleet_key.as_ref().map(|_| self.peer_listen.clone()),
             peer_advertise: self.peer_advertise.clone(),
             blobs: self.named_blobs.clone(),

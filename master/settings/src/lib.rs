@@ -8,7 +8,9 @@ mod check;
 mod defaults;
 mod error;
 mod file;
+mod fleet_key;
 mod merge;
+mod origins;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aot_cli::args::{Cli, Command, ListenArgs};
+use aot_host::log::LogFormat;
 use aot_model::retention::RetentionLimits;
 
 use defaults::{default_files, set};
@@ -26,6 +29,8 @@ use merge::merge;
 pub use blob_place::BlobSetting;
 pub use error::SettingsError;
 pub use file::{LAST_START, StoreUrl};
+pub use fleet_key::FleetKeySetting;
+pub use origins::{SettingOrigin, SettingSource};
 
 /// Agents' port when nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
@@ -56,8 +61,8 @@ pub struct Settings {
     pub keep_free: Option<u64>,
     /// Database of the records; `None` = a file in the state folder.
     pub store: Option<StoreUrl>,
-    /// File with the key that the masters of a fleet seal their keys with; `None` = this one is alone.
-    pub fleet_key: Option<PathBuf>,
+    /// What the masters of a fleet seal their keys with; `None` = this one is alone.
+    pub fleet_key: Option<FleetKeySetting>,
     /// `host:port` of the port for other masters, which only a master with a fleet key has; port 0 = any.
     pub peer_listen: String,
     /// What other masters dial, `host:port`; `None` = the address that `peer_listen` was bound to.
@@ -69,16 +74,62 @@ pub struct Settings {
     pub named_certificates: Option<PathBuf>,
     /// Log filter.
     pub log: Option<String>,
+    /// How a line of the log looks.
+    pub log_format: LogFormat,
     /// Cluster that commands mean.
     pub cluster: Option<String>,
 }
 
 /// Reads the settings' files and merges: flags, `AOT_*` variables, the file of `--config` or else the user's and the
 /// system's, defaults. `uid` is the effective user id. `again`: before the defaults come the settings of the last start,
-/// see [`LAST_START`]; for a master in the background, which whoever needs one starts.
+/// see [`LAST_START`]; for a master in the background, which whoever needs one starts. With the files that were read.
 ///
 /// # Errors
 /// A file that was named but can't be read, unknown keys and wrong types with their line, values that make no sense.
+fn load_all(
+    flags: &Partial,
+    config: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+    uid: u32,
+    again: bool,
+) -> Result<(Settings, Vec<(PathBuf, Partial)>), SettingsError> {
+    let mut files = Vec::new();
+    let named = config
+        .map(Path::to_owned)
+        .or_else(|| set(env, "AOT_CONFIG").map(PathBuf::from));
+    let must_exist = named.is_some();
+    for path in named.map_or_else(|| default_files(env, uid), |path| vec![path]) {
+        files.extend(read_file(path, must_exist)?);
+    }
+    let merged = |files: &[(PathBuf, Partial)]| {
+        let files: Vec<Partial> = files.iter().map(|(_, file)| file.clone()).collect();
+        merge(flags, env, &files, uid)
+    };
+    let settings = merged(&files)?;
+    let last = again.then(|| settings.state_dir.join(LAST_START));
+    let last = last.map(|path| read_file(path, false)).transpose()?;
+    match last.flatten() {
+        None => Ok((settings, files)),
+        Some(last) => {
+            files.push(last);
+            Ok((merged(&files)?, files))
+        }
+    }
+}
+
+/// A file's settings; `None` when it need not exist, and doesn't.
+fn read_file(path: PathBuf, must_exist: bool) -> Result<Option<(PathBuf, Partial)>, SettingsError> {
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let file = parse_file(&text, &path)?;
+            Ok(Some((path, file)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(source) => Err(SettingsError::Read { path, source }),
+    }
+}
+
+/// [`load_all`] without its files.
 fn load(
     flags: &Partial,
     config: Option<&Path>,
@@ -86,30 +137,7 @@ fn load(
     uid: u32,
     again: bool,
 ) -> Result<Settings, SettingsError> {
-    let mut files = Vec::new();
-    let named = config
-        .map(Path::to_owned)
-        .or_else(|| set(env, "AOT_CONFIG").map(PathBuf::from));
-    let must_exist = named.is_some();
-    let paths = named.map_or_else(|| default_files(env, uid), |path| vec![path]);
-    for path in paths {
-        match fs::read_to_string(&path) {
-            Ok(text) => files.push(parse_file(&text, &path)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {}
-            Err(source) => return Err(SettingsError::Read { path, source }),
-        }
-    }
-    let settings = merge(flags, env, &files, uid)?;
-    if !again {
-        return Ok(settings);
-    }
-    let last = settings.state_dir.join(LAST_START);
-    match fs::read_to_string(&last) {
-        Ok(text) => files.push(parse_file(&text, &last)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(settings),
-        Err(source) => return Err(SettingsError::Read { path: last, source }),
-    }
-    merge(flags, env, &files, uid)
+    load_all(flags, config, env, uid, again).map(|(settings, _)| settings)
 }
 
 fn listen_args(command: &Command) -> ListenArgs {
@@ -121,13 +149,10 @@ fn listen_args(command: &Command) -> ListenArgs {
     }
 }
 
-/// The settings of a command: its flags first, then the environment, then the files.
-///
-/// # Errors
-/// A file that was named but can't be read, unknown keys and wrong types with their line, values that make no sense.
-pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
+/// What a command line says of settings.
+fn flags_of(cli: &Cli) -> Partial {
     let listen = listen_args(&cli.command);
-    let flags = Partial {
+    Partial {
         listen: listen.listen,
         advertise: (!listen.advertise.is_empty()).then_some(TextOrList::Many(listen.advertise)),
         state_dir: cli.global.state_dir.clone(),
@@ -143,14 +168,37 @@ pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
         blobs: None,
         attestation: PartialAttestation::default(),
         log: None,
+        log_format: None,
         cluster: cli.global.cluster.clone(),
-    };
-    let uid = rustix::process::geteuid().as_raw();
+    }
+}
+
+fn of_process(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The settings of a command: its flags first, then the environment, then the files.
+///
+/// # Errors
+/// A file that was named but can't be read, unknown keys and wrong types with their line, values that make no sense.
+pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
     load(
-        &flags,
+        &flags_of(cli),
         cli.global.config.as_deref(),
-        &|name| std::env::var(name).ok(),
-        uid,
+        &of_process,
+        rustix::process::geteuid().as_raw(),
         matches!(&cli.command, Command::Serve(args) if args.background),
     )
+}
+
+/// Every setting with where it comes from, as a master that is started in the background from here would have it.
+///
+/// # Errors
+/// As [`of_command_line`].
+pub fn origins_of_command_line(cli: &Cli) -> Result<Vec<SettingOrigin>, SettingsError> {
+    let flags = flags_of(cli);
+    let uid = rustix::process::geteuid().as_raw();
+    let config = cli.global.config.as_deref();
+    let (settings, files) = load_all(&flags, config, &of_process, uid, true)?;
+    Ok(origins::origins(&flags, &of_process, &files, &settings))
 }

@@ -3,13 +3,14 @@
 
 use std::path::PathBuf;
 
+use aot_host::log::LogFormat;
 use aot_model::retention::RetentionLimits;
 
 use crate::check::{check, check_log};
 use crate::defaults::{certificate_folders, default_socket, default_state_dir, set};
 use crate::{
-    BlobSetting, DEFAULT_LISTEN, DEFAULT_PEER_LISTEN, Partial, Settings, SettingsError, StoreUrl,
-    TextOrList,
+    BlobSetting, DEFAULT_LISTEN, DEFAULT_PEER_LISTEN, FleetKeySetting, Partial, Settings,
+    SettingsError, StoreUrl, TextOrList,
 };
 
 /// Decides every setting. `files` are the settings of files, strongest first. Empty variables count as not set.
@@ -74,13 +75,16 @@ pub(crate) fn merge(
             .clone()
             .or_else(|| set(env, "AOT_STORE").map(StoreUrl))
             .or_else(|| files.iter().find_map(|file| file.store.clone())),
-        fleet_key: path(|from| &from.fleet_key, "AOT_FLEET_KEY"),
+        fleet_key: path(|from| &from.fleet_key, "AOT_FLEET_KEY")
+            .map(|text| FleetKeySetting::read(&text))
+            .transpose()?,
         peer_listen: text(|from| &from.peer_listen, "AOT_PEER_LISTEN")
             .unwrap_or_else(|| DEFAULT_PEER_LISTEN.to_owned()),
         peer_advertise: text(|from| &from.peer_advertise, "AOT_PEER_ADVERTISE"),
         blobs: blobs.as_deref().map(BlobSetting::read).transpose()?,
         named_blobs: blobs,
         log: text(|from| &from.log, "AOT_LOG"),
+        log_format: log_format(text(|from| &from.log_format, "AOT_LOG_FORMAT"))?,
         cluster: text(|from| &from.cluster, "AOT_CLUSTER"),
     };
     check(&settings)?;
@@ -113,6 +117,17 @@ fn retention(
         limits.output_bytes = size(text, "AOT_KEEP_OUTPUT (--keep-output, keep_output)")?;
     }
     Ok(limits)
+}
+
+fn log_format(named: Option<String>) -> Result<LogFormat, SettingsError> {
+    let Some(text) = named else {
+        return Ok(LogFormat::default());
+    };
+    LogFormat::from_name(&text).ok_or_else(|| SettingsError::Value {
+        from: "AOT_LOG_FORMAT (log_format)".to_owned(),
+        value: text,
+        why: LogFormat::EXPECTED,
+    })
 }
 
 fn size(text: String, from: &str) -> Result<u64, SettingsError> {

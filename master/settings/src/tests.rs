@@ -275,7 +275,7 @@ fn a_master_in_the_background_keeps_the_settings_of_its_last_start() {
     );
     fs::write(folder.path().join(LAST_START), first.for_next_start()).expect("kept");
     assert_eq!(start(&Partial::default(), &[], true), first);
-    let of_each_command = ["state_dir", "socket", "log", "cluster"];
+    let of_each_command = ["state_dir", "socket", "log", "log_format", "cluster"];
     for key in KEYS.iter().filter(|key| !of_each_command.contains(key)) {
         assert!(first.for_next_start().contains(key), "{key} is not kept");
     }
@@ -300,7 +300,8 @@ fn a_fleet_has_a_database() {
     assert!(text.contains("AOT_STORE"), "{text}");
     let store = ("AOT_STORE", "postgres://aot@db/aot");
     let settings = merged(&Partial::default(), &[key, store], &[], 0).expect("both");
-    assert_eq!(settings.fleet_key, Some("/etc/aot/fleet.key".into()));
+    let file = crate::FleetKeySetting::File("/etc/aot/fleet.key".into());
+    assert_eq!(settings.fleet_key, Some(file));
     assert_eq!(settings.peer_listen, DEFAULT_PEER_LISTEN);
     assert_eq!(settings.peer_advertise, None);
 }
@@ -345,4 +346,22 @@ fn a_filter_of_the_log_that_would_silence_it_is_refused() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_log_has_one_of_two_formats() {
+    let of = |env: Env<'_>, files: &[Partial]| merged(&Partial::default(), env, files, 0);
+    let by_file = [file("log_format = 'json'")];
+    let format = |env, files| of(env, files).expect("settings").log_format;
+    assert_eq!(format(&[], &[]), LogFormat::Text);
+    assert_eq!(format(&[], &by_file), LogFormat::Json);
+    assert_eq!(
+        format(&[("AOT_LOG_FORMAT", "text")], &by_file),
+        LogFormat::Text
+    );
+    let error = of(&[("AOT_LOG_FORMAT", "yaml")], &[]).expect_err("is neither");
+    assert_eq!(
+        error.to_string(),
+        "AOT_LOG_FORMAT (log_format) is \"yaml\": expected text or json"
+    );
 }

@@ -2,7 +2,7 @@
 //! never guessed: without an answer the hold's row is asked, on a new connection, in a way that shuts the write out for good
 //! when it was not made by then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
@@ -43,8 +43,6 @@ pub(crate) struct FencedWriter {
     pub(crate) link: EngineLink,
     /// One write at a time has the connection, with all that becomes of it.
     turn: tokio::sync::Mutex<()>,
-    /// A write is under way, or was given up: then its transaction may still be open.
-    is_amid: AtomicBool,
     /// How often it was asked what became of a write,
     pub(crate) asked: AtomicU64,
     /// and how often it was not made.
@@ -108,7 +106,6 @@ impl FencedWriter {
         Self {
             link,
             turn: tokio::sync::Mutex::default(),
-            is_amid: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             unmade: AtomicU64::new(0),
         }
@@ -135,12 +132,8 @@ impl FencedWriter {
         position: &mut HoldPosition,
         parts: Vec<SqlPart>,
     ) -> Result<(), Error> {
-        if self.is_amid.swap(true, Ordering::SeqCst) {
-            self.link.reset().await;
-        }
-        let written = self.write_once_sure(hold, position, parts).await;
-        self.is_amid.store(false, Ordering::SeqCst);
-        written
+        let written = self.write_once_sure(hold, position, parts);
+        self.link.in_turn(written).await
     }
 
     async fn write_once_sure(

@@ -1,6 +1,7 @@
 //! A connection that is made when it is needed, and made again when it broke. Knows no statement of the store's.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) struct EngineLink {
     /// Own the connections.
     tasks: TaskTracker,
     session: tokio::sync::Mutex<Option<Arc<EngineSession>>>,
+    /// Work that may leave a transaction open is under way, or was given up amid it.
+    is_amid: AtomicBool,
 }
 
 /// One connection.
@@ -66,6 +69,7 @@ impl EngineLink {
             tls: tls::connector(url.tls.as_ref())?,
             tasks: TaskTracker::new(),
             session: tokio::sync::Mutex::default(),
+            is_amid: AtomicBool::new(false),
         })
     }
 
@@ -112,6 +116,17 @@ impl EngineLink {
     /// Lets go of the connection, whatever is under way on it.
     pub(crate) async fn reset(&self) {
         *self.session.lock().await = None;
+    }
+
+    /// Does work that has transactions. Where earlier work was given up amid one, its connection is let go first. Whoever calls this
+    /// sees to it that there is one such work at a time.
+    pub(crate) async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
+        if self.is_amid.swap(true, Ordering::SeqCst) {
+            self.reset().await;
+        }
+        let done = work.await;
+        self.is_amid.store(false, Ordering::SeqCst);
+        done
     }
 
     /// Lets go of a connection that is not to be trusted any more, unless it was replaced already.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -59,6 +60,17 @@ pub enum Error {
     Silent {
         /// Where.
         place: String,
+    },
+    /// Records that don't come.
+    #[error(
+        "the records of cluster {cluster} were not read within {} s: look for locks in the database, or for what it is busy with",
+        within.as_secs_f32()
+    )]
+    Slow {
+        /// Of what.
+        cluster: String,
+        /// For how long they were waited for.
+        within: Duration,
     },
     /// The login.
     #[error(

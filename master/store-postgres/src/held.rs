@@ -4,14 +4,74 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aot_store::Hold;
+use aot_host::clock::Moment;
+use aot_store::{Hold, HoldPosition};
+
+use crate::take::Taken;
+
+/// What is good while a master's beats are taken.
+const STANDING: &str = "~beat";
 
 /// What the engine says of a hold: who has it, and with which epoch.
 pub(crate) type FoundHolds = BTreeMap<String, (String, i64)>;
 
+/// What a beat makes of the holds that were found as they are known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Renewal {
+    /// Good until this time since boot, as far as the clocks have gone as they did at this moment.
+    Good(Moment, Duration),
+    /// Not good until there is a better one.
+    Withdrawn,
+}
+
+impl Renewal {
+    pub(crate) fn apply(self, hold: &Hold) {
+        match self {
+            Self::Good(moment, until) => hold.renew_as_of(moment, until),
+            Self::Withdrawn => hold.withdraw(),
+        }
+    }
+}
+
 /// All holds of a master, by what they are on.
 #[derive(Default)]
 pub(crate) struct HeldHolds(Mutex<BTreeMap<String, Held>>);
+
+/// What beats are for.
+#[derive(Clone)]
+pub(crate) struct KeptHolds {
+    /// Good while this master's beats are taken, whatever else it has; lost when another start has its entry.
+    pub(crate) standing: Arc<Hold>,
+    /// All that it has taken.
+    pub(crate) holds: Arc<HeldHolds>,
+}
+
+impl KeptHolds {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            standing: Arc::new(Hold::renewable(STANDING)),
+            holds: Arc::default(),
+        }
+    }
+
+    /// One that was just taken. It is good until the next beats renew it, for as long as a beat is good, and no longer than this
+    /// master is.
+    pub(crate) async fn add_taken(&self, name: &str, taken: &Taken, good: Duration) -> Arc<Hold> {
+        let hold = Arc::new(Hold::renewable(name));
+        *hold.position().await = HoldPosition {
+            epoch: taken.epoch,
+            seq: taken.seq,
+            unsure: None,
+        };
+        hold.set_epoch(taken.epoch);
+        self.holds.add(&hold, taken.epoch, taken.is_taken_over);
+        let own = taken.asked.since_boot + good;
+        let end = self.standing.good_until();
+        hold.renew_as_of(taken.asked, end.map_or(own, |end| end.min(own)));
+        hold
+    }
+}
 
 struct Held {
     hold: Arc<Hold>,
@@ -58,13 +118,13 @@ impl HeldHolds {
         held.is_some_and(|held| std::mem::take(&mut held.is_in_doubt))
     }
 
-    /// What a beat means for the holds that were asked about: those that were found as they are known are good until then,
+    /// What a beat means for the holds that were asked about: those that were found as they are known are renewed,
     /// all others are lost. What was taken since then is left alone.
     pub(crate) fn compare(
         &self,
         asked: &BTreeMap<String, i64>,
         found: &FoundHolds,
-        until: Duration,
+        renewal: Renewal,
         why: impl Fn(&str) -> String,
     ) {
         let mut all = self.all();
@@ -82,15 +142,13 @@ impl HeldHolds {
             false
         });
         for held in asked.keys().filter_map(|name| all.get(name)) {
-            held.hold.renew(until);
+            renewal.apply(&held.hold);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aot_host::clock::since_boot;
-
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -108,13 +166,18 @@ mod tests {
         let found = [("kept", ("a", 7)), ("moved", ("b", 8))];
         let found =
             found.map(|(name, (owner, epoch))| (name.to_owned(), (owner.to_owned(), epoch)));
-        held.compare(&asked, &found.into(), since_boot() + LONG, str::to_owned);
+        let now = Moment::now();
+        let good = Renewal::Good(now, now.since_boot + LONG);
+        let found = found.into();
+        held.compare(&asked, &found, good, str::to_owned);
         assert_eq!(
             holds.each_ref().map(|hold| hold.is_good()),
             [true, false, false, false]
         );
         let left: Vec<_> = held.epochs().into_keys().collect();
         assert_eq!(left, ["kept", "new"]);
+        held.compare(&asked, &found, Renewal::Withdrawn, str::to_owned);
+        assert!(!holds[0].is_good() && !holds[0].is_lost());
     }
 
     #[test]

@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 ///
 /// Names and ids are compared by their bytes, as SQLite and the model do. Long records are packed with LZ4 where this engine
 /// was built with it.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 4] = [
     r#"
 CREATE TABLE masters (id text COLLATE "C" PRIMARY KEY, incarnation bigint NOT NULL, beat bigint NOT NULL, version text NOT NULL);
 CREATE TABLE owners (cluster text COLLATE "C" PRIMARY KEY, owner text COLLATE "C" NOT NULL, incarnation bigint NOT NULL,
@@ -61,6 +61,10 @@ ALTER TABLE masters ADD COLUMN level integer NOT NULL DEFAULT 1;
 ALTER TABLE owners ADD COLUMN level integer NOT NULL DEFAULT 1;
 ALTER TABLE fleet ADD COLUMN level integer NOT NULL DEFAULT 1;
 CREATE TABLE imports (cluster text COLLATE \"C\" PRIMARY KEY, digest text NOT NULL);",
+    // The master that an operator has put a cluster on.
+    "ALTER TABLE owners ADD COLUMN placed text COLLATE \"C\" NOT NULL DEFAULT '';",
+    // The time that a master has, with each of its beats.
+    "ALTER TABLE masters ADD COLUMN wall_ms bigint NOT NULL DEFAULT 0;",
 ];
 
 /// The level of records (`level`) that this program knows. Raised with the first field of a record that must not be lost and that
@@ -133,6 +137,14 @@ pub(crate) async fn seal(link: &EngineLink, sealed: &[u8]) -> Result<Vec<u8>, Er
     let what = "keep the masters' keys in";
     let rows = link.query(what, sql, &[&sealed], WITHIN).await?;
     Ok(rows[0].get(0))
+}
+
+/// Puts this in the place of what was there; false when something else is there.
+pub(crate) async fn seal_anew(link: &EngineLink, was: &[u8], sealed: &[u8]) -> Result<bool, Error> {
+    let sql = "UPDATE fleet SET sealed = $2 WHERE sealed = $1 RETURNING 1";
+    let what = "seal anew the masters' keys in";
+    let rows = link.query(what, sql, &[&was, &sealed], WITHIN).await?;
+    Ok(!rows.is_empty())
 }
 
 async fn check_version(link: &EngineLink) -> Result<(), Error> {

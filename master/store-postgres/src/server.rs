@@ -156,6 +156,11 @@ impl Server {
         self.port.load(Ordering::SeqCst)
     }
 
+    /// Its first process, below which all others are.
+    pub fn pid(&self) -> u32 {
+        self.running().as_ref().expect("it runs").id()
+    }
+
     /// Starts it again after its end, and waits until it answers.
     pub fn run(&self) {
         let log = File::options()

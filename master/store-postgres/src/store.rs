@@ -13,28 +13,24 @@ use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
 use aot_store::fleet::Fleet;
 use aot_store::{
-    Backend, ClosedJob, Hold, HoldPosition, Loaded, OpenStore, Pending, SharedSecrets, Store,
-    StoredOutputs,
+    Backend, ClosedJob, Hold, Loaded, OpenStore, Pending, SharedSecrets, Store, StoredOutputs,
 };
 use prost::bytes::Bytes;
 
-use crate::beat::{Beat, KeptHolds};
+use crate::beat::Beat;
 use crate::connect::EngineLink;
 use crate::fleet::PostgresFleet;
-use crate::held::HeldHolds;
+use crate::held::{HeldHolds, KeptHolds};
 use crate::load::{self, Of};
 use crate::parts::{self, SqlPart};
 use crate::schema::LEVEL;
 use crate::state::StateIdentity;
 use crate::take::{self, Me, Timing};
 use crate::writers::FencedWriters;
-use crate::{Error, PostgresUrl, read, schema};
+use crate::{Error, PostgresUrl, on_record, read, schema};
 
 /// What all records of a database are held by where one master has all of them.
 pub(crate) const ALL: &str = "~master";
-
-/// What is good while a master's beats are taken.
-const STANDING: &str = "~beat";
 
 /// Records in a database.
 #[derive(Debug, Clone)]
@@ -119,15 +115,7 @@ impl Postgres {
         let kept = KeptHolds::new();
         let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
         let taken = take::take(link, ALL, me, self.timing).await?;
-        let hold = Arc::new(Hold::renewable(ALL));
-        *hold.position().await = HoldPosition {
-            epoch: taken.epoch,
-            seq: taken.seq,
-            unsure: None,
-        };
-        hold.set_epoch(taken.epoch);
-        kept.holds.add(&hold, taken.epoch, taken.is_taken_over);
-        hold.renew(taken.asked + self.timing.good);
+        let hold = kept.add_taken(ALL, &taken, self.timing.good).await;
         let loaded = load::load(link, Of::All, Some((ALL, taken.epoch))).await?;
         take::serve(link, ALL, me, taken.epoch).await?;
         tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
@@ -147,9 +135,9 @@ impl Postgres {
         let beat = Beat::start(&self.url, kept.clone(), me, self.timing)?;
         if take::exists(link, ALL).await? {
             let taken = take::take(link, ALL, me, self.timing).await?;
-            take::divide(link, ALL, taken.epoch).await?;
+            on_record::divide(link, ALL, taken.epoch).await?;
         }
-        take::name_all(link).await?;
+        on_record::name_all(link).await?;
         kept.standing.until_good().await?; // nothing can be taken before
         tracing::info!(store = %self.url, master = %me.id, "one of the masters of these records");
         let fleet = PostgresFleet::new(&self.url, me.clone(), self.timing, kept.clone())?;
@@ -177,15 +165,6 @@ impl Postgres {
     #[cfg(test)]
     pub(crate) async fn open_here(&self, state_dir: &Path) -> Result<TakenStore, aot_store::Error> {
         self.opened(state_dir).await
-    }
-}
-
-impl KeptHolds {
-    fn new() -> Self {
-        Self {
-            standing: Arc::new(Hold::renewable(STANDING)),
-            holds: Arc::default(),
-        }
     }
 }
 
@@ -223,6 +202,17 @@ impl SharedSecrets for Postgres {
                 return Err(Error::Alive { place, owner }.into());
             }
             Ok(schema::seal(&link, &sealed).await?)
+        })
+    }
+
+    fn replace(
+        &self,
+        was: Vec<u8>,
+        sealed: Vec<u8>,
+    ) -> Pending<'_, Result<bool, aot_store::Error>> {
+        Box::pin(async move {
+            let link = EngineLink::new(&self.url)?;
+            Ok(schema::seal_anew(&link, &was, &sealed).await?)
         })
     }
 }

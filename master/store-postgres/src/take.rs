@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use aot_host::boot_id::kernel_boot_id;
 use aot_host::chain::Chain;
-use aot_host::clock::since_boot;
+use aot_host::clock::Moment;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
@@ -30,6 +31,8 @@ pub struct Timing {
     pub refused: Duration,
     /// From when a beat was sent. Well below `dead`: clocks differ, and whoever asks looks only now and then.
     pub good: Duration,
+    /// Longest that the records of one cluster may take to be read: then its take is given up, and others are not held up.
+    pub load: Duration,
 }
 
 impl Default for Timing {
@@ -39,6 +42,7 @@ impl Default for Timing {
             dead: Duration::from_secs(15),
             refused: Duration::from_secs(4),
             good: Duration::from_secs(10),
+            load: Duration::from_secs(60), // some 0.1 ms an instance
         }
     }
 }
@@ -63,8 +67,8 @@ pub(crate) struct Taken {
     pub(crate) seq: i64,
     /// It was another master's, which did not give it back, and nothing was written since that says so.
     pub(crate) is_taken_over: bool,
-    /// When it was asked for, as [`since_boot`] counts.
-    pub(crate) asked: Duration,
+    /// When it was asked for.
+    pub(crate) asked: Moment,
 }
 
 /// Enters this start: from here on its beats count, and those of an earlier one with its id do not.
@@ -82,15 +86,9 @@ pub(crate) async fn enter(link: &EngineLink, id: &str, level: i32) -> Result<Me,
     Ok(Me {
         id: id.to_owned(),
         incarnation: rows[0].get(0),
-        boot: boot_id(),
+        boot: kernel_boot_id().unwrap_or_default(),
         level,
     })
-}
-
-/// Another one after every boot (random(4)); empty where there is none.
-pub(crate) fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 /// Takes the entry back, of a start that failed or a master that ended.
@@ -112,6 +110,8 @@ pub(crate) struct Seen {
     pub(crate) beat: Option<(i64, i64)>,
     /// The only master that may have it, if not any.
     pub(crate) pinned: String,
+    /// The last master that served what it is on; empty where none did.
+    pub(crate) served_by: String,
     /// Level that its records may have, or will have once it is taken.
     pub(crate) level: i32,
 }
@@ -136,7 +136,7 @@ impl Seen {
 /// Who has it; its row is made where there is none.
 pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, Error> {
     let sql = "SELECT o.owner, o.epoch, o.boot, o.pinned, o.incarnation, m.incarnation, m.beat, \
-        greatest(o.level, (SELECT level FROM fleet)) FROM owners o \
+        greatest(o.level, (SELECT level FROM fleet)), o.served_by FROM owners o \
         LEFT JOIN masters m ON m.id = o.owner WHERE o.cluster = $1";
     let made = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) \
         VALUES ($1, '', 0, 0, 0) ON CONFLICT DO NOTHING";
@@ -160,6 +160,7 @@ pub(crate) async fn read_holder(link: &EngineLink, hold: &str) -> Result<Seen, E
         pinned: row.get(3),
         beat: beat_of(row.get(4), row.get(5), row.get(6)),
         level: row.get(7),
+        served_by: row.get(8),
     })
 }
 
@@ -270,7 +271,7 @@ pub(crate) async fn try_take(
         &beat,
         &me.level,
     ];
-    let asked = since_boot();
+    let asked = Moment::now();
     let rows = link
         .query("take the hold on", &sql, &values, WITHIN)
         .await?;
@@ -322,39 +323,6 @@ pub(crate) async fn release(link: &EngineLink, hold: &str, epoch: i64) -> Result
     released.await.map(|_| ())
 }
 
-/// Takes the row out, unless something is on record of what it was on; whether it did.
-pub(crate) async fn forget(link: &EngineLink, hold: &str, epoch: i64) -> Result<bool, Error> {
-    // Whatever the master thinks is left: what is on record must be found by those who look for clusters.
-    let sql = "DELETE FROM owners WHERE cluster = $1 AND epoch = $2 \
-        AND NOT EXISTS (SELECT FROM clusters c WHERE c.cluster = $1) \
-        AND NOT EXISTS (SELECT FROM jobs j WHERE j.cluster = $1 AND j.ended_ms IS NULL) RETURNING 1";
-    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
-    let forgotten = link.query("take a hold out of", sql, &values, WITHIN);
-    forgotten.await.map(|rows| !rows.is_empty())
-}
-
-/// Divides what one hold was on among holds for each cluster, and takes its row out. It is this master's.
-pub(crate) async fn divide(link: &EngineLink, hold: &str, epoch: i64) -> Result<(), Error> {
-    let sql = "WITH whole AS (DELETE FROM owners WHERE cluster = $1 AND epoch = $2 RETURNING epoch, served_by, doubt, level) \
-        INSERT INTO owners (cluster, owner, incarnation, epoch, seq, served_by, doubt, level) \
-        SELECT each.cluster, '', 0, whole.epoch, 0, whole.served_by, whole.doubt, whole.level FROM whole, \
-        (SELECT cluster FROM clusters UNION SELECT cluster FROM jobs WHERE ended_ms IS NULL \
-            UNION SELECT split_part(instance, '/', 1) FROM runs WHERE open) AS each \
-        ON CONFLICT DO NOTHING";
-    let values: [&(dyn ToSql + Sync); 2] = [&hold, &epoch];
-    let divided = link.query("divide the hold on", sql, &values, WITHIN);
-    divided.await.map(|_| ())
-}
-
-/// Makes a row for each cluster with something on record that has none.
-pub(crate) async fn name_all(link: &EngineLink) -> Result<(), Error> {
-    let sql = "INSERT INTO owners (cluster, owner, incarnation, epoch, seq) SELECT each.cluster, '', 0, 0, 0 FROM \
-        (SELECT cluster FROM clusters UNION SELECT cluster FROM jobs WHERE ended_ms IS NULL \
-            UNION SELECT split_part(instance, '/', 1) FROM runs WHERE open) AS each ON CONFLICT DO NOTHING";
-    let named = link.query("name the clusters of", sql, &[], WITHIN);
-    named.await.map(|_| ())
-}
-
 /// Gives all back that this start has.
 pub(crate) async fn release_all(link: &EngineLink, me: &Me) -> Result<(), Error> {
     let sql = "UPDATE owners SET owner = '' WHERE owner = $1 AND incarnation = $2";
@@ -398,6 +366,7 @@ mod tests {
             epoch,
             beat: Some((1, beat)),
             pinned: String::new(),
+            served_by: String::new(),
             level: 1,
         }
     }

@@ -2,14 +2,17 @@
 //! server that is killed under writes loses nothing that was acknowledged, and takes nothing twice.
 
 mod answers;
+mod clocks;
 mod fleet;
 mod import;
 mod killed;
 mod level;
+mod loads;
 mod opening;
 mod paused;
 mod proxy;
 mod secured;
+mod wishes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ const QUICK: Timing = Timing {
     dead: Duration::from_secs(3),
     refused: Duration::from_millis(500),
     good: Duration::from_secs(1),
+    load: LIMIT,
 };
 
 /// The shared server, or a test that is counted as skipped.

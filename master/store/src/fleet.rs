@@ -62,6 +62,8 @@ pub struct ClusterOwner {
     pub pinned: String,
     /// The master that is to have it next; empty where none is.
     pub preferred: String,
+    /// The master that an operator has put it on, whoever has it now; empty where none has.
+    pub placed: String,
 }
 
 /// All masters and clusters, as they were read.
@@ -217,7 +219,7 @@ pub trait Fleet: Send + Sync {
     /// When the store can't be read.
     fn peek<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Loaded, Error>>;
 
-    /// From now on this master is to have a cluster: whoever has it gives it away. `false` where there is no such cluster, or it is
+    /// An operator says that from now on this master is to have a cluster: whoever has it gives it away. `false` where there is no such cluster, or it is
     /// another's for good.
     ///
     /// # Errors
@@ -227,6 +229,13 @@ pub trait Fleet: Send + Sync {
         cluster: &'a ClusterName,
         master: &'a str,
     ) -> Pending<'a, Result<bool, Error>>;
+
+    /// The master that asks is to have a cluster which another has, as that one gives it away. `false` where it may not be moved for
+    /// that: an operator has put it elsewhere, or asked for it; its machines are clones; or another master has asked for it already.
+    ///
+    /// # Errors
+    /// When the store can't be reached.
+    fn ask_for<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<bool, Error>>;
 
     /// From now on a master gives its clusters away and takes no others, until its next start; or takes its share again. `false`
     /// where there is no such master.
@@ -316,9 +325,14 @@ impl Fleet for FixedFleet {
         self.change(|view| {
             if let Some(owner) = view.owners.get_mut(cluster) {
                 owner.preferred = master.to_owned();
+                owner.placed = master.to_owned();
             }
         });
         Box::pin(async move { Ok(self.view.borrow().owners.contains_key(cluster)) })
+    }
+
+    fn ask_for<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
     }
 
     fn drain<'a>(&'a self, master: &'a str, is_draining: bool) -> Pending<'a, Result<bool, Error>> {

@@ -4,18 +4,25 @@
 //! A hold is *good* while nobody else can have taken it. Time decides that, and time can be wrong: so whether a write counts
 //! is decided by the store alone. What the store never sees, a call to a provider, an answer to an operator, waits for a hold
 //! that is good.
+//!
+//! The clock that decides counts the time in which a host sleeps. It does not count the time in which a hypervisor suspends its
+//! guest, unless it tells the guest. So the wall clock is asked too: where the two have moved apart since a hold was renewed,
+//! it is not good until it is renewed again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aot_host::clock::since_boot;
+use aot_host::clock::{Moment, since_boot};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::Error;
 
 /// The clock that sleeps here may stand still while the host is suspended: what is waited for is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// More than this is no clock that is put right a little.
+const APART: Duration = Duration::from_secs(3);
 
 /// Where a hold stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,18 +40,22 @@ pub struct HoldPosition {
 enum Standing {
     /// Nobody else can have it while this process lives.
     Kept,
-    /// Nobody else can have it before this time since boot.
-    GoodUntil(Duration),
+    /// Nobody else can have it before this time since boot, while the clocks go as they did at this moment.
+    GoodUntil(Duration, Moment),
     /// Somebody else has it; what is to be said of that.
     Lost(Arc<str>),
 }
 
 impl Standing {
     /// How long it is still good, if it is.
-    fn left(&self, now: Duration) -> Option<Duration> {
+    fn left(&self, now: Moment) -> Option<Duration> {
         match self {
             Self::Kept => Some(Duration::MAX),
-            Self::GoodUntil(end) => end.checked_sub(now).filter(|left| !left.is_zero()),
+            Self::GoodUntil(_, from) if from.apart(now) > APART => None,
+            Self::GoodUntil(end, _) => {
+                let left = end.checked_sub(now.since_boot);
+                left.filter(|left| !left.is_zero())
+            }
             Self::Lost(_) => None,
         }
     }
@@ -73,7 +84,7 @@ impl Hold {
 
     /// One that is to be renewed, and is not good before that.
     pub fn renewable(name: &str) -> Self {
-        Self::standing(name, Standing::GoodUntil(Duration::ZERO))
+        Self::standing(name, Standing::GoodUntil(Duration::ZERO, Moment::default()))
     }
 
     fn standing(name: &str, standing: Standing) -> Self {
@@ -108,12 +119,29 @@ impl Hold {
 
     /// It is good until then, as [`since_boot`] counts. What was lost stays lost.
     pub fn renew(&self, until: Duration) {
+        self.renew_as_of(Moment::now(), until);
+    }
+
+    /// The same, by what was known at an earlier moment: what has happened to the clocks since then counts.
+    pub fn renew_as_of(&self, moment: Moment, until: Duration) {
         self.standing.send_if_modified(|standing| match standing {
-            Standing::GoodUntil(end) => {
-                *end = until;
+            Standing::GoodUntil(end, from) => {
+                (*end, *from) = (until, moment);
                 true
             }
             Standing::Kept | Standing::Lost(_) => false,
+        });
+    }
+
+    /// It is not good until it is renewed.
+    pub fn withdraw(&self) {
+        let now = since_boot();
+        self.standing.send_if_modified(|standing| match standing {
+            Standing::GoodUntil(end, _) if *end > now => {
+                *end = now;
+                true
+            }
+            Standing::Kept | Standing::GoodUntil(..) | Standing::Lost(_) => false,
         });
     }
 
@@ -121,7 +149,7 @@ impl Hold {
     pub fn lose(&self, why: &str) {
         self.standing.send_if_modified(|standing| match standing {
             Standing::Lost(_) => false,
-            Standing::Kept | Standing::GoodUntil(_) => {
+            Standing::Kept | Standing::GoodUntil(..) => {
                 *standing = Standing::Lost(why.into());
                 true
             }
@@ -130,9 +158,9 @@ impl Hold {
 
     /// Until when it is good, as [`since_boot`] counts; `None` when it is not.
     pub fn good_until(&self) -> Option<Duration> {
-        let now = since_boot();
+        let now = Moment::now();
         let left = self.standing.borrow().left(now)?;
-        Some(now.saturating_add(left))
+        Some(now.since_boot.saturating_add(left))
     }
 
     /// Whether somebody else has it.
@@ -142,7 +170,7 @@ impl Hold {
 
     /// Whether nobody else can have it now.
     pub fn is_good(&self) -> bool {
-        self.standing.borrow().left(since_boot()).is_some()
+        self.standing.borrow().left(Moment::now()).is_some()
     }
 
     /// A write begins to wait for its store, or was taken or refused.
@@ -154,15 +182,15 @@ impl Hold {
     /// Whether what is asked for now can be put on record, as far as is known: nobody else can have the hold, and no write has
     /// waited for long.
     pub fn is_usable(&self) -> bool {
-        self.usable_for(since_boot()).is_some()
+        self.usable_for(Moment::now()).is_some()
     }
 
-    fn usable_for(&self, now: Duration) -> Option<Duration> {
+    fn usable_for(&self, now: Moment) -> Option<Duration> {
         let good = self.standing.borrow().left(now)?;
         let Some(since) = *self.writing.borrow() else {
             return Some(good);
         };
-        let left = (since + WRITE_WITHIN).checked_sub(now);
+        let left = (since + WRITE_WITHIN).checked_sub(now.since_boot);
         left.filter(|left| !left.is_zero())
             .map(|left| left.min(good))
     }
@@ -173,7 +201,7 @@ impl Hold {
         loop {
             standing.mark_unchanged();
             writing.mark_unchanged();
-            let Some(left) = self.usable_for(since_boot()) else {
+            let Some(left) = self.usable_for(Moment::now()) else {
                 return;
             };
             tokio::select! {
@@ -188,7 +216,7 @@ impl Hold {
     pub fn unusable_for(&self) -> Option<Duration> {
         let now = since_boot();
         let doubtful = match *self.standing.borrow() {
-            Standing::GoodUntil(end) => now.checked_sub(end),
+            Standing::GoodUntil(end, _) => now.checked_sub(end),
             Standing::Kept | Standing::Lost(_) => None,
         };
         let waiting = self
@@ -207,7 +235,7 @@ impl Hold {
         loop {
             match &*standing.borrow_and_update() {
                 Standing::Lost(why) => return Err(Error::Lost(why.clone())),
-                good if good.left(since_boot()).is_some() => return Ok(()),
+                good if good.left(Moment::now()).is_some() => return Ok(()),
                 _ => {}
             }
             standing.changed().await.map_err(|_| Error::Stopped)?;
@@ -218,7 +246,7 @@ impl Hold {
     pub async fn until_not_good(&self) {
         let mut standing = self.standing.subscribe();
         loop {
-            let Some(left) = standing.borrow_and_update().left(since_boot()) else {
+            let Some(left) = standing.borrow_and_update().left(Moment::now()) else {
                 return;
             };
             tokio::select! {
@@ -277,6 +305,37 @@ mod tests {
         assert!(hold.unusable_for() >= Some(Duration::from_secs(5)));
         let waiting = tokio::join!(hold.until_good(), async { hold.renew(since_boot() + LONG) });
         waiting.0.expect("it is good again");
+        hold.withdraw();
+        assert!(!is_good(&hold));
+        let since = hold.unusable_for().expect("it was withdrawn");
+        hold.withdraw();
+        assert!(
+            hold.unusable_for() >= Some(since),
+            "that counts from the first time"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_that_stood_still_waits_for_the_next_beat() {
+        let hold = Hold::renewable("~master");
+        let now = Moment::now();
+        let before = Moment {
+            since_1970: now.since_1970 - Duration::from_secs(30),
+            ..now
+        };
+        // Half a minute went by on the wall, and nothing of it by the clock since boot.
+        hold.renew_as_of(before, now.since_boot + LONG);
+        assert!(!is_good(&hold) && !hold.is_usable());
+        assert_eq!(hold.good_until(), None);
+        let waiting = tokio::join!(hold.until_good(), async { hold.renew(since_boot() + LONG) });
+        waiting.0.expect("the next beat was taken");
+        // A wall clock that is put right by little is no such thing.
+        let before = Moment {
+            since_1970: now.since_1970 - Duration::from_secs(2),
+            ..now
+        };
+        hold.renew_as_of(before, now.since_boot + LONG);
+        assert!(is_good(&hold));
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 //!
 //! `blobs` is a place for what is long and must outlive the master's own disk.
 //!
+//! `data_keys` is a service that seals what masters share.
+//!
 //! `store` is what a master needs of an engine, `hold` the right to write, `contract` what every engine must do; `sqlite` is
 //! the one that is always there. Nothing outside learns which it is.
 
@@ -11,6 +13,7 @@
 pub mod blobs;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod data_keys;
 mod error;
 pub mod fatal;
 pub mod fleet;
@@ -22,6 +25,7 @@ pub mod spool;
 pub mod sqlite;
 mod store;
 
+pub use data_keys::{DataKey, DataKeyError, DataKeys};
 pub use error::Error;
 pub use hold::{Hold, HoldPosition};
 pub use kept::kept;

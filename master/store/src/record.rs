@@ -24,5 +24,6 @@ pub fn run_kind(run: &Run) -> &'static str {
     match run.what {
         RunKind::Stage { .. } => "stage",
         RunKind::Task => "task",
+        RunKind::Health { .. } => "health",
     }
 }

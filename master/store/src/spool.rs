@@ -91,6 +91,14 @@ impl Spools {
         feed.map_or_else(|| self.size(run), |feed| feed.progress.borrow().bytes)
     }
 
+    /// Whether the last piece of a run's spool was appended in this life of the master.
+    fn is_at_end(&self, run: RunId) -> bool {
+        let feeds = self.feeds.lock().expect("nobody panics with it");
+        feeds
+            .get(&run)
+            .is_some_and(|feed| feed.progress.borrow().ended)
+    }
+
     /// Appends a piece: done once the piece is queued behind those that came before it. What that gives is done once the
     /// piece is written; the last one, once all is on disk. One that is there already changes nothing; one that leaves a
     /// gap is an error. `cap` is what the run may send in all.
@@ -186,9 +194,16 @@ impl Spools {
         }
     }
 
-    /// Reads the spool of a run that has ended, from the file or, where that is not here, from there.
-    pub fn read_or(&self, run: RunId, blobs: Arc<dyn Blobs>, key: BlobKey) -> SpoolReader {
-        SpoolReader::of_blob(self.path(run), blobs, key)
+    /// Reads the spool of a run that has ended, from the file or, where that is not here, from there. `is_part`: the file is not
+    /// all of it, and is read only where nothing is there.
+    pub fn read_or(
+        &self,
+        run: RunId,
+        blobs: Arc<dyn Blobs>,
+        key: BlobKey,
+        is_part: bool,
+    ) -> SpoolReader {
+        SpoolReader::of_blob(self.path(run), blobs, key, is_part)
     }
 }
 

@@ -75,6 +75,12 @@ pub trait SharedSecrets: Send + Sync {
     /// # Errors
     /// When the store can't be written.
     fn keep(&self, sealed: Vec<u8>) -> Pending<'_, Result<Vec<u8>, Error>>;
+
+    /// Puts this in the place of what was there; false when something else is there.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    fn replace(&self, was: Vec<u8>, sealed: Vec<u8>) -> Pending<'_, Result<bool, Error>>;
 }
 
 /// Bytes of outputs that lie in the store, by their jobs and runs; 0 for a run whose output does not.

@@ -18,6 +18,7 @@ mod digest;
 mod entry;
 mod error;
 mod folder;
+mod made;
 mod merge;
 mod pack;
 mod packed;
@@ -40,7 +41,7 @@ pub use merge::merge;
 pub use pack::pack;
 pub use packed::{Unreadable, decompress};
 pub use source::{PackError, Source, sources};
-pub use tree::{NoScript, SCRIPT, Tree};
+pub use tree::{NoScript, SCRIPT, TEMPLATE, Tree};
 pub use unpack::{Rules, Tops, unpack};
 
 /// Begins the names of files and folders that are not whole yet. One that a killed copy left is of no use and may be

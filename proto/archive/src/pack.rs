@@ -11,6 +11,7 @@ use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::entry::is_part;
 use super::folder::{Folder, kind};
+use super::made;
 use super::source::{PackError, Source};
 use super::sparse::{Map, map_of};
 use super::{MAX_DEPTH, Totals};
@@ -165,6 +166,9 @@ impl<W: Write> Packer<'_, W> {
         }
         let size = before.len();
         let stat = rustix::fs::fstat(&file).map_err(|error| read(path)(error.into()))?;
+        if let Some(content) = made::content(&file, &before) {
+            return self.made(&content, inside, &stat);
+        }
         match map_of(&file, size) {
             None => {
                 self.header(EntryType::Regular, inside, &stat, size)?;
@@ -184,9 +188,22 @@ impl<W: Write> Packer<'_, W> {
                 path.display()
             ));
         }
-        self.totals.files += 1;
-        self.totals.bytes += size;
+        self.count(size);
         Ok(())
+    }
+
+    fn made(&mut self, content: &[u8], inside: &Path, stat: &Stat) -> Result<(), PackError> {
+        let size = content.len() as u64;
+        self.header(EntryType::Regular, inside, stat, size)?;
+        let out = self.out.get_mut();
+        out.write_all(content).map_err(PackError::Write)?;
+        self.count(size);
+        self.pad(size)
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.totals.files += 1;
+        self.totals.bytes += bytes;
     }
 
     /// `size` bytes from where the file stands, filled up to whole blocks.

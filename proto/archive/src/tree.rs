@@ -6,6 +6,7 @@
 //! hard link to a link is a link. Nothing leads out of the folder.
 
 mod script;
+mod templates;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::entry::{EntryKind, Item, link_stays, os};
 use super::error::Error;
 use super::{Limits, MAX_DEPTH};
 pub use script::{NoScript, SCRIPT};
+pub use templates::TEMPLATE;
 
 /// Most links on the way to one thing (path_resolution(7) has 40).
 const MAX_LINKS: u32 = 40;

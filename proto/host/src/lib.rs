@@ -2,10 +2,14 @@
 
 #![warn(unreachable_pub)]
 
+pub mod boot_id;
 pub mod chain;
 pub mod clock;
 pub mod descriptors;
 pub mod files;
 pub mod hash;
+pub mod holders;
+pub mod log;
 pub mod removal;
 pub mod share;
+pub mod users;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::limits::MAX_CLUSTER_FACTS_BYTES;
 use crate::v1::{ClusterFacts, ClusterFactsPiece};
 
 /// Length of a piece. Bounds what a ping waits behind, and what a session holds for its agent.
 pub const PIECE_BYTES: usize = 64 << 10;
 /// What instances have in common is told once as far as it is in this window (2 MiB at this level of zstd).
 const LEVEL: i32 = 3;
-/// Most that an agent takes, packed and unpacked: some ten times what 10,000 instances with RSA keys have.
-const MAX_BYTES: u64 = 256 << 20;
 
 /// Pieces that are not what was promised: the session is broken, and the next one begins anew.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +21,7 @@ pub enum BadPiece {
     #[error("a piece of the cluster facts is missing")]
     Missing,
     /// More than anybody takes.
-    #[error("the cluster facts are larger than {MAX_BYTES} bytes")]
+    #[error("the cluster facts are larger than {MAX_CLUSTER_FACTS_BYTES} bytes")]
     TooLarge,
     /// Together they are nothing.
     #[error("the cluster facts are garbled")]
@@ -35,22 +34,21 @@ pub type Pieces = Arc<[ClusterFactsPiece]>;
 /// Packs the facts (zstd) and cuts them.
 pub fn pieces(facts: &ClusterFacts) -> Pieces {
     // Writing to memory does not fail.
-    let packed = Bytes::from(packed(facts).unwrap_or_default());
-    let starts = (0..packed.len()).step_by(PIECE_BYTES);
-    starts
-        .map(|start| ClusterFactsPiece {
-            generation: facts.generation,
-            offset: start as u64,
-            total_bytes: packed.len() as u64,
-            data: packed.slice(start..packed.len().min(start + PIECE_BYTES)),
-        })
-        .collect()
+    let packed = packed(facts).unwrap_or_default();
+    let total_bytes = packed.iter().map(|data| data.len() as u64).sum();
+    let piece = |(number, data)| ClusterFactsPiece {
+        generation: facts.generation,
+        offset: (number * PIECE_BYTES) as u64,
+        total_bytes,
+        data,
+    };
+    packed.into_iter().enumerate().map(piece).collect()
 }
 
 /// Entry by entry, since all of them together may be a large part of the memory: messages one after the other are one
 /// message with the fields of all (Protocol Buffers, "Encoding", "Last One Wins").
-fn packed(facts: &ClusterFacts) -> std::io::Result<Vec<u8>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+fn packed(facts: &ClusterFacts) -> std::io::Result<Vec<Bytes>> {
+    let mut encoder = zstd::Encoder::new(Cutter::default(), LEVEL)?;
     encoder.include_checksum(true)?;
     let head = ClusterFacts {
         generation: facts.generation,
@@ -70,7 +68,42 @@ fn packed(facts: &ClusterFacts) -> std::io::Result<Vec<u8>> {
         };
         encoder.write_all(&one.encode_to_vec())?;
     }
-    encoder.finish()
+    Ok(encoder.finish()?.cut())
+}
+
+/// Cuts what is written to it as it comes: in one stretch it would be copied whenever that has to grow, and be there twice.
+#[derive(Default)]
+struct Cutter {
+    whole: Vec<Bytes>,
+    last: Vec<u8>,
+}
+
+impl Cutter {
+    fn cut(mut self) -> Vec<Bytes> {
+        if !self.last.is_empty() {
+            self.last.shrink_to_fit();
+            self.whole.push(self.last.into());
+        }
+        self.whole
+    }
+}
+
+impl Write for Cutter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.last.capacity() == 0 {
+            self.last.reserve_exact(PIECE_BYTES);
+        }
+        let taken = bytes.len().min(PIECE_BYTES - self.last.len());
+        self.last.extend_from_slice(&bytes[..taken]);
+        if self.last.len() == PIECE_BYTES {
+            self.whole.push(std::mem::take(&mut self.last).into());
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Puts the pieces of one generation after the other together.
@@ -86,7 +119,7 @@ impl Joiner {
     /// # Errors
     /// When it is not the next one, or all together are not cluster facts.
     pub fn step(&mut self, piece: &ClusterFactsPiece) -> Result<Option<ClusterFacts>, BadPiece> {
-        if piece.total_bytes > MAX_BYTES {
+        if piece.total_bytes > MAX_CLUSTER_FACTS_BYTES {
             return Err(BadPiece::TooLarge);
         }
         if piece.offset == 0 {
@@ -109,9 +142,11 @@ impl Joiner {
 fn unpacked(packed: &[u8]) -> Result<ClusterFacts, BadPiece> {
     let mut bytes = Vec::new();
     let decoder = zstd::Decoder::new(packed).map_err(|_| BadPiece::Garbled)?;
-    let read = decoder.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    let read = decoder
+        .take(MAX_CLUSTER_FACTS_BYTES + 1)
+        .read_to_end(&mut bytes);
     read.map_err(|_| BadPiece::Garbled)?;
-    if bytes.len() as u64 > MAX_BYTES {
+    if bytes.len() as u64 > MAX_CLUSTER_FACTS_BYTES {
         return Err(BadPiece::TooLarge);
     }
     ClusterFacts::decode(bytes.as_slice()).map_err(|_| BadPiece::Garbled)
@@ -210,10 +245,11 @@ mod tests {
             Err(BadPiece::Garbled)
         );
         let mut huge = good;
-        huge[0].total_bytes = MAX_BYTES + 1;
+        huge[0].total_bytes = MAX_CLUSTER_FACTS_BYTES + 1;
         assert_eq!(Joiner::default().step(&huge[0]), Err(BadPiece::TooLarge));
         // Little that unpacks to too much.
-        let bomb = zstd::encode_all(std::io::repeat(0).take(MAX_BYTES + 1), 1).unwrap();
+        let bomb =
+            zstd::encode_all(std::io::repeat(0).take(MAX_CLUSTER_FACTS_BYTES + 1), 1).unwrap();
         assert_eq!(unpacked(&bomb), Err(BadPiece::TooLarge));
     }
 }

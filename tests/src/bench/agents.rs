@@ -1,6 +1,7 @@
 //! Many simulated agents in one process: real TLS, the real protocol, no machine behind them. A role of a bench.
 
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,12 @@ pub fn node_json(number: usize) -> String {
         number / 250,
         number % 250 + 1
     )
+}
+
+/// An address for each number, in 127.64.0.0/10 (all of 127.0.0.0/8 is this host).
+pub(crate) fn own_address(number: usize) -> Ipv4Addr {
+    let number = u32::try_from(number).expect("a small number");
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 64, 0, 1)) + number)
 }
 
 /// The rest of the report.
@@ -201,12 +208,12 @@ impl Agent {
     }
 }
 
-fn is_last(piece: &ClusterFactsPiece) -> bool {
+pub(super) fn is_last(piece: &ClusterFactsPiece) -> bool {
     piece.offset + piece.data.len() as u64 == piece.total_bytes
 }
 
 /// What an agent says of a command that was over at once, without output.
-fn ran(run_id: String) -> Vec<Up> {
+pub(super) fn ran(run_id: String) -> Vec<Up> {
     let ended = Frame {
         unix_ms: 1,
         body: Some(frame::Body::Ended(Ended {
@@ -230,6 +237,6 @@ fn ran(run_id: String) -> Vec<Up> {
     vec![Up::RunAnswer(accepted), Up::Spool(spool)]
 }
 
-fn up(body: Up) -> AgentMessage {
+pub(super) fn up(body: Up) -> AgentMessage {
     AgentMessage { body: Some(body) }
 }

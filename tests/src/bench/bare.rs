@@ -9,7 +9,7 @@ use std::time::Instant;
 use aot_proto::v1::agent_link_server::{AgentLink, AgentLinkServer};
 use aot_proto::v1::{
     AgentMessage, BuiltinCall, FetchChunk, FetchRequest, MasterMessage, ShellDown, ShellUp,
-    Welcome, agent_message, master_message,
+    TunnelPiece, TunnelUp, Welcome, agent_message, master_message,
 };
 use futures::Stream;
 use hyper::server::conn::http2;
@@ -89,6 +89,7 @@ impl AgentLink for Service {
     type AttachStream = ReceiverStream<Result<MasterMessage, Status>>;
     type FetchStream = Boxed<FetchChunk>;
     type ShellStream = Boxed<ShellDown>;
+    type TunnelStream = Boxed<TunnelPiece>;
 
     async fn attach(
         &self,
@@ -116,6 +117,13 @@ impl AgentLink for Service {
         &self,
         _: Request<Streaming<ShellUp>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("only streams"))
+    }
+
+    async fn tunnel(
+        &self,
+        _: Request<Streaming<TunnelUp>>,
+    ) -> Result<Response<Self::TunnelStream>, Status> {
         Err(Status::unimplemented("only streams"))
     }
 }

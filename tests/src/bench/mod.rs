@@ -7,6 +7,7 @@ pub mod agents;
 pub mod bare;
 pub mod copy;
 pub mod figures;
+pub mod joining;
 pub mod operator;
 pub mod program;
 pub mod roles;

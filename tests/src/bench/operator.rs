@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use aot_proto::headers;
 use aot_proto::v1::job_event::Body;
 use aot_proto::v1::operator_client::OperatorClient;
-use aot_proto::v1::{BuiltinName, ExecRequest, JobSummary, StatusRequest};
+use aot_proto::v1::{ApplyRequest, BuiltinName, Event, ExecRequest, JobSummary, StatusRequest};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
@@ -17,6 +19,8 @@ use tower::service_fn;
 pub struct Operator {
     runtime: Runtime,
     client: OperatorClient<Channel>,
+    /// Which one the calls are for, where there are several.
+    cluster: Option<String>,
 }
 
 impl Operator {
@@ -44,7 +48,13 @@ impl Operator {
         Self {
             runtime,
             client: OperatorClient::new(channel).max_decoding_message_size(64 << 20),
+            cluster: None,
         }
+    }
+
+    /// Its calls are for this cluster from now on.
+    pub fn turn_to(&mut self, cluster: &str) {
+        self.cluster = Some(cluster.to_owned());
     }
 
     /// Seconds of a ping of these, all of which must answer.
@@ -53,17 +63,29 @@ impl Operator {
     /// When one does not.
     pub fn ping(&mut self, target: &str) -> f64 {
         let started = Instant::now();
-        let request = ExecRequest {
-            target: target.to_owned(),
-            builtin: BuiltinName::Ping.into(),
-            ..ExecRequest::default()
-        };
-        let summary = self.exec(request, |_| {});
+        let summary = self.exec(ping(target), |_| {});
         assert_eq!(summary.exit_code, 0, "{summary:?}");
         started.elapsed().as_secs_f64()
     }
 
-    /// How many instances have applied this generation of the cluster facts.
+    /// Seconds of a ping of all instances of these clusters, asked for at once; all must answer.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn ping_all(&mut self, clusters: &[&str]) -> f64 {
+        let started = Instant::now();
+        let asked = clusters.iter().map(|cluster| {
+            let client = self.client.clone();
+            followed(client, Some(*cluster), ping("*"), |_| {})
+        });
+        let summaries = self.runtime.block_on(futures::future::join_all(asked));
+        for summary in summaries {
+            assert_eq!(summary.exit_code, 0, "{summary:?}");
+        }
+        started.elapsed().as_secs_f64()
+    }
+
+    /// How many instances have applied this generation of the cluster facts, or one after it.
     ///
     /// # Panics
     /// When there is no answer.
@@ -73,7 +95,7 @@ impl Operator {
         let instances = reply.into_inner().instances;
         instances
             .iter()
-            .filter(|i| i.generation == generation)
+            .filter(|i| i.generation >= generation)
             .count()
     }
 
@@ -81,23 +103,62 @@ impl Operator {
     ///
     /// # Panics
     /// When its stream breaks.
-    pub fn exec(&mut self, request: ExecRequest, mut see: impl FnMut(&Body)) -> JobSummary {
-        self.runtime.block_on(async {
-            let mut events = self
-                .client
-                .exec(request)
-                .await
-                .expect("an answer")
-                .into_inner();
+    pub fn exec(&mut self, request: ExecRequest, see: impl FnMut(&Body)) -> JobSummary {
+        let job = followed(self.client.clone(), self.cluster.as_deref(), request, see);
+        self.runtime.block_on(job)
+    }
+
+    /// Runs stages again, and follows that to its end; what the last event says.
+    ///
+    /// # Panics
+    /// When the master goes away, or refuses it.
+    pub fn apply(&mut self, request: ApplyRequest) -> Event {
+        let asked = async {
+            let answer = self.client.apply(request).await.expect("an answer");
+            let mut events = answer.into_inner();
             loop {
                 let event = events.message().await.expect("a whole stream");
-                match event.expect("a summary is last").body {
-                    Some(Body::Summary(summary)) => return summary,
-                    Some(body) => see(&body),
-                    None => {}
+                let event = event.expect("the last one says so");
+                if event.last {
+                    return event;
                 }
             }
-        })
+        };
+        self.runtime.block_on(asked)
+    }
+}
+
+fn ping(target: &str) -> ExecRequest {
+    ExecRequest {
+        target: target.to_owned(),
+        builtin: BuiltinName::Ping.into(),
+        ..ExecRequest::default()
+    }
+}
+
+/// Asks for a job of this cluster, where it is named, and follows it to its end.
+async fn followed(
+    mut client: OperatorClient<Channel>,
+    cluster: Option<&str>,
+    request: ExecRequest,
+    mut see: impl FnMut(&Body),
+) -> JobSummary {
+    let mut request = Request::new(ExecRequest {
+        cluster: cluster.map(str::to_owned).or(request.cluster),
+        ..request
+    });
+    if let Some(cluster) = cluster {
+        headers::set(request.metadata_mut(), headers::CLUSTER, cluster);
+    }
+    let answer = client.exec(request).await.expect("an answer");
+    let mut events = answer.into_inner();
+    loop {
+        let event = events.message().await.expect("a whole stream");
+        match event.expect("a summary is last").body {
+            Some(Body::Summary(summary)) => return summary,
+            Some(body) => see(&body),
+            None => {}
+        }
     }
 }
 

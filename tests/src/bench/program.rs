@@ -2,9 +2,10 @@
 //! is in [`super::bare`], [`super::agents`], [`super::copy`] and [`super::operator`].
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// This program in another role; ends when it is dropped.
+/// This program in another role, or another program; ends when it is dropped.
 pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
@@ -18,8 +19,25 @@ impl Program {
     /// When it can't be started.
     pub fn start(role: &[&str]) -> Self {
         let own = std::env::current_exe().expect("a program has a path");
-        let mut child = Command::new(own)
-            .args(role)
+        Self::of(&own, role)
+    }
+
+    /// Another program that is talked to by lines and ends with its input.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn of(program: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args);
+        Self::by(command)
+    }
+
+    /// The same by a command that starts it somewhere else.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn by(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,6 @@
 //! Which role a process of a bench plays.
 
-use super::{agents, bare, copy, operator};
+use super::{agents, bare, copy, joining, operator};
 
 /// Plays the role that this process was started for; `false` when it is the bench itself.
 ///
@@ -14,6 +14,7 @@ pub fn played() -> bool {
         ["agents", folder, address, count, generation] => {
             agents::play(folder.as_ref(), address, parse(count), parse(generation));
         }
+        ["joining", ca, address] => joining::play(ca.as_ref(), address),
         ["copy-sink", folder] => copy::play(folder.as_ref()),
         ["pinger", socket] => operator::play(socket.as_ref()),
         _ => return false,

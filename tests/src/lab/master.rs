@@ -28,6 +28,8 @@ pub struct Master<'lab> {
     port: u16,
     advertise: String,
     env: Vec<(String, String)>,
+    /// Programs of another build, when not those under test.
+    build: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -72,8 +74,20 @@ impl<'lab> Master<'lab> {
             port,
             advertise: advertise.to_owned(),
             env: env.collect(),
+            build: None,
             child: None,
         }
+    }
+
+    /// From its next start on it, its command line and the agents it hands out are those in this folder; with `None` those under
+    /// test.
+    pub fn use_build(&mut self, folder: Option<&Path>) {
+        self.build = folder.map(Path::to_owned);
+    }
+
+    fn program(&self) -> PathBuf {
+        let of = self.build.as_ref().map(|folder| folder.join("aot-master"));
+        of.unwrap_or_else(master_program)
     }
 
     /// Starts the process; returns when it answers.
@@ -96,10 +110,13 @@ impl<'lab> Master<'lab> {
         let address = self.address();
         command
             .env("AOT_ATTESTATION_CERTIFICATES", self.lab.certificates())
-            .arg(master_program())
+            .arg(self.program())
             .args(["serve", "--listen", &address])
             .args(["--advertise", &self.advertise])
-            .env("AOT_AGENT_DIR", agent_dir());
+            .env(
+                "AOT_AGENT_DIR",
+                self.build.clone().unwrap_or_else(agent_dir),
+            );
         let child = self
             .settings(&mut command)
             .stdin(Stdio::null())
@@ -176,6 +193,11 @@ impl<'lab> Master<'lab> {
 
     /// SIGTERM: ends in order, with exit code 0.
     pub fn stop(mut self) {
+        self.end();
+    }
+
+    /// The same, of one that is to be started again.
+    pub fn end(&mut self) {
         let mut child = self.child.take().expect("a master runs");
         send(child.id(), Signal::SIGTERM);
         let status = wait::maybe(|| child.try_wait().expect("is ours"), TURN);
@@ -195,7 +217,7 @@ impl<'lab> Master<'lab> {
 
     /// Begins such a command.
     pub fn spawn(&self, words: &[&str]) -> Running {
-        let mut command = Command::new(master_program());
+        let mut command = Command::new(self.program());
         self.settings(command.args(words));
         Running::start(command)
     }
@@ -238,7 +260,7 @@ impl<'lab> Master<'lab> {
 
     /// Begins `launch FILE --json`.
     pub fn launch(&self, file: &Path) -> Running {
-        let mut command = Command::new(master_program());
+        let mut command = Command::new(self.program());
         command.arg("launch").arg(file).arg("--json");
         self.settings(&mut command);
         Running::start(command)
@@ -254,7 +276,7 @@ impl<'lab> Master<'lab> {
 
     /// Begins `cleanup CLUSTER --yes`.
     pub fn begin_cleanup(&self, cluster: &str) -> Running {
-        let mut command = Command::new(master_program());
+        let mut command = Command::new(self.program());
         self.settings(command.args(["cleanup", cluster, "--yes"]));
         Running::start(command)
     }

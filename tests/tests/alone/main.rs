@@ -5,6 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod ec2_scale;
 mod ec2_silent;
+mod fleet_chaos;
+mod fleet_facts;
+mod fleet_outputs;
+mod fleet_sessions;
 mod liar_shut_out;
 mod liar_words;
 mod local_chaos;

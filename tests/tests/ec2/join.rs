@@ -231,7 +231,7 @@ fn a_stage_failed(story: &mut Story, lab: &Lab, master: &Master, solo: &str) {
     }
     let text = master.run(&["status"]).text();
     story.check(
-        text.contains("stage bad failed (exit 3"),
+        text.contains("failed in bad (exit 3"),
         "status names the exit code",
         &text,
     );

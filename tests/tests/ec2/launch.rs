@@ -63,6 +63,8 @@ pools:
   - name: web
     size: {size}
     bootstrap_sequence: [{{dir: first}}, {{dir: second, needs: [manager/1]}}]
+    update: {{concurrency: 1}}
+    health: test -s /var/tmp/ran
 "
     );
     cluster_file(dir, "life", ami, &rest)
@@ -121,7 +123,8 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
 
     story.step("a changed bundle runs again from there");
     bundle::folder(&dir.join("second"), &format!("{SECOND}echo changed\n"));
-    master.launched(&small, 0);
+    let changed = master.launched(&small, 0);
+    one_at_a_time(&mut story, &changed);
     story.same(master.machine_ids(), ids.clone(), "the machines stay");
     for id in ids.values() {
         story.same(
@@ -145,6 +148,26 @@ fn a_cluster_is_launched_grown_and_cleaned_up() {
     master.stop();
     lab.end();
     story.end();
+}
+
+/// The pool's instances were changed one after the other, each once the one before had passed its check.
+fn one_at_a_time(story: &mut Story, changed: &Output) {
+    let events = changed.json();
+    let kinds = ["update-started", "health-check-started", "instance-ready"];
+    let of_pool = events.iter().filter_map(|event| {
+        let (name, kind) = (event["instance"].as_str()?, event["event"].as_str()?);
+        let is_meant = name.starts_with("web") && kinds.contains(&kind);
+        is_meant.then_some((name, kind))
+    });
+    let wanted = ["web1", "web2", "web3"];
+    let wanted = wanted
+        .iter()
+        .flat_map(|name| kinds.iter().map(move |kind| (*name, *kind)));
+    story.same(
+        of_pool.collect::<Vec<_>>(),
+        wanted.collect::<Vec<_>>(),
+        "the pool is changed one by one",
+    );
 }
 
 fn stages_ran_in_order(story: &mut Story, launched: &Output) {

@@ -90,7 +90,7 @@ fn what_failed_and_what_waits_for_it_is_applied_again_and_nothing_else() {
     again.expect(0);
     let said = format!("{}{}", again.text(), again.stderr);
     assert!(
-        said.contains("nothing to do: no stage has failed"),
+        said.contains("nothing to do: nothing has failed"),
         "{}",
         again.shown()
     );

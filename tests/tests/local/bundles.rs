@@ -203,3 +203,52 @@ instances:
     assert_eq!(rig.sh("head", "cat /opt/ledger"), "first\nsecond");
     assert_eq!(rig.status()["head"]["phase"], json!("ready"));
 }
+
+#[test]
+fn a_plan_says_what_of_a_bundle_changed_and_noise_is_no_change() {
+    let rig = Rig::local();
+    let cluster = |mode: &str| {
+        rig.cluster(&format!(
+            "
+cluster: noise
+provider: local
+instances:
+  - name: head
+    bootstrap_sequence: [{{dir: setup, env: {{MODE: {mode}}}}}]
+"
+        ));
+    };
+    rig.bundle("setup", "echo ran >> /opt/ledger\n");
+    cluster("first");
+    rig.launch().expect(0);
+    let setup = rig.dir().join("setup");
+    let write = |name: &str, text: &str| fs::write(setup.join(name), text).expect("a file");
+    let planned = || {
+        let plan = rig.cli(["plan", "--json", "cluster.yml"]);
+        plan.expect(0);
+        let line = plan.one(|line| line["instance"] == "head");
+        (line["action"].clone(), line["detail"].clone())
+    };
+    fs::create_dir(setup.join(".git")).expect("a folder");
+    for noise in [".git/HEAD", ".DS_Store", "bootstrap.sh~"] {
+        write(noise, "noise");
+    }
+    assert_eq!(planned(), (json!("keep"), json!(null)));
+
+    write(".aotignore", "*.log\n!.DS_Store\n");
+    write("big.log", "left out");
+    write("two words.sh", "echo new\n");
+    rig.bundle("setup", "echo ran >> /opt/ledger\nls -A >> /opt/ledger\n");
+    cluster("second");
+    let detail = r#"stage 0 changed: env MODE, +.DS_Store, bootstrap.sh 1 line, +"two words.sh""#;
+    assert_eq!(planned(), (json!("rerun"), json!(detail)));
+    rig.launch().expect(0);
+    let ledger = rig.sh("head", "cat /opt/ledger");
+    assert_eq!(ledger, "ran\nran\n.DS_Store\nbootstrap.sh\ntwo words.sh");
+
+    write(".aotignore", "*.log\na[z-a]\n");
+    let check = rig.cli(["check", "cluster.yml"]);
+    check.expect(2);
+    let said = &check.stderr;
+    assert!(said.contains(".aotignore, line 2: "), "{said}");
+}

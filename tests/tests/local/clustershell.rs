@@ -1,11 +1,11 @@
 //! Number ranges in targets beside the real ClusterShell: the same text means the same names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use aot_model::selector::{Subject, parse};
+use aot_tests::python;
 
 const VERSION: &str = "ClusterShell==1.9.3";
 
@@ -40,34 +40,12 @@ const NEITHER: [&str; 5] = [
     "n[01-002]",
 ];
 
-/// A Python with ClusterShell, made once for this target folder.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(made)
-}
-
-fn made() -> PathBuf {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clustershell-1.9.3");
-    let python = venv.join("bin/python");
-    if !venv.join("ready").exists() {
-        let run = |command: &mut Command| {
-            let status = command.status().expect("it starts");
-            assert!(status.success(), "{command:?}: {status}");
-        };
-        run(Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv));
-        run(Command::new(&python).args(["-m", "pip", "install", "-q", VERSION]));
-        std::fs::write(venv.join("ready"), "").expect("a mark");
-    }
-    python
-}
-
 /// What ClusterShell makes of each text: its names, or nothing.
 fn theirs(texts: &[&str]) -> Vec<Option<BTreeSet<String>>> {
     let script = "import sys, json\nfrom ClusterShell.NodeSet import NodeSet\nout = []\nfor t in sys.argv[1:]:\n    \
                   try: out.append(list(NodeSet(t)))\n    except Exception: out.append(None)\nprint(json.dumps(out))";
-    let output = Command::new(python())
+    let programs = python::programs(Path::new(env!("CARGO_TARGET_TMPDIR")), VERSION);
+    let output = Command::new(programs.join("python"))
         .args(["-c", script])
         .args(texts)
         .output()

@@ -57,7 +57,7 @@ fn ledger_has(rig: &Rig, line: &str) {
     wait::until(has, LIMIT, &format!("{line:?} in the ledger"));
 }
 
-/// Kills the master at the first event of this kind, then launches again.
+/// Kills the master at the first event of this kind: the launch brings the next one, and joins itself there.
 #[track_caller]
 fn master_killed_at(rig: &Rig, event: &str, stage: Option<u64>) {
     let stage_of =
@@ -80,9 +80,9 @@ pools:
         LIMIT,
         event,
     );
+    let before: Vec<_> = rig.machines();
     let first = rig.kill_master();
-    launch.finish(LIMIT).expect(4);
-    let before = rig.machine_ids();
+    launch.finish(LIMIT).expect(0);
 
     let again = rig.launch();
 
@@ -100,8 +100,9 @@ pools:
         "no second set of machines: {:?}",
         rig.machines()
     );
-    for (name, id) in before {
-        assert_eq!(after[&name], id, "{name} kept its machine");
+    for machine in before {
+        let name = &machine.name;
+        assert_eq!(after[name], machine.id, "{name} kept its machine");
     }
     let folders = std::fs::read_dir(rig.state_dir().join("local/machines")).expect("the folders");
     assert_eq!(folders.count(), 3, "no folder that is no machine");
@@ -139,8 +140,9 @@ fn master_killed_after_the_second_stage_began(rig: &Rig) {
 
 fn a_launch_goes_on_as_soon_as_a_master_is_back(rig: &Rig) {
     let launch = launch_into_the_stage(rig);
+    launch.signal(Signal::SIGKILL); // else it brings the next master
+    launch.finish(LIMIT);
     rig.kill_master();
-    launch.finish(LIMIT).expect(4);
     std::fs::write(
         format!(
             "/proc/{}/root/opt/go",
@@ -267,11 +269,10 @@ fn master_and_agent_killed_together_in_a_stage(rig: &Rig) {
     let machine = rig.machine("head");
     rig.kill_master();
     machine.kill_agent();
-    launch.finish(LIMIT).expect(4);
     let init = machine.init_pid().expect("up");
     std::fs::write(format!("/proc/{init}/root/opt/go"), "").expect("a file in the clone");
 
-    rig.launch().expect(0);
+    launch.finish(LIMIT).expect(0);
 
     assert_eq!(rig.sh("head", "cat /opt/ledger"), "begin 1\nend 1\nafter");
     assert_eq!(rig.stages("head")[0]["attempt"], 1);

@@ -348,16 +348,22 @@ fn a_command_outlives_the_master_and_its_result_is_on_record() {
     wait::until(begun, LIMIT, "the command to begin");
 
     rig.kill_master();
-    let lost = exec.finish(LIMIT);
-    lost.expect(4);
-    assert!(
-        lost.stderr.contains("aot-master jobs"),
-        "it says where to look: {}",
-        lost.shown()
-    );
     let init = machine.init_pid().expect("up");
     std::fs::write(format!("/proc/{init}/root/opt/go"), "").expect("a file in the clone");
 
+    let over = exec.finish(LIMIT);
+    over.expect(1);
+    let end = ended(&over, "head");
+    assert_eq!(
+        (&end["exit_code"], &end["stdout"]),
+        (&json!(5), &json!("begun\ndone\n"))
+    );
+    assert_eq!(
+        over.stderr.matches("the master is gone").count(),
+        1,
+        "{}",
+        over.shown()
+    );
     let job = || {
         let jobs = rig.cli(["jobs", "--json"]);
         jobs.expect(0);

@@ -90,12 +90,9 @@ kill -9 $(pgrep -f 'aot-agent run')
         done["outcome"], "succeeded",
         "its end is known although its folder is gone"
     );
-    assert_eq!(
-        told(&output, "contact-lost"),
-        "contact lost in stage 1 (kills)"
-    );
+    assert_eq!(told(&output, "contact-lost"), "contact lost in stage kills");
     let error = told_of_all(&output);
-    assert!(error.contains("a: contact lost in stage 1"), "{error}");
+    assert!(error.contains("a: contact lost in stage kills"), "{error}");
 }
 
 fn told_of_all(output: &Output) -> String {

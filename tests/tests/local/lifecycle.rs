@@ -41,17 +41,31 @@ fn over(rig: &Rig, kind: &str) -> Value {
     newest(rig, kind)
 }
 
-/// Whoever runs this.
-fn owner() -> u32 {
+/// Who runs this, as jobs name them.
+pub(super) fn me() -> String {
+    operator(std::env::var("SUDO_USER").ok().as_deref())
+}
+
+/// The same where sudo names somebody: who logged in, whom sudo names, or the user.
+fn operator(sudo_user: Option<&str>) -> String {
     let own = std::fs::metadata("/proc/self").expect("is there");
-    std::os::unix::fs::MetadataExt::uid(&own)
+    let own = std::os::unix::fs::MetadataExt::uid(&own);
+    let login = std::fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    let login = login.trim().parse().ok().filter(|uid| *uid != u32::MAX);
+    match (login, sudo_user) {
+        (None, Some(name)) if own == 0 => name.to_owned(),
+        _ => {
+            let uid = login.unwrap_or(own);
+            let name = aot_host::users::name_of(uid, std::path::Path::new("/etc/passwd"));
+            name.unwrap_or_else(|| format!("uid {uid}"))
+        }
+    }
 }
 
 #[track_caller]
 fn is(job: &Value, what: &str, targets: u32, outcomes: &Value) {
-    let uid = format!("uid {}", owner());
     assert_eq!(job["what"], what, "{job}");
-    assert_eq!(job["operator"], json!(uid), "{job}");
+    assert_eq!(job["operator"], json!(me()), "{job}");
     assert_eq!(job["targets"], json!(targets), "{job}");
     assert_eq!(&job["summary"], outcomes, "{job}");
     assert!(!job["ended"].is_null(), "{job}");
@@ -138,8 +152,7 @@ fn a_stop_in_the_middle_of_which_the_master_is_killed_ends_truthfully() {
     let begun = || jobs::list(&rig).iter().any(|job| job["kind"] == "stop");
     wait::until(begun, LIMIT, "the stop is on record");
     rig.kill_master();
-    let cut_off = stop.finish(LIMIT);
-    assert_ne!(cut_off.code, Some(0), "{}", cut_off.shown());
+    stop.finish(LIMIT).expect(0);
     is(
         &over(&rig, "stop"),
         "stop node1",
@@ -163,7 +176,7 @@ fn a_termination_in_the_middle_of_which_the_master_is_killed_ends_truthfully() {
     };
     wait::until(begun, LIMIT, "the termination is on record");
     rig.kill_master();
-    terminate.finish(LIMIT);
+    terminate.finish(LIMIT).expect(0);
     is(
         &over(&rig, "terminate"),
         "terminate node1",
@@ -191,4 +204,27 @@ fn a_cleanup_whose_command_is_killed_goes_on_to_its_end() {
         &json!({"succeeded": 2}),
     );
     wait::until(|| rig.machines().is_empty(), LIMIT, "no machine is left");
+}
+
+#[test]
+fn whoever_asked_behind_sudo_is_on_record_by_name_and_found_by_it() {
+    let mut rig = with_nodes(1);
+    rig.cli(["exec", "node1", "--", "true"]).expect(0);
+    rig.set_env("SUDO_USER", "some\u{1b}one");
+    rig.cli(["exec", "node1", "--", "echo", "hi"]).expect(0);
+    let (first, second) = (me(), operator(Some("some_one")));
+    let by = |name: &str| -> Vec<Value> {
+        let jobs = rig.cli(["jobs", "--json", "--kind", "exec", "--by", name]);
+        let jobs = jobs.expect(0).json();
+        jobs.iter().map(|job| job["what"].clone()).collect()
+    };
+    let (earlier, later) = ("exec \"node1\" -- true", "exec \"node1\" -- echo hi");
+    if first == second {
+        // Somebody has logged in for all of this: that counts.
+        assert_eq!(by(&first), [later, earlier]);
+    } else {
+        assert_eq!(by(&first), [earlier]);
+        assert_eq!(by(&second), [later]);
+    }
+    assert!(by("nobody-else").is_empty());
 }

@@ -26,14 +26,19 @@ macro_rules! on_both_stores {
     };
 }
 
+mod again;
 mod agent_static;
+mod ansible;
 mod apply;
 mod blobs;
 mod bundles;
 mod clustershell;
 mod cp;
 mod crash;
+mod doctor;
+mod editor;
 mod end;
+mod events;
 mod exec;
 mod failure;
 mod jobs;
@@ -45,7 +50,12 @@ mod links;
 mod master;
 mod records;
 mod revoke;
+mod rolling_apply;
 mod rootless;
+mod secrets;
 mod shell;
 mod ssh;
 mod terminal;
+mod vars;
+mod ways;
+mod why_it_failed;

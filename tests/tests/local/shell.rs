@@ -100,7 +100,7 @@ fn the_exit_code_is_that_of_the_program_and_it_is_on_record() {
         assert_eq!(job["summary"][outcome], 1, "{job}");
         assert_eq!(job["kind"], "shell");
         assert_eq!(job["what"], format!("shell head -- sh -c {script}"));
-        assert!(job["operator"].as_str().expect("who").starts_with("uid "));
+        assert_eq!(job["operator"], super::lifecycle::me());
         assert!(job["ended"].is_string(), "{job}");
     }
     shell(&rig, &["head", "--", "no-such-program"]).expect(127);
@@ -293,7 +293,7 @@ fn a_cancelled_job_is_hung_up() {
     rig.cli(["jobs", "cancel", job["job"].as_str().expect("an id")]);
     assert_eq!(screen.ends(), Some(1));
     assert!(!screen.is_raw());
-    screen.waits_for("cancelled by uid");
+    screen.waits_for(&format!("cancelled by {}", super::lifecycle::me()));
     nothing_is_left(&rig.machine("head"), "sh");
 }
 
@@ -334,17 +334,27 @@ fn is_back(rig: &Rig, gone: u32) {
     wait::until(answers, LIMIT, "the next agent");
 }
 
+/// Stops the agent while a shell is at its prompt; how that ends. The next agent is there then.
+#[track_caller]
+fn stopped_at_prompt(rig: &Rig, machine: &LocalMachine) -> i32 {
+    let mut screen = at_prompt(rig);
+    let stopped = machine.agent_pid().expect("an agent");
+    process::send(stopped, Signal::SIGTERM);
+    let code = screen.ends().expect("it ends by itself");
+    let signal = code - 128;
+    screen.waits_for(&format!("ended by signal {signal}: the agent was stopped"));
+    nothing_is_left(machine, "sh");
+    is_back(rig, stopped);
+    code
+}
+
 #[test]
 fn a_stopped_agent_hangs_up_and_says_so() {
     let rig = alone();
     let machine = rig.machine("head");
-    let mut screen = at_prompt(&rig);
-    let stopped = machine.agent_pid().expect("an agent");
-    process::send(stopped, Signal::SIGTERM);
-    assert_eq!(screen.ends(), Some(129));
-    screen.waits_for("ended by signal 1: the agent was stopped");
-    nothing_is_left(&machine, "sh");
-    is_back(&rig, stopped);
+    // On a machine that is busy for all of the 5 s that it has, a shell is killed like one that does not listen.
+    let mut codes = (0..3).map(|_| stopped_at_prompt(&rig, &machine));
+    assert_eq!(codes.find(|code| *code != 137), Some(129));
 
     let mut screen = at_prompt(&rig);
     screen.types("trap '' HUP; exec sleep 4307\r");

@@ -216,11 +216,11 @@ fn every_end_of_a_stage_is_told_as_what_it_is() {
     launched.expect(1);
     let told = launched.stderr.clone();
     let once = |text: &str| assert_eq!(told.matches(text).count(), 1, "{text:?} in\n{told}");
-    once("bad stage flaky failed (exit 17, ");
-    once("  | disk /dev/xvdz is not there");
-    once("late stage hang timed out after ");
-    once("quiet stage hang timed out after ");
-    once(" s: it printed nothing for too long");
+    once("bad failed in flaky (exit 17, ");
+    once("  ! disk /dev/xvdz is not there\n  | looking\n");
+    once("late timed out in hang (");
+    once("quiet timed out in hang (");
+    once(" s): it printed nothing for too long");
     once("again stage reboot asked for a reboot (194)");
     assert!(!told.contains("failed: "), "nothing is told twice:\n{told}");
     assert!(launched.text().contains("2 blocked"), "{}", launched.text());

@@ -1,10 +1,11 @@
 //! What the master asked for, checked and made a record. Pure.
 
 use aot_host::hash::is_sha256;
+use aot_proto::limits::MAX_VARS_BYTES;
 use aot_proto::v1::StartRun;
 use aot_proto::v1::start_run::What;
 
-use super::spec::{Spec, Work};
+use super::spec::{RenderSpec, Spec, Work};
 
 /// What the master sent can't be run: it names no program, its paths or digests are not of their form.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +51,14 @@ impl Spec {
             Some(What::CopyOut(copy)) => Work::CopyOut {
                 paths: copy.paths.clone(),
             },
-            Some(What::Stage(stage)) => {
+            Some(What::Stage(stage) | What::RenderedStage(stage)) => {
                 let sha = &stage.bundle_sha256;
                 if !is_sha256(sha) {
                     return Err(bad("the bundle's SHA-256 is not 64 lower-case hex digits"));
+                }
+                let is_rendered = matches!(start.what, Some(What::RenderedStage(_)));
+                if stage.vars_json.len() > MAX_VARS_BYTES {
+                    return Err(bad("its variables are too long"));
                 }
                 Work::Stage {
                     index: stage.index,
@@ -63,6 +68,10 @@ impl Spec {
                     args: stage.args.clone(),
                     attempt: stage.attempt,
                     reboots: stage.reboots,
+                    render: is_rendered.then(|| RenderSpec {
+                        vars_json: stage.vars_json.clone(),
+                        unless: stage.unless_rendered.clone(),
+                    }),
                 }
             }
         };

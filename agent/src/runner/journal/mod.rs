@@ -21,7 +21,7 @@ use aot_proto::ids::RunId;
 use super::command::STDIN;
 use super::spool::SPOOL;
 pub use lock::{SPEC, lock_if_free, pid_in};
-pub(crate) use spec::{Spec, Work};
+pub(crate) use spec::{RenderSpec, Spec, Work};
 use tombstones::Tombstones;
 
 /// How long the folder of a forgotten run stays, at most how many of them, and how much output each may have.

@@ -51,6 +51,9 @@ pub(crate) enum Work {
         attempt: u32,
         /// How often it asked for a reboot.
         reboots: u32,
+        /// How its templates are rendered; none = they are not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        render: Option<RenderSpec>,
     },
     /// Files to this machine.
     CopyIn {
@@ -71,4 +74,13 @@ pub(crate) enum Work {
         /// Absolute.
         paths: Vec<String>,
     },
+}
+
+/// How the templates of a stage's bundle are rendered.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RenderSpec {
+    /// The variables that they see, a JSON object.
+    pub vars_json: String,
+    /// The stage is not run when they become what has this SHA-256, hex; empty = it is run in any case.
+    pub unless: String,
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use aot_proto::limits::FRAME_BYTES;
 use aot_proto::v1::frame::Body;
 use aot_proto::v1::{Ended, Started};
+use hyper::body::Bytes;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid as NixPid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +21,7 @@ use super::end_record::{Facts, end_record};
 use crate::runner::cancellation;
 use crate::runner::command::CommandSpec;
 use crate::runner::leftover::{self, Pipes};
+use crate::runner::mask::{HiddenValues, Masker};
 use crate::runner::output::{CappedOutput, pump};
 use crate::runner::reap::{self, Gone};
 use crate::runner::signals::{Received, Signals};
@@ -43,6 +45,8 @@ pub(super) struct ChildSupervisor<'a> {
     started: Instant,
     synced: Instant,
     output: CappedOutput,
+    /// Of standard output and standard error.
+    maskers: [Masker<'a>; 2],
     status: Option<WaitStatus>,
     cpu_ms: u64,
     /// Those that KILL was sent to.
@@ -54,6 +58,7 @@ impl<'a> ChildSupervisor<'a> {
     pub(super) fn start(
         dir: &Path,
         command: &CommandSpec,
+        hidden: &'a HiddenValues,
         spool: &mut SpoolWriter,
         signals: &'a mut Signals,
     ) -> Result<Self, String> {
@@ -84,6 +89,7 @@ impl<'a> ChildSupervisor<'a> {
             started,
             synced: started,
             output: CappedOutput::new(command.output_cap_bytes),
+            maskers: [Masker::new(hidden), Masker::new(hidden)],
             status: None,
             cpu_ms: 0,
             killed: HashSet::new(),
@@ -111,6 +117,7 @@ impl<'a> ChildSupervisor<'a> {
                 && !pump(
                     &mut self.stdout,
                     &mut buffer,
+                    &mut self.maskers[0],
                     &mut self.output,
                     spool,
                     Body::Stdout,
@@ -122,6 +129,7 @@ impl<'a> ChildSupervisor<'a> {
                 && !pump(
                     &mut self.stderr,
                     &mut buffer,
+                    &mut self.maskers[1],
                     &mut self.output,
                     spool,
                     Body::Stderr,
@@ -146,10 +154,21 @@ impl<'a> ChildSupervisor<'a> {
             }
             while let Some(act) = self.policy.step(now) {
                 match act {
-                    Act::Finish => return Ok(self.record()),
+                    Act::Finish => {
+                        self.pass_on_rest(spool);
+                        return Ok(self.record());
+                    }
                     Act::Terminate | Act::Kill => self.signal_all(act),
                 }
             }
+        }
+    }
+
+    /// What was held back of pipes that are still open: it may have been the begin of a secret.
+    fn pass_on_rest(&mut self, spool: &mut SpoolWriter) {
+        let bodies: [fn(Bytes) -> Body; 2] = [Body::Stdout, Body::Stderr];
+        for (masker, body) in self.maskers.iter_mut().zip(bodies) {
+            self.output.append_all(&masker.finish(), spool, body);
         }
     }
 

@@ -7,10 +7,15 @@ use aot_proto::ids::RunId;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::{
     BuiltinReply, ClusterFacts, ClusterFactsApplied, CopyProgress, FactsReport, MasterMessage,
-    OpenShell, StartRun, Volumes, VolumesMounted,
+    OpenShell, OpenTunnel, StartRun, Volumes, VolumesMounted,
 };
 
-pub(crate) enum SessionInput {
+/// What is decided on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time is decided on; the largest message starts a stage"
+)]
+pub enum SessionInput {
     /// A message of the master's.
     Master(MasterMessage),
     /// A run's spool has this length now.
@@ -37,8 +42,10 @@ pub(crate) enum SessionInput {
     Stop,
 }
 
+/// What is to be done.
 #[derive(Debug, PartialEq)]
-pub(crate) enum SessionOutput {
+pub enum SessionOutput {
+    /// Send it to the master.
     Send(Up),
     /// Dial these from now on, as far as they can be dialled: not yet made harmless.
     LearnMasters(Vec<String>),
@@ -54,6 +61,7 @@ pub(crate) enum SessionOutput {
     Start(Box<StartRun>),
     /// Cancel a run with this grace in ms.
     Cancel(RunId, u64),
+    /// Drop a run's spool.
     Forget(RunId),
     /// Put volumes in place.
     Mount(Volumes),
@@ -61,6 +69,8 @@ pub(crate) enum SessionOutput {
     ReadFile(u64, Builtin),
     /// Open a terminal, on a connection of its own.
     OpenShell(Box<OpenShell>),
+    /// Open a forwarded connection, on a connection of its own.
+    OpenTunnel(Box<OpenTunnel>),
     /// Make a key and a signing request.
     MakeCsr,
     /// Check and store a renewed certificate (PEM).
@@ -71,7 +81,8 @@ pub(crate) enum SessionOutput {
 
 /// Why a session is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub enum Closed {
+    /// The agent stops.
     Stopping,
     /// The machine is to be rebooted.
     Reboot,

@@ -29,8 +29,10 @@ struct SpoolProgress {
 
 /// A piece of a spool to be read and sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SpoolPiece {
+pub struct SpoolPiece {
+    /// Whose spool.
     pub run: RunId,
+    /// Of its first byte.
     pub offset: u64,
     /// At most this many bytes.
     pub most: usize,

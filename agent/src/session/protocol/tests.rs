@@ -1,6 +1,6 @@
 //! The decisions of a session, one by one.
 
-use aot_proto::limits::{MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, PROTOCOL};
+use aot_proto::limits::{MAX_RECONNECT_SPREAD, MIN_RECONNECT_SPREAD, OLDEST_PROTOCOL, PROTOCOL};
 use aot_proto::v1::{CancelRun, ClusterFactsPiece, ForgetRun, MasterGoingAway, Reboot, RenewReply};
 use aot_proto::v1::{ClusterFactsApplied, MasterMessage, SpoolAck, StartRun, VolumesMounted};
 
@@ -476,10 +476,11 @@ fn the_version_that_the_master_picked_is_spoken_and_one_that_was_not_offered_end
             ..Welcome::default()
         })
     };
-    for picked in [PROTOCOL, 0] {
+    // A master that knows no ranges picks none, and speaks the oldest.
+    for (picked, spoken) in [(PROTOCOL, PROTOCOL), (0, OLDEST_PROTOCOL)] {
         let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
         receive(&mut protocol, welcome(picked), now);
-        assert_eq!(protocol.agreed, Some(PROTOCOL), "picked {picked}");
+        assert_eq!(protocol.agreed, Some(spoken), "picked {picked}");
     }
     let mut protocol = Protocol::new(vec![], 0, now + FAR, now);
     let out = receive(&mut protocol, welcome(PROTOCOL + 1), now);

@@ -19,14 +19,14 @@ impl Protocol {
     }
 
     /// When the session breaks, the first wait is a random part of this; `None` when the master has not answered Hello.
-    pub(crate) fn spread(&self) -> Option<Duration> {
+    pub fn spread(&self) -> Option<Duration> {
         let named = Duration::from_millis(self.welcome.as_ref()?.reconnect_spread_ms);
         Some(named.clamp(MIN_RECONNECT_SPREAD, MAX_RECONNECT_SPREAD))
     }
 
     /// Whether a master that welcomes like this has the cluster, as far as is known here. One that was paused, and lost it
     /// meanwhile, may not know that yet: its epoch is lower than that of the next one.
-    pub(crate) fn believes(&self, welcome: &Welcome) -> bool {
+    pub fn believes(&self, welcome: &Welcome) -> bool {
         welcome.epoch >= self.epoch
     }
 

@@ -9,7 +9,7 @@ use aot_proto::v1::enrolment_server::Enrolment;
 use aot_proto::v1::master_message::Body as Down;
 use aot_proto::v1::{
     AgentMessage, EnrolReply, EnrolRequest, FetchChunk, FetchRequest, MasterMessage, RenewReply,
-    ShellDown, ShellUp, SpoolAck, Welcome,
+    ShellDown, ShellUp, SpoolAck, TunnelPiece, TunnelUp, Welcome,
 };
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -71,6 +71,18 @@ impl AgentLink for Api {
         _: Request<Streaming<ShellUp>>,
     ) -> Result<Response<Self::ShellStream>, Status> {
         Err(Status::unimplemented("no terminal here"))
+    }
+
+    type TunnelStream = ReceiverStream<Result<TunnelPiece, Status>>;
+
+    async fn tunnel(
+        &self,
+        request: Request<Streaming<TunnelUp>>,
+    ) -> Result<Response<Self::TunnelStream>, Status> {
+        let (down, stream) = mpsc::channel(64);
+        let tunnel = (request.into_inner(), down);
+        self.0.change(|state| state.tunnels.push(tunnel));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     type AttachStream = Messages;

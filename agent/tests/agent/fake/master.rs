@@ -7,7 +7,7 @@ use std::time::Duration;
 use aot_proto::frame;
 use aot_proto::v1::agent_message::Body as Up;
 use aot_proto::v1::master_message::Body as Down;
-use aot_proto::v1::{BuiltinReply, MasterMessage, RunAnswer, StartRun};
+use aot_proto::v1::{BuiltinReply, MasterMessage, RunAnswer, StartRun, TunnelPiece, TunnelUp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
@@ -15,13 +15,19 @@ use rcgen::{
 use rustls_pki_types::CertificateSigningRequestDer;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use super::run_result::RunResult;
 
 /// Longest wait of a test for anything.
 const LIMIT: Duration = Duration::from_secs(120);
 const NAME: &str = "spiffe://m/cluster/c/instance/web1/local-1";
+
+/// From the agent, and to it.
+pub(crate) type TunnelHalves = (
+    Streaming<TunnelUp>,
+    mpsc::Sender<Result<TunnelPiece, Status>>,
+);
 
 /// What the master knows and how it behaves.
 #[derive(Default)]
@@ -52,6 +58,8 @@ pub(crate) struct State {
     pub(crate) cut_fetches: usize,
     pub(crate) fetch_offsets: Vec<u64>,
     pub(crate) connections: Vec<AbortHandle>,
+    /// Both halves of each forwarded connection's stream.
+    pub(crate) tunnels: Vec<TunnelHalves>,
 }
 
 pub(crate) struct Master {

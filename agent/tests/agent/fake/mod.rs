@@ -14,6 +14,7 @@ use aot_proto::ids::RunId;
 use aot_proto::v1::start_run::What;
 use aot_proto::v1::{ExecSpec, StageSpec, StartRun};
 
+pub(crate) use master::TunnelHalves;
 pub(crate) use rig::{MACHINE, Rig};
 
 pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
@@ -79,6 +80,11 @@ pub(crate) fn install(text: &str, path: &Path) {
 
 /// A bundle with this script: its SHA-256 and its bytes.
 pub(crate) fn bundle(script: &str) -> (String, Vec<u8>) {
+    bundle_of(&[("bootstrap.sh", script.as_bytes()), ("data", &[7; 20_000])])
+}
+
+/// A bundle of these files: its SHA-256 and its bytes.
+pub(crate) fn bundle_of(files: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -86,8 +92,9 @@ pub(crate) fn bundle(script: &str) -> (String, Vec<u8>) {
         header.set_mode(0o644);
         tar.append_data(&mut header, name, bytes).unwrap();
     };
-    add("bootstrap.sh", script.as_bytes());
-    add("data", &[7; 20_000]);
+    for (name, bytes) in files {
+        add(name, bytes);
+    }
     let bytes = tar.into_inner().unwrap();
     (aot_host::hash::sha256_hex(&bytes), bytes)
 }

@@ -20,6 +20,8 @@ pub(crate) const MACHINE: &str = "local-1";
 pub(crate) struct Rig {
     pub(crate) master: Arc<Master>,
     pub(crate) dir: TempDir,
+    /// In memory.
+    pub(crate) memory: TempDir,
     /// Masters in the settings of the next agent.
     pub(crate) dials: Vec<String>,
     /// Lines in them, besides.
@@ -47,6 +49,7 @@ impl Rig {
             logs_to_file: false,
             master,
             dir,
+            memory: tempfile::tempdir_in("/dev/shm").unwrap(),
             agent: None,
             _server: tasks,
         }
@@ -66,8 +69,9 @@ impl Rig {
         // That of an agent before it may not have been seen to be over: nothing may be sent into it.
         self.master.lock().to_agent = None;
         let at = |name: &str| self.path(name).display().to_string();
+        let secrets = self.memory.path().join("secrets");
         let config = format!(
-            "master = {:?}\n{}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
+            "secrets_dir = {secrets:?}\nmaster = {:?}\n{}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
             self.dials,
             self.more_settings,
             self.master.ca_pem,

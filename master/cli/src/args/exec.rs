@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aot_proto::builtin::Builtin;
-use aot_proto::v1::BuiltinName;
+use aot_proto::secret::{is_secret_name, is_secret_variable};
+use aot_proto::v1::{BuiltinName, SecretUse};
 use clap::Args;
 
 use super::target::{Narrow, not_empty};
@@ -35,6 +36,9 @@ pub struct ExecArgs {
     /// Environment variable; can be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
     pub env: Vec<(String, String)>,
+    /// Secret of the cluster, as the file $AOT_SECRETS/NAME, and as a variable where one is named; can be repeated
+    #[arg(long, value_name = "NAME[=VAR]", value_parser = secret)]
+    pub secret: Vec<SecretUse>,
     /// Folder to run in
     #[arg(long, value_name = "DIR", value_parser = not_empty)]
     pub cwd: Option<String>,
@@ -78,6 +82,21 @@ pub struct PaceArgs {
     pub batch_wait: Option<Duration>,
 }
 
+/// `NAME`, or `NAME=VARIABLE`.
+fn secret(text: &str) -> Result<SecretUse, String> {
+    let (name, env) = text.split_once('=').unwrap_or((text, ""));
+    if !is_secret_name(name) {
+        return Err("expected the name of a secret, or NAME=VARIABLE".to_owned());
+    }
+    if text.contains('=') && !is_secret_variable(env) {
+        return Err(format!("{env:?} can't be a variable of a secret"));
+    }
+    Ok(SecretUse {
+        name: name.to_owned(),
+        env: env.to_owned(),
+    })
+}
+
 /// `KEY=VALUE` with a key.
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -87,7 +106,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// `10`, `25%`.
-fn amount(text: &str) -> Result<String, String> {
+pub(super) fn amount(text: &str) -> Result<String, String> {
     let good = match text.strip_suffix('%') {
         Some(percent) => percent.parse::<u8>().is_ok_and(|percent| percent <= 100),
         None => text.parse::<u32>().is_ok(),
@@ -99,7 +118,7 @@ fn amount(text: &str) -> Result<String, String> {
 }
 
 /// `1`, `1%`; not `0`.
-fn at_least_one(text: &str) -> Result<String, String> {
+pub(super) fn at_least_one(text: &str) -> Result<String, String> {
     match amount(text)?.trim_end_matches('%').parse::<u32>() {
         Ok(0) => Err("expected at least 1, or 1%".to_owned()),
         _ => Ok(text.to_owned()),
@@ -215,6 +234,7 @@ impl ExecArgs {
         let pace = &self.pace;
         let given = [
             (!self.env.is_empty(), "--env"),
+            (!self.secret.is_empty(), "--secret"),
             (self.cwd.is_some(), "--cwd"),
             (self.user.is_some(), "--user"),
             (self.stdin.is_some(), "--stdin"),

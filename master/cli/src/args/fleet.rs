@@ -11,6 +11,7 @@ use crate::help;
 #[derive(Debug, Clone, Subcommand)]
 pub enum MastersCommand {
     /// Give a cluster to another master
+    #[command(after_help = help::MASTERS_MOVE)]
     Move {
         /// Name of the cluster
         #[arg(value_name = "CLUSTER", value_parser = not_empty)]
@@ -45,6 +46,13 @@ pub enum FleetCommand {
         /// Leave outputs over 64 KiB, bundles, agents and uploads behind
         #[arg(long)]
         without_files: bool,
+    },
+    /// Seal the keys with another key: that of AOT_FLEET_KEY
+    #[command(after_help = help::FLEET_REKEY)]
+    Rekey {
+        /// What they are sealed with now: a file, or kms:KEY
+        #[arg(long, value_name = "KEY")]
+        from: PathBuf,
     },
     /// Let records have what all masters that run understand
     #[command(after_help = help::FLEET_LEVEL)]

@@ -1,14 +1,25 @@
 //! Flags of the commands that only ask: list, wait, logs, inventory, ssh-config.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aot_proto::v1::wait_request::Goal;
 use aot_proto::v1::{MachineState, Phase};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::target::{MaybeTarget, TargetArg, not_empty};
+use super::target::{MaybeTarget, Narrow, StageArg, TargetArg, not_empty, stage};
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StatusArgs {
+    /// Which instances.
+    #[command(flatten)]
+    pub which: MaybeTarget,
+    /// Keep showing it as it changes, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
 
 /// Arguments of `list`.
 #[derive(Debug, Clone, Default, Args)]
@@ -55,18 +66,76 @@ pub struct WaitArgs {
     pub timeout: Duration,
 }
 
+/// A moment in the past, as it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinceWhen {
+    /// So long ago.
+    Ago(Duration),
+    /// Milliseconds since 1970.
+    At(u64),
+}
+
+impl SinceWhen {
+    /// Milliseconds since 1970.
+    pub fn unix_ms(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Ago(ago) => {
+                now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+            }
+            Self::At(at) => at,
+        }
+    }
+}
+
+/// `10m`, or a time of RFC 3339.
+fn since_when(text: &str) -> Result<SinceWhen, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(SinceWhen::Ago(ago));
+    }
+    let at = humantime::parse_rfc3339_weak(text.trim_end_matches('Z'));
+    let since = at.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let ms = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+    ms.map(SinceWhen::At).ok_or_else(|| {
+        "expected a time ago (90s, 30m, 2h), or a time in UTC (2026-12-01T07:30:00Z)".to_owned()
+    })
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Follow what happens from now on, until Ctrl-C or the cluster's end
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what happened since: 10m ago, or a time in UTC
+    #[arg(long, value_name = "WHEN", value_parser = since_when)]
+    pub since: Option<SinceWhen>,
+}
+
 /// Arguments of `logs`.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
-    /// Which instances.
+    /// Which instances, or a job: its whole id, or `last` [default: last]
+    #[arg(value_name = "TARGET", value_parser = not_empty)]
+    pub target: Option<String>,
+    /// What narrows it.
     #[command(flatten)]
-    pub target: TargetArg,
-    /// Only this stage, counted from 0 [default: all]
-    #[arg(long, value_name = "N")]
-    pub stage: Option<u32>,
+    pub narrow: Narrow,
+    /// Only this stage, by its name, or its number from 0 [default: all]
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    pub stage: Option<StageArg>,
     /// Keep showing output as it is printed
     #[arg(short, long)]
     pub follow: bool,
+}
+
+impl LogsArgs {
+    /// Which instances, where no job is meant.
+    pub fn which(&self) -> MaybeTarget {
+        MaybeTarget {
+            target: self.target.clone(),
+            narrow: self.narrow.clone(),
+        }
+    }
 }
 
 /// Arguments of `inventory`.
@@ -89,6 +158,9 @@ pub struct SshConfigArgs {
     /// Which instances.
     #[command(flatten)]
     pub which: MaybeTarget,
+    /// Lead ssh to the machines' addresses, not through their agents
+    #[arg(long)]
+    pub direct: bool,
     /// Known hosts file to write, named in the blocks [default: in the state dir]
     #[arg(long, value_name = "FILE")]
     pub known_hosts: Option<PathBuf>,

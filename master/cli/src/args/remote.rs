@@ -1,4 +1,4 @@
-//! Flags of `cp` and `shell`, which work on the machines themselves, as `exec` does.
+//! Flags of `cp`, `shell`, `forward` and `connect`, which work on the machines themselves, as `exec` does.
 
 use clap::Args;
 
@@ -30,4 +30,26 @@ pub struct ShellArgs {
     /// What to run instead of the login shell
     #[arg(value_name = "COMMAND ARGS", last = true)]
     pub command: Vec<String>,
+}
+
+/// Arguments of `forward`.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardArgs {
+    /// The instance and where to lead to: NAME:PORT, NAME:HOST:PORT or NAME:/path
+    #[arg(value_name = "NAME:PLACE", value_parser = not_empty)]
+    pub place: String,
+    /// Where to listen: a port, HOST:PORT or a path [default: 127.0.0.1, same port]
+    #[arg(value_name = "LOCAL", value_parser = not_empty)]
+    pub local: Option<String>,
+}
+
+/// Arguments of `connect`.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectArgs {
+    /// The instance
+    #[arg(value_name = "NAME", value_parser = not_empty)]
+    pub name: String,
+    /// Its port
+    #[arg(value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
 }

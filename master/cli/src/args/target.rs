@@ -13,6 +13,35 @@ pub(crate) fn not_empty(text: &str) -> Result<String, String> {
     }
 }
 
+/// How many instances at most. Ansible's flag of this name takes instances: who writes these is told where they go.
+fn at_most(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("expected at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            Err("expected a number of instances".to_owned())
+        }
+        Err(_) => Err(format!(
+            "expected a number of instances; to name them, give {text:?} as TARGET"
+        )),
+    }
+}
+
+/// A stage: its number, from 0, or its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageArg {
+    /// By its place.
+    Number(u32),
+    /// By its name in the file.
+    Name(String),
+}
+
+/// `0`, `flaky`.
+pub(crate) fn stage(text: &str) -> Result<StageArg, String> {
+    let text = not_empty(text)?;
+    Ok(text.parse().map_or(StageArg::Name(text), StageArg::Number))
+}
+
 /// What narrows a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Narrow {
@@ -20,7 +49,7 @@ pub struct Narrow {
     #[arg(long, value_name = "TARGET", value_parser = not_empty)]
     pub exclude: Option<String>,
     /// Only the first N of them, in the order of list
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_most)]
     pub limit: Option<u32>,
 }
 

@@ -143,6 +143,8 @@ fn examples_parse() {
         help::JOBS_RETRY,
         help::CP,
         help::SHELL,
+        help::FORWARD,
+        help::CONNECT,
         help::INVENTORY,
         help::SSH_CONFIG,
         help::ATTESTATION,
@@ -159,6 +161,10 @@ fn examples_parse() {
         help::TERMINATE,
         help::CLEANUP,
         help::SHUTDOWN,
+        help::INIT,
+        help::CONFIG,
+        help::VERSION,
+        help::COMPLETION,
     ] {
         for line in text
             .lines()
@@ -335,7 +341,7 @@ fn bad_lines_are_refused() {
         ("aot-master", ErrorKind::MissingSubcommand),
         ("aot-master --json", ErrorKind::MissingSubcommand),
         ("aot-master lunch f", ErrorKind::InvalidSubcommand),
-        ("aot-master launch", ErrorKind::MissingRequiredArgument),
+        ("aot-master launch a b", ErrorKind::UnknownArgument),
         ("aot-master wait x", ErrorKind::MissingRequiredArgument),
         ("aot-master wait x --state happy", ErrorKind::InvalidValue),
         (
@@ -383,9 +389,11 @@ fn bad_lines_are_refused() {
             "aot-master exec x --output-cap 99999999999G ls",
             ErrorKind::ValueValidation,
         ),
-        ("aot-master jobs show", ErrorKind::MissingRequiredArgument),
+        ("aot-master jobs show=", ErrorKind::InvalidSubcommand),
+        ("aot-master facts", ErrorKind::MissingRequiredArgument),
         ("aot-master jobs -n 5 show x", ErrorKind::ArgumentConflict),
-        ("aot-master apply --from x", ErrorKind::ValueValidation),
+        ("aot-master apply --from=", ErrorKind::ValueValidation),
+        ("aot-master list --limit web1", ErrorKind::ValueValidation),
         ("aot-master stop", ErrorKind::MissingRequiredArgument),
         ("aot-master start x --yes", ErrorKind::UnknownArgument),
         (
@@ -406,10 +414,45 @@ fn bad_lines_are_refused() {
 }
 
 #[test]
+fn words_of_other_programs_are_understood() {
+    let named = |line: &str| {
+        let cli = words(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let text = format!("{:?}", cli.command);
+        let end = text.find(|c: char| !c.is_alphanumeric());
+        text[..end.unwrap_or(text.len())].to_owned()
+    };
+    for (line, wanted) in [
+        ("ssh web1", "Shell"),
+        ("scp a web1:/a", "Cp"),
+        ("ls web*", "List"),
+        ("run web1 uptime", "Exec"),
+        ("up", "Launch"),
+        ("down shop", "Cleanup"),
+    ] {
+        assert_eq!(named(&format!("aot-master {line}")), wanted, "{line}");
+    }
+    for line in ["aot-master help", "aot-master help launch"] {
+        assert_eq!(words(line).expect_err(line).exit_code(), 0, "{line}");
+    }
+    let all: String = all_helps().into_iter().map(|(_, text)| text).collect();
+    assert!(!all.contains("[alias"), "they are not shown");
+}
+
+#[test]
+fn a_file_that_is_not_named_is_cluster_yml() {
+    for line in ["launch", "up", "check", "plan"] {
+        let cli = words(&format!("aot-master {line}")).expect(line);
+        let text = format!("{:?}", cli.command);
+        assert!(text.contains("file: \"cluster.yml\""), "{text}");
+    }
+}
+
+#[test]
 fn hidden_commands_parse() {
     for line in [
         "aot-master machine-run /x",
         "aot-master machine-init /x",
+        "aot-master man /x",
         "aot-master serve --background --listen 127.0.0.1:0 --advertise a:1,b:2",
     ] {
         words(line).expect(line);

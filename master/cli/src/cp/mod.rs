@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aot_proto::v1::copy_request::Way as Wire;
 use aot_proto::v1::job_event::Body;
@@ -24,13 +24,16 @@ use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use super::Ctx;
+use super::again::may_come;
 use super::args::CpArgs;
 use super::connect::{Start, connect};
 use super::dial::{Client, OfJob};
 use super::error::{Error, Exit};
-use super::follow_cluster::{broken, ctrl_c};
+use super::follow_cluster::{ctrl_c, lost};
 use super::interrupt::Interrupt;
-use crate::view::{CopyView, copy_json, counts_of, job_summary, outcome_counts};
+use crate::view::{
+    CopyView, bytes_text, copy_json, counts_of, job_summary, outcome_counts, took_text,
+};
 use operands::{CopyFrom, In, Way};
 use receive::Receive;
 
@@ -172,6 +175,10 @@ pub(super) struct CopyJob {
     receive: Option<Receive>,
     said: BTreeMap<String, Vec<u8>>,
     ends: BTreeMap<String, JobEnded>,
+    /// Of the archives that came to their end.
+    carried: u64,
+    /// When the targets were known.
+    begun: Option<Instant>,
 }
 
 /// Shows a copy until its summary, or until it is left alone; also says which job it is. `client` is for its cancellation:
@@ -218,13 +225,11 @@ async fn drive(
         };
         let body = match event {
             Some(Ok(event)) => event.body,
-            Some(Err(status)) => return Err(broken(status, job.goes_on())),
-            None => {
-                return Err(Error::Lost {
-                    goes_on: job.goes_on(),
-                    source: None,
-                });
+            Some(Err(status)) if may_come(&status) => {
+                return Err(lost(Some(status), job.way_out()));
             }
+            Some(Err(status)) => return Err(status.into()),
+            None => return Err(lost(None, job.way_out())),
         };
         match body {
             Some(Body::Started(started)) => job.started(&started, view)?,
@@ -253,6 +258,19 @@ impl CopyJob {
         }
     }
 
+    /// What to do when the master is lost: what it sends can't be had once more, as that is an archive that was unpacked so far.
+    fn way_out(&self) -> String {
+        match (self.id.as_str(), &self.out) {
+            ("", _) => "it may have been started; see aot-master jobs".to_owned(),
+            (id, Some(_)) => format!(
+                "what did not come in whole is not kept: copy it again; aot-master jobs cancel {id} ends what is still sent"
+            ),
+            (id, None) => {
+                format!("{id} is still running; see aot-master jobs follow {id}")
+            }
+        }
+    }
+
     async fn interrupted(
         &self,
         ctx: &mut Ctx<'_>,
@@ -267,6 +285,7 @@ impl CopyJob {
 
     fn started(&mut self, started: &JobStarted, view: &mut CopyView) -> Result<(), Error> {
         self.id = started.job_id.clone();
+        self.begun = Some(Instant::now());
         if let Some(out) = &self.out {
             let folders = !out.is_straight(&started.instances);
             self.receive = Some(Receive::new(&out.to, out.into, folders, out.tops.clone())?);
@@ -321,6 +340,9 @@ impl CopyJob {
             // The last word is why.
             ended.detail = lines.pop().unwrap_or_default().to_owned();
         }
+        if !failed {
+            self.carried += bytes;
+        }
         view.ended(&name, ended.outcome);
         if ctx.json {
             let bytes = if failed { 0 } else { bytes };
@@ -344,6 +366,7 @@ impl CopyJob {
             job_id: self.id.clone(),
             outcomes: counts_of(self.ends.values()),
             exit_code: u32::from(!self.ends.values().all(well)),
+            ..JobSummary::default()
         };
         let exit = Exit::from_wire(summary.exit_code);
         if ctx.json {
@@ -353,12 +376,15 @@ impl CopyJob {
         }
         // Why says more than the number of an exit code.
         let ends: Vec<JobEnded> = self.ends.values().cloned().map(plain).collect();
-        let text = job_summary(&summary, &ends);
-        let text = match exit {
-            Exit::Well => text,
-            _ => ctx.style().bad(&text),
-        };
-        ctx.message(&text)?;
+        let mut text = job_summary(&summary, &ends);
+        if let (Some(begun), Exit::Well) = (self.begun, exit) {
+            let took = took_text(begun.elapsed().as_secs_f64());
+            text.push_str(&format!("; {} in {took}", bytes_text(self.carried)));
+        }
+        match exit {
+            Exit::Well => ctx.note(&text)?,
+            _ => ctx.message(&ctx.style().bad(&text))?,
+        }
         Ok(exit)
     }
 }

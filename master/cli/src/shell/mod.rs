@@ -104,7 +104,9 @@ async fn run(
 
 fn lost(instance: &str, source: Option<Box<tonic::Status>>) -> Error {
     Error::Lost {
-        goes_on: format!("what ran in the terminal of {instance} {HUNG_UP}"),
+        goes_on: format!(
+            "what ran in the terminal of {instance} {HUNG_UP}; open another with aot-master shell"
+        ),
         source,
     }
 }

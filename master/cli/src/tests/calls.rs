@@ -122,3 +122,43 @@ async fn a_master_that_refuses_to_tell_its_calls_is_noted() {
         "note: the master's API calls cannot be shown: not known\nerror: not known\n"
     );
 }
+
+#[tokio::test]
+async fn the_calls_of_other_masters_are_shown_with_their_names_and_waited_for() {
+    let of = |call: ApiCall| ApiCall {
+        master: "b".into(),
+        ..call
+    };
+    let silent = ApiCall {
+        error: "the calls of the master c are not shown: no answer".into(),
+        master: "c".into(),
+        ..ApiCall::default()
+    };
+    let fake = Fake::start(Script {
+        status: two_clusters(),
+        calls: vec![
+            of(number(8)),
+            silent,
+            number(4),
+            of(call(9, "RunInstances")),
+            call(5, "DescribeInstances"),
+            of(call(10, "CreateTags")),
+        ],
+        others: vec![aot_proto::v1::InfoReply {
+            master: "b".into(),
+            api_calls: 10,
+            ..Default::default()
+        }],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["list", "-q", "-v"]).await;
+    assert_eq!(
+        ran.err.lines().collect::<Vec<_>>(),
+        [
+            "note: the calls of the master c are not shown: no answer",
+            "b: EC2 RunInstances us-west-2 120 ms req-9",
+            "EC2 DescribeInstances us-west-2 120 ms req-5",
+            "b: EC2 CreateTags us-west-2 120 ms req-10",
+        ]
+    );
+}

@@ -3,8 +3,11 @@
 use tokio::sync::Notify;
 
 use super::*;
+use crate::cluster_source::{ClusterAsk, ClusterSource};
+use crate::connect::Start;
 use crate::follow_job::follow;
 use crate::interrupt::Interrupt;
+use crate::job_source::{JobAsk, JobSource};
 use crate::output_mode::OutputMode;
 
 pub(crate) fn exec_script() -> Vec<Body> {
@@ -39,6 +42,7 @@ pub(crate) fn exec_script() -> Vec<Body> {
             job_id: "job-1".into(),
             outcomes: samples::counts(&[("succeeded", 1), ("failed", 1)]),
             exit_code: 1,
+            ..JobSummary::default()
         }),
     ]
 }
@@ -108,6 +112,7 @@ async fn a_ping_is_a_builtin_and_is_sorted() {
         job_id: "job-2".into(),
         outcomes: samples::counts(&[("succeeded", 2)]),
         exit_code: 0,
+        ..JobSummary::default()
     };
     let fake = Fake::start(Script {
         exec: vec![
@@ -312,6 +317,12 @@ async fn a_target_that_was_lost_has_one_end_all_the_same() {
     );
 }
 
+/// Of a job that there is.
+fn source(ctx: &crate::Ctx<'_>, client: crate::dial::Client) -> JobSource {
+    let ask = JobAsk::Follow(aot_proto::v1::FollowRequest::default());
+    JobSource::new(ctx, client, ask, Start::Never).expect("there are random numbers")
+}
+
 /// A stream that says some events and then nothing more.
 fn silent<T: Clone>(
     items: &[T],
@@ -333,9 +344,12 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         env: &env,
         io: &mut io,
         json: false,
+        quiet: false,
         cluster: None,
         greets: true,
         compared: false,
+        keeps_requests: false,
+        background: false,
         verbose: None,
     };
     let later = || tokio::time::sleep(std::time::Duration::from_secs(5));
@@ -346,7 +360,8 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         .collect();
     let interrupt = Interrupt::scripted(&[5000], None);
     let mode = OutputMode::default();
-    let error = follow(&mut ctx, None, silent(&bodies[..2]), interrupt, mode)
+    let source = source(&ctx, crate::dial::nobody());
+    let error = follow(&mut ctx, source, silent(&bodies[..2]), interrupt, mode)
         .await
         .expect_err("interrupted");
     assert_eq!(
@@ -360,8 +375,13 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
 
     let all = samples::launch();
     let events = silent(&all[..2]);
+    let ask = ClusterAsk::Cleanup("hadoop".to_owned());
+    let nobody = crate::dial::nobody();
+    let mut source = ClusterSource::new(&ctx, nobody, ask, Start::Never, "the launch goes on")
+        .expect("there are random numbers");
+    let each = &mut |_: &Event| ();
     let followed =
-        crate::follow_cluster::follow(&mut ctx, events, later(), "the launch goes on", false).await;
+        crate::follow_cluster::follow(&mut ctx, &mut source, events, later(), each).await;
     let Err(error) = followed else {
         panic!("not interrupted")
     };
@@ -399,9 +419,12 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
         env: &env,
         io: &mut io,
         json: false,
+        quiet: false,
         cluster: None,
         greets: true,
         compared: false,
+        keeps_requests: false,
+        background: false,
         verbose: None,
     };
     let client = crate::dial::dial(&env, None).await.expect("a master");
@@ -421,14 +444,8 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
     let events = futures::stream::iter(begin).chain(rest).map(event);
     let begun = async move { begun.notified().await };
     let interrupt = Interrupt::scripted_from(begun, presses_ms, answers);
-    let ran = follow(
-        &mut ctx,
-        Some(client),
-        events,
-        interrupt,
-        OutputMode::default(),
-    )
-    .await;
+    let source = source(&ctx, client);
+    let ran = follow(&mut ctx, source, events, interrupt, OutputMode::default()).await;
     let exit = match ran {
         Ok(seen) => crate::follow_job::close(
             &mut ctx,

@@ -77,6 +77,80 @@ async fn a_job_is_shown_with_its_output_and_its_ends() {
 }
 
 #[tokio::test]
+async fn without_an_id_the_last_job_is_meant() {
+    let fake = fake(1_767_225_785_500, &["web1", "web2"]);
+    for words in [
+        &["show"][..],
+        &["show", "last"],
+        &["follow"],
+        &["cancel", "last"],
+        &["retry"],
+    ] {
+        let before = fake.asked().len();
+        let ran = run(&fake, &[&["jobs"], words].concat()).await;
+        let asked = fake.asked()[before..].to_vec();
+        assert_eq!(asked[0], "JobsRequest { cluster: None, limit: 1 }");
+        assert!(asked[1].contains("job_id: \"job-01ABC\""), "{asked:?}");
+        let is_said = ran.err.contains("the last job is job-01ABC\n");
+        assert_eq!(is_said, words[0] != "show", "{}", ran.err);
+    }
+    let none = Fake::start(Script::default());
+    let ran = run(&none, &["jobs", "show"]).await;
+    assert_eq!(
+        (ran.exit, ran.err.as_str()),
+        (
+            Exit::NoMatch,
+            "error: no job \"last\"\n  hint: aot-master jobs lists them\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn logs_of_a_job_are_what_it_printed() {
+    let fake = fake(1_767_225_785_500, &["web1", "web2"]);
+    for words in [&["logs"][..], &["logs", "last"], &["logs", WHOLE]] {
+        let ran = run(&fake, words).await;
+        assert_eq!(
+            (ran.exit, ran.out.as_str()),
+            (Exit::Well, "web1 | hello\n"),
+            "{words:?}: {}",
+            ran.err
+        );
+    }
+    let ran = run(&fake, &["logs", "last", "--stage", "0"]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{}", ran.err);
+    run(&fake, &["logs", "name:last"]).await;
+    let asked = fake.asked().pop().expect("something");
+    assert!(
+        asked.starts_with("LogsRequest") && asked.contains("target: \"name:last\""),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn logs_of_a_launch_are_those_of_its_stages() {
+    let mut exec = exec_script();
+    exec[0] = Body::Started(JobStarted {
+        job_id: "job-1".into(),
+        instances: vec!["web1".into(), "web2".into()],
+        kind: samples::kind("launch"),
+        cluster: "hadoop".into(),
+        ended_unix_ms: 1,
+        ..JobStarted::default()
+    });
+    let fake = Fake::start(Script {
+        exec,
+        ..Script::default()
+    });
+    let ran = run(&fake, &["logs", WHOLE, "--stage", "1"]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    let asked = fake.asked().pop().expect("something");
+    for said in ["Some(\"hadoop\")", "\"web1,web2\"", "stage: Some(1)"] {
+        assert!(asked.contains(said), "{said}: {asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_runs_is_shown_so_far() {
     let fake = fake(0, &["web1", "web2", "web3"]);
     let ran = run(&fake, &["jobs", "show", WHOLE]).await;
@@ -128,6 +202,7 @@ async fn a_cancelled_job_is_what_was_asked_for() {
         job_id: "job-1".into(),
         outcomes: samples::counts(&[("lost_contact", 1)]),
         exit_code: 1,
+        ..JobSummary::default()
     });
     let fake = Fake::start(Script {
         exec: script,
@@ -184,4 +259,44 @@ async fn an_id_that_fits_none_or_several_is_refused() {
             .iter()
             .all(|asked| asked.starts_with("JobsRequest"))
     );
+}
+
+#[tokio::test]
+async fn an_output_that_is_not_whole_is_a_failure_whoever_reads_it() {
+    let text = "the output of web1 is not whole: only a part";
+    let mut exec = exec_script();
+    exec.retain(|body| !matches!(body, Body::Ended(ended) if ended.instance == "web2"));
+    for body in &mut exec {
+        if let Body::Summary(summary) = body {
+            summary.outcomes = samples::counts(&[("succeeded", 1)]);
+            summary.incomplete = text.to_owned();
+        }
+    }
+    let fake = Fake::start(Script {
+        exec,
+        jobs: vec![entry("job-02X")],
+        ..Script::default()
+    });
+    for args in [
+        &["jobs", "show", "02"][..],
+        &["jobs", "follow", "02"],
+        &["logs", "last"],
+        &["exec", "web1", "x"],
+    ] {
+        let ran = run(&fake, args).await;
+        assert_eq!(ran.exit, Exit::Failed, "{args:?}");
+        assert!(
+            ran.err.ends_with(&format!("error: {text}\n")),
+            "{}",
+            ran.err
+        );
+    }
+    let ran = run(&fake, &["--json", "jobs", "show", "02"]).await;
+    let last = ran.out.lines().last().unwrap_or_default();
+    let last: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(
+        (ran.exit, &last["incomplete"]),
+        (Exit::Failed, &text.into())
+    );
+    assert_eq!(last["summary"]["succeeded"], 1);
 }

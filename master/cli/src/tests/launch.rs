@@ -4,6 +4,7 @@ use aot_proto::fault;
 use aot_proto::v1::TargetFault;
 
 use super::*;
+use crate::{OperatorSecret, SecretOrigin};
 
 #[tokio::test]
 async fn a_launch_shows_its_events_and_ends_with_the_table_and_the_log() {
@@ -19,6 +20,72 @@ async fn a_launch_shows_its_events_and_ends_with_the_table_and_the_log() {
     assert!(
         asked[1].contains("timeout_ms: 90000") && asked[1].contains("cluster: hadoop"),
         "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn variables_go_with_the_plan_and_the_launch() {
+    let fake = Fake::start(Script {
+        events: samples::launch(),
+        ..Script::default()
+    });
+    let (path, vars) = (file(&fake), fake.dir.path().join("v.yml"));
+    std::fs::write(&vars, "size: 2\n").expect("written");
+    let vars = vars.to_str().expect("UTF-8");
+    let given = ["--set", "a=1", "--vars", vars, "--set", "b=x y"];
+    for command in ["plan", "launch"] {
+        let words = [&[command, &path][..], &given].concat();
+        run(&fake, &words).await;
+    }
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 3, "a launch plans first: {asked:?}");
+    for request in asked {
+        assert!(request.contains(r#"set: ["a=1", "b=x y"]"#), "{request}");
+        assert!(request.contains(r#"text: "size: 2\n""#), "{request}");
+    }
+    let ran = run(&fake, &["plan", &path, "--vars", "/nonexistent/v.yml"]).await;
+    assert_eq!((ran.exit, fake.asked().len()), (Exit::Usage, 3));
+    assert!(
+        ran.err.contains("cannot read /nonexistent/v.yml"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn secrets_are_read_here_and_go_with_the_plan_and_the_launch() {
+    let fake = Fake::start(Script {
+        events: samples::launch(),
+        ..Script::default()
+    });
+    let key = fake.dir.path().join("key");
+    std::fs::write(&key, "hunter2").expect("written");
+    let mut env = env_in(fake.dir.path());
+    env.secrets = |_, path, _| {
+        vec![OperatorSecret {
+            name: "db".to_owned(),
+            origin: SecretOrigin::File(path.with_file_name("key")),
+        }]
+    };
+    let file = file(&fake);
+    for words in [["plan", &*file], ["launch", &*file]] {
+        let ran = run_in(&env, "", &words).await;
+        let shown = format!("{}{}", ran.out, ran.err);
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 3, "a launch plans first: {asked:?}");
+    for request in asked {
+        assert!(request.contains(r#"SecretValue { name: "db""#), "{request}");
+        assert!(!request.contains("hunter2"), "{request}");
+    }
+    std::fs::remove_file(key).expect("removed");
+    let ran = run_in(&env, "", &["launch", &file]).await;
+    assert_eq!((ran.exit, fake.asked().len()), (Exit::Usage, 3));
+    assert!(
+        ran.err.contains("cannot read the secret \"db\""),
+        "{}",
+        ran.err
     );
 }
 

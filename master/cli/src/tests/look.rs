@@ -47,6 +47,84 @@ async fn status_and_list_for_people_and_programs() {
 }
 
 #[tokio::test]
+async fn a_status_says_why_stages_failed_and_of_a_target_with_all_lines() {
+    let mut status = two_clusters();
+    let stage = &mut status.instances[1].stage_views[0];
+    stage.tail = vec!["no disk".into(), "looking".into()];
+    stage.tail_stderr = 1;
+    let mut alike = samples::view("web3", "failed", &["failed"]);
+    alike.stage_views[0].tail_of = "web1".into();
+    status.instances.push(alike);
+    let fake = Fake::start(Script {
+        status,
+        sessions: Some(5),
+        ..Script::default()
+    });
+    let all = run(&fake, &["status"]).await.out;
+    assert!(
+        all.lines()
+            .next()
+            .is_some_and(|line| line.ends_with(", 5 sessions")),
+        "{all}"
+    );
+    let short = "\nweb[1,3] failed in bundle-0 (exit 17): ! no disk\n";
+    assert_eq!(all.matches(short).count(), 1, "{all}");
+    assert!(!all.contains("looking"), "{all}");
+    let some = run(&fake, &["status", "web"]).await.out;
+    let long = "\nweb[1,3] failed in bundle-0 (exit 17)\n  ! no disk\n  | looking\n  see: aot-master logs web1 --stage bundle-0\n";
+    assert_eq!(some.matches(long).count(), 1, "{some}");
+    assert!(fake.asked()[0].contains("equal_once: true"));
+    let json = run(&fake, &["status", "--json"]).await.out;
+    assert_eq!(
+        json.matches(r#""tail":["no disk","looking"]"#).count(),
+        2,
+        "{json}"
+    );
+    assert_eq!(
+        fake.asked().len(),
+        3,
+        "nothing runs, and nobody is asked what it prints"
+    );
+}
+
+#[tokio::test]
+async fn a_status_shows_what_the_stages_print_that_run() {
+    let mut status = two_clusters();
+    status.instances[2] = samples::view("web2", "bootstrapping", &["running"]);
+    let line = |instance: &str, text: &str| aot_proto::v1::last_lines_reply::Line {
+        instance: instance.into(),
+        stage: 0,
+        text: text.into(),
+    };
+    let fake = Fake::start(Script {
+        status,
+        last_lines: vec![
+            line("web1", "of nobody"),
+            line("web2", "fetching\nmore \x1b[2J"),
+        ],
+        ..Script::default()
+    });
+    let text = run(&fake, &["status"]).await.out;
+    assert!(
+        text.contains("  bundle-0 (1 of 1) running for 3.0 s: fetching more \x1b[2J\n"),
+        "a pipe has it as it is: {text:?}"
+    );
+    assert!(!text.contains("of nobody"), "{text}");
+    assert!(
+        fake.asked()[1].contains(r#"instances: ["web2"]"#),
+        "{:?}",
+        fake.asked()
+    );
+    assert_eq!(fake.addressed()[1], "cluster hadoop");
+    let env = CliEnv {
+        stdout_terminal: true,
+        ..env_in(fake.dir.path())
+    };
+    let seen = run_in(&env, "", &["status"]).await.out;
+    assert!(!seen.contains('\x1b'), "{seen:?}");
+}
+
+#[tokio::test]
 async fn no_address_at_all_fails() {
     let status = StatusReply {
         instances: vec![samples::view("web2", "planned", &[])],
@@ -140,6 +218,7 @@ async fn logs_have_prefixes_and_marks() {
         unix_ms: 1_767_225_784_000,
         note: note.into(),
         name: "base".into(),
+        ..LogLine::default()
     };
     let logs = vec![
         line(false, b"", "attempt 1 began"),
@@ -212,4 +291,22 @@ async fn a_target_that_matches_nothing_is_exit_3() {
         );
     }
     assert_eq!(run(&fake, &["list"]).await.exit, Exit::Well);
+}
+
+#[tokio::test]
+async fn logs_that_are_not_whole_end_in_a_failure() {
+    let text = "the output of web1/0 is not whole: the rest is lost";
+    let fake = Fake::start(Script {
+        logs: vec![LogLine {
+            incomplete: text.to_owned(),
+            ..LogLine::default()
+        }],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["logs", "web1"]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert_eq!(ran.err, format!("error: {text}\n"));
+    let json = run(&fake, &["logs", "web1", "--json"]).await;
+    let want = serde_json::json!({ "incomplete": text });
+    assert_eq!((json.exit, json.out), (Exit::Failed, format!("{want}\n")));
 }

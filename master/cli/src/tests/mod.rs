@@ -1,21 +1,28 @@
 //! The commands against a scripted master: what they print, and what they exit with.
 
+mod again;
 mod calls;
 mod cp;
+mod doctor;
 mod end;
+mod events;
 mod exec;
 mod jobs;
+mod joined;
 mod launch;
 mod look;
+mod manners;
 mod marks;
 mod masters;
 mod orphans;
+mod rolling;
 mod start;
 mod targets;
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aot_proto::v1::job_event::Body;
 use aot_proto::v1::{
@@ -58,7 +65,7 @@ struct Ran {
     err: String,
 }
 
-fn env_in(dir: &Path) -> CliEnv {
+pub(crate) fn env_in(dir: &Path) -> CliEnv {
     CliEnv {
         socket: dir.join("master.sock"),
         state_dir: dir.join("state"),
@@ -68,8 +75,13 @@ fn env_in(dir: &Path) -> CliEnv {
         stderr_terminal: false,
         redraws: false,
         colour: false,
+        colour_always: false,
         offset: UtcOffset::UTC,
         build: String::new(),
+        asks_again: Duration::from_millis(300),
+        settings: None,
+        serve: None,
+        secrets: |_, _, _| Vec::new(),
     }
 }
 
@@ -107,6 +119,7 @@ fn plan(action: &str, instance: &str) -> PlanLine {
         instance: instance.into(),
         pool: "web".into(),
         detail: "because".into(),
+        ..PlanLine::default()
     }
 }
 

@@ -83,7 +83,7 @@ async fn a_deletion_wants_a_yes_and_prints_its_receipt() {
     assert_eq!(ran.exit, Exit::Usage);
     assert!(
         ran.err.contains(
-            "delete everything of cluster old, which is unknown to this master and may belong to another: 1 instance, 1 volume?"
+            "delete everything of cluster old, which this master and those that share its records do not know, and which may belong to one with other records: 1 instance, 1 volume?"
         ),
         "{}",
         ran.err

@@ -105,10 +105,12 @@ async fn the_build_is_compared_by_the_answer_that_there_is() {
         let env = env_in(fake.dir.path()).built_as("0.1.0 (a)".into());
         let file = file(&fake);
         for (words, infos) in [
-            (&["status"][..], more),
-            (&["plan", &file][..], more),
-            (&["launch", &file][..], more),
-            (&["launch", "--listen", "127.0.0.1:7440", &file][..], 1),
+            (&["list"][..], more),
+            // What the master says of itself is a part of it.
+            (&["status"], more + 1),
+            (&["plan", &file], more),
+            (&["launch", &file], 1),
+            (&["launch", "--listen", "127.0.0.1:7440", &file][..], 2),
         ] {
             let ran = run_in(&env, "", words).await;
             assert!(ran.err.contains("this command is"), "{}", ran.err);

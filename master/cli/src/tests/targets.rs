@@ -136,7 +136,17 @@ async fn ssh_config_prints_blocks_and_writes_the_keys_of_all() {
     let fake = Fake::start(script());
     let file = fake.dir.path().join("hosts");
     let name = file.to_str().expect("UTF-8");
-    let ran = run(&fake, &["ssh-config", "web*", "--known-hosts", name]).await;
+    let ran = run(&fake, &["ssh-config", "web1", "--known-hosts", name]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    let socket = fake.dir.path().join("master.sock");
+    let way = format!("--socket {} connect web1 %p", socket.display());
+    let is_led = |line: &str| {
+        let command = line.strip_prefix("  ProxyCommand ");
+        command.is_some_and(|it| it.contains("--cluster hadoop ") && it.ends_with(&way))
+    };
+    assert!(ran.out.lines().any(is_led), "{}", ran.out);
+    let direct = ["ssh-config", "web*", "--direct", "--known-hosts", name];
+    let ran = run(&fake, &direct).await;
     assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
     let shown = format!("{}---\n{}", ran.out, ran.err).replace(name, "HOSTS");
     insta::assert_snapshot!("ssh_config", shown);

@@ -5,7 +5,8 @@ use aot_proto::v1::ApiCall;
 use super::format::seconds;
 use super::style::Style;
 
-/// `EC2 RunInstances us-west-2 200 ms 2 retries 0f3a-... InstanceType=m5.large error: Code: message`.
+/// `EC2 RunInstances us-west-2 200 ms 2 retries 0f3a-... InstanceType=m5.large error: Code: message`; with `MASTER:` before it
+/// where another master made it than the one that is asked.
 pub(crate) fn api_call_line(call: &ApiCall, style: Style) -> String {
     if call.operation.is_empty() {
         return style.dim(&one_line(&format!("note: {}", call.error)));
@@ -16,7 +17,12 @@ pub(crate) fn api_call_line(call: &ApiCall, style: Style) -> String {
         1 => "1 retry".to_owned(),
         more => format!("{more} retries"),
     };
+    let master = match call.master.as_str() {
+        "" => String::new(),
+        id => format!("{id}:"),
+    };
     let parts = [
+        &master,
         &call.service,
         &call.operation,
         &call.region,
@@ -68,17 +74,28 @@ mod tests {
             error: "InsufficientInstanceCapacity: none\n\x1b[2J left".into(),
             ..call.clone()
         };
+        let anothers = ApiCall {
+            master: "b/1".into(),
+            parameters: String::new(),
+            ..call.clone()
+        };
         let missing = ApiCall {
             error: "9 calls are missing here".into(),
             ..ApiCall::default()
         };
         let plain = |call| api_call_line(call, Style::default());
         assert_eq!(
-            [plain(&call), plain(&failed), plain(&missing)],
+            [
+                plain(&call),
+                plain(&failed),
+                plain(&anothers),
+                plain(&missing)
+            ],
             [
                 "EC2 RunInstances us-west-2 200 ms 0f3a InstanceType=m5.large MinCount=2",
                 "EC2 RunInstances us-west-2 3.2 s 2 retries InstanceType=m5.large MinCount=2 \
                  error: InsufficientInstanceCapacity: none  [2J left",
+                "b/1: EC2 RunInstances us-west-2 200 ms 0f3a",
                 "note: 9 calls are missing here",
             ]
         );

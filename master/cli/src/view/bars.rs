@@ -61,11 +61,11 @@ impl Bars {
             Shows::Text => ("{wide_msg}", ProgressBar::new(0)),
             Shows::ShortText => ("{msg} ", ProgressBar::new(0)),
             Shows::Share(bytes) => (
-                "{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+                "{prefix} [{bar:10}] {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}",
                 ProgressBar::new(bytes),
             ),
             Shows::Bytes => (
-                "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}",
+                "{prefix} {spinner} {bytes} {bytes_per_sec} {wide_msg}",
                 ProgressBar::no_length(),
             ),
         };
@@ -112,7 +112,7 @@ impl Bar {
 
     /// What stands before a number of bytes.
     pub(crate) fn set_prefix(&self, text: &str) {
-        self.0.set_prefix(line(text));
+        self.0.set_prefix(cut(&line(text)));
     }
 
     /// This many bytes are there.
@@ -160,6 +160,15 @@ fn line(text: &str) -> String {
     style::drawn(&harmless::one_line(text), true).into_owned()
 }
 
+/// A prefix that leaves room for the rest of its line on 80 columns.
+fn cut(text: &str) -> String {
+    const MOST: usize = 24;
+    match text.chars().count() > MOST {
+        true => text.chars().take(MOST - 1).chain(['…']).collect(),
+        false => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +189,17 @@ mod tests {
         bar.end(Some(marks));
         let picture = term.contents();
         assert_eq!(picture.matches("^[[2J^[]0;x^G").count(), 3, "{picture}");
+    }
+
+    #[test]
+    fn a_line_of_bytes_fits_80_columns() {
+        let (bars, term) = Bars::in_memory(10, 80);
+        let bar = bars.add(Shows::Share(137_000_000));
+        bar.set_prefix(&"a-long-name-of-an-instance".repeat(2));
+        bar.set_bytes(136_999_999);
+        bar.end(Some("timed out"));
+        let picture = term.contents();
+        assert_eq!(picture.trim_end().lines().count(), 1, "{picture}");
+        assert!(picture.starts_with("a-long-name-of-an-insta…"), "{picture}");
     }
 }

@@ -43,11 +43,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// The time of day, `12:03:04`, `offset` away from UTC; `12:03:04Z` in UTC itself.
 pub(crate) fn clock(unix_ms: u64, offset: UtcOffset) -> String {
-    let stamp = i64::try_from(unix_ms / 1000)
-        .ok()
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        .to_offset(offset);
+    let stamp = stamp(unix_ms, offset);
     let zone = if offset.is_utc() { "Z" } else { "" };
     format!(
         "{:02}:{:02}:{:02}{zone}",
@@ -55,6 +51,23 @@ pub(crate) fn clock(unix_ms: u64, offset: UtcOffset) -> String {
         stamp.minute(),
         stamp.second()
     )
+}
+
+/// `2026-12-01 12:03:04Z`.
+pub(crate) fn day_and_clock(unix_ms: u64, offset: UtcOffset) -> String {
+    format!(
+        "{} {}",
+        stamp(unix_ms, offset).date(),
+        clock(unix_ms, offset)
+    )
+}
+
+fn stamp(unix_ms: u64, offset: UtcOffset) -> OffsetDateTime {
+    i64::try_from(unix_ms / 1000)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        .to_offset(offset)
 }
 
 /// `4 ready, 1 failed`, the biggest first; nothing for an empty map.

@@ -6,7 +6,7 @@ use aot_proto::v1::{JobEnded, JobKind, JobStarted, JobsReply, Outcome, jobs_repl
 use serde_json::{Value, json};
 use time::UtcOffset;
 
-use super::format::{bytes, clock, counts_text, outcome_text, seconds};
+use super::format::{bytes, counts_text, day_and_clock, outcome_text, seconds};
 use super::grid::{Cell, Grid, or_dash};
 use super::job_output::{outcome_counts, reason};
 use super::json::rfc3339;
@@ -15,6 +15,23 @@ use super::style::{Paint, Style};
 
 /// Room that a command should have in a list.
 const MIN_WHAT_CHARS: usize = 20;
+
+/// Characters of a short id: the time of a ULID, to the millisecond.
+const SHORT_ID_CHARS: usize = 10;
+
+/// Ids as a person types them: without `job-`, and as many characters as tell each from all others.
+fn short_ids(ids: &[&str]) -> Vec<String> {
+    let bare = |id: &str| id.strip_prefix("job-").unwrap_or(id).to_owned();
+    let all: Vec<String> = ids.iter().map(|id| bare(id)).collect();
+    let short = |chars: usize| -> Vec<String> {
+        let cut = |id: &String| id.chars().take(chars).collect();
+        all.iter().map(cut).collect()
+    };
+    let longest = all.iter().map(|id| id.chars().count()).max();
+    let lengths = SHORT_ID_CHARS..longest.unwrap_or_default();
+    let is_clear = |ids: &Vec<String>| ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+    lengths.map(short).find(is_clear).unwrap_or(all.clone())
+}
 
 /// Who, what, when and how long.
 pub(crate) fn job_heading(
@@ -42,7 +59,7 @@ pub(crate) fn job_heading(
         0 => style.busy(&format!("running for {}", since(now_ms))),
         end => format!("took {}", since(end)),
     };
-    let begun = stamp(started.started_unix_ms, offset);
+    let begun = day_and_clock(started.started_unix_ms, offset);
     out.push_str(&format!("\n  started {begun}, {how_long}"));
     if started.output_dropped {
         out.push_str(
@@ -96,8 +113,8 @@ fn outcome_cells(ended: &JobEnded) -> [Cell; 4] {
     ]
 }
 
-/// What was run, as the master lists it, in lines of at most this many `columns`: what is told least often is left out
-/// until there is room for the command. Where there is only one cluster it is not told.
+/// What was run, as the master lists it. On a terminal ids are short, and lines have at most this many `columns`: what is
+/// told least often is left out until there is room for the command. Where there is only one cluster it is not told.
 pub(crate) fn jobs_table(
     reply: &JobsReply,
     offset: UtcOffset,
@@ -109,10 +126,19 @@ pub(crate) fn jobs_table(
         0 | 1 => vec!["cluster"],
         _ => Vec::new(),
     };
-    let mut whole = jobs_text(reply, offset, style, &left_out);
     let Some(columns) = columns else {
-        return whole;
+        return jobs_text(reply, offset, style, &left_out);
     };
+    let ids: Vec<&str> = reply.jobs.iter().map(|job| job.job_id.as_str()).collect();
+    let jobs = reply.jobs.iter().zip(short_ids(&ids));
+    let jobs = jobs.map(|(job, job_id)| jobs_reply::Entry {
+        job_id,
+        ..job.clone()
+    });
+    let reply = &JobsReply {
+        jobs: jobs.collect(),
+    };
+    let mut whole = jobs_text(reply, offset, style, &left_out);
     for next in ["by", "output", "took"] {
         let heads = whole.lines().next().unwrap_or_default();
         if heads.chars().count() + MIN_WHAT_CHARS <= columns {
@@ -161,7 +187,7 @@ fn job_cells(job: &jobs_reply::Entry, offset: UtcOffset) -> [String; 8] {
     [
         job.job_id.clone(),
         or_dash(&job.cluster).to_owned(),
-        stamp(job.started_unix_ms, offset),
+        day_and_clock(job.started_unix_ms, offset),
         took,
         or_dash(&outcomes).to_owned(),
         output,
@@ -180,17 +206,6 @@ fn fitted(text: &str, columns: usize) -> String {
         }
     };
     text.lines().map(fit).collect::<Vec<_>>().join("\n")
-}
-
-/// `2026-01-01 00:03:04Z`.
-fn stamp(unix_ms: u64, offset: UtcOffset) -> String {
-    let seconds = i64::try_from(unix_ms / 1000).unwrap_or_default();
-    let date = time::OffsetDateTime::from_unix_timestamp(seconds)
-        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
-        .to_offset(offset)
-        .date();
-    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
-    format!("{year:04}-{month:02}-{day:02} {}", clock(unix_ms, offset))
 }
 
 /// One entry of the list of jobs.

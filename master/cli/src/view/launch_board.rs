@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use aot_proto::v1::{Event, Phase, StageState};
+use aot_proto::v1::{Event, InstanceView, Phase, StageState};
 use serde_json::Value;
 
+use super::failure::InstanceFailure;
+use super::failures::{FailureReport, Failures};
+use super::ranges::by_number;
+use super::style::Style;
 use super::{format, sentence};
 
 /// aot's phases, in the order in which they are counted.
@@ -44,8 +48,12 @@ pub(crate) struct Row {
     pub note: String,
     /// What the provider knows of a machine that never called home; several lines, mostly empty.
     pub explanation: String,
-    /// When it entered its phase or stage, milliseconds since 1970.
+    /// When it entered its phase or stage, milliseconds since 1970; 0 where that is not known.
     pub since_ms: u64,
+    /// The number of its failure, where it has one.
+    pub failure: Option<usize>,
+    /// What its stage that runs printed last.
+    pub last_line: String,
     done: BTreeSet<u64>,
 }
 
@@ -58,17 +66,104 @@ pub(crate) struct Board {
     pub started_ms: u64,
     rows: Vec<Row>,
     places: HashMap<String, usize>,
+    failures: Failures,
 }
 
 impl Board {
-    /// The instances.
-    pub(crate) fn rows(&self) -> &[Row] {
-        &self.rows
+    /// Whether no event named an instance.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The instances, web2 before web10.
+    pub(crate) fn rows(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        rows.sort_by_key(|row| by_number(&row.name));
+        rows
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The instances, in the order of their first event.
+    pub(super) fn unordered(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter()
+    }
+
+    /// Why an instance failed, in one line.
+    pub(super) fn why(&self, row: &Row) -> String {
+        let failure = row.failure.and_then(|number| self.failures.get(number));
+        match (failure, row.note.is_empty()) {
+            (Some(failure), _) => failure.line(""),
+            (None, false) => row.note.clone(),
+            (None, true) => Phase::name_of(row.phase).to_owned(),
+        }
+    }
+
+    /// What is to be known of an instance that is not ready, without what it printed.
+    pub(super) fn note_of(&self, row: &Row) -> String {
+        let failure = row.failure.and_then(|number| self.failures.get(number));
+        match (row.phase(), failure) {
+            (Phase::Ready, _) => String::new(),
+            (Phase::Failed, Some(failure)) => failure.said(""),
+            _ => row.note.clone(),
+        }
+    }
+
+    /// What is to be said of those that failed, see [`Failures::due`].
+    pub(super) fn due(&mut self, now_ms: Option<u64>, style: Style) -> Vec<FailureReport> {
+        self.failures.due(now_ms, style)
+    }
+
+    /// What a stage printed last, if it still runs.
+    pub(crate) fn set_last_line(&mut self, instance: &str, stage: u32, line: &str) {
+        let row = self
+            .places
+            .get(instance)
+            .and_then(|at| self.rows.get_mut(*at));
+        let runs = |row: &&mut Row| row.phase() == Phase::Bootstrapping && row.stage == stage;
+        if let Some(row) = row.filter(runs) {
+            row.last_line = line.to_owned();
+        }
+    }
+
+    /// Instances as they are, of a cluster that nobody has followed: how long they are so is known of stages alone.
+    pub(crate) fn of_views<'v>(
+        cluster: &str,
+        views: impl Iterator<Item = &'v InstanceView>,
+        now_ms: u64,
+    ) -> Self {
+        let mut board = Self::default();
+        for view in views {
+            board.step(&Event {
+                unix_ms: now_ms,
+                cluster: cluster.to_owned(),
+                instance: view.name.clone(),
+                event: "snapshot".to_owned(),
+                view: Some(view.clone()),
+                ..Event::default()
+            });
+        }
+        board.started_ms = 0;
+        for row in &mut board.rows {
+            if row.phase() != Phase::Bootstrapping {
+                row.since_ms = 0;
+            }
+        }
+        board
     }
 
     /// How many instances are in each phase, in words, in an order that does not change while it runs.
     pub(crate) fn phase_counts(&self) -> String {
+        self.phase_counts_but(Phase::Unspecified)
+    }
+
+    /// The same without one phase.
+    pub(super) fn phase_counts_but(&self, but: Phase) -> String {
         let phases = PHASES.into_iter().chain([Phase::Unspecified]);
+        let phases = phases.filter(|phase| *phase != but || but == Phase::Unspecified);
         let counted = phases.filter_map(|phase| {
             let rows = self.rows.iter().filter(|row| row.phase() == phase);
             let name = rows.clone().next().map(|row| Phase::name_of(row.phase))?;
@@ -93,8 +188,25 @@ impl Board {
         row.read_view(event);
         row.read_event(event);
         if before != (row.phase, row.stage) || row.since_ms == 0 {
-            row.since_ms = event.unix_ms;
+            row.since_ms = event.unix_ms.saturating_sub(ran_ms(event));
+            row.last_line.clear();
         }
+        let (is_failed, known) = (row.phase() == Phase::Failed, row.failure);
+        let of_view = || event.view.as_ref().and_then(InstanceFailure::of_view);
+        let failure = if let Some((failure, took)) = InstanceFailure::of_event(event) {
+            let number = self.failures.number(failure);
+            let (name, at_ms) = (&event.instance, event.unix_ms);
+            self.failures.report(number, name, took, at_ms);
+            Some(number)
+        } else if !is_failed {
+            None
+        } else if known.is_some() {
+            known
+        } else {
+            // It failed before anybody followed it: that is no news.
+            of_view().map(|(failure, _)| self.failures.number(failure))
+        };
+        self.row(&event.instance).failure = failure;
     }
 
     fn row(&mut self, name: &str) -> &mut Row {
@@ -188,6 +300,14 @@ impl Row {
     }
 }
 
+/// How long the stage has run that an event shows as it is.
+fn ran_ms(event: &Event) -> u64 {
+    let view = event.view.as_ref().filter(|_| event.event == "snapshot");
+    let stages = view.into_iter().flat_map(|view| &view.stage_views);
+    let mut runs = stages.filter(|stage| stage.state() == StageState::Running);
+    runs.next().map_or(0, |stage| stage.ms)
+}
+
 /// The phase that an event puts an instance in.
 fn phase_after(event: &str) -> Option<Phase> {
     Some(match event {
@@ -229,6 +349,20 @@ mod tests {
             ]
         );
         assert_eq!(board.cluster, "hadoop");
+    }
+
+    #[test]
+    fn instances_are_in_the_order_in_which_people_count() {
+        let mut board = Board::default();
+        for name in ["web10", "web2", "lead", "web1"] {
+            board.step(&Event {
+                instance: name.into(),
+                event: "snapshot".into(),
+                ..Event::default()
+            });
+        }
+        let names: Vec<&str> = board.rows().iter().map(|row| &*row.name).collect();
+        assert_eq!(names, ["lead", "web1", "web2", "web10"]);
     }
 
     #[test]

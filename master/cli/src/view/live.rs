@@ -1,46 +1,104 @@
-//! A launch that redraws itself: one line per instance, the counts above. [`frame`] decides what is seen; the rest only
-//! puts it on the terminal.
+//! A launch that redraws itself. What is seen `frame` decides; this puts it on the terminal, with failures above it.
 
 use std::io;
 
-use aot_proto::v1::{Event, Phase};
+use aot_proto::limits::MAX_LAST_LINES;
+use aot_proto::v1::Event;
+use aot_proto::v1::last_lines_reply::Line;
 
 use super::bars::{Bar, Bars, Shows};
-use super::format::{counts_text, seconds};
-use super::launch_board::{Board, Row};
+use super::frame::{age, frame, running};
+use super::launch_board::Board;
+use super::out::rows;
 use super::sentence;
 use super::style::Style;
 use super::{Streams, View};
 
-/// Most instances with a line of their own; the others are counted.
-pub(super) const MAX_LINES: usize = 20;
-
-/// A longer name of a stage pushes what stands behind it aside.
-const MAX_STAGE_CHARS: usize = 24;
+/// A board of more instances is drawn by its clock alone, not with each event.
+const DRAWN_AT_ONCE: usize = 50;
 
 /// The live view, on standard error.
 pub(crate) struct LiveView {
     board: Board,
-    bars: Bars,
-    lines: Vec<Bar>,
+    picture: Picture,
     style: Style,
     now_ms: u64,
     /// How far a wait is; then this line is the whole picture.
     progress: Option<String>,
 }
 
-impl LiveView {
-    /// On the process's standard error.
-    pub(crate) fn new(style: Style) -> Self {
-        Self::on(Bars::on_stderr(), style)
+/// Lines that are drawn again in the place of those before.
+pub(crate) struct Picture {
+    bars: Bars,
+    /// How high the terminal is, asked each time: it changes its size.
+    rows: fn() -> usize,
+    lines: Vec<Bar>,
+}
+
+impl Picture {
+    /// On the process's standard error; nothing is there yet.
+    pub(crate) fn on_stderr() -> Self {
+        Self::on(Bars::on_stderr(), rows)
     }
 
     /// On any terminal.
+    fn on(bars: Bars, rows: fn() -> usize) -> Self {
+        Self {
+            bars,
+            rows,
+            lines: Vec::new(),
+        }
+    }
+
+    /// What is on the screen, for lines that belong above it.
+    pub(crate) fn bars(&self) -> &Bars {
+        &self.bars
+    }
+
+    /// How many lines it may have: one is the cursor's.
+    pub(crate) fn most(&self) -> usize {
+        (self.rows)().saturating_sub(1)
+    }
+
+    /// Draws these lines.
+    pub(crate) fn draw(&mut self, lines: &[String]) {
+        while self.lines.len() > lines.len() {
+            if let Some(line) = self.lines.pop() {
+                self.bars.remove(&line);
+            }
+        }
+        for (place, text) in lines.iter().enumerate() {
+            if place == self.lines.len() {
+                self.lines.push(self.bars.add(Shows::Text));
+            }
+            self.lines[place].set_text(text);
+        }
+    }
+
+    /// Takes it away. Safe to repeat.
+    pub(crate) fn close(&mut self) {
+        for line in self.lines.drain(..) {
+            self.bars.remove(&line);
+        }
+    }
+}
+
+impl LiveView {
+    /// On the process's standard error.
+    pub(crate) fn new(style: Style) -> Self {
+        Self::in_place_of(Picture::on_stderr(), style)
+    }
+
+    /// On a terminal of 30 lines.
+    #[cfg(test)]
     pub(crate) fn on(bars: Bars, style: Style) -> Self {
+        Self::in_place_of(Picture::on(bars, || 30), style)
+    }
+
+    fn in_place_of(picture: Picture, style: Style) -> Self {
         Self {
             board: Board::default(),
-            bars,
-            lines: Vec::new(),
+            picture,
             style,
             now_ms: 0,
             progress: None,
@@ -49,7 +107,7 @@ impl LiveView {
 
     /// What is on the screen, for lines that belong above it.
     pub(crate) fn bars(&self) -> Bars {
-        self.bars.clone()
+        self.picture.bars().clone()
     }
 
     fn draw(&mut self) {
@@ -60,19 +118,17 @@ impl LiveView {
                 self.now_ms,
                 self.style,
             )],
-            None => frame(&self.board, self.now_ms, self.style),
+            None => frame(&self.board, self.now_ms, self.style, self.picture.most()),
         };
-        while self.lines.len() > frame.len() {
-            if let Some(line) = self.lines.pop() {
-                self.bars.remove(&line);
-            }
+        self.picture.draw(&frame);
+    }
+
+    /// Prints what is to be said of those that failed, above the picture.
+    fn say_failures(&mut self, now_ms: Option<u64>) -> io::Result<()> {
+        for report in self.board.due(now_ms, self.style) {
+            self.picture.bars().print(&report.lines.join("\n"))?;
         }
-        for (place, text) in frame.into_iter().enumerate() {
-            if place == self.lines.len() {
-                self.lines.push(self.bars.add(Shows::Text));
-            }
-            self.lines[place].set_text(&text);
-        }
+        Ok(())
     }
 }
 
@@ -80,45 +136,65 @@ impl View for LiveView {
     fn show(&mut self, event: &Event, _io: &mut Streams) -> io::Result<()> {
         self.now_ms = self.now_ms.max(event.unix_ms);
         self.board.step(event);
-        if event.event == "wait-progress" {
+        let is_progress = event.event == "wait-progress";
+        if is_progress {
             self.progress = Some(event.message.clone());
         }
-        if let Some(line) = lasting(event, self.style) {
-            self.bars.print(&line)?;
+        if let Some(line) = notice(event, self.style) {
+            self.say_failures(None)?;
+            self.picture.bars().print(&line)?;
         }
+        if is_progress || event.last || self.board.len() <= DRAWN_AT_ONCE {
+            self.draw();
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now_ms: u64, _io: &mut Streams) -> io::Result<()> {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.say_failures(Some(now_ms))?;
         self.draw();
         Ok(())
     }
 
-    fn tick(&mut self, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        self.draw();
+    fn running(&self) -> Vec<String> {
+        match self.progress {
+            Some(_) => Vec::new(),
+            None => running(&self.board, self.picture.most().min(MAX_LAST_LINES)),
+        }
     }
 
-    fn close(&mut self) {
-        for line in self.lines.drain(..) {
-            self.bars.remove(&line);
+    fn last_lines(&mut self, lines: &[Line]) {
+        for line in lines {
+            self.board
+                .set_last_line(&line.instance, line.stage, &line.text);
         }
+    }
+
+    fn close(&mut self, _io: &mut Streams) -> io::Result<()> {
+        self.picture.close();
+        self.say_failures(None)
     }
 }
 
-/// What stays on the screen above the lines: failures and notices.
-fn lasting(event: &Event, style: Style) -> Option<String> {
+/// What else stays on the screen above the picture.
+fn notice(event: &Event, style: Style) -> Option<String> {
     let about = [&event.instance, &event.cluster]
         .into_iter()
         .find(|name| !name.is_empty());
     let about = about.map(String::as_str).unwrap_or_default();
-    if sentence::is_repetition(event) {
-        return None;
-    }
-    let mut said = sentence::sentence(event);
-    for line in sentence::printed(event) {
-        said.push_str(&format!("\n  {}", style.dim(&format!("| {line}"))));
-    }
-    match (event.event.as_str(), sentence::log_hint(event)) {
-        (_, Some(look)) => Some(format!("{} {said}\n  {look}", style.bad(about))),
-        ("instance-failed" | "boot-failed", None) => Some(format!("{} {said}", style.bad(about))),
-        ("notice", None) => Some(format!("{} {said}", style.bold(about))),
+    let is_of_all = event.instance.is_empty();
+    match event.event.as_str() {
+        "notice" | "update-stopped" => Some(format!(
+            "{} {}",
+            style.bold(about),
+            sentence::sentence(event)
+        )),
+        "instance-failed" | "boot-failed" if is_of_all => Some(format!(
+            "{} {}",
+            style.bad(about),
+            sentence::sentence(event)
+        )),
         _ => None,
     }
 }
@@ -129,97 +205,10 @@ fn progress_line(board: &Board, progress: &str, now_ms: u64, style: Style) -> St
     format!("{cluster}  {progress}  {}", style.dim(&age(board, now_ms)))
 }
 
-/// Since the first event.
-fn age(board: &Board, now_ms: u64) -> String {
-    let elapsed = now_ms.saturating_sub(board.started_ms) as f64 / 1000.0;
-    seconds(elapsed.floor().max(1.0))
-}
-
-/// Every line of the picture: the header, the instances, the rest in counts.
-fn frame(board: &Board, now_ms: u64, style: Style) -> Vec<String> {
-    if board.rows().is_empty() {
-        return Vec::new();
-    }
-    let mut lines = vec![format!(
-        "{}  {}  {}",
-        style.bold(&board.cluster),
-        board.phase_counts(),
-        style.dim(&age(board, now_ms))
-    )];
-    let shown = chosen(board.rows());
-    let rows = || shown.iter().map(|place| &board.rows()[*place]);
-    let widest = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or_default();
-    let widths = (
-        widest(&mut rows().map(|row| row.name.chars().count())),
-        widest(&mut rows().map(|row| stage_text(row).chars().count())).clamp(8, MAX_STAGE_CHARS),
-    );
-    for row in rows() {
-        lines.push(row_line(row, widths, now_ms, style));
-    }
-    let rest: Vec<&Row> = (0..board.rows().len())
-        .filter(|place| !shown.contains(place))
-        .map(|place| &board.rows()[place])
-        .collect();
-    if !rest.is_empty() {
-        let counts = counts_text(rest.iter().map(|row| (Phase::name_of(row.phase), 1)));
-        lines.push(style.dim(&format!("  and {} more: {counts}", rest.len())));
-    }
-    lines
-}
-
-/// The places of the instances that get a line, in the board's order: what failed first, then what works, then what
-/// waits, then what is done.
-fn chosen(rows: &[Row]) -> Vec<usize> {
-    let rank = |row: &Row| match row.phase() {
-        Phase::Failed => 0,
-        Phase::Blocked | Phase::Bootstrapping => 1,
-        Phase::Ready | Phase::Gone => 4,
-        Phase::Planned => 3,
-        _ => 2,
-    };
-    let mut places: Vec<usize> = (0..rows.len()).collect();
-    places.sort_by_key(|place| (rank(&rows[*place]), *place));
-    places.truncate(MAX_LINES);
-    places.sort_unstable();
-    places
-}
-
-/// `peers (2 of 3)` of a stage that runs, else how many are done.
-fn stage_text(row: &Row) -> String {
-    let (stage, all) = (u64::from(row.stage), u64::from(row.stages));
-    match (row.phase(), all) {
-        (_, 0) => String::new(),
-        (Phase::Bootstrapping, all) => sentence::stage_position(&row.stage_name, stage, all),
-        (_, all) => format!("{}/{all} ok", row.stages_ok),
-    }
-}
-
-fn row_line(row: &Row, (width, wide): (usize, usize), now_ms: u64, style: Style) -> String {
-    let stage = stage_text(row);
-    let since = now_ms.saturating_sub(row.since_ms) / 1000;
-    let since = match row.phase() {
-        Phase::Ready | Phase::Failed | Phase::Blocked | Phase::Gone => String::new(),
-        _ => seconds((since as f64).max(1.0)),
-    };
-    let note = if row.phase() == Phase::Ready {
-        ""
-    } else {
-        row.note.as_str()
-    };
-    let text = format!(
-        "  {:<width$}  {}  {stage:<wide$} {since:>6}  {}",
-        row.name,
-        style.phase(row.phase, 13),
-        style.dim(note)
-    );
-    text.trim_end().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::view::{Out, samples};
-    use aot_proto::v1::InstanceView;
 
     fn streams() -> Streams {
         Streams {
@@ -237,12 +226,13 @@ mod tests {
         for event in samples::launch() {
             live.show(&event, &mut streams()).expect("drawn");
             if matches!(event.event.as_str(), "stage-started" | "launch-ended") {
-                live.tick(event.unix_ms + 2000);
-                live.bars.print("").expect("drawn");
+                live.tick(event.unix_ms + 2000, &mut streams())
+                    .expect("drawn");
+                live.bars().print("").expect("drawn");
                 pictures.push(term.contents());
             }
         }
-        live.close();
+        live.close(&mut streams()).expect("closed");
         pictures.push(term.contents());
         insta::assert_snapshot!(pictures.join("\n-----\n"));
     }
@@ -261,7 +251,7 @@ mod tests {
                 ..Event::default()
             };
             live.show(&event, &mut streams()).expect("drawn");
-            live.bars.print("").expect("drawn");
+            live.bars().print("").expect("drawn");
             term.contents().trim().to_owned()
         };
         event(
@@ -280,42 +270,15 @@ mod tests {
             ),
             "hadoop  [1/2] instances 'running', waiting...  9.0 s"
         );
+        event(9500, "instance-failed", "web2", "it does not start");
+        event(9500, "instance-failed", "web1", "it does not start");
+        live.tick(10_000, &mut streams()).expect("drawn");
+        live.tick(11_000, &mut streams()).expect("drawn");
+        let shown = term.contents().trim_start().to_owned();
         assert!(
-            event(9500, "instance-failed", "web2", "it does not start")
-                .starts_with("web2 failed: it does not start\n"),
+            shown.starts_with("web[1-2] failed: it does not start\n"),
+            "{shown}"
         );
-        live.close();
-    }
-
-    #[test]
-    fn more_than_twenty_instances_are_counted_and_the_failed_ones_seen() {
-        let mut board = Board::default();
-        for place in 0..100 {
-            let phase = match place {
-                97 => Phase::Failed,
-                0..50 => Phase::Ready,
-                _ => Phase::Booting,
-            };
-            board.step(&Event {
-                unix_ms: 1000,
-                cluster: "big".into(),
-                instance: format!("n{place}"),
-                event: "snapshot".into(),
-                view: Some(InstanceView {
-                    name: format!("n{place}"),
-                    phase: phase.into(),
-                    ..InstanceView::default()
-                }),
-                ..Event::default()
-            });
-        }
-        let lines = frame(&board, 61_000, Style::default());
-        assert_eq!(lines.len(), 1 + MAX_LINES + 1);
-        assert_eq!(lines[0], "big  50 ready, 1 failed, 49 booting  60 s");
-        assert!(
-            lines.iter().any(|line| line.starts_with("  n97")),
-            "{lines:?}"
-        );
-        assert_eq!(lines[21], "  and 80 more: 50 ready, 30 booting");
+        live.close(&mut streams()).expect("closed");
     }
 }

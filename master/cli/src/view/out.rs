@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -37,11 +38,36 @@ pub(crate) struct TerminalTraits {
     pub redraws: bool,
     /// Colours are wanted where there is a terminal: `NO_COLOR` (no-color.org) is not set.
     pub colour: bool,
+    /// They are wanted elsewhere too.
+    pub colour_always: bool,
+}
+
+/// When results and messages are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Into pipes and files too, as for `less -R`
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// What `--color` says; nothing before it was read.
+static COLOUR: OnceLock<ColorChoice> = OnceLock::new();
+
+/// What an operator says of colours, which goes before the environment.
+pub fn choose_colour(choice: Option<ColorChoice>) {
+    if let Some(choice) = choice {
+        let _ = COLOUR.set(choice); // it is said once
+    }
 }
 
 impl TerminalTraits {
     /// Of this process.
     pub(crate) fn of_process() -> Self {
+        let choice = COLOUR.get().copied().unwrap_or_default();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
         Self {
@@ -49,7 +75,12 @@ impl TerminalTraits {
             stdout: io::stdout().is_terminal(),
             stderr: io::stderr().is_terminal(),
             redraws: !dumb,
-            colour: !dumb && !no_colour,
+            colour: match choice {
+                ColorChoice::Auto => !dumb && !no_colour,
+                ColorChoice::Always => true,
+                ColorChoice::Never => false,
+            },
+            colour_always: choice == ColorChoice::Always,
         }
     }
 }
@@ -72,8 +103,10 @@ impl Streams {
             Out::new(io::BufWriter::new(io::stdout())),
             Out::new(io::stderr()),
         );
-        stdout.set_seen(StreamKind::on(terminal.stdout, terminal.colour));
-        stderr.set_seen(StreamKind::on(terminal.stderr, terminal.colour));
+        let kind =
+            |is_terminal| StreamKind::on(is_terminal || terminal.colour_always, terminal.colour);
+        stdout.set_seen(kind(terminal.stdout));
+        stderr.set_seen(kind(terminal.stderr));
         Self {
             stdin: Box::new(BufReader::new(io::stdin())),
             stdout,
@@ -92,7 +125,7 @@ impl Streams {
 }
 
 impl StreamKind {
-    /// On a terminal, or not.
+    /// On a terminal, or what is shown on one later, as colours always are; or not.
     pub(crate) fn on(terminal: bool, colour: bool) -> Self {
         Self {
             terminal,
@@ -212,6 +245,13 @@ impl Write for Out {
 pub(crate) fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// Height of the terminal that shows progress, in lines. One that does not say it has 24.
+pub(crate) fn rows() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    let rows = size.map(|size| size.ws_row).unwrap_or_default();
+    usize::from(if rows == 0 { 24 } else { rows })
 }
 
 /// Where the log of a master goes, with a line an event, whatever its fields say: a writer for `tracing_subscriber`, which
@@ -396,10 +436,10 @@ pub(crate) mod tests {
         aside.above("call 2\x1b[2J").expect("drawn");
         let picture = term.contents();
         assert!(
-            picture.starts_with("call 2^[[2J\nhadoop  3 planned") && picture.contains("web2"),
+            picture.starts_with("call 2^[[2J\nhadoop  1.0 s  [") && picture.contains("web2"),
             "{picture}"
         );
-        live.close();
+        live.close(&mut io).expect("closed");
         aside.set_live(None);
         aside.above("call 3").expect("written");
         assert_eq!(kept.text(), "before\ncall 1\ncall 3\n");

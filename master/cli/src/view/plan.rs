@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aot_proto::plural;
-use aot_proto::v1::{PlanAction, PlanLine, PlanReply, Problem, ThingAction, ThingKind};
+use aot_proto::v1::{PlanAction, PlanReply, Problem, ThingAction, ThingKind};
 use serde_json::{Value, json};
 
 use super::format::{count_things, counts_text};
@@ -125,16 +125,17 @@ pub(crate) fn plan_json(plan: &PlanReply) -> Vec<Value> {
     for thing in &plan.things {
         all.push(json!({"thing": {"action": ThingAction::name_of(thing.action), "kind": ThingKind::name_of(thing.kind), "name": thing.name, "detail": some(&thing.detail)}}));
     }
-    for PlanLine {
-        action: number,
-        instance,
-        pool,
-        detail,
-    } in &plan.lines
-    {
-        let action = PlanAction::name_of(*number);
+    for line in &plan.lines {
+        let action = PlanAction::name_of(line.action);
         *counts.entry(action).or_default() += 1;
-        all.push(json!({"action": action, "instance": instance, "pool": some(pool), "detail": some(detail)}));
+        let mut object = json!({"action": action, "instance": line.instance, "pool": some(&line.pool), "detail": some(&line.detail)});
+        if !line.stage.is_empty() {
+            object["stage"] = line.stage.as_str().into();
+            object["bundle_sha256"] = some(&line.has).into();
+            object["new_bundle_sha256"] = some(&line.wants).into();
+            object["at_once"] = line.at_once.into();
+        }
+        all.push(object);
     }
     for problem in &plan.problems {
         all.push(json!({"problem": problem.message, "hint": some(&problem.hint)}));

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Longest text of [`ranges`], characters, before the rest is only counted.
 const MAX_CHARS: usize = 400;
 
+/// Most runs of numbers behind one stem, before the rest is only counted.
+const MAX_RUNS: usize = 60;
+
 /// A name without its last number, and that number's digits when such numbers begin with zeros.
 type Stem<'a> = (&'a str, usize);
 
@@ -76,6 +79,8 @@ fn one_stem((stem, padded): Stem<'_>, numbers: &[Option<u64>]) -> String {
             (Some(number), _) => runs.push((*number, *number)),
         }
     }
+    let rest: u64 = runs.iter().skip(MAX_RUNS).map(|(a, b)| b - a + 1).sum();
+    runs.truncate(MAX_RUNS);
     let numbered = match &runs[..] {
         [] => None,
         [(only, end)] if only == end => Some(format!("{stem}{}", digits(*only))),
@@ -91,7 +96,11 @@ fn one_stem((stem, padded): Stem<'_>, numbers: &[Option<u64>]) -> String {
         }
     };
     let parts: Vec<String> = alone.into_iter().chain(numbered).collect();
-    parts.join(",")
+    let text = parts.join(",");
+    match rest {
+        0 => text,
+        rest => format!("{text} and {rest} more"),
+    }
 }
 
 #[cfg(test)]

@@ -134,3 +134,49 @@ pub(crate) fn launch() -> Vec<Event> {
     ]);
     all
 }
+
+/// When the boards of [`board`] are looked at.
+pub(crate) const NOW_MS: u64 = START_MS + 125_000;
+
+/// The end of a stage that failed, having printed one line.
+pub(crate) fn failed_event(name: &str, pool: &str, line: &str) -> Event {
+    let mut view = view(name, "failed", &["failed"]);
+    view.pool = pool.into();
+    view.stage_views[0].name = "mount".into();
+    let fields = serde_json::json!({
+        "stage": 0, "stages": 1, "name": "mount", "attempt": 1, "outcome": "failed", "exit_code": 17,
+        "seconds": 4.0, "tail": [line], "tail_stderr": 1,
+    });
+    event(0, "stage-ended", Some(view), &fields.to_string(), "")
+}
+
+/// A launch of so many in three pools, of which the last ones failed in three ways, a third is ready and a third runs.
+pub(crate) fn board(instances: usize, failed: usize) -> super::Board {
+    let mut board = super::Board::default();
+    let why = [
+        "no disk /dev/xvdz",
+        "cannot reach 10.0.0.1",
+        "no space left",
+    ];
+    for n in 0..instances {
+        let pool = ["web", "worker", "db"][n * 3 / instances.max(1)];
+        let name = format!("{pool}{n}");
+        if n >= instances - failed {
+            board.step(&failed_event(&name, pool, why[n * n % 3]));
+            continue;
+        }
+        let (phase, states): (&str, &[&str]) = match n % 3 {
+            0 => ("ready", &["succeeded", "succeeded"]),
+            1 => ("bootstrapping", &["succeeded", "running"]),
+            _ => ("booting", &[]),
+        };
+        let mut view = view(&name, phase, states);
+        (view.pool, view.stages) = (pool.into(), 2);
+        if let Some(stage) = view.stage_views.get_mut(1) {
+            (stage.name, stage.ms) = ("peers".into(), (n as u64 * 37) % 100_000);
+        }
+        board.step(&event(0, "snapshot", Some(view), "", ""));
+        board.set_last_line(&name, 1, &format!("fetching package {n} of many"));
+    }
+    board
+}

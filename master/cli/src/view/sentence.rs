@@ -6,9 +6,6 @@ use serde_json::{Map, Value};
 
 use super::format::seconds;
 
-/// Most lines of what a stage printed that are shown with its failure.
-const MAX_PRINTED: usize = 8;
-
 /// The event's own fields; empty when they are no JSON object.
 pub(crate) fn fields_of(event: &Event) -> Map<String, Value> {
     serde_json::from_str(&event.fields_json).unwrap_or_default()
@@ -171,32 +168,6 @@ pub(super) fn last_printed(tail: &[String], stderr: usize, most: usize) -> &[Str
     &lines[lines.len().saturating_sub(most)..]
 }
 
-/// [`last_printed`] of the stage that an event says has failed.
-pub(super) fn printed(event: &Event) -> Vec<String> {
-    let fields = fields_of(event);
-    let tail = fields.get("tail").and_then(Value::as_array);
-    let tail: Vec<String> = tail
-        .into_iter()
-        .flatten()
-        .filter_map(|line| line.as_str().map(|line| line.replace('\n', " ")))
-        .collect();
-    let stderr = fields.get("tail_stderr").and_then(Value::as_u64);
-    let stderr = usize::try_from(stderr.unwrap_or_default()).unwrap_or(usize::MAX);
-    last_printed(&tail, stderr, MAX_PRINTED).to_vec()
-}
-
-/// Where to look when this event is bad news about an instance; `None` for any other.
-pub(super) fn log_hint(event: &Event) -> Option<String> {
-    let fields = fields_of(event);
-    let failed = event.event == "stage-ended"
-        && fields
-            .get("outcome")
-            .and_then(Value::as_str)
-            .is_some_and(|name| StageOutcome::from_name(name) != Some(StageOutcome::Succeeded));
-    let stage = fields.get("stage").and_then(Value::as_u64)?;
-    failed.then(|| format!("see: aot-master logs {} --stage {stage}", event.instance))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,20 +265,5 @@ mod tests {
             };
             assert_eq!(sentence(&event), want);
         }
-    }
-
-    #[test]
-    fn only_a_failed_stage_says_where_to_look() {
-        let event = |outcome: &str| Event {
-            instance: "web1".into(),
-            event: "stage-ended".into(),
-            fields_json: format!(r#"{{"stage":2,"outcome":"{outcome}"}}"#),
-            ..Event::default()
-        };
-        assert_eq!(
-            log_hint(&event("failed")).as_deref(),
-            Some("see: aot-master logs web1 --stage 2")
-        );
-        assert_eq!(log_hint(&event("succeeded")), None);
     }
 }

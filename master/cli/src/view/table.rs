@@ -6,9 +6,9 @@ use aot_proto::v1::{
 };
 use serde_json::{Map, Value};
 
+use super::failure::InstanceFailure;
 use super::format::{public_or_private, seconds};
-use super::grid::{Cell, Grid, or_dash};
-use super::launch_board::Board;
+use super::grid::{Cell, Grid, cut, or_dash};
 use super::sentence::{fields_of, last_printed, stage_outcome_text, stage_position};
 use super::style::{Style, phase_paint};
 
@@ -18,30 +18,6 @@ const MAX_PRINTED: usize = 5;
 /// A phase in its colour.
 fn phase(number: i32) -> Cell {
     Cell::painted(or_dash(Phase::name_of(number)), phase_paint(number))
-}
-
-/// What a launch or an apply leaves: one line per instance.
-pub(crate) fn closing_table(board: &Board, style: Style, columns: Option<usize>) -> String {
-    let mut table = Grid::new(&[
-        "instance", "pool", "phase", "machine", "address", "stages", "note",
-    ]);
-    for row in board.rows() {
-        let note = if row.phase() == Phase::Ready {
-            ""
-        } else {
-            row.note.as_str()
-        };
-        table.row([
-            Cell::new(&row.name),
-            Cell::or_dash(&row.pool),
-            phase(row.phase),
-            Cell::or_dash(&row.machine_id),
-            Cell::or_dash(&row.address),
-            Cell::new(format!("{}/{}", row.stages_ok, row.stages)),
-            Cell::new(note),
-        ]);
-    }
-    table.fitted(style, columns, &["machine", "address", "pool"])
 }
 
 /// Why silent machines may be silent, for below a table: (name, phase, what the provider knows of it), lines indented.
@@ -95,10 +71,11 @@ pub(crate) fn instances_table(
     for view in views {
         table.row(cells(view, columns));
     }
-    match columns.overview {
-        true => table.fitted(style, width, &["machine", "state", "address", "pool"]),
-        // What was asked for by name is all there.
-        false => table.text(style),
+    match (columns.overview, columns.properties) {
+        (true, _) => table.fitted(style, width, &["machine", "state", "address", "pool"]),
+        (false, false) => table.fitted(style, width, &["pool", "state", "private dns"]),
+        // Properties are several lines of any length, and cut they are of no use.
+        (false, true) => table.text(style),
     }
 }
 
@@ -157,15 +134,22 @@ fn cells(view: &InstanceView, columns: Columns) -> Vec<Cell> {
     cells
 }
 
-/// Why it is where it is; while a stage runs, which.
+/// Why it is where it is; while a stage runs, which; of one that failed, how. What that printed stands elsewhere.
 fn status_text(view: &InstanceView) -> String {
-    let runs = view
-        .stage_views
-        .iter()
-        .find(|stage| stage.state() == StageState::Running);
-    match (view.note.is_empty(), runs) {
-        (true, Some(stage)) => stage_lines(stage, view.stages),
-        _ => view.note.clone(),
+    let of_state = |state: StageState| {
+        let mut stages = view.stage_views.iter();
+        stages.find(|stage| stage.state() == state)
+    };
+    if let Some(stage) = of_state(StageState::Running).filter(|_| view.note.is_empty()) {
+        return stage_lines(stage, view.stages);
+    }
+    let failed = of_state(StageState::Failed).filter(|stage| {
+        let says_the_same = |note: &str| note.starts_with(&format!("stage {} ", stage.name));
+        view.note.is_empty() || says_the_same(&view.note)
+    });
+    match failed.and(InstanceFailure::of_view(view)) {
+        Some((failure, took)) => failure.said(&took),
+        None => view.note.clone(),
     }
 }
 
@@ -180,7 +164,7 @@ fn stage_lines(stage: &StageView, count: u32) -> String {
         (StageState::Running, StageOutcome::LostContact) => {
             format!("running for {took}, but contact with its agent is lost")
         }
-        (StageState::Running, _) => format!("running for {took}"),
+        (StageState::Running, _) => with_detail(&format!("running for {took}"), &stage.detail),
         (StageState::Succeeded, _) => {
             let left = match stage.detail.as_str() {
                 "" => String::new(),
@@ -205,8 +189,9 @@ fn stage_lines(stage: &StageView, count: u32) -> String {
     };
     let mut lines = vec![format!("{place} {said}")];
     let stderr = stage.tail_stderr as usize;
+    let mark = if stderr > 0 { "!" } else { "|" };
     let printed = last_printed(&stage.tail, stderr, MAX_PRINTED).iter();
-    lines.extend(printed.map(|line| format!("  | {}", line.replace('\n', " "))));
+    lines.extend(printed.map(|line| format!("  {mark} {}", line.replace('\n', " "))));
     lines.join("\n")
 }
 
@@ -289,6 +274,23 @@ pub(crate) fn masters_table(reply: &MastersReply, style: Style, columns: Option<
     table.fitted(style, columns, &["build", "agents dial", "clusters"])
 }
 
+/// Columns of a setting's value on a terminal.
+const VALUE_COLUMNS: usize = 40;
+
+/// Settings: key, value and origin. On a terminal what is too long is cut.
+pub fn settings_table(rows: &[[String; 3]]) -> String {
+    let columns = super::columns();
+    let mut table = Grid::new(&["setting", "value", "origin"]);
+    for [key, value, origin] in rows {
+        let value = match columns {
+            Some(_) => cut(value, VALUE_COLUMNS),
+            None => value.clone(),
+        };
+        table.row([Cell::new(key), Cell::or_dash(&value), Cell::new(origin)]);
+    }
+    table.fitted(Style::default(), columns, &[])
+}
+
 /// The note of an instance, behind the warning about it.
 fn warned(view: &InstanceView) -> String {
     let note = status_text(view);
@@ -310,7 +312,7 @@ fn standing(agent: &agents_reply::Entry) -> &'static str {
 }
 
 /// `2026-01-01 00:03:04Z`, `-` for never.
-fn stamp(unix_ms: u64) -> String {
+pub(crate) fn stamp(unix_ms: u64) -> String {
     match super::rfc3339(unix_ms) {
         Value::String(text) => format!("{}Z", text[..19].replace('T', " ")),
         _ => "-".to_owned(),
@@ -336,7 +338,15 @@ pub(crate) fn receipt_line(event: &Event, style: Style) -> Option<String> {
     } else {
         style.good(field("state"))
     };
-    Some(format!("{:<15} {:<24} {state}", field("kind"), field("id")))
+    let name = match field("name") {
+        "" => String::new(),
+        name => style.dim(&format!("  {name}")),
+    };
+    Some(format!(
+        "{:<15} {:<24} {state}{name}",
+        field("kind"),
+        field("id")
+    ))
 }
 
 #[cfg(test)]

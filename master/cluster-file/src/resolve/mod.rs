@@ -6,9 +6,11 @@ mod launch;
 mod machine;
 mod names;
 mod needs;
+mod secrets;
 mod security;
 mod stages;
 mod template;
+mod update;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use aot_model::selector;
 use aot_model::spec::{Attestation, ClusterSpec, FactsDetail, PoolSpec, ProviderKind, SshAccess};
 use aot_proto::ids::ClusterName;
+use serde_json::Map;
 
 use super::raw::{RawCommon, RawFile};
 use super::read::{At, Located, Text};
@@ -62,6 +65,8 @@ impl Build {
         let provider = self.provider(raw);
         let all_named = self.all_named(raw);
         let entries = extend::resolve(raw, all_named, &mut self.problems);
+        let secrets = self.secrets(raw);
+        self.check_uses(raw, &entries);
         let pools = self.pools(&entries, provider, all_named);
         if pools.is_empty() && self.problems.is_empty() {
             let problem = Mistake::new(0..0, "", "the file has no instances and no pools");
@@ -86,6 +91,11 @@ impl Build {
             ssh: self.ssh(raw, &pools),
             cluster_facts: self.cluster_facts(raw),
             groups,
+            vars: raw
+                .vars
+                .as_ref()
+                .map_or_else(Map::new, |vars| vars.value.0.clone()),
+            secrets,
             pools,
             base_dir: self.base_dir.clone(),
         })
@@ -175,6 +185,8 @@ impl Build {
             let machine = self.machine(entry, provider);
             let stages = self.stages(&entry.common);
             let user = self.user(&entry.common);
+            let update = self.update(&entry.common);
+            let health = self.health(&entry.common);
             pools.push(members.map(|(name, members)| PoolSpec {
                 name,
                 members,
@@ -182,6 +194,8 @@ impl Build {
                 user,
                 machine,
                 stages,
+                update,
+                health,
             }));
         }
         // Needs name other entries, so they come last.

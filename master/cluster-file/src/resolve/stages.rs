@@ -74,6 +74,8 @@ impl Build {
             timeout: raw.timeout.as_ref().map(|timeout| timeout.value.0),
             silence_timeout: raw.silence_timeout.as_ref().map(|timeout| timeout.value.0),
             needs: Vec::new(),
+            secrets: self.secret_uses(raw),
+            rerun_on_secret: raw.rerun_on_secret.as_ref().is_some_and(|it| it.value),
         })
     }
 

@@ -3,6 +3,23 @@
 use super::*;
 
 #[test]
+fn a_file_that_is_not_there_has_the_place_that_names_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("cluster.yml");
+    let text = "cluster: c\nprovider: local\ninstances:\n- name: a\n  stages: [{dir: there}, {dir: ./not/./there}]\n";
+    std::fs::create_dir(dir.path().join("there")).expect("a folder");
+    std::fs::write(dir.path().join("there/bootstrap.sh"), "true\n").expect("writes");
+    let parsed = crate::parse(text, &path).expect("a good file");
+    let problems = file_problems(&parsed.spec, &path);
+    let places: Vec<_> = problems
+        .iter()
+        .map(|found| parsed.place_of(&found.file, text, &path))
+        .collect();
+    assert_eq!(places, [Some((5, 32))]);
+    assert_eq!(parsed.place_of(Path::new("/elsewhere"), text, &path), None);
+}
+
+#[test]
 fn the_files_that_are_named_are_looked_at() {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = folder.path().join("bundle");

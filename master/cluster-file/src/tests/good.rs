@@ -1,5 +1,8 @@
 //! What good files mean.
 
+use aot_model::health::{HealthCheck, HealthSpec};
+use aot_model::pace::{Amount, PacePolicy};
+
 use super::*;
 
 #[test]
@@ -27,7 +30,7 @@ fn ssh_says_whose_keys_are_exchanged() {
 
 #[test]
 fn a_good_file_gives_the_whole_cluster() {
-    let Parsed { spec, notices } =
+    let Parsed { spec, notices, .. } =
         parse(GOOD).unwrap_or_else(|report| panic!("{}", report.render(false)));
     assert_eq!(notices, Vec::<String>::new());
     assert_eq!(
@@ -52,6 +55,52 @@ fn a_good_file_gives_the_whole_cluster() {
     assert!(group.allow_all_own_traffic);
     assert_eq!(group.allow_ssh_from, ["0.0.0.0/0"]);
     assert_eq!(group.allow_inbound[0].to_port, Some(8080));
+}
+
+#[test]
+fn a_pace_and_a_health_check_are_inherited_as_a_whole() {
+    let spec = parse(GOOD).expect("the good file").spec;
+    let [manager, _, db] = &spec.pools[..] else {
+        panic!("three pools")
+    };
+    assert!(manager.update.is_unsaid() && manager.health.is_none());
+    let pace = PacePolicy {
+        concurrency: Some(Amount::Percent(25)),
+        max_errors: Some(Amount::Count(1)),
+        canary: Some(1),
+        batch_wait_ms: Some(30_000),
+    };
+    assert_eq!(db.update, pace);
+    let health = HealthSpec {
+        retries: 3,
+        wait_ms: 2_000,
+        ..HealthSpec::new(HealthCheck::Command("systemctl is-active db".to_owned()))
+    };
+    assert_eq!(db.health.as_ref(), Some(&health));
+
+    let text = mutated(
+        "  user: admin\n",
+        "  user: admin\n  update: {concurrency: 2}\n  health: ping\n",
+    );
+    let spec = parse(&text).expect("good").spec;
+    let two = PacePolicy {
+        concurrency: Some(Amount::Count(2)),
+        ..PacePolicy::default()
+    };
+    let ping = HealthSpec::new(HealthCheck::Ping);
+    assert_eq!(
+        (&spec.pools[1].update, &spec.pools[1].health),
+        (&two, &Some(ping))
+    );
+    assert_eq!(spec.pools[2].update, pace, "its own");
+    assert_eq!(spec.pools[2].health.as_ref(), Some(&health));
+    let text = mutated(
+        "health: {command: systemctl is-active db, retries: 3, wait: 2s}",
+        "health: curl -fsS localhost",
+    );
+    let spec = parse(&text).expect("good").spec;
+    let line = HealthCheck::Command("curl -fsS localhost".to_owned());
+    assert_eq!(spec.pools[2].health, Some(HealthSpec::new(line)));
 }
 
 #[test]
@@ -252,7 +301,7 @@ pools:
 
 #[test]
 fn the_largest_cluster_is_read() {
-    let text = "cluster: c\nprovider: local\npools: [{name: a, size: 10000, stages: [{dir: x}, {dir: y, needs: pool:a/0}]}]\n";
+    let text = "cluster: c\nprovider: local\npools: [{name: a, size: 20000, stages: [{dir: x}, {dir: y, needs: pool:a/0}]}]\n";
     assert_eq!(
         parse(text).expect("a good file").spec.instances().count(),
         MAX_INSTANCES

@@ -66,9 +66,14 @@ impl FleetKey {
             BYTES => Some(bytes),
             _ => STANDARD.decode(bytes.trim_ascii()).ok(),
         };
-        let key = key.and_then(|key| RandomizedNonceKey::new(&AES_256_GCM, &key).ok());
-        key.map(Self)
+        key.and_then(|key| Self::of(&key))
             .ok_or_else(|| FleetKeyError::NoKey(path.to_owned()))
+    }
+
+    /// Of these bytes; `None` unless they are as many as a key has.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes);
+        key.ok().map(Self)
     }
 
     /// A new one, in a file that is not there yet.
@@ -100,20 +105,30 @@ impl FleetKey {
 
     /// Nonce, then ciphertext and tag (NIST SP 800-38D).
     pub(crate) fn seal(&self, plain: &[u8]) -> Vec<u8> {
-        let mut text = plain.to_vec();
-        let nonce = self
-            .0
-            .seal_in_place_append_tag(Aad::from(PURPOSE), &mut text)
-            .expect("a few hundred bytes are not too many");
-        [&nonce.as_ref()[..], &text].concat()
+        self.seal_for(PURPOSE, plain)
     }
 
     /// What was sealed with this key; `None` when it was another one, or was changed.
     pub(crate) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open_for(PURPOSE, sealed)
+    }
+
+    /// [`FleetKey::seal`] for another purpose, which is to be said again to open it.
+    pub(crate) fn seal_for(&self, purpose: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut text = plain.to_vec();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(purpose), &mut text)
+            .expect("AES-GCM takes more than memory has");
+        [&nonce.as_ref()[..], &text].concat()
+    }
+
+    /// What was sealed with this key for this purpose.
+    pub(crate) fn open_for(&self, purpose: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_at_checked(aws_lc_rs::aead::NONCE_LEN)?;
         let nonce = aws_lc_rs::aead::Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut text = text.to_vec();
-        let plain = self.0.open_in_place(nonce, Aad::from(PURPOSE), &mut text);
+        let plain = self.0.open_in_place(nonce, Aad::from(purpose), &mut text);
         plain.ok().map(|plain| plain.to_vec())
     }
 }

@@ -4,7 +4,9 @@
 pub mod attest;
 pub mod ca;
 pub mod fleet_key;
+pub mod fleet_seal;
 pub(crate) mod masters;
+pub(crate) mod secret_vault;
 pub mod shared_keys;
 
 use std::path::Path;

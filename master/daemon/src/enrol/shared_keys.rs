@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::ca::{self, Ca};
-use super::fleet_key::FleetKey;
+use super::fleet_seal::{FleetSeal, SealError};
 use super::{CA_FILES, JOIN_KEY_FILE, join_key};
 
 /// Why the masters of a fleet do not have the same keys.
@@ -30,16 +30,27 @@ pub enum SharedKeysError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Sealed with another one, or changed.
+    /// They can't be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// What was opened is not what masters keep.
     #[error(
-        "the keys in the database were sealed with another key than that of AOT_FLEET_KEY: all masters of a fleet need the same file"
+        "the keys in the database are not those of a master: it was written by another program"
     )]
-    WrongKey,
+    Unknown,
     /// Sealed, and there is no key.
     #[error(
-        "the keys of this database's masters are in it, sealed: name the file with the fleet's key in AOT_FLEET_KEY"
+        "the keys of this database's masters are in it, sealed: name the fleet's key in AOT_FLEET_KEY"
     )]
     NoKey,
+    /// There is nothing to seal anew.
+    #[error("the database has no keys of masters yet: `aot-master fleet init` makes them")]
+    NoKeys,
+    /// Somebody else was a moment earlier.
+    #[error(
+        "the keys in the database were sealed anew by somebody else meanwhile: look at them and try again"
+    )]
+    Changed,
     /// A folder without keys.
     #[error(
         "{} has not all keys of a master (ca.key, ca.pem, join.key): its machines would trust no other", .0.display()
@@ -81,13 +92,16 @@ impl Keys {
         })
     }
 
-    fn sealed(&self, key: &FleetKey) -> Vec<u8> {
-        key.seal(&serde_json::to_vec(self).expect("they are text"))
+    async fn sealed(&self, key: &FleetSeal) -> Result<Vec<u8>, SealError> {
+        let keys = serde_json::to_vec(self).expect("they are text");
+        // Says whose they are without saying anything of them.
+        let purpose = aot_host::hash::sha256_hex(self.ca.as_bytes());
+        key.seal(&keys, &purpose).await
     }
 
-    fn opened(sealed: &[u8], key: &FleetKey) -> Result<Self, SharedKeysError> {
-        let keys = key.open(sealed).ok_or(SharedKeysError::WrongKey)?;
-        serde_json::from_slice(&keys).map_err(|_| SharedKeysError::WrongKey)
+    async fn opened(sealed: &[u8], key: &FleetSeal) -> Result<Self, SharedKeysError> {
+        let keys = key.open(sealed).await?;
+        serde_json::from_slice(&keys).map_err(|_| SharedKeysError::Unknown)
     }
 
     fn write(&self, dir: &Path) -> std::io::Result<()> {
@@ -108,7 +122,7 @@ impl Keys {
 pub(crate) async fn agree(
     dir: &Path,
     shared: &dyn SharedSecrets,
-    key: Option<&FleetKey>,
+    key: Option<&FleetSeal>,
 ) -> Result<(), SharedKeysError> {
     let sealed = shared.read().await?;
     let Some(key) = key else {
@@ -130,10 +144,10 @@ pub(crate) async fn agree(
                 None => Some(made(dir)?),
             };
             let first = own.as_ref().or(first.as_ref()).expect("one of both");
-            shared.keep(first.sealed(key)).await?
+            shared.keep(first.sealed(key).await?).await?
         }
     };
-    let keys = Keys::opened(&sealed, key)?;
+    let keys = Keys::opened(&sealed, key).await?;
     match own {
         Some(own) if own == keys => Ok(()),
         Some(_) => Err(SharedKeysError::OtherKeys(dir.to_owned())),
@@ -149,14 +163,14 @@ pub(crate) async fn agree(
 pub async fn init(
     scratch: &Path,
     shared: &dyn SharedSecrets,
-    key: &FleetKey,
+    key: &FleetSeal,
 ) -> Result<bool, SharedKeysError> {
     if let Some(sealed) = shared.read().await? {
-        return Keys::opened(&sealed, key).map(|_| false);
+        return Keys::opened(&sealed, key).await.map(|_| false);
     }
     let made = made(scratch)?;
-    let kept = shared.keep(made.sealed(key)).await?;
-    Ok(Keys::opened(&kept, key)? == made) // or those of whoever was a moment earlier
+    let kept = shared.keep(made.sealed(key).await?).await?;
+    Ok(Keys::opened(&kept, key).await? == made) // or those of whoever was a moment earlier
 }
 
 /// Makes the keys of a folder those of the masters of a store, where they have none; whether that was done now.
@@ -166,7 +180,7 @@ pub async fn init(
 pub async fn bring(
     dir: &Path,
     shared: &dyn SharedSecrets,
-    key: &FleetKey,
+    key: &FleetSeal,
 ) -> Result<bool, SharedKeysError> {
     let own = Keys::of(dir).map_err(|source| SharedKeysError::Io {
         path: dir.to_owned(),
@@ -175,11 +189,40 @@ pub async fn bring(
     let own = own.ok_or_else(|| SharedKeysError::Incomplete(dir.to_owned()))?;
     let (sealed, is_new) = match shared.read().await? {
         Some(sealed) => (sealed, false),
-        None => (shared.keep(own.sealed(key)).await?, true),
+        None => (shared.keep(own.sealed(key).await?).await?, true),
     };
-    match Keys::opened(&sealed, key)? == own {
+    match Keys::opened(&sealed, key).await? == own {
         true => Ok(is_new),
         false => Err(SharedKeysError::OtherFleet(dir.to_owned())),
+    }
+}
+
+/// Seals the keys of the masters of a store with another key; false when they are sealed with it already. Masters that run have
+/// opened them, and go on.
+///
+/// # Errors
+/// When neither opens them, there are none, or they were changed meanwhile.
+pub async fn rekey(
+    shared: &dyn SharedSecrets,
+    old: &FleetSeal,
+    new: &FleetSeal,
+) -> Result<bool, SharedKeysError> {
+    let sealed = shared.read().await?.ok_or(SharedKeysError::NoKeys)?;
+    let keys = match Keys::opened(&sealed, old).await {
+        Ok(keys) => keys,
+        Err(error) => {
+            let is_done = Keys::opened(&sealed, new).await.is_ok();
+            return is_done.then_some(false).ok_or(error);
+        }
+    };
+    let anew = keys.sealed(new).await?;
+    // Before the old ones are gone.
+    if Keys::opened(&anew, new).await? != keys {
+        return Err(SharedKeysError::Unknown);
+    }
+    match shared.replace(sealed, anew).await? {
+        true => Ok(true),
+        false => Err(SharedKeysError::Changed),
     }
 }
 
@@ -198,10 +241,12 @@ fn made(dir: &Path) -> Result<Keys, SharedKeysError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use aot_store::Pending;
 
+    use super::super::fleet_key::FleetKey;
+    use super::super::fleet_seal::fake::FakeService;
     use super::*;
 
     /// What a database has.
@@ -223,13 +268,28 @@ mod tests {
                 .clone();
             Box::pin(async { Ok(kept) })
         }
+
+        fn replace(
+            &self,
+            was: Vec<u8>,
+            sealed: Vec<u8>,
+        ) -> Pending<'_, Result<bool, aot_store::Error>> {
+            let mut kept = self.0.lock().expect("not poisoned");
+            let is_it = *kept == Some(was);
+            if is_it {
+                *kept = Some(sealed);
+            }
+            Box::pin(async move { Ok(is_it) })
+        }
     }
 
-    fn key(byte: u8) -> FleetKey {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("fleet.key");
-        write_atomic(&path, &[byte; 32], 0o600).expect("writes");
-        FleetKey::read(&path).expect("reads")
+    fn key(byte: u8) -> FleetSeal {
+        let key = FleetKey::of(&[byte; 32]).expect("a key");
+        FleetSeal::File(Arc::new(key))
+    }
+
+    fn service(byte: u8) -> FleetSeal {
+        FleetSeal::Service(Arc::new(FakeService(byte)))
     }
 
     fn ca_of(dir: &Path) -> String {
@@ -265,7 +325,10 @@ mod tests {
         let sealed = kept.0.lock().expect("not poisoned").clone();
         assert!(!made().await.expect("there are some"));
         let wrong = init(scratch.path(), &kept, &self::key(8)).await;
-        assert!(matches!(wrong, Err(SharedKeysError::WrongKey)));
+        assert!(matches!(
+            wrong,
+            Err(SharedKeysError::Seal(SealError::WrongKey))
+        ));
         assert_eq!(*kept.0.lock().expect("not poisoned"), sealed);
         let left = std::fs::read_dir(scratch.path()).expect("reads").count();
         assert_eq!(left, 0, "nothing of them stays there");
@@ -285,7 +348,10 @@ mod tests {
         assert!(bring(other.path(), &empty, &key).await.expect("brings"));
         assert!(!bring(other.path(), &empty, &key).await.expect("the same"));
         let wrong = bring(other.path(), &empty, &self::key(8)).await;
-        assert!(matches!(wrong, Err(SharedKeysError::WrongKey)));
+        assert!(matches!(
+            wrong,
+            Err(SharedKeysError::Seal(SealError::WrongKey))
+        ));
         let next = tempfile::tempdir().expect("a folder");
         agree(next.path(), &empty, Some(&key))
             .await
@@ -333,5 +399,34 @@ mod tests {
         }
         assert_eq!(ca_of(other.path()), own);
         assert_eq!(std::fs::read_dir(empty.path()).expect("reads").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn keys_are_sealed_anew_and_stay_what_they_are() {
+        let kept = Kept::default();
+        let [first, next] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let none = rekey(&kept, &key(7), &service(1)).await;
+        assert!(matches!(none, Err(SharedKeysError::NoKeys)));
+        agree(first.path(), &kept, Some(&key(7)))
+            .await
+            .expect("makes");
+        let wrong = rekey(&kept, &key(8), &service(1)).await;
+        let text = wrong.expect_err("is refused").to_string();
+        assert!(text.contains("sealed with another key"), "{text}");
+        assert!(rekey(&kept, &key(7), &service(1)).await.expect("seals"));
+        assert!(!rekey(&kept, &key(7), &service(1)).await.expect("is done"));
+        let before = agree(first.path(), &kept, Some(&key(7))).await;
+        let text = before.expect_err("is refused").to_string();
+        assert!(text.contains("kms:alias/fake"), "{text}");
+        for folder in [&first, &next] {
+            let agreed = agree(folder.path(), &kept, Some(&service(1))).await;
+            agreed.expect("has the same");
+        }
+        assert_eq!(ca_of(next.path()), ca_of(first.path()));
+        // And back.
+        assert!(rekey(&kept, &service(1), &key(9)).await.expect("seals"));
+        agree(next.path(), &kept, Some(&key(9)))
+            .await
+            .expect("opens");
     }
 }

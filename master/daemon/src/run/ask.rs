@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aot_model::machine::{ClusterRef, Listing};
 use aot_model::prerequisites::Prerequisites;
+use aot_model::secret::SecretSource;
 use aot_model::spec::{ClusterSpec, ProviderKind};
 use aot_provider::{Ask, Problem, Provider, ProviderError, Tagged, Thing};
 use tokio::time::timeout;
@@ -24,6 +25,9 @@ const MACHINES: Duration = Duration::from_secs(30);
 
 /// Longest listing of what carries our tags in one region.
 const TAGGED: Duration = Duration::from_secs(200);
+
+/// How long AWS has to give out a secret.
+const SECRET: Duration = Duration::from_secs(60);
 
 /// Longest search for the region of the AWS settings: off EC2, asking the metadata service takes its time.
 const REGION: Duration = Duration::from_secs(10);
@@ -113,6 +117,21 @@ impl Lookups {
     ) -> Result<Vec<Tagged>, Error> {
         self.with(kind, region, TAGGED, |provider| async move {
             provider.tagged().await
+        })
+        .await
+    }
+
+    /// The value of a secret that AWS has.
+    ///
+    /// # Errors
+    /// When AWS can't be asked, refuses, or does not answer in time.
+    pub(crate) async fn secret(
+        &self,
+        source: SecretSource,
+        region: Option<String>,
+    ) -> Result<Vec<u8>, Error> {
+        self.with(ProviderKind::Ec2, region, SECRET, |provider| async move {
+            provider.secret(&source).await
         })
         .await
     }

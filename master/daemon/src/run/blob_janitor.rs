@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_model::run::Run;
 use aot_model::task::Task;
 use aot_model::world::World;
 use aot_proto::ids::{ClusterName, JobId, RunId};
@@ -152,11 +153,7 @@ impl BlobJanitor {
             let Some(cluster) = self.cluster_of(job).await? else {
                 continue;
             };
-            // Of a cluster that another master has, what is here may be only a part.
-            if !self.engine.is_decided_here(&cluster) {
-                continue;
-            }
-            for run in runs {
+            for run in self.to_put(job, &cluster, &runs).await? {
                 // It may have begun after that was asked.
                 if self
                     .engine
@@ -175,6 +172,28 @@ impl BlobJanitor {
         Ok(())
     }
 
+    /// Those of a job's runs whose output is here to its end. Without its length on record only the cluster's own master can
+    /// tell: of a cluster that another has, what is here may be only a part.
+    async fn to_put(
+        &self,
+        job: JobId,
+        cluster: &ClusterName,
+        runs: &[RunId],
+    ) -> Result<Vec<RunId>, Error> {
+        let is_decided_here = self.engine.is_decided_here(cluster);
+        let known = self.store.runs_of(job).await?.into_iter();
+        let known = known.filter(|run| runs.contains(&run.id) && run.verdict.is_some());
+        let known: Vec<Run> = known
+            .filter(|run| is_decided_here || run.output.is_some())
+            .collect();
+        let outputs = self.outputs.clone();
+        let whole = tokio::task::spawn_blocking(move || {
+            let whole = known.iter().filter(|run| outputs.is_whole_here(run));
+            whole.map(|run| run.id).collect()
+        });
+        whole.await.map_err(|_| aot_store::Error::Stopped.into())
+    }
+
     /// Whose job it is; `None` when what it printed is nobody's to read, or was dropped.
     async fn cluster_of(&self, job: JobId) -> Result<Option<ClusterName>, Error> {
         let job = self.store.job(job).await?;
@@ -184,13 +203,15 @@ impl BlobJanitor {
     }
 }
 
-/// Bundles that stages are run from.
+/// Bundles that stages are run from, or will be where instances wait for their turn.
 fn named_bundles(world: &World) -> HashSet<String> {
     let instances = world.clusters.values().flat_map(|c| c.instances.values());
     let stages = instances.flat_map(|instance| &instance.stages);
-    stages
-        .map(|stage| stage.plan.bundle_sha256.clone())
-        .collect()
+    let launches = world.clusters.values().filter_map(|c| c.launch.as_ref());
+    let rolling = launches.filter_map(|launch| launch.rolling.as_ref());
+    let to_be = rolling.flat_map(|rolling| rolling.stages.values().flatten());
+    let plans = stages.map(|stage| &stage.plan).chain(to_be);
+    plans.map(|plan| plan.bundle_sha256.clone()).collect()
 }
 
 /// Agents that machines may still ask for, besides those that are handed out now.

@@ -1,5 +1,6 @@
 //! The loop of a cluster: decides on what has come, writes what changed, and only then does what is to be done.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::engine::{Engine, INPUTS, QueuedInput};
-use super::updates::{Followers, JobUpdate, Published};
+use super::updates::{Followers, JobUpdate};
 use super::{Parts, now_ms, stop};
 
 /// Most inputs that share one write to disk: all that wait.
@@ -132,11 +133,11 @@ impl Loop {
         let outputs = &self.parts.outputs;
         let cluster = self.engine.read(|world| {
             let run = world.runs.get(&run)?;
-            (outputs.are_put() && !world.prints_archive(run)).then(|| run.at.cluster.clone())
+            (outputs.are_shared() && !world.prints_archive(run)).then(|| run.at.cluster.clone())
         });
         let spool = match cluster {
             Some(cluster) => match outputs.short(run).await {
-                None => {
+                None if outputs.are_put() => {
                     self.engine.submit_once_put(outputs, &cluster, run, ended);
                     return None;
                 }
@@ -162,7 +163,7 @@ impl Loop {
         });
         let mut spools = Vec::new();
         let mut steps = Vec::new();
-        let (changes, follows) = {
+        let (mut changes, follows) = {
             let shared = self.engine.world.clone();
             let mut world = shared.write().expect("decisions do not panic");
             for message in batch {
@@ -182,6 +183,7 @@ impl Loop {
             (world.drain_changes(), follows)
         };
         let ended = ended_runs(&changes);
+        self.record_outputs(&mut changes, &spools);
         // One write for the whole batch: a sync costs the same for one record as for a thousand.
         if !(changes.is_empty() && spools.is_empty())
             && let Err(error) = self.commit(changes, spools).await
@@ -210,6 +212,15 @@ impl Loop {
             self.followers.drop_closed();
         }
         true
+    }
+
+    /// Puts on record with the ends of runs how much they printed, where that is not in `stored`.
+    fn record_outputs(&self, changes: &mut Changes, stored: &[(RunId, Bytes)]) {
+        let stored: HashSet<RunId> = stored.iter().map(|(run, _)| *run).collect();
+        let ended = changes.runs.iter_mut().filter(|it| it.verdict.is_some());
+        for run in ended.filter(|it| !stored.contains(&it.id)) {
+            run.output = self.parts.outputs.on_record(run.id);
+        }
     }
 
     async fn commit(
@@ -272,15 +283,7 @@ impl Loop {
 
     pub(super) fn publish(&self, event: &Event, now: UnixMs) {
         log(event);
-        if self.engine.events.receiver_count() == 0 {
-            return;
-        }
-        let published = Published {
-            event: event.to_wire(now),
-            ends: event.ends.map(|ends| ends.0),
-            aside: event.aside,
-        };
-        let _ = self.engine.events.send(published); // nobody may have subscribed
+        self.engine.events.publish(event, now);
     }
 }
 

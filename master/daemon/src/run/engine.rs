@@ -8,11 +8,12 @@ use aot_proto::ids::{ClusterName, RunId};
 use aot_proto::v1;
 use aot_store::Hold;
 use prost::bytes::Bytes;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::event_feed::EventFeed;
 use super::outputs::Outputs;
-use super::updates::{JobUpdate, Published};
+use super::updates::JobUpdate;
 
 /// Inputs that may wait for a decision. When full, whoever brings one waits.
 pub(super) const INPUTS: usize = 1024;
@@ -75,7 +76,7 @@ pub(crate) enum Unanswered {
 pub(crate) struct Engine {
     inputs: mpsc::Sender<QueuedInput>,
     pub(super) world: Arc<RwLock<World>>,
-    pub(super) events: broadcast::Sender<Published>,
+    pub(super) events: EventFeed,
     /// Counts the answers of providers that were asked for their machines.
     pub(super) shown: watch::Sender<u64>,
     /// What is written with: the cluster's own where it may be another master's, else that of all records.
@@ -91,7 +92,7 @@ impl Engine {
     pub(super) fn new(
         world: World,
         hold: Arc<Hold>,
-        events: broadcast::Sender<Published>,
+        events: EventFeed,
         stop: CancellationToken,
     ) -> (Self, mpsc::Receiver<QueuedInput>) {
         let (inputs, queue) = mpsc::channel(INPUTS);

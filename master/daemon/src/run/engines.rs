@@ -25,6 +25,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::decide::Loop;
 use super::engine::{Engine, QueuedInput};
+use super::event_feed::{EventFeed, Remembered};
 use super::updates::Published;
 use super::{Parts, now_ms};
 pub(crate) use inherited::Inherited;
@@ -35,9 +36,6 @@ use seeds::Seeds;
 /// Clusters that may be taken over before the master of one is told.
 const TAKEN_OVER: usize = 1024;
 
-/// Events that a slow subscriber may be behind. Past it, it is given a new snapshot.
-const EVENTS: usize = 8192;
-
 /// The way to whoever decides, for all clusters. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Engines(Arc<Shared>);
@@ -47,7 +45,7 @@ struct Shared {
     engines: RwLock<BTreeMap<ClusterName, Engine>>,
     /// Stands for the worlds of clusters that have none.
     vacant: World,
-    events: broadcast::Sender<Published>,
+    events: EventFeed,
     seeds: Seeds,
     /// Whoever takes a cluster has its lock meanwhile.
     taking: Mutex<BTreeMap<ClusterName, Arc<tokio::sync::Mutex<()>>>>,
@@ -65,7 +63,7 @@ impl Engines {
         let engines = Self(Arc::new(Shared {
             engines: RwLock::default(),
             vacant: world_of(Loaded::default(), &parts, seeds.draw(), now_ms()),
-            events: broadcast::channel(EVENTS).0,
+            events: EventFeed::new(now_ms()),
             seeds,
             taking: Mutex::default(),
             taken_over: broadcast::channel(TAKEN_OVER).0,
@@ -149,6 +147,15 @@ impl Engines {
     /// All events of all clusters from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
         self.0.events.subscribe()
+    }
+
+    /// What is remembered of a cluster from then on, and all events of all clusters from now on.
+    pub(crate) fn subscribe_since(
+        &self,
+        cluster: &ClusterName,
+        since: UnixMs,
+    ) -> (Remembered, broadcast::Receiver<Published>) {
+        self.0.events.subscribe_since(cluster, since)
     }
 
     /// Leads an input to its loop; to the next one when that has ended meanwhile.

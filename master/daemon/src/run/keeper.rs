@@ -1,7 +1,10 @@
 //! Sees to it that every cluster has a master: looks who lives and who has what, and takes what nobody has. What to take, and
-//! when, is decided in `wanted`.
+//! when, is decided in `free`; `failed` has what could not be taken; `balance` says what others are asked for.
 
-use std::collections::BTreeMap;
+mod balance;
+mod failed;
+mod free;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +12,25 @@ use std::time::Duration;
 use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
 use aot_store::fatal::Vital;
-use aot_store::fleet::{ClusterOwner, Fleet, FleetView};
+use aot_store::fleet::{Fleet, FleetView};
 use futures::StreamExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Engines;
+use balance::Balance;
+use failed::FailedTakes;
+use free::{FreeSince, is_wished_elsewhere};
 
 /// Between two looks. What is given back waits for one of them.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// By how much each master leaves the one before it the first try: two that try at once cost one a wasted read of all records.
-const STEP: Duration = Duration::from_secs(1);
-
 /// Clusters whose records are read side by side.
 const AT_ONCE: usize = 4;
+
+/// Longest wait for one of them. Its records are read on, within a limit of the store's; the other clusters do not wait for it.
+const TAKE: Duration = Duration::from_secs(10);
 
 /// Silence after which an owner is dialled.
 const SUSPICIOUS: Duration = Duration::from_secs(3);
@@ -32,17 +38,21 @@ const SUSPICIOUS: Duration = Duration::from_secs(3);
 /// Longest wait for its host to refuse.
 const DIAL: Duration = Duration::from_millis(500);
 
-/// Turns that a master has for itself which is to have a cluster.
-const WISHED: u32 = 5;
-
-/// What stands for what belongs to no cluster.
-const JANITOR: &str = "~janitor";
-
 /// Takes clusters for one master.
 pub(crate) struct ClusterKeeper {
     fleet: Arc<dyn Fleet>,
     engines: Engines,
     free: FreeSince,
+    failed: FailedTakes,
+    balance: Balance,
+}
+
+/// What came of one that was to be taken.
+enum TriedTake {
+    /// It is here, or another's.
+    Over,
+    /// It is to be tried again.
+    Failed,
 }
 
 impl ClusterKeeper {
@@ -52,6 +62,8 @@ impl ClusterKeeper {
             fleet,
             engines,
             free: FreeSince::default(),
+            failed: FailedTakes::default(),
+            balance: Balance::new(Instant::now()),
         }
     }
 
@@ -87,14 +99,12 @@ impl ClusterKeeper {
         }
         self.give_away_what_is_wished_elsewhere(&view);
         let has = |name: &ClusterName| self.engines.has(name);
-        let wanted = self.free.wanted(&view, has, Instant::now());
-        let this = &*self;
-        futures::stream::iter(wanted)
-            .for_each_concurrent(AT_ONCE, |cluster| async move { this.take(&cluster).await })
-            .await;
-        let is_turn = self
-            .free
-            .is_turn_for(JANITOR, &view.janitor, &view, Instant::now());
+        let owners = view.owners.iter();
+        let mut wanted = self.free.wanted(owners, &view, has, Instant::now());
+        self.failed.retain(|name| view.owners.contains_key(name));
+        wanted.retain(|name| self.failed.may_try(name, Instant::now()));
+        self.take_all(wanted).await;
+        let is_turn = self.free.is_janitor_wanted(&view, Instant::now());
         if is_turn && !self.engines.is_janitor() {
             match self.fleet.take_janitor().await {
                 Ok(hold) => hold
@@ -103,6 +113,25 @@ impl ClusterKeeper {
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "cannot take what belongs to no cluster; will try again");
                 }
+            }
+        }
+        self.ask_for_share(&view).await;
+    }
+
+    /// Asks another master for a cluster, where this one has few.
+    async fn ask_for_share(&mut self, view: &FleetView) {
+        let Some(cluster) = self.balance.wanted(view, Instant::now()) else {
+            return;
+        };
+        match self.fleet.ask_for(&cluster).await {
+            Ok(true) => {
+                let owner = view.owners.get(&cluster);
+                let from = owner.map(|owner| &*owner.master).unwrap_or_default();
+                tracing::info!(%cluster, from, "asked another master for a cluster: this one has fewer, and comes before it in the cluster's order");
+            }
+            Ok(false) => self.balance.note_refused(cluster),
+            Err(error) => {
+                tracing::debug!(%cluster, error = %Chain(&error), "cannot ask another master for a cluster");
             }
         }
     }
@@ -130,9 +159,35 @@ impl ClusterKeeper {
         }
     }
 
-    async fn take(&self, cluster: &ClusterName) {
-        if let Err(error) = self.engines.take(cluster).await {
-            tracing::warn!(%cluster, error = %Chain(&error), "cannot take a cluster; will try again");
+    async fn take_all(&mut self, clusters: Vec<ClusterName>) {
+        let this = &*self;
+        let tried = futures::stream::iter(clusters)
+            .map(|cluster| async move { (this.take(&cluster).await, cluster) })
+            .buffer_unordered(AT_ONCE);
+        let tried: Vec<_> = tried.collect().await;
+        for (tried, cluster) in tried {
+            match tried {
+                TriedTake::Over => self.failed.forget(&cluster),
+                TriedTake::Failed => {
+                    let pause = self.failed.note(&cluster, Instant::now());
+                    tracing::info!(%cluster, seconds = pause.as_secs(), "will try again to take the cluster");
+                }
+            }
+        }
+    }
+
+    async fn take(&self, cluster: &ClusterName) -> TriedTake {
+        match tokio::time::timeout(TAKE, self.engines.take(cluster)).await {
+            Ok(Ok(_)) => TriedTake::Over,
+            Ok(Err(error)) => {
+                tracing::warn!(%cluster, error = %Chain(&error), "cannot take a cluster; will try again");
+                TriedTake::Failed
+            }
+            Err(_) => {
+                let seconds = TAKE.as_secs();
+                tracing::warn!(%cluster, seconds, "the records of a cluster are long in being read; the others do not wait for them");
+                TriedTake::Failed
+            }
         }
     }
 
@@ -144,7 +199,7 @@ impl ClusterKeeper {
             .filter(|(_, owner)| owner.pinned.is_empty());
         for (cluster, owner) in movable {
             if owner.master == view.me && !self.engines.has(cluster) {
-                self.take(cluster).await;
+                let _ = self.take(cluster).await; // if not now, then in the next round
             }
             self.engines.give_away(cluster);
         }
@@ -157,138 +212,9 @@ async fn refuses(address: &str) -> bool {
     matches!(dialled, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Whether a cluster is to be another master's, which can take it.
-fn is_wished_elsewhere(owner: &ClusterOwner, view: &FleetView) -> bool {
-    let to = &*owner.preferred;
-    !to.is_empty() && to != view.me && view.is_able(to)
-}
-
-/// Since when what is free is known to be.
-#[derive(Debug, Default)]
-struct FreeSince(BTreeMap<String, Instant>);
-
-impl FreeSince {
-    /// The clusters that are this master's to take now.
-    fn wanted(
-        &mut self,
-        view: &FleetView,
-        has: impl Fn(&ClusterName) -> bool,
-        now: Instant,
-    ) -> Vec<ClusterName> {
-        let of_view = |name: &String| {
-            name == JANITOR || view.owners.keys().any(|cluster| cluster.as_str() == name)
-        };
-        self.0.retain(|name, _| of_view(name));
-        let mut wanted = Vec::new();
-        for (cluster, owner) in view.owners.iter().filter(|(name, _)| !has(name)) {
-            if self.is_turn_for(cluster.as_str(), owner, view, now) {
-                wanted.push(cluster.clone());
-            }
-        }
-        wanted
-    }
-
-    /// Whether something is free, and for so long that those before this master have had their turn.
-    fn is_turn_for(
-        &mut self,
-        name: &str,
-        owner: &ClusterOwner,
-        view: &FleetView,
-        now: Instant,
-    ) -> bool {
-        if !owner.pinned.is_empty() && owner.pinned != view.me {
-            return false;
-        }
-        if owner.master == view.me || owner.pinned == view.me {
-            return true; // from before, or only ever its own
-        }
-        if view.lives(&owner.master) {
-            self.0.remove(name);
-            return false;
-        }
-        let since = *self.0.entry(name.to_owned()).or_insert(now);
-        let turn = match &*owner.preferred {
-            to if to == view.me => Some(0),
-            to if view.is_able(to) => view.turn_for(name).map(|turn| turn + WISHED),
-            _ => view.turn_for(name),
-        };
-        turn.is_some_and(|turn| now.duration_since(since) >= STEP * turn)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use aot_store::fleet::sample_view;
-
     use super::*;
-
-    const OWNERS: &[(&str, &str)] = &[("one", ""), ("two", ""), ("three", ""), ("four", "")];
-
-    fn wanted(free: &mut FreeSince, view: &FleetView, now: Instant) -> Vec<String> {
-        let wanted = free.wanted(view, |_| false, now);
-        wanted.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn what_is_free_is_divided_and_what_one_leaves_the_next_takes() {
-        let now = Instant::now();
-        let (of_a, of_b) = (sample_view("a", OWNERS), sample_view("b", OWNERS));
-        let (mut a, mut b) = (FreeSince::default(), FreeSince::default());
-        let (first, second) = (wanted(&mut a, &of_a, now), wanted(&mut b, &of_b, now));
-        assert!(first.iter().all(|name| !second.contains(name)));
-        assert_eq!(
-            first.len() + second.len(),
-            OWNERS.len(),
-            "{first:?} {second:?}"
-        );
-        let later = now + STEP;
-        assert_eq!(wanted(&mut a, &of_a, later).len(), OWNERS.len());
-        // Taken by the other, and free again: the time begins anew.
-        let taken = sample_view(
-            "a",
-            &[("one", "b"), ("two", "b"), ("three", "b"), ("four", "b")],
-        );
-        assert!(wanted(&mut a, &taken, later).is_empty());
-        assert_eq!(wanted(&mut a, &of_a, later), first);
-    }
-
-    #[test]
-    fn nothing_is_taken_from_one_that_lives_or_that_is_pinned_elsewhere() {
-        let now = Instant::now();
-        let mut view = sample_view("a", &[("web", "b"), ("own", "a"), ("clones", "")]);
-        let clones = view
-            .owners
-            .values_mut()
-            .find(|owner| owner.master.is_empty());
-        clones.expect("it is there").pinned = "b".to_owned();
-        let mut free = FreeSince::default();
-        assert_eq!(wanted(&mut free, &view, now), ["own"], "from before");
-        view.masters.get_mut("b").expect("it is there").is_alive = false;
-        assert_eq!(wanted(&mut free, &view, now), ["own", "web"]);
-        let has = free.wanted(&view, |_| true, now);
-        assert!(has.is_empty(), "{has:?}");
-    }
-
-    #[test]
-    fn a_cluster_goes_where_it_is_wished_and_to_others_only_when_that_one_fails() {
-        let now = Instant::now();
-        let wish = |me: &str| {
-            let mut view = sample_view(me, &[("web", "")]);
-            let web = view.owners.values_mut().next().expect("it is there");
-            web.preferred = "b".to_owned();
-            view
-        };
-        assert_eq!(wanted(&mut FreeSince::default(), &wish("b"), now), ["web"]);
-        let (mut a, of_a) = (FreeSince::default(), wish("a"));
-        assert!(is_wished_elsewhere(&of_a.owners[&name("web")], &of_a));
-        assert!(wanted(&mut a, &of_a, now).is_empty());
-        assert!(wanted(&mut a, &of_a, now + STEP * 2).is_empty());
-        assert_eq!(wanted(&mut a, &of_a, now + STEP * (WISHED + 1)), ["web"]);
-        let mut alone = of_a.clone();
-        alone.masters.get_mut("b").expect("it is there").is_draining = true;
-        assert!(!is_wished_elsewhere(&alone.owners[&name("web")], &alone));
-        assert_eq!(wanted(&mut FreeSince::default(), &alone, now), ["web"]);
-    }
 
     #[tokio::test]
     async fn only_a_port_that_nobody_has_refuses() {
@@ -299,20 +225,5 @@ mod tests {
         drop(port);
         assert!(refuses(&address).await);
         assert!(!refuses("").await, "it never said where");
-    }
-
-    fn name(text: &str) -> ClusterName {
-        text.parse().expect("a name")
-    }
-
-    #[test]
-    fn one_that_drains_is_passed_over() {
-        let now = Instant::now();
-        let mut view = sample_view("a", OWNERS);
-        view.masters.get_mut("b").expect("it is there").is_draining = true;
-        assert_eq!(
-            wanted(&mut FreeSince::default(), &view, now).len(),
-            OWNERS.len()
-        );
     }
 }

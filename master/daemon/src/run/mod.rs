@@ -12,6 +12,7 @@ mod decide;
 mod effects;
 mod engine;
 mod engines;
+mod event_feed;
 pub(crate) mod janitor;
 pub(crate) mod keeper;
 mod orphans;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 pub(crate) use aot_host::clock::unix_ms as now_ms;
 pub(crate) use engine::Unanswered;
 pub(crate) use engines::{Engines, Inherited, TakenOver};
+pub(crate) use event_feed::Remembered;
 #[cfg(test)]
 pub(crate) use orphans::tests::Scripted;
 pub(crate) use updates::{JobUpdate, Published, updates_queue};

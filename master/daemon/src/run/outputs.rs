@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_model::run::{LongOutput, Run};
 use aot_proto::ids::{ClusterName, RunId};
 use aot_store::blobs::{self, BlobKey, BlobKind, Blobs};
 use aot_store::spool::{SpoolReader, Spools};
@@ -33,6 +34,10 @@ const LATE: Duration = Duration::from_secs(10);
 pub(crate) struct Outputs {
     spools: Arc<Spools>,
     blobs: Option<Arc<dyn Blobs>>,
+    /// Other masters read the records.
+    is_shared: bool,
+    /// The id of this one of them; empty for a master alone.
+    me: String,
     /// Runs whose ends wait until their outputs are put, and since when.
     waiting: Mutex<HashMap<RunId, Instant>>,
     /// What lies among the blobs, as far as is known.
@@ -69,6 +74,8 @@ impl Outputs {
     ) -> Self {
         Self {
             spools,
+            is_shared: blobs.is_some(),
+            me: String::new(),
             blobs,
             waiting: Mutex::default(),
             known: Mutex::default(),
@@ -79,6 +86,18 @@ impl Outputs {
         }
     }
 
+    /// The same, of one of several masters by its id, or of one alone: what lies on its disk alone is not there for the others.
+    pub(crate) fn of_master(mut self, id: Option<String>) -> Self {
+        self.is_shared |= id.is_some();
+        self.me = id.unwrap_or_default();
+        self
+    }
+
+    /// Whether an output that is short goes into the records however it came.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// Whether an output must be put before the end of its run may be on record.
     pub(crate) fn are_put(&self) -> bool {
         self.blobs.is_some()
@@ -87,6 +106,27 @@ impl Outputs {
     /// Where outputs are put.
     pub(crate) fn blobs(&self) -> Option<&Arc<dyn Blobs>> {
         self.blobs.as_ref()
+    }
+
+    /// What goes on record of an output that does not go into the records; `None` where nothing of it is here.
+    pub(crate) fn on_record(&self, run: RunId) -> Option<LongOutput> {
+        let extent = self.spools.extent(run)?;
+        Some(LongOutput {
+            bytes: extent.bytes,
+            ended: extent.ended,
+            at: match &self.blobs {
+                Some(_) => String::new(),
+                None => self.me.clone(),
+            },
+        })
+    }
+
+    /// Whether what is on this disk of a run that has ended is all of its output. Asks the disk.
+    pub(crate) fn is_whole_here(&self, run: &Run) -> bool {
+        match &run.output {
+            Some(long) => self.spools.size(run.id) == long.bytes,
+            None => self.spools.end_of(run.id).is_some(),
+        }
     }
 
     /// An output that is whole and goes into the records instead. Waits for the disk alone.
@@ -200,19 +240,17 @@ impl Outputs {
         ))
     }
 
-    /// Reads the output of a run that has ended; `stored` is the whole of it when the records have it.
-    pub(crate) fn read(
-        &self,
-        cluster: &ClusterName,
-        run: RunId,
-        stored: Option<Vec<u8>>,
-    ) -> SpoolReader {
+    /// Reads the output of a run that has ended; `stored` is the whole of it when the records have it. What is on this disk may be
+    /// a part, of when the cluster was this master's before: then what lies among the blobs goes first.
+    pub(crate) fn read(&self, run: &Run, stored: Option<Vec<u8>>) -> SpoolReader {
         match (&self.blobs, stored) {
             (Some(blobs), None) => {
-                let key = BlobKey::output(cluster, run);
-                self.spools.read_or(run, blobs.clone(), key)
+                let key = BlobKey::output(&run.at.cluster, run.id);
+                let is_other = |long: &LongOutput| long.bytes != self.spools.size(run.id);
+                let is_part = run.output.as_ref().is_some_and(is_other);
+                self.spools.read_or(run.id, blobs.clone(), key, is_part)
             }
-            (_, stored) => self.spools.read(run, stored, false),
+            (_, stored) => self.spools.read(run.id, stored, false),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::hello::{self, Hello};
+use super::hello::{self, BadHello, Hello};
 use super::route::{Guide, Passed, ServedBy};
 use super::strangers::{Evicted, Stay, Strangers};
 
@@ -43,6 +43,8 @@ impl Met {
 pub(super) enum Begun {
     Here(Met, Box<Hello>),
     Elsewhere(Passed),
+    /// A load balancer's question, without TLS.
+    HealthCheck(Met),
 }
 
 /// What connections are led by.
@@ -63,6 +65,7 @@ impl Arrivals {
         };
         let hello = match read {
             Ok(hello) => Box::new(hello),
+            Err(BadHello::HealthCheck) => return Some(Begun::HealthCheck(met)),
             Err(error) => {
                 tracing::info!(address = %met.address, error = %Chain(&error), "refused a TLS handshake");
                 return None;
@@ -88,40 +91,34 @@ impl Arrivals {
 
     /// Finds the master of a cluster that is not here, and begins to pass the connection on.
     async fn lead(&self, mut met: Met, hello: Box<Hello>, cluster: ClusterName) -> Option<Begun> {
-        let guide = &self.guide;
-        if !met.is_passed_on && !met.stay.goes_on() {
-            return None;
+        let until = self.guide.deadline();
+        if !met.is_passed_on {
+            let goes_on = tokio::select! {
+                goes_on = met.stay.goes_on(until.into()) => goes_on,
+                _ = &mut met.evicted => false,
+            };
+            if !goes_on {
+                return None;
+            }
         }
-        let found = guide.destination(&cluster, met.is_passed_on);
-        let found = met.unless_evicted(found).await?;
-        let master = match found {
-            ServedBy::Here => {
+        let door = met.stream.local_addr().ok()?;
+        let passenger = Passenger {
+            machine: met.address,
+            door,
+            is_passed_on: met.is_passed_on,
+        };
+        let led = self.reach(&cluster, &passenger, until);
+        let mut owner = match met.unless_evicted(led).await?? {
+            Reached::Here => {
                 if !met.is_passed_on {
                     (met.stay, met.evicted) = self.strangers.enter(met.address.ip())?;
                 }
                 return Some(Begun::Here(met, hello));
             }
-            ServedBy::Master(master) => master,
-            ServedBy::Nowhere | ServedBy::Unknown => {
-                tracing::debug!(address = %met.address, %cluster, ?found, "a connection for a cluster that is not served now");
-                return None;
-            }
+            Reached::Owner(owner) => owner,
         };
-        let door = met.stream.local_addr().ok()?;
-        let address = met.address;
-        let begun = async {
-            let owner = guide.dial(&master, address, door).await;
-            let mut owner =
-                owner.map_err(|error| guide.log_not_passed(address, &master.id, &error));
-            if let Ok(owner) = &mut owner {
-                timeout(HELLO, owner.write_all(&hello.bytes))
-                    .await
-                    .ok()?
-                    .ok()?;
-            }
-            owner.ok()
-        };
-        let owner = met.unless_evicted(begun).await??;
+        let said = timeout(HELLO, owner.write_all(&hello.bytes));
+        met.unless_evicted(said).await?.ok()?.ok()?;
         let Met {
             stream: machine,
             stay,
@@ -135,4 +132,48 @@ impl Arrivals {
             evicted,
         }))
     }
+
+    /// A master that does not answer may have died a moment ago: until `until` its cluster is looked for again. Machines that are
+    /// hung up on instead use up their patience in the seconds that another master takes to take the cluster.
+    async fn reach(
+        &self,
+        cluster: &ClusterName,
+        passenger: &Passenger,
+        until: Instant,
+    ) -> Option<Reached> {
+        let (guide, address) = (&self.guide, passenger.machine);
+        loop {
+            let found = guide.destination(cluster, passenger.is_passed_on, until);
+            let master = match found.await {
+                ServedBy::Here => return Some(Reached::Here),
+                ServedBy::Master(master) => master,
+                found @ (ServedBy::Nowhere | ServedBy::Unknown) => {
+                    tracing::debug!(%address, %cluster, ?found, "a connection for a cluster that is not served now");
+                    return None;
+                }
+            };
+            match guide.dial(&master, address, passenger.door).await {
+                Ok(owner) => return Some(Reached::Owner(owner)),
+                Err(error) if Instant::now() >= until => {
+                    guide.log_not_passed(address, &master.id, &error);
+                    return None;
+                }
+                Err(_) => guide.after_refusal(cluster, &master.id, until).await,
+            }
+        }
+    }
+}
+
+/// A connection on its way to a master.
+struct Passenger {
+    machine: SocketAddr,
+    /// The address of ours that it dialled.
+    door: SocketAddr,
+    is_passed_on: bool,
+}
+
+/// Where it got to.
+enum Reached {
+    Here,
+    Owner(TcpStream),
 }

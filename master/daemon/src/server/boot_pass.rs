@@ -2,11 +2,14 @@
 //! fetch by curl, wget or python, which name no route in TLS; their requests have it in a header.
 //!
 //! The token of such a request is known to the other master alone. So it counts for its address and route here, by the limits
-//! of requests with a known token, and the other master counts it again for the same address.
+//! of requests with a known token, and the other master counts it again for the same address. How many are passed on at once is
+//! limited by itself (`strangers`): what is over is to come again in a moment.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use aot_host::chain::Chain;
@@ -14,16 +17,17 @@ use aot_proto::route::Route;
 use aot_store::fleet::FleetMaster;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::limits::RateLimit;
@@ -44,6 +48,9 @@ const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long a whole answer may take: as long as a connection without a certificate may live.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
+
+/// After how many seconds one that was over the number is to come again. Boot scripts come again by themselves, later and later.
+const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
 
 /// What passing on needs.
 pub(crate) struct BootPass {
@@ -72,6 +79,8 @@ enum NoAnswer {
     Request(#[from] axum::Error),
     #[error("it did not answer in {} s", ANSWER.as_secs())]
     Late,
+    #[error("too many boot requests are passed on at once")]
+    TooMany,
 }
 
 /// Who asks, and for which cluster.
@@ -100,9 +109,13 @@ pub(super) async fn to_owner(
     if !pass.limit.admit(address.ip(), Some(&known), Instant::now()) {
         return StatusCode::TOO_MANY_REQUESTS.into_response();
     }
-    match pass.guide.destination(&cluster, false).await {
+    match pass
+        .guide
+        .destination(&cluster, false, pass.guide.deadline())
+        .await
+    {
         ServedBy::Here | ServedBy::Unknown => next.run(request).await,
-        ServedBy::Nowhere => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        ServedBy::Nowhere => come_again(),
         ServedBy::Master(master) => pass.ask(&master, &asker, request).await,
     }
 }
@@ -133,7 +146,10 @@ impl BootPass {
                 self.limit.log(address.ip(), |left_out| {
                     tracing::warn!(%address, master = master.id, error = %Chain(&error), left_out, "cannot pass a boot request on to the master that has its cluster");
                 });
-                StatusCode::BAD_GATEWAY.into_response()
+                match error {
+                    NoAnswer::TooMany => come_again(),
+                    _ => StatusCode::BAD_GATEWAY.into_response(),
+                }
             }
         }
     }
@@ -145,6 +161,7 @@ impl BootPass {
         request: Request,
     ) -> Result<Response, NoAnswer> {
         let request = copied(request).await?;
+        let place = asker.stay.passes_request().ok_or(NoAnswer::TooMany)?;
         let machine = asker.peer.address;
         // What it dialled is of no interest to anybody.
         let door = SocketAddr::new(machine.ip(), 0);
@@ -154,12 +171,15 @@ impl BootPass {
         let tls = TlsConnector::from(owner_tls::client(&self.ca)?);
         let stream = tls.connect(name, stream).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let stop = self.stop.clone();
+        // It ends with whoever waits for the answer, also when that never comes.
+        let wanted = self.stop.child_token();
+        let (until, wanted) = (wanted.clone(), wanted.drop_guard());
         self.tasks.spawn(async move {
             tokio::select! {
                 _ = timeout(WHOLE, connection) => {} // whoever reads the answer sees why
-                () = stop.cancelled() => {}
+                () = until.cancelled() => {}
             }
+            drop(place);
         });
         let answer = sender.send_request(request).await?;
         let mut passed = Response::new(Body::empty());
@@ -169,8 +189,45 @@ impl BootPass {
             passed.headers_mut(),
             &[CONTENT_LENGTH, CONTENT_TYPE],
         );
-        *passed.body_mut() = Body::new(answer.into_body());
+        let body = answer.into_body();
+        *passed.body_mut() = Body::new(WantedBody {
+            body,
+            _wanted: wanted,
+        });
         Ok(passed)
+    }
+}
+
+/// For the moment.
+fn come_again() -> Response {
+    let mut answer = StatusCode::SERVICE_UNAVAILABLE.into_response();
+    answer.headers_mut().insert(RETRY_AFTER, COME_AGAIN);
+    answer
+}
+
+/// The body of an answer, whose connection ends with it.
+struct WantedBody {
+    body: Incoming,
+    _wanted: DropGuard,
+}
+
+impl hyper::body::Body for WantedBody {
+    type Data = <Incoming as hyper::body::Body>::Data;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

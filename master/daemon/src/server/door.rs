@@ -36,8 +36,8 @@ enum Concern {
 fn concern(path: &str) -> Concern {
     match path.rsplit('/').next().unwrap_or_default() {
         "Shutdown" => Concern::MasterAlone,
-        "Info" | "Jobs" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters" | "TakenOver"
-        | "MoveCluster" | "DrainMaster" => Concern::Master,
+        "Info" | "Jobs" | "Examine" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters"
+        | "TakenOver" | "MoveCluster" | "DrainMaster" => Concern::Master,
         "Plan" | "Launch" | "Status" | "Agents" | "Update" => Concern::AnyCluster,
         _ => Concern::OneCluster,
     }

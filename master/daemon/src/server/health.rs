@@ -1,12 +1,18 @@
 //! What a load balancer asks: whether machines are to be led to this master. Everybody may ask, and learns no more than that.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
 use axum::routing::get;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::fleet::ClusterFinder;
+
+/// The path that is asked.
+const PATH: &str = "/v1/health";
 
 #[derive(Clone)]
 struct Health {
@@ -18,7 +24,7 @@ struct Health {
 /// others may have its clusters.
 pub(crate) fn routes(finder: ClusterFinder, stop: CancellationToken) -> Router {
     Router::new()
-        .route("/v1/health", get(health))
+        .route(PATH, get(health))
         .with_state(Health { finder, stop })
 }
 
@@ -35,16 +41,48 @@ async fn health(State(health): State<Health>) -> (StatusCode, &'static str) {
     }
 }
 
+/// Answers a question that came without TLS and was read to its end, as `app` answers it.
+///
+/// # Errors
+/// As write(2).
+pub(super) async fn answer_plainly(
+    stream: &mut (impl AsyncWrite + Unpin),
+    app: Router,
+) -> std::io::Result<()> {
+    let asked = Request::get(PATH).body(Body::empty());
+    let Ok(answer) = app.oneshot(asked.expect("a path of ours")).await;
+    // Its numeral and its name, as the status line has them (RFC 9112, section 4).
+    let status = answer.status();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.shutdown().await
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use aot_store::fleet::{FixedFleet, Fleet, sample_view};
-    use axum::body::Body;
-    use axum::http::Request;
-    use tower::ServiceExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_asks_without_tls_is_told_the_same() {
+        let stop = CancellationToken::new();
+        let said = async || {
+            let mut said = Vec::new();
+            let routes = routes(ClusterFinder::new(None), stop.clone());
+            let answered = answer_plainly(&mut said, routes).await;
+            answered.expect("writes to memory");
+            String::from_utf8(said).expect("text")
+        };
+        let well = said().await;
+        assert!(well.starts_with("HTTP/1.1 200 OK\r\n"), "{well}");
+        assert!(well.ends_with("\r\n\r\n"), "{well}");
+        stop.cancel();
+        let stopping = said().await;
+        assert!(stopping.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    }
 
     async fn asked(finder: &ClusterFinder, stop: &CancellationToken) -> StatusCode {
         let request = Request::get("/v1/health").body(Body::empty());

@@ -20,6 +20,10 @@ const MAX_BYTES: usize = 16 << 10;
 /// How much is read at once.
 const PIECE_BYTES: usize = 2 << 10;
 
+/// How a load balancer begins that asks how this master is. It does so without TLS: an NLB's health checks by HTTPS know no TLS 1.3
+/// (Elastic Load Balancing, "Health checks for Network Load Balancer target groups"), and nothing else is spoken here.
+const HEALTH_CHECK: &[u8] = b"GET /v1/health ";
+
 /// Why a connection is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadHello {
@@ -38,6 +42,9 @@ pub(super) enum BadHello {
     /// Whoever wrote it is no master of ours.
     #[error(transparent)]
     Header(#[from] BadHeader),
+    /// A load balancer's question. It is to be answered as it was asked.
+    #[error("it asks how this master is, without TLS")]
+    HealthCheck,
 }
 
 /// How a connection began.
@@ -59,6 +66,9 @@ pub(super) struct Hello {
 pub(super) async fn read(stream: &mut TcpStream, key: &PurposeKey) -> Result<Hello, BadHello> {
     let mut bytes = Vec::new();
     let machine = header(stream, &mut bytes, key).await?;
+    if machine.is_none() && is_health_check(stream, &mut bytes).await? {
+        return Err(BadHello::HealthCheck);
+    }
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
     loop {
@@ -99,6 +109,21 @@ async fn header(
                 return Ok(Some(machine));
             }
         }
+    }
+}
+
+/// Whether it is a load balancer's question, all of which is read then: what is left unread at the end resets a connection, and
+/// with it the answer.
+async fn is_health_check(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<bool, BadHello> {
+    loop {
+        let begin = bytes.len().min(HEALTH_CHECK.len());
+        if bytes[..begin] != HEALTH_CHECK[..begin] {
+            return Ok(false);
+        }
+        if begin == HEALTH_CHECK.len() && bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+            return Ok(true);
+        }
+        more(stream, bytes).await?;
     }
 }
 

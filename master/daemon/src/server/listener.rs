@@ -1,4 +1,5 @@
-//! The agents' port: TLS 1.3, client certificate optional at this level, h2 and http/1.1 by ALPN on one port.
+//! The agents' port: TLS 1.3, client certificate optional at this level, h2 and http/1.1 by ALPN on one port. Load balancers alone
+//! are answered without TLS (`health`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::accept::accept_all;
 use super::arrival::{Arrivals, Begun, Met};
+use super::health;
 use super::hello::Hello;
 use super::lifetime::{self, Activity, Who};
 use super::route::Guide;
@@ -30,9 +33,6 @@ use crate::enrol::ca::{self, Ca, Holder};
 
 /// The one call of a stranger that may wait for a provider.
 const ENROL: &str = "/aot.v1.Enrolment/Enrol";
-
-/// How long nothing is accepted after that failed.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// How long the rest of a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -53,6 +53,10 @@ const TURN: Duration = Duration::from_millis(100);
 /// Calls at once on the connection of an agent, and of a client without a certificate.
 const CALLS: u32 = 64;
 const CALLS_OF_A_STRANGER: u32 = 8;
+
+/// Bytes of one answer that wait for their connection to take them; then no more of it is asked for. hyper's own setting is 400 KiB,
+/// which thousands of machines that fetch a bundle would each have.
+const UNSENT_BYTES: usize = 64 << 10;
 
 /// Who is on the other side of a connection; put into every request.
 #[derive(Debug, Clone)]
@@ -134,29 +138,15 @@ pub(crate) async fn serve(
         turns: Arc::new(Semaphore::new(HANDSHAKES)),
         stop: stop.clone(),
     };
-    let mut short = false;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                short = false;
-                if let Some((stay, evicted)) = strangers.enter(address.ip()) {
-                    tasks.spawn(connection(stream, address, stay, evicted, served.clone()));
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut short, true) {
-                    tracing::error!(error = %Chain(&error), "cannot accept connections for the moment");
-                }
-                // Out of descriptors, most likely: accepting at once again would only spin.
-                strangers.evict_oldest();
-                tokio::time::sleep(BACK_OFF).await;
-            }
+    let met = |stream, address: SocketAddr| {
+        if let Some((stay, evicted)) = strangers.enter(address.ip()) {
+            tasks.spawn(connection(stream, address, stay, evicted, served.clone()));
         }
-    }
+    };
+    let make_room = || {
+        strangers.evict_oldest();
+    };
+    accept_all(listener, "the agents' port", &stop, met, make_room).await;
 }
 
 /// One connection, from its first byte to its last.
@@ -183,6 +173,10 @@ async fn connection(
         None => {}
         Some(Begun::Here(met, hello)) => Box::pin(serve_here(met, hello, served)).await,
         Some(Begun::Elsewhere(passed)) => Box::pin(passed.run(served.stop)).await,
+        Some(Begun::HealthCheck(mut met)) => {
+            let answered = health::answer_plainly(&mut met.stream, served.app);
+            let _ = timeout(HANG_UP, answered).await; // it will ask again
+        }
     }
 }
 
@@ -354,6 +348,7 @@ fn http(who: Who) -> auto::Builder<TokioExecutor> {
             Who::Stranger => CALLS_OF_A_STRANGER,
         })
         .max_frame_size(64 << 10) // a piece of output is one frame, not five
+        .max_send_buf_size(UNSENT_BYTES)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
     builder

@@ -31,6 +31,13 @@ use crate::run::now_ms;
 /// How long a cluster that nobody has is waited for. A machine's own patience is 10 s.
 const NOBODY: Duration = Duration::from_secs(8);
 
+/// How long what another master passes on waits here while a third one has its cluster: the one that passes it on may know earlier
+/// whom it goes to. A part of what is waited for at most.
+const MOVED_PART: u32 = 4;
+
+/// After how long a master that does not answer is dialled again, unless another one has the cluster by then.
+const DIAL_AGAIN: Duration = Duration::from_secs(1);
+
 /// Between two looks at what is known of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -129,10 +136,20 @@ impl Guide {
         self.0.finder.whereabouts(cluster) == Whereabouts::Here
     }
 
+    /// Until when a connection that begins now may look for its master.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.nobody
+    }
+
     /// Where what is for a cluster goes; while nobody has it, that is waited for. What was passed on once (`is_passed_on`) goes
     /// nowhere else: two masters that know different things would send it to and fro.
-    pub(super) async fn destination(&self, cluster: &ClusterName, is_passed_on: bool) -> ServedBy {
-        match (self.find(cluster, is_passed_on).await, is_passed_on) {
+    pub(super) async fn destination(
+        &self,
+        cluster: &ClusterName,
+        is_passed_on: bool,
+        until: Instant,
+    ) -> ServedBy {
+        match (self.find(cluster, is_passed_on, until).await, is_passed_on) {
             (Whereabouts::Here, _) => ServedBy::Here,
             (Whereabouts::Elsewhere(master), false) => ServedBy::Master(Box::new(master)),
             (Whereabouts::Elsewhere(_), true) | (Whereabouts::Nowhere, _) => ServedBy::Nowhere,
@@ -141,15 +158,17 @@ impl Guide {
     }
 
     /// With a turn the store is asked. Without one, others have it asked, and what they learn is waited for.
-    async fn find(&self, cluster: &ClusterName, only_here: bool) -> Whereabouts {
+    async fn find(&self, cluster: &ClusterName, only_here: bool, until: Instant) -> Whereabouts {
         let shared = &*self.0;
-        let until = Instant::now() + shared.nobody;
+        let moved = Instant::now() + shared.nobody / MOVED_PART;
         loop {
             let found = shared.finder.whereabouts(cluster);
             let left = until.saturating_duration_since(Instant::now());
             let is_final = match &found {
                 Whereabouts::Here => true,
-                Whereabouts::Elsewhere(master) => master.is_alive && !only_here,
+                Whereabouts::Elsewhere(master) => {
+                    master.is_alive && (!only_here || Instant::now() >= moved)
+                }
                 Whereabouts::Nowhere | Whereabouts::Unknown => false,
             };
             if is_final || left.is_zero() {
@@ -158,6 +177,26 @@ impl Guide {
             if let (Ok(_turn), false) = (shared.looks.try_acquire(), only_here) {
                 let asked = timeout(left, shared.finder.find(cluster, left)).await;
                 return asked.unwrap_or(found);
+            }
+            tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+        }
+    }
+
+    /// Waits until another one than this master has a cluster, or it is time to dial it again.
+    pub(super) async fn after_refusal(&self, cluster: &ClusterName, id: &str, until: Instant) {
+        let shared = &*self.0;
+        let until = until.min(Instant::now() + DIAL_AGAIN);
+        loop {
+            match shared.finder.whereabouts(cluster) {
+                Whereabouts::Elsewhere(master) if master.id == id => {}
+                _ => return,
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            if let Ok(_turn) = shared.looks.try_acquire() {
+                let _ = timeout(left, shared.finder.is_here(cluster)).await; // it reads what there is
             }
             tokio::time::sleep(LOOK_AGAIN.min(left)).await;
         }

@@ -5,25 +5,39 @@
 //! needs its place, oldest first: who means well says something at once. One that waits for us, or has shown a join token,
 //! stays; then the newer one is refused.
 //!
-//! One that is passed on to another master shows its certificate to that one alone. So it ages like a stranger's here too, in a
-//! class of its own, until it has lived for longer than any master bears one without a certificate: thousands of agents may
-//! come by way of one master, and strangers that only open connections must not let them go.
+//! One that is passed on to another master shows its certificate to that one alone. So it counts in a class of its own, until it
+//! has lived for longer than any master bears one without a certificate. Where that class is full the newest waits for a place and
+//! is refused in the end: if the oldest went for it, agents that are too many for one master would push each other out for ever,
+//! instead of trying another one.
+//!
+//! A boot request that is passed on takes a connection to the other master, besides its own. Those are counted by themselves: past
+//! their number a request is refused for the moment, since who waits for an answer is never let go for another.
 
 mod class;
+mod shares;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use class::Class;
+use shares::Shares;
 
 /// Most of them, where there are descriptors for this many. Each takes some 11 KB once its handshake is done.
 const MOST: usize = 8192;
 
 /// Descriptors of a connection that is passed on: the machine's, and the one to the other master.
 const PASSED_ON: usize = 2;
+
+/// Most boot requests that are passed on at once: each takes some 100 KB while its answer is under way.
+const MOST_REQUESTS: usize = 1024;
+
+/// Between two looks for a place by one that waits for it, should a place become free that another one was told of.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +52,10 @@ pub(crate) struct ConnectionLimits {
     pub passed_on: usize,
     /// The same from one address.
     pub passed_on_of_one: usize,
+    /// Boot requests that are passed on at once.
+    pub requests: usize,
+    /// The same from one address.
+    pub requests_of_one: usize,
 }
 
 impl ConnectionLimits {
@@ -45,12 +63,15 @@ impl ConnectionLimits {
     pub(crate) fn of(descriptors: usize) -> Self {
         let strangers = (descriptors / 2).min(MOST);
         let passed_on = descriptors / 4 / PASSED_ON;
+        let requests = (descriptors / 16).min(MOST_REQUESTS);
         Self {
             open: descriptors - descriptors / 8,
             strangers,
             of_one: strangers / 2,
             passed_on,
             passed_on_of_one: passed_on / 2,
+            requests,
+            requests_of_one: requests / 2,
         }
     }
 }
@@ -71,6 +92,8 @@ pub(super) type Evicted = oneshot::Receiver<()>;
 pub(super) struct Strangers {
     limits: ConnectionLimits,
     table: Mutex<StrangerTable>,
+    /// There is a place for one more that is passed on.
+    has_place: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +103,7 @@ struct StrangerTable {
     open: usize,
     strangers: Class,
     passed_on: Class,
+    requests: Shares,
 }
 
 impl Strangers {
@@ -88,6 +112,7 @@ impl Strangers {
         Arc::new(Self {
             limits,
             table: Mutex::default(),
+            has_place: Notify::new(),
         })
     }
 
@@ -102,7 +127,7 @@ impl Strangers {
         let has_room = if table.strangers.len() >= self.limits.strangers {
             table.strangers.evict_oldest()
         } else {
-            table.open < self.limits.open || table.evict_oldest()
+            table.open < self.limits.open || table.strangers.evict_oldest()
         };
         if !has_room {
             return None;
@@ -132,10 +157,20 @@ impl Strangers {
 }
 
 impl StrangerTable {
-    /// Those whom nobody has proof of here go before those who may have shown it elsewhere.
+    /// Those whom nobody has proof of here go before those who may have shown it elsewhere. Only where the system itself has no
+    /// descriptor left: nobody else comes to the place of one that is passed on.
     fn evict_oldest(&mut self) -> bool {
         self.strangers.evict_oldest() || self.passed_on.evict_oldest()
     }
+}
+
+/// Whether one goes to another master.
+enum GoesOn {
+    Now,
+    /// There are too many that do.
+    Later,
+    /// It was let go.
+    Never,
 }
 
 /// The place of one connection, given back when it is dropped.
@@ -168,38 +203,81 @@ impl Stay {
         table.strangers.remove(self.number, self.address);
     }
 
-    /// It goes to another master, which takes a second descriptor, and another one has to go where there are too many. `false`
-    /// when it has to go itself.
-    pub(super) fn goes_on(&self) -> bool {
+    /// It goes to another master, which takes a second descriptor. Where there are too many of these it waits until then, and may be
+    /// let go meanwhile as a stranger. `false` when it has to go itself.
+    pub(super) async fn goes_on(&self, until: Instant) -> bool {
+        loop {
+            let has_place = self.strangers.has_place.notified();
+            match self.try_to_go_on() {
+                GoesOn::Now => return true,
+                GoesOn::Never => return false,
+                GoesOn::Later => {}
+            }
+            let now = Instant::now();
+            if now >= until {
+                return false;
+            }
+            let _ = timeout_at(until.min(now + LOOK_AGAIN), has_place).await; // either way it looks again
+        }
+    }
+
+    fn try_to_go_on(&self) -> GoesOn {
         let (number, address) = (self.number, self.address);
         let limits = &self.strangers.limits;
         let mut table = self.strangers.table();
-        let Some(alarm) = table.strangers.remove(number, address) else {
-            return false; // it was let go
-        };
-        let own = table.passed_on.of(address);
-        if own >= limits.passed_on_of_one && !table.passed_on.evict_of(address) {
-            return false;
+        if !table.strangers.has(number, address) {
+            return GoesOn::Never; // it was let go
         }
-        let has_room = if table.passed_on.len() >= limits.passed_on {
-            table.passed_on.evict_oldest()
-        } else {
-            table.open < limits.open || table.evict_oldest()
+        if table.passed_on.len() >= limits.passed_on
+            || table.passed_on.of(address) >= limits.passed_on_of_one
+        {
+            return GoesOn::Later;
+        }
+        let Some(alarm) = table.strangers.remove(number, address) else {
+            return GoesOn::Never;
         };
-        if !has_room {
-            return false;
+        if table.open >= limits.open && !table.strangers.evict_oldest() {
+            table.strangers.insert(number, address, alarm);
+            return GoesOn::Later;
         }
         table.open += PASSED_ON - 1;
         self.descriptors.store(PASSED_ON, Ordering::Relaxed);
         table.passed_on.insert(number, address, alarm);
-        true
+        GoesOn::Now
+    }
+
+    /// A request of it goes to another master, on a connection of its own. `None` when there are too many of these, in all or of its
+    /// address, or no descriptor is left.
+    pub(super) fn passes_request(&self) -> Option<PassedRequest> {
+        let limits = &self.strangers.limits;
+        let mut table = self.strangers.table();
+        if !table
+            .requests
+            .has_room(self.address, limits.requests, limits.requests_of_one)
+        {
+            return None;
+        }
+        if table.open >= limits.open && !table.strangers.evict_oldest() {
+            return None;
+        }
+        table.open += 1;
+        table.requests.add(self.address);
+        Some(PassedRequest {
+            strangers: self.strangers.clone(),
+            address: self.address,
+        })
     }
 
     /// It was passed on for so long that the other master must have seen its certificate: it is let go for nobody any more.
     /// [`Evicted`] resolves with this, and means nothing any more.
     pub(super) fn has_lasted(&self) {
-        let mut table = self.strangers.table();
-        table.passed_on.remove(self.number, self.address);
+        self.leave_passed_on(&mut self.strangers.table());
+    }
+
+    fn leave_passed_on(&self, table: &mut StrangerTable) {
+        if table.passed_on.remove(self.number, self.address).is_some() {
+            self.strangers.has_place.notify_one();
+        }
     }
 }
 
@@ -207,8 +285,23 @@ impl Drop for Stay {
     fn drop(&mut self) {
         let mut table = self.strangers.table();
         table.strangers.remove(self.number, self.address);
-        table.passed_on.remove(self.number, self.address);
+        self.leave_passed_on(&mut table);
         table.open -= self.descriptors.load(Ordering::Relaxed);
+    }
+}
+
+/// The place of a request that is passed on, given back when it is dropped: once its connection to the other master is closed.
+#[derive(Debug)]
+pub(super) struct PassedRequest {
+    strangers: Arc<Strangers>,
+    address: IpAddr,
+}
+
+impl Drop for PassedRequest {
+    fn drop(&mut self) {
+        let mut table = self.strangers.table();
+        table.open -= 1;
+        table.requests.remove(self.address);
     }
 }
 

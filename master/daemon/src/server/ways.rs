@@ -3,22 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aot_proto::headers;
 use aot_proto::ids::ClusterName;
+use aot_proto::limits::MAX_ANSWER_BYTES;
 use aot_proto::v1::operator_client::OperatorClient;
+use aot_proto::{headers, status};
 use aot_store::fleet::{FleetMaster, Whereabouts};
 use http::Extensions;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
+use super::operator_name::OperatorName;
 use super::peer::{PeerChannel, PeerMaster, Peers};
 use crate::fleet::ClusterFinder;
 
 /// How long a cluster that nobody has is waited for.
 const NOBODYS: Duration = Duration::from_secs(20);
-
-/// Largest answer of another master: a status of ten thousand instances with their properties fits.
-const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// What leads calls. Cheap to clone.
 #[derive(Clone)]
@@ -42,12 +40,12 @@ impl Ways {
         match self.finder.find(cluster, NOBODYS).await {
             Whereabouts::Here | Whereabouts::Unknown => Ok(None),
             Whereabouts::Elsewhere(master) if master.is_alive => Ok(Some(master)),
-            Whereabouts::Elsewhere(master) => Err(Status::unavailable(format!(
+            Whereabouts::Elsewhere(master) => Err(status::owner_gone(format!(
                 "the master {}, which has cluster {cluster}, has been silent for {} s, and no other has taken it; look at `aot-master masters`, and try again",
                 master.id,
                 master.silent_for.as_secs()
             ))),
-            Whereabouts::Nowhere => Err(Status::unavailable(format!(
+            Whereabouts::Nowhere => Err(status::owner_gone(format!(
                 "no master has cluster {cluster} at the moment: it was waited for {} s; look at `aot-master masters`, and try again",
                 NOBODYS.as_secs()
             ))),
@@ -91,15 +89,10 @@ impl Ways {
     }
 }
 
-/// Who is on the other side of the operators' socket: `uid 0` and so on.
+/// Who is on the other side of the operators' socket, by name.
 pub(crate) fn at_the_socket(extensions: &Extensions) -> String {
-    let credentials = extensions
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred);
-    credentials.map_or_else(
-        || "unknown".to_owned(),
-        |peer| format!("uid {}", peer.uid()),
-    )
+    let name = extensions.get::<OperatorName>();
+    name.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
 /// Who asks: whoever is on the other side of the socket, or who that was at the master that has passed it on, by its word.

@@ -42,6 +42,7 @@ pub(super) struct FakeMaster {
     is_full: AtomicBool,
     is_stopping: AtomicBool,
     puts: AtomicBool,
+    shares: AtomicBool,
     registry: Registry,
     advertised: Vec<String>,
     facts: Semaphore,
@@ -61,6 +62,7 @@ impl FakeMaster {
             rooms: [Room::new(path, 0), Room::without_any(path)],
             is_full: AtomicBool::new(false),
             puts: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
             registry: Registry::new(1),
             advertised: (0..3).map(|n| format!("m{n}:7440")).collect(),
             facts: Semaphore::new(1),
@@ -83,9 +85,15 @@ impl FakeMaster {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
+    /// From now on it is one of several.
+    pub(super) fn shares_outputs(&self) {
+        self.shares.store(true, Ordering::Relaxed);
+    }
+
     /// From now on long outputs are put elsewhere first.
     pub(super) fn puts_outputs(&self) {
         self.puts.store(true, Ordering::Relaxed);
+        self.shares_outputs();
     }
 
     /// A run of the instance whose output nobody reads a second time.
@@ -195,6 +203,10 @@ impl Master for Arc<FakeMaster> {
             assert_eq!(*of, run, "the spool of another run");
         }
         self.push(Brought::Ended(run, ended, spool.map(|(_, bytes)| bytes)));
+    }
+
+    fn outputs_are_shared(&self) -> bool {
+        self.shares.load(Ordering::Relaxed)
     }
 
     fn outputs_are_put(&self) -> bool {

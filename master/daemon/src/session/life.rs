@@ -39,9 +39,10 @@ pub(crate) struct Attached<M> {
 }
 
 impl<M: Master + Clone> Attached<M> {
-    /// Runs the session until the agent leaves, its end comes, or `stop` fires.
+    /// Runs the session until the agent leaves, its end comes, or `stop` fires. Boxed, as its parts are: what a future is given
+    /// it has room for twice, in every session.
     pub(crate) async fn run<S>(
-        self,
+        self: Box<Self>,
         inbound: S,
         outbound: mpsc::Sender<Box<MasterMessage>>,
         stop: CancellationToken,
@@ -51,7 +52,7 @@ impl<M: Master + Clone> Attached<M> {
         let (master, at) = (self.master, self.at);
         let session = self.registered.session;
         let (to_reports, inbox) = mpsc::channel(REPORTS);
-        let owner = Session {
+        let owner = Box::new(Session {
             inbound,
             outbound,
             commands: self.registered.commands,
@@ -59,15 +60,15 @@ impl<M: Master + Clone> Attached<M> {
             reports: to_reports,
             turns: self.registered.turns,
             protocol: Protocol::new(Instant::now()),
-        };
-        let reports = Reports::new(
+        });
+        let reports = Box::new(Reports::new(
             master.clone(),
             at.clone(),
             self.id,
             session,
             self.registered.end,
             Origin::new(self.address, self.serial, self.registered.replaced),
-        );
+        ));
         let stream = async {
             let why = owner.run(stop).await;
             // Not after its reports: what it brought may still be under way, and nothing more is to be sent to it.
@@ -78,7 +79,7 @@ impl<M: Master + Clone> Attached<M> {
         if why.is_at_once() {
             self.hang_up.cancel();
         }
-        closed(&master, at, session, &why).await;
+        Box::pin(closed(&master, at, session, &why)).await;
     }
 }
 

@@ -53,6 +53,10 @@ pub struct BuiltinAnswer {
 #[derive(Debug)]
 struct Handle {
     session: u64,
+    /// Version of the protocol that it speaks; `None` before its hello.
+    protocol: Option<u32>,
+    /// By how much its machine's clock was ahead of this host's at its hello, ms; `None` = it did not say.
+    clock_ahead_ms: Option<i64>,
     commands: mpsc::Sender<SessionCommand>,
     end: SessionEnd,
 }
@@ -109,6 +113,8 @@ impl Registry {
         let end = SessionEnd::default();
         let handle = Handle {
             session,
+            protocol: None,
+            clock_ahead_ms: None,
             commands: sender,
             end: end.clone(),
         };
@@ -131,7 +137,39 @@ impl Registry {
         }
     }
 
-    /// Changes whenever a session comes.
+    /// Notes which version of the protocol a session speaks, as it was agreed on.
+    pub(crate) fn agreed(&self, at: &InstanceKey, session: u64, protocol: u32) {
+        let mut handles = self.handles.write().expect("nobody panics with it");
+        if let Some(handle) = handles.get_mut(at).filter(|it| it.session == session) {
+            handle.protocol = Some(protocol);
+        }
+        drop(handles);
+        self.came.send_modify(|_| {});
+    }
+
+    /// Notes by how much a session's machine has its clock ahead of this host's.
+    pub(crate) fn note_clock(&self, at: &InstanceKey, session: u64, ahead_ms: i64) {
+        let mut handles = self.handles.write().expect("nobody panics with it");
+        if let Some(handle) = handles.get_mut(at).filter(|it| it.session == session) {
+            handle.clock_ahead_ms = Some(ahead_ms);
+        }
+    }
+
+    /// By how much the machines with a session that said so had their clocks ahead of this host's at their hello, ms.
+    pub(crate) fn clocks(&self) -> Vec<(InstanceKey, i64)> {
+        let handles = self.handles.read().expect("nobody panics with it");
+        let said =
+            |(at, handle): (&InstanceKey, &Handle)| Some((at.clone(), handle.clock_ahead_ms?));
+        handles.iter().filter_map(said).collect()
+    }
+
+    /// Which version of the protocol the session of an instance speaks; `None` without one, and before its hello.
+    pub(crate) fn protocol(&self, at: &InstanceKey) -> Option<u32> {
+        let handles = self.handles.read().expect("nobody panics with it");
+        handles.get(at).and_then(|handle| handle.protocol)
+    }
+
+    /// Changes whenever a session comes, and whenever one has said hello.
     pub(crate) fn arrivals(&self) -> watch::Receiver<u64> {
         self.came.subscribe()
     }
@@ -308,6 +346,22 @@ mod tests {
         );
         registry.remove(&key(), new.session);
         assert!(registry.send_any(&key(), command()).is_none());
+    }
+
+    #[test]
+    fn what_a_session_speaks_is_known_from_its_hello_on_and_of_that_session_alone() {
+        let registry = Registry::new(1);
+        let old = registry.register(&key());
+        let arrivals = registry.arrivals();
+        assert_eq!(registry.protocol(&key()), None);
+        registry.agreed(&key(), old.session, 4);
+        assert!(arrivals.has_changed().expect("it is open"));
+        assert_eq!(registry.protocol(&key()), Some(4));
+        let new = registry.register(&key());
+        registry.agreed(&key(), old.session, 4);
+        assert_eq!(registry.protocol(&key()), None);
+        registry.agreed(&key(), new.session, 5);
+        assert_eq!(registry.protocol(&key()), Some(5));
     }
 
     #[test]

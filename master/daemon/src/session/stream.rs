@@ -58,7 +58,7 @@ where
     S: Stream<Item = Result<AgentMessage, Broken>> + Unpin,
 {
     /// Runs until the agent leaves, falls silent, its end comes, or `stop` fires; says why.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Closed {
+    pub(crate) async fn run(mut self: Box<Self>, stop: CancellationToken) -> Closed {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outbox: VecDeque<Box<master_message::Body>> = VecDeque::new();

@@ -9,8 +9,9 @@ use aot_model::text::{MAX_NAME_BYTES, clean, clean_to};
 use aot_proto::ids::{MachineId, RunId};
 use aot_proto::limits::{
     MAX_COPY_BYTES, MAX_ENROL_BYTES, MAX_FACTS_BYTES, MAX_RUNS, SPOOL_CHUNK_BYTES,
+    TUNNEL_DATA_BYTES,
 };
-use aot_proto::v1::{self, agent_message::Body, shell_up};
+use aot_proto::v1::{self, agent_message::Body, shell_up, tunnel_piece, tunnel_up};
 
 /// Longest certificate request (PKCS#10): RSA-8192 takes 2.2 KiB.
 pub(crate) const MAX_CSR_BYTES: usize = 4096;
@@ -204,6 +205,29 @@ pub(crate) fn admit_shell(up: v1::ShellUp) -> Result<v1::ShellUp, Breach> {
         None => return Ok(up),
     };
     Ok(v1::ShellUp { body: Some(body) })
+}
+
+/// What gets past of a message of a forwarded connection's stream.
+///
+/// # Errors
+/// As [`admit`].
+pub(crate) fn admit_tunnel(mut up: v1::TunnelUp) -> Result<v1::TunnelUp, Breach> {
+    use tunnel_piece::Body;
+    match &mut up.body {
+        Some(tunnel_up::Body::Hello(hello)) if !is_hex(&hello.tunnel_id) => {
+            return Err("invalid id of a connection");
+        }
+        Some(tunnel_up::Body::Answer(answer)) => clean(&mut answer.refused),
+        Some(tunnel_up::Body::Piece(piece)) => match &mut piece.body {
+            Some(Body::Data(data)) if data.len() > TUNNEL_DATA_BYTES => {
+                return Err("it sent too much at once");
+            }
+            Some(Body::Reset(reset)) => clean(&mut reset.detail),
+            Some(Body::Data(_) | Body::End(_) | Body::Granted(_)) | None => {}
+        },
+        Some(tunnel_up::Body::Hello(_)) | None => {}
+    }
+    Ok(up)
 }
 
 /// What gets past of a request for a bundle or copy.

@@ -14,7 +14,7 @@ pub(super) enum Error {
     )]
     NoStore,
     #[error(
-        "AOT_FLEET_KEY is not set: it names the file of the fleet's key, which is made if there is none"
+        "AOT_FLEET_KEY is not set: it names the file of the fleet's key, which is made if there is none, or kms:KEY"
     )]
     NoFleetKey,
     #[error(
@@ -31,6 +31,8 @@ pub(super) enum Error {
         dead_ones(dead)
     )]
     NobodyLives { place: String, dead: Vec<String> },
+    #[error(transparent)]
+    Setting(#[from] aot_settings::SettingsError),
     #[error(transparent)]
     Key(#[from] fleet_key::FleetKeyError),
     #[error(transparent)]

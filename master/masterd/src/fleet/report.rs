@@ -1,12 +1,41 @@
 //! What was done for a fleet, as lines for a person or documents for a program.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aot_cli::program::{message, print};
 use aot_postgres::{ImportedCluster, LevelRaise};
+use aot_settings::FleetKeySetting;
 use aot_store::sqlite::export::PutFiles;
 use serde_json::{Value, json};
+
+/// What the keys of a fleet are sealed with, and what was done for it.
+pub(super) struct SealedWith {
+    setting: FleetKeySetting,
+    is_new: bool,
+}
+
+impl SealedWith {
+    pub(super) fn file(path: &Path, is_new: bool) -> Self {
+        let setting = FleetKeySetting::File(path.to_owned());
+        Self { setting, is_new }
+    }
+
+    pub(super) fn kms(key: &str) -> Self {
+        let setting = FleetKeySetting::Kms(key.to_owned());
+        let is_new = false;
+        Self { setting, is_new }
+    }
+
+    /// A folder for what the keys are made from: beside what is as secret, if anything is.
+    pub(super) fn scratch(&self) -> PathBuf {
+        let beside = match &self.setting {
+            FleetKeySetting::File(path) => path.parent().map(Path::to_owned),
+            FleetKeySetting::Kms(_) => None,
+        };
+        beside.unwrap_or_else(std::env::temp_dir)
+    }
+}
 
 /// Prints as things are done.
 pub(super) struct FleetReport {
@@ -44,32 +73,50 @@ impl FleetReport {
         }
     }
 
-    pub(super) fn init(&mut self, place: &str, key: &Path, is_new: bool, is_key_new: bool) {
-        let file = key.display();
+    pub(super) fn init(&mut self, place: &str, with: &SealedWith, is_new: bool) {
+        let key = with.setting.to_string();
         let text = match is_new {
-            true => format!("{place}: a fleet's keys were made, sealed with {file}"),
-            false => format!("{place}: has its keys, sealed with {file}; nothing was changed"),
+            true => format!("{place}: a fleet's keys were made, sealed with {key}"),
+            false => format!("{place}: has its keys, sealed with {key}; nothing was changed"),
         };
         let document = json!({
             "store": place,
             "made": is_new,
             "fleet_key": key,
-            "fleet_key_made": is_key_new,
+            "fleet_key_made": with.is_new,
         });
         self.say(&text, &document);
-        self.keys(key, is_key_new);
+        self.keys(with);
+        let needs = match &with.setting {
+            FleetKeySetting::File(_) => format!("a copy of {key} (mode 0600)"),
+            FleetKeySetting::Kms(_) => "kms:Decrypt on that key".to_owned(),
+        };
         self.add(&format!(
-            "each master needs a copy of {file} (mode 0600), and AOT_STORE, AOT_FLEET_KEY, AOT_BLOBS and AOT_ADVERTISE"
+            "each master needs {needs}, and AOT_STORE, AOT_FLEET_KEY, AOT_BLOBS and AOT_ADVERTISE"
         ));
     }
 
-    pub(super) fn keys(&self, key: &Path, is_key_new: bool) {
-        if is_key_new {
+    pub(super) fn keys(&self, with: &SealedWith) {
+        if with.is_new {
             self.add(&format!(
                 "{} is new: keep a copy of it, nothing else opens the keys in the database",
-                key.display()
+                with.setting
             ));
         }
+    }
+
+    pub(super) fn rekeyed(&mut self, place: &str, key: &FleetKeySetting, is_done: bool) {
+        let text = match is_done {
+            true => format!("{place}: the fleet's keys are sealed with {key} now"),
+            false => format!("{place}: the fleet's keys are sealed with {key} already"),
+        };
+        let document = json!({
+            "store": place,
+            "fleet_key": key.to_string(),
+            "changed": is_done,
+        });
+        self.say(&text, &document);
+        self.add("each master needs it in AOT_FLEET_KEY at its next start");
     }
 
     pub(super) fn cluster(&mut self, cluster: &ImportedCluster) {

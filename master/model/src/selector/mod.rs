@@ -8,12 +8,14 @@ mod parser;
 #[cfg(test)]
 mod tests;
 mod value;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use glob::Glob;
 pub use value::{Op, ValuePattern};
+pub use words::{ClusterWords, hint_for_nobody};
 
 /// What an expression is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +113,19 @@ fn shortened(text: &str) -> String {
 /// What is wrong and at which column; an unknown group, a cycle of groups, a bad regular expression, and bounds on
 /// length and depth too.
 pub fn parse(text: &str, groups: &BTreeMap<String, String>) -> Result<Target, TargetError> {
-    parser::parse(text, groups)
+    parser::parse(text, groups, ClusterWords::NONE)
+}
+
+/// [`parse`] for a cluster: the name of a pool means the pool, and `all` means all, unless an instance has that name.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_in(
+    text: &str,
+    groups: &BTreeMap<String, String>,
+    words: ClusterWords<'_>,
+) -> Result<Target, TargetError> {
+    parser::parse(text, groups, words)
 }
 
 /// Whether a group may have this name: 1 to 63 letters, digits, `_` and `-`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::glob::Glob;
 use super::lexer::Lexer;
 use super::value::{Op, ValuePattern};
-use super::{Target, TargetError};
+use super::{ClusterWords, Target, TargetError};
 use crate::machine::MachineState;
 use crate::phase::Phase;
 
@@ -27,6 +27,7 @@ fn states() -> impl Iterator<Item = &'static str> + Clone {
 struct Parser<'a> {
     lexer: Lexer,
     groups: &'a BTreeMap<String, String>,
+    words: ClusterWords<'a>,
     /// Groups that are being read, outermost first.
     inside: Vec<String>,
     parts: usize,
@@ -35,10 +36,15 @@ struct Parser<'a> {
     in_group: Option<TargetError>,
 }
 
-pub(super) fn parse(text: &str, groups: &BTreeMap<String, String>) -> Result<Target, TargetError> {
+pub(super) fn parse(
+    text: &str,
+    groups: &BTreeMap<String, String>,
+    words: ClusterWords<'_>,
+) -> Result<Target, TargetError> {
     let mut parser = Parser {
         lexer: Lexer::new(""),
         groups,
+        words,
         inside: Vec::new(),
         parts: 0,
         depth: 0,
@@ -161,7 +167,8 @@ impl Parser<'_> {
                     start,
                 ));
             }
-            return self.glob("something to match").map(Target::Name);
+            let word = self.glob("something to match")?;
+            return Ok(self.words.meaning(word));
         };
         match prefix.as_str() {
             "name" => self.glob("a name").map(Target::Name),

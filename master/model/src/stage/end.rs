@@ -125,7 +125,7 @@ pub fn describe_stage_end(ended: &Ended) -> String {
 }
 
 /// The last lines of an output: errors first, then what else was printed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LastLines {
     /// Of standard error, the oldest first.
     pub stderr: Vec<String>,

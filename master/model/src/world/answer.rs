@@ -16,6 +16,8 @@ pub enum Answer {
     Started(JobId),
     /// There was nothing to do.
     UpToDate(JobId),
+    /// There is a job of the id that the request says: whoever asked sees whether it is the same.
+    Begun(JobId),
     /// A job's targets, as they were when this was asked; what comes after is sent as effects.
     Exec {
         /// Its job.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use aot_proto::ids::InstanceName;
 
 use super::World;
+use super::adopt::{adopt_plans, label, run_again};
 use super::answer::Answer;
 use super::asks::ApplyAsk;
 use super::refusal::OpError;
-use super::stages::adopt_plans;
+use super::rolling::{HeldBack, RollingDraft, held_back, is_unhealthy};
 use crate::cluster::Cluster;
 use crate::instance::Instance;
 use crate::job::JobKind;
@@ -45,7 +46,10 @@ impl World {
                 instance: instance.clone(),
             })
             .collect();
-        for at in &keys {
+        let known = self.clusters.get(&ask.cluster).expect("found above");
+        let is_chosen = |name: &InstanceName| chosen.contains(name);
+        let held = held_back(Some(known), &known.spec, &ask.pace, is_chosen);
+        for at in keys.iter().filter(|at| !held.contains(&at.instance)) {
             let instance = self
                 .instance_mut(at)
                 .expect("chosen of those that are there");
@@ -58,7 +62,7 @@ impl World {
                 run_again(instance, ask.from.unwrap_or(0));
             }
         }
-        self.begin_apply(ask, chosen, &keys)
+        self.begin_apply(ask, chosen, &keys, &held)
     }
 
     fn begin_apply(
@@ -66,9 +70,29 @@ impl World {
         ask: ApplyAsk,
         chosen: BTreeSet<InstanceName>,
         keys: &[InstanceKey],
+        held: &HeldBack,
     ) -> Answer {
-        let (name, now, job) = (ask.cluster, self.now, self.new_job());
-        let changed = self.stages_to_run(keys) > 0;
+        let (name, now, job) = (ask.cluster, self.now, self.job_id(ask.request));
+        let draft = RollingDraft {
+            name: &name,
+            job,
+            pace: &ask.pace,
+            stages: &ask.stages,
+            from: (ask.force || ask.from.is_some()).then(|| ask.from.unwrap_or(0)),
+            moves: false,
+            held,
+            keys,
+        };
+        let rolling = self.draw_rolling(&draft);
+        let at_once = self.without_turn(keys, job);
+        self.recheck_templates(&name, &at_once, false);
+        let runs = self.stages_to_run(&at_once) > 0;
+        let moving = at_once.iter().filter_map(|at| self.instance(at));
+        let checks = moving.filter(|it| {
+            matches!(it.phase, Phase::Configured | Phase::Bootstrapping)
+                && it.next_stage().is_none()
+        });
+        let changed = runs || checks.count() > 0 || rolling.is_some();
         let cluster = self.cluster_mut(&name).expect("found before");
         let timeout = cluster.spec.launch.timeout.as_millis();
         let timeout_ms = u64::try_from(timeout).unwrap_or(u64::MAX / 2);
@@ -87,6 +111,7 @@ impl World {
             timeout_ms,
             replaced: BTreeMap::new(),
             starts: BTreeSet::new(),
+            rolling,
         });
         cluster.prepared_for = Some(job); // an apply makes nothing
         self.add_launch_job(job, JobKind::Apply, &name, ask.what, &ask.operator, targets);
@@ -96,11 +121,6 @@ impl World {
             false => Answer::UpToDate(job),
         }
     }
-}
-
-fn label(instance: &Instance) -> &str {
-    let pool = instance.pool.as_ref().map(|pool| pool.as_str());
-    pool.unwrap_or(instance.name.as_str())
 }
 
 /// The selected instances; with `failed` those of them on which a stage failed, or that did not come to their stages
@@ -113,6 +133,7 @@ fn chosen(cluster: &Cluster, ask: &ApplyAsk) -> BTreeSet<InstanceName> {
         let failed = |stage: &crate::stage::Stage| stage.state == StageState::Failed;
         instance.stages.iter().any(failed)
             || (instance.phase == Phase::Failed && instance.next_stage().is_some())
+            || is_unhealthy(instance)
     };
     known
         .filter(|instance| !ask.failed || has_failed(instance) || needs.is_stuck(instance))
@@ -148,13 +169,4 @@ fn lacks_stage(
         _ => format!("its stages are 0 to {}", count - 1),
     };
     Some(format!("{name} has no stage {from} ({has}){more}"))
-}
-
-/// From there on all is run again, but for what runs now.
-fn run_again(instance: &mut Instance, from: usize) {
-    for stage in instance.stages.iter_mut().skip(from) {
-        if stage.state != StageState::Running {
-            stage.reset();
-        }
-    }
 }

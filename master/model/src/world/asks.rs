@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aot_proto::ids::{ClusterName, InstanceName, MachineId};
+use aot_proto::ids::{ClusterName, InstanceName, JobId, MachineId};
 
 use crate::attestation::{Secret, ShownDocument};
 use crate::batch::BootRecord;
 use crate::job::JobKind;
-use crate::pace::Pace;
+use crate::pace::{Pace, PacePolicy};
+use crate::secret::SealedSecrets;
 use crate::spec::ClusterSpec;
 use crate::stage::StagePlan;
 use crate::task::Task;
@@ -21,6 +22,8 @@ pub struct AskedBy {
     /// As typed.
     pub what: String,
     pub operator: String,
+    /// Id that its job is to have; `None` = one that is drawn.
+    pub request: Option<JobId>,
 }
 
 /// A launch that was parsed, and whose bundles are in the store.
@@ -37,6 +40,10 @@ pub struct LaunchAsk {
     pub prune: bool,
     /// Instead of the file's.
     pub timeout: Option<Duration>,
+    /// How instances that are ready are changed, over what the file says.
+    pub pace: PacePolicy,
+    /// The values of the secrets that the file names.
+    pub secrets: SealedSecrets,
     /// What user-data says of the master.
     pub boot: BootRecord,
     /// Whether identity documents of the cluster's region can be checked.
@@ -44,6 +51,8 @@ pub struct LaunchAsk {
     /// Used when the cluster is new.
     pub fresh_uuid: String,
     pub operator: String,
+    /// Id that its job is to have; `None` = one that is drawn.
+    pub request: Option<JobId>,
 }
 
 /// The certificate for identity documents of one region.
@@ -69,9 +78,13 @@ pub struct ApplyAsk {
     pub force: bool,
     /// Of these only the instances that failed, and those that wait for them.
     pub failed: bool,
+    /// How instances that are ready are changed, over what the file says.
+    pub pace: PacePolicy,
     /// As typed, for the record.
     pub what: String,
     pub operator: String,
+    /// Id that its job is to have; `None` = one that is drawn.
+    pub request: Option<JobId>,
 }
 
 /// A command over instances.
@@ -91,6 +104,8 @@ pub struct ExecAsk {
     /// As typed, for the record.
     pub what: String,
     pub operator: String,
+    /// Id that its job is to have; `None` = one that is drawn.
+    pub request: Option<JobId>,
 }
 
 /// Machines to be started, stopped or rebooted.

@@ -45,7 +45,7 @@ impl World {
         }
         match kind {
             JobKind::Launch | JobKind::Apply => self.cancel_launch(&cluster, id, &why),
-            JobKind::Shell => self.end_shell(id, Outcome::Cancelled, &why),
+            JobKind::Shell | JobKind::Forward => self.end_shell(id, Outcome::Cancelled, &why),
             JobKind::Start | JobKind::Stop | JobKind::Reboot | JobKind::Update => {
                 let why = format!("{why}: what the provider was asked for is not taken back");
                 self.end_all_of(id, &Verdict::without_run(Outcome::Cancelled, why));
@@ -59,7 +59,7 @@ impl World {
         answer
     }
 
-    /// A terminal has no run: its record ends here, and whoever serves it hangs up when it learns of that.
+    /// A terminal, or a forward, has no run: its record ends here, and whoever serves it ends it when it learns of that.
     pub(super) fn end_shell(&mut self, id: JobId, outcome: Outcome, why: &str) {
         let Some(job) = self.jobs.get(&id) else {
             return;
@@ -75,9 +75,9 @@ impl World {
         }
     }
 
-    /// Terminals that the last master served: their agents hung up when it was gone.
+    /// Terminals and forwards that the last master served: their agents hung up when it was gone.
     pub(super) fn end_old_shells(&mut self) {
-        let shells = self.jobs.values().filter(|job| job.kind == JobKind::Shell);
+        let shells = self.jobs.values().filter(|job| job.kind.is_served());
         let ids: Vec<JobId> = shells.map(|job| job.id).collect();
         for id in ids {
             self.end_shell(id, Outcome::LostContact, "the master was restarted");

@@ -195,6 +195,17 @@ impl World {
         self.end_cleanup(name, Vec::new(), Some(why));
     }
 
+    /// The instance whose machine has this id, for people.
+    fn instance_of(&self, name: &ClusterName, id: &str) -> Option<String> {
+        let cluster = self.clusters.get(name)?;
+        let mut all = cluster.instances.values();
+        let found = all.find(|it| {
+            it.machine_id()
+                .is_some_and(|machine| machine.as_str() == id)
+        })?;
+        Some(found.name.to_string())
+    }
+
     /// The receipt and the end. `error` counts as one more thing that is left.
     pub(super) fn end_cleanup(
         &mut self,
@@ -205,9 +216,12 @@ impl World {
         let (mut left, total) = (u32::from(error.is_some()), things.len());
         for (kind, id, state, is_left) in things {
             left += u32::from(is_left);
-            let event = Event::cluster(name, "receipt", format!("{kind} {id}: {state}"))
+            let of = self.instance_of(name, &id);
+            let named = of.as_ref().map(|of| format!(" ({of})")).unwrap_or_default();
+            let event = Event::cluster(name, "receipt", format!("{kind} {id}{named}: {state}"))
                 .with("kind", kind)
                 .with("id", id)
+                .with("name", of)
                 .with("state", state)
                 .with("left", is_left);
             self.do_later(Effect::Event(Box::new(event)));

@@ -8,6 +8,7 @@ use super::provider_call::{Call, CallFailure};
 use crate::event::Event;
 use crate::key::{ClusterId, InstanceKey};
 use crate::outcome::Verdict;
+use crate::secret::WantedSecret;
 
 /// What is to be done, once the changes are on disk.
 #[derive(Debug)]
@@ -18,6 +19,16 @@ pub enum Effect {
         at: InstanceKey,
         session: u64,
         body: Box<v1::master_message::Body>,
+    },
+    /// Give an agent a run with secrets, which are opened for it, in this session and no later one.
+    StartWithSecrets {
+        at: InstanceKey,
+        session: u64,
+        run: RunId,
+        /// Without them.
+        start: Box<v1::StartRun>,
+        /// What it is to have.
+        secrets: Vec<WantedSecret>,
     },
     /// Give an agent cluster facts, in this session and no later one: piece after piece, as fast as it takes them.
     HandOut {

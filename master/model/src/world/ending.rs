@@ -1,11 +1,12 @@
 //! How a launch ends: when nothing more can come of it, with what is true then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aot_proto::ids::{ClusterName, InstanceName};
+use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::plural;
 
 use super::effect::Effect;
+use super::turns::{left_count, left_in_words, left_verdict};
 use super::{LONGEST_REBOOT_MS, World};
 use crate::cluster::Cluster;
 use crate::event::Event;
@@ -59,7 +60,10 @@ impl World {
         let lacking = if whole { lacking(cluster) } else { Vec::new() };
         let is_lost = |i: &Instance| late && self.is_lost_in_launch(i);
         let any_lost = scope.iter().any(|i| is_lost(i));
-        let all_at_rest = !super::prerequisites::lacks_prerequisites(cluster)
+        let awaits = super::prerequisites::lacks_prerequisites(cluster)
+            || (whole && waits_for_gone(cluster))
+            || scope.iter().any(|i| self.awaits_turn(launch, i));
+        let all_at_rest = !awaits
             && scope.iter().all(|i| {
                 i.phase.is_at_rest()
                     || needs.is_stuck(i)
@@ -67,7 +71,6 @@ impl World {
                     || is_lost(i)
                     || (any_lost && needs.waits(i))
             })
-            && !(whole && waits_for_gone(cluster))
             && (late || lacking.iter().all(|(_, final_)| *final_));
         // Without cluster facts no stage starts, and none come when nobody is left who could report.
         let stuck = late && cluster.generation == 0 && !scope.iter().any(|i| may_come(i));
@@ -79,6 +82,9 @@ impl World {
                 "{ready} of {} ready, {needed} needed",
                 plural::count(scope.len(), "instance")
             ));
+        }
+        if let Some(left) = left_in_words(cluster, launch) {
+            return Some(left);
         }
         if ready >= needed {
             let lacking: Vec<String> = lacking.into_iter().map(|(text, _)| text).collect();
@@ -108,7 +114,7 @@ impl World {
     }
 
     /// Its agent is gone, and with it the report of how its stage ended, or the way to give it the next one.
-    fn is_lost_in_launch(&self, instance: &Instance) -> bool {
+    pub(super) fn is_lost_in_launch(&self, instance: &Instance) -> bool {
         let next = instance.next_stage().map(|next| &instance.stages[next]);
         match next.map(|stage| stage.state) {
             Some(StageState::Rebooting) => {
@@ -152,44 +158,55 @@ impl World {
         let cluster = self
             .cluster_mut(name)
             .expect("a launch that runs has a cluster");
-        let mut counts: std::collections::BTreeMap<&'static str, u32> =
-            std::collections::BTreeMap::new();
-        let launch = cluster.launch.as_ref().expect("a launch runs");
-        for instance in scope(cluster, launch) {
-            *counts.entry(instance.phase.as_str()).or_default() += 1;
-        }
-        let ready = counts.get("ready").copied().unwrap_or(0);
         let launch = cluster.launch.as_mut().expect("a launch runs");
         launch.ended_ms = Some(now);
         launch.error.clone_from(&error);
-        let (job, changed) = (launch.job, launch.changed);
+        let job = launch.job;
         if let Some(record) = self.jobs.get_mut(&job) {
             // Here too: the next launch takes the place of this one in the cluster's record.
             record.error = Some(error.clone());
             self.dirty.jobs.insert(job);
         }
         let code = u32::from(!error.is_empty());
-        let message = match (error.is_empty(), changed) {
-            (true, false) => format!("nothing to do: {}", are_ready(ready)),
-            (true, true) => are_ready(ready),
-            (false, _) => error,
-        };
         self.end_launch_job(job, name);
         if let Some(record) = self.jobs.get_mut(&job) {
             // One without targets has none whose end would be its own.
             record.ended_ms.get_or_insert(now);
             self.dirty.jobs.insert(job);
         }
+        if let Some(mut event) = self.launch_end(name, job) {
+            event.ends = Some((job, code));
+            self.do_later(Effect::Event(Box::new(event)));
+        }
+    }
+
+    /// What is told of a launch or an apply that is over, as long as no other took its place.
+    pub fn launch_end(&self, name: &ClusterName, job: JobId) -> Option<Event> {
+        let cluster = self.clusters.get(name)?;
+        let launch = cluster.launch.as_ref();
+        let launch = launch.filter(|launch| launch.job == job && launch.ended_ms.is_some())?;
+        let mut counts: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for instance in scope(cluster, launch) {
+            *counts.entry(instance.phase.as_str()).or_default() += 1;
+        }
+        let ready = counts.get("ready").copied().unwrap_or(0);
+        let message = match (launch.error.is_empty(), launch.changed) {
+            (true, false) => format!("nothing to do: {}", are_ready(ready)),
+            (true, true) => are_ready(ready),
+            (false, _) => launch.error.clone(),
+        };
         let summary: serde_json::Map<String, serde_json::Value> = counts
             .into_iter()
             .map(|(phase, count)| (phase.to_owned(), count.into()))
             .collect();
-        let mut event = Event::cluster(name, "launch-ended", message)
+        let event = Event::cluster(name, "launch-ended", message)
             .with("job", job.to_string())
-            .with("changed", changed)
+            .with("changed", launch.changed)
             .with("summary", summary);
-        event.ends = Some((job, code));
-        self.do_later(Effect::Event(Box::new(event)));
+        Some(match left_count(cluster, launch) {
+            Some(left) => event.with("left", left),
+            None => event,
+        })
     }
 
     fn end_launch_job(&mut self, job: aot_proto::ids::JobId, cluster: &ClusterName) {
@@ -207,6 +224,13 @@ impl World {
                 cluster: cluster.clone(),
                 instance: name,
             };
+            let launch = self.clusters.get(cluster).and_then(|c| c.launch.as_ref());
+            let left = self.instance(&at).zip(launch);
+            let left = left.and_then(|(instance, launch)| left_verdict(launch, instance));
+            if let Some(verdict) = left {
+                self.end_target(job, &at.instance, verdict);
+                continue;
+            }
             let verdict = match self.instance(&at) {
                 Some(i) if i.phase == Phase::Ready => Verdict::without_run(Outcome::Succeeded, ""),
                 Some(i) if i.note.starts_with(CONTACT_LOST) => {
@@ -283,14 +307,13 @@ pub(super) const CONTACT_LOST: &str = "contact lost";
 
 /// Where contact was lost, for a person; `None` when nothing more was to come.
 fn contact_lost(instance: &Instance) -> Option<String> {
-    let index = instance.next_stage()?;
-    let stage = &instance.stages[index];
+    let stage = &instance.stages[instance.next_stage()?];
     let name = &stage.plan.name;
     Some(match stage.state {
-        StageState::Running => format!("{CONTACT_LOST} in stage {index} ({name})"),
+        StageState::Running => format!("{CONTACT_LOST} in stage {name}"),
         StageState::Rebooting => {
             format!(
-                "{CONTACT_LOST}: it has not come back from the reboot that stage {index} ({name}) asked for"
+                "{CONTACT_LOST}: it has not come back from the reboot that stage {name} asked for"
             )
         }
         _ => return None,

@@ -164,6 +164,21 @@ pub enum RoutingKey<'a> {
 }
 
 impl Input {
+    /// The id that an operator's request says for its job.
+    pub fn request(&self) -> Option<JobId> {
+        match self {
+            Self::Launch(ask) => ask.request,
+            Self::Apply(ask) => ask.request,
+            Self::Exec(ask) => ask.request,
+            Self::Lifecycle(ask) => ask.by.request,
+            Self::DeleteOrphans(ask) => ask.by.request,
+            Self::Terminate { by, .. } | Self::Cleanup { by, .. } | Self::Update { by, .. } => {
+                by.request
+            }
+            _ => None,
+        }
+    }
+
     /// Which cluster's world is to decide on it.
     pub fn routing_key(&self) -> RoutingKey<'_> {
         match self {

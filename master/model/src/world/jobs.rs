@@ -23,6 +23,9 @@ const REMEMBERED_MS: UnixMs = 60_000;
 /// The same of what agents answered by themselves: nobody follows that, and monitoring may ask every second.
 const ANSWERED_MS: UnixMs = 1_000;
 
+/// How long a job waits for an instance whose session has just broken.
+const BACK_SOON_MS: UnixMs = 5_000;
+
 /// Whether a target can be given a job now.
 enum Reach {
     /// There is a session, or one may be about to come back after a restart of the master.
@@ -44,7 +47,7 @@ impl World {
         if !ask.instances.iter().any(known) {
             return Answer::Error(OpError::NoInstance(ask.cluster.to_string()));
         }
-        let id = self.new_job();
+        let id = self.job_id(ask.request);
         let targets = ask.instances.iter().map(|name| (name.clone(), None));
         let queued_until_ms = match ask.queue_ms {
             0 => 0,
@@ -132,12 +135,21 @@ impl World {
             Some(instance) if instance.session.is_some() => Reach::Here,
             Some(instance) if self.is_coming_back(instance) => Reach::Here,
             Some(_) if self.now < job.queued_until_ms => Reach::Later,
+            Some(instance) if self.has_just_left(instance) => Reach::Later,
             _ => Reach::Never,
         }
     }
 
     pub(super) fn target_of(&self, job: &Job, name: &InstanceName) -> Option<&Instance> {
         self.clusters.get(&job.cluster)?.instances.get(name)
+    }
+
+    /// Whether its session broke a moment ago: most are back within a second, as when the master stops by whose port it came.
+    fn has_just_left(&self, instance: &Instance) -> bool {
+        let is_back_soon = |since: UnixMs| self.now < since.saturating_add(BACK_SOON_MS);
+        !instance.is_revoked()
+            && instance.has_machine()
+            && instance.lost_ms.is_some_and(is_back_soon)
     }
 
     fn why_absent(&self, job: &Job, name: &InstanceName) -> String {

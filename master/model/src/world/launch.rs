@@ -1,13 +1,16 @@
 //! Launches: from a file to batches. How one ends is in `ending`.
 
+use std::path::Path;
+
 use aot_proto::ids::{ClusterName, InstanceName};
 
 use super::World;
+use super::adopt::{adopt_plans, label, take_up};
 use super::answer::Answer;
 use super::asks::LaunchAsk;
 use super::effect::Effect;
 use super::refusal::OpError;
-use super::stages::adopt_plans;
+use super::rolling::{HeldBack, RollingDraft, held_back};
 use crate::attestation::{self, Proof};
 use crate::cluster::Cluster;
 use crate::event::Event;
@@ -17,7 +20,9 @@ use crate::key::{ClusterUuid, InstanceKey};
 use crate::launch::Launch;
 use crate::phase::{Happened, Phase};
 use crate::prerequisites::Prerequisites;
+use crate::secret::{SealedSecrets, versions};
 use crate::spec::{MemberSpec, PoolSpec};
+use crate::stage::StagePlan;
 
 impl World {
     pub(super) fn launch(&mut self, ask: LaunchAsk) -> Answer {
@@ -43,13 +48,15 @@ impl World {
             Ok(proof) => proof,
             Err(error) => return Answer::Error(error),
         };
-        self.end_superseded(&name);
-        self.adopt_spec(&ask);
+        self.end_superseded(&name, &ask.operator);
+        let known = self.clusters.get(&name);
+        let held = held_back(known, &ask.spec, &ask.pace, |_| true);
+        self.adopt_spec(&ask, &held);
         if let Some(proof) = proof {
             let cluster = self.cluster_mut(&name).expect("adopt_spec made it");
             cluster.proof = proof;
         }
-        self.begin_launch(&ask)
+        self.begin_launch(&ask, &held)
     }
 
     /// What the machines that this launch makes must prove; `None` when it makes none.
@@ -83,22 +90,18 @@ impl World {
             .clusters
             .get(&ask.spec.name)
             .filter(|c| c.launching() && c.spec == ask.spec)
+            .filter(|c| versions(&c.secrets) == versions(&ask.secrets))
             .filter(|c| {
                 c.launch
                     .as_ref()
                     .is_some_and(|launch| launch.only.is_none())
             })?;
+        let keys = |plans: &[StagePlan]| -> Vec<String> {
+            plans.iter().map(|plan| plan.key.clone()).collect()
+        };
         let same = cluster.wanted().all(|i| {
-            let label = i
-                .pool
-                .as_ref()
-                .map_or(i.name.as_str(), |pool| pool.as_str());
-            let plans = ask.stages.get(label).map_or(&[][..], Vec::as_slice);
-            i.stages.len() == plans.len()
-                && i.stages
-                    .iter()
-                    .zip(plans)
-                    .all(|(stage, plan)| stage.plan.key == plan.key)
+            let plans = ask.stages.get(label(i)).map_or(&[][..], Vec::as_slice);
+            stages_to_be(cluster, i) == keys(plans)
         });
         // Whoever launches again while something has failed wants that tried again.
         let retry = cluster
@@ -107,14 +110,15 @@ impl World {
         (same && !retry).then(|| cluster.launch.as_ref().map(|launch| launch.job))?
     }
 
-    fn end_superseded(&mut self, name: &ClusterName) {
+    fn end_superseded(&mut self, name: &ClusterName, operator: &str) {
         if self.clusters.get(name).is_some_and(Cluster::launching) {
-            self.finish_launch(name, "a newer launch of this cluster took over".to_owned());
+            let why = format!("a newer launch of this cluster took over: {operator}'s");
+            self.finish_launch(name, why);
         }
     }
 
     /// Makes the file the wanted state: new instances are planned, the others' stages are compared.
-    fn adopt_spec(&mut self, ask: &LaunchAsk) {
+    fn adopt_spec(&mut self, ask: &LaunchAsk, held: &HeldBack) {
         let name = &ask.spec.name;
         let fresh = || Cluster {
             spec: ask.spec.clone(),
@@ -129,12 +133,14 @@ impl World {
             strays: std::collections::BTreeMap::new(),
             proof: Proof::Token,
             challenges: std::collections::BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
             cleaning: false,
             instances: std::collections::BTreeMap::new(),
         };
         let cluster = self.clusters.entry(name.clone()).or_insert_with(fresh);
         cluster.spec = ask.spec.clone();
         cluster.file.clone_from(&ask.file);
+        adopt_secrets(cluster, &ask.secrets);
         cluster.prerequisites.forget_lookups();
         for instance in cluster.instances.values_mut() {
             instance.wanted = false;
@@ -145,16 +151,19 @@ impl World {
                 .instances
                 .entry(member.name.clone())
                 .or_insert_with(|| Instance::planned(pool, member));
-            adopt_member(instance, pool, member, plans);
+            adopt_member(instance, pool, member);
+            if !held.contains(&member.name) {
+                adopt_plans(instance, plans, true);
+            }
         }
         self.dirty.clusters.insert(name.clone());
         self.dirty.instances.extend(self.keys(name));
         self.stale_facts(name);
     }
 
-    fn begin_launch(&mut self, ask: &LaunchAsk) -> Answer {
+    fn begin_launch(&mut self, ask: &LaunchAsk, held: &HeldBack) -> Answer {
         let name = ask.spec.name.clone();
-        let job = self.new_job();
+        let job = self.job_id(ask.request);
         let timeout = ask.timeout.unwrap_or(ask.spec.launch.timeout);
         let made = self.plan_batches(ask);
         let starts = self.stopped(&name);
@@ -162,7 +171,21 @@ impl World {
         self.renew_addresses(&name);
         let pruned = if ask.prune { self.prune(&name) } else { 0 };
         let (now, keys) = (self.now, self.keys(&name));
-        let stages = self.stages_to_run(&keys);
+        let moves = !(made.is_empty() && starts.is_empty()) || pruned > 0;
+        let draft = RollingDraft {
+            name: &name,
+            job,
+            pace: &ask.pace,
+            stages: &ask.stages,
+            from: None,
+            moves,
+            held,
+            keys: &keys,
+        };
+        let rolling = self.draw_rolling(&draft);
+        let at_once = self.without_turn(&keys, job);
+        self.recheck_templates(&name, &at_once, moves);
+        let stages = self.stages_to_run(&at_once);
         let cluster = self.cluster_mut(&name).expect("adopt_spec made it");
         let moving = cluster.wanted().filter(|i| !i.phase.is_at_rest()).count();
         let orphans: Vec<String> = cluster
@@ -171,8 +194,7 @@ impl World {
             .filter(|i| !i.wanted && i.has_machine())
             .map(|i| i.name.to_string())
             .collect();
-        let changed =
-            !(made.is_empty() && starts.is_empty()) || stages > 0 || moving > 0 || pruned > 0;
+        let changed = moves || stages > 0 || moving > 0 || rolling.is_some();
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2); // half: it is added to
         cluster.launch = Some(Launch {
             job,
@@ -188,13 +210,14 @@ impl World {
             timeout_ms,
             replaced: std::collections::BTreeMap::new(),
             starts,
+            rolling,
         });
         let targets = cluster.wanted().map(|i| (i.name.clone(), None)).collect();
         self.add_launch_job(
             job,
             JobKind::Launch,
             &name,
-            format!("launch {}", ask.file.display()),
+            launch_in_words(&ask.file),
             &ask.operator,
             targets,
         );
@@ -250,14 +273,10 @@ impl World {
                 && !instance.is_revoked();
             if runs && instance.phase.is_at_rest() {
                 // A machine whose agent never enrolled continues booting; one that did continues with its stages.
-                let taken = if instance.identity.is_some() {
-                    Happened::StagesWanted
-                } else {
-                    Happened::Launched
-                };
-                instance.happen(taken);
-                instance.note.clear();
-                instance.volumes_sent = None;
+                if instance.identity.is_none() {
+                    instance.happen(Happened::Launched);
+                }
+                take_up(instance);
             }
             count += usize::from(runs);
         }
@@ -281,17 +300,41 @@ impl World {
     }
 }
 
+/// How a launch was asked for, for its record.
+pub fn launch_in_words(file: &Path) -> String {
+    format!("launch {}", file.display())
+}
+
+/// Takes over the values of secrets. One that has not changed stays as it was sealed, and the record as it was.
+fn adopt_secrets(cluster: &mut Cluster, secrets: &SealedSecrets) {
+    if versions(&cluster.secrets) != versions(secrets) {
+        cluster.secrets.clone_from(secrets);
+    }
+}
+
 /// Takes over what the file says of a member; its machine stays.
-fn adopt_member(
-    instance: &mut Instance,
-    pool: &PoolSpec,
-    member: &MemberSpec,
-    plans: &[crate::stage::StagePlan],
-) {
+fn adopt_member(instance: &mut Instance, pool: &PoolSpec, member: &MemberSpec) {
     instance.wanted = true;
     instance.hostname.clone_from(&member.hostname);
     instance.owner.clone_from(&pool.owner);
     instance.user.clone_from(&pool.user);
     instance.pool.clone_from(&pool.name);
-    adopt_plans(instance, plans, true);
+}
+
+/// The keys of the stages that an instance has, or will have when its turn comes.
+fn stages_to_be(cluster: &Cluster, instance: &Instance) -> Vec<String> {
+    let launch = cluster.launch.as_ref();
+    let rolling = launch.and_then(|launch| Some((launch.job, launch.rolling.as_ref()?)));
+    let turn = instance.turn.as_ref();
+    match rolling.filter(|(job, _)| turn.is_some_and(|turn| turn.waits_in(*job))) {
+        Some((_, rolling)) => {
+            let plans = rolling.stages.get(label(instance)).into_iter().flatten();
+            plans.map(|plan| plan.key.clone()).collect()
+        }
+        None => instance
+            .stages
+            .iter()
+            .map(|stage| stage.plan.key.clone())
+            .collect(),
+    }
 }

@@ -56,7 +56,7 @@ impl World {
         call: MachineCall,
         by: AskedBy,
     ) -> JobId {
-        let id = self.new_job();
+        let id = self.job_id(by.request);
         let without: Vec<InstanceName> = instances
             .iter()
             .filter(|instance| !call.machines.contains_key(instance))

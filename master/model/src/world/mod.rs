@@ -5,6 +5,7 @@
 //! that order; so whatever is done was on disk first, and a restart rebuilds this from the store and continues.
 
 mod addresses;
+mod adopt;
 mod answer;
 mod apply;
 mod asks;
@@ -20,6 +21,7 @@ mod ending;
 mod enrolment;
 mod facts;
 mod from_agent;
+mod gate;
 mod gone;
 mod identity;
 mod input;
@@ -34,14 +36,17 @@ mod prerequisites;
 mod provider_call;
 mod refusal;
 mod revoke;
+mod rolling;
 mod runs;
 mod sessions;
 mod stages;
 mod starts;
 mod step;
 mod strays;
+mod templates;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod update;
 mod volumes;
 
@@ -58,6 +63,7 @@ pub use changes::Changes;
 pub use effect::Effect;
 pub use identity::{USED_TWICE, remedy};
 pub use input::{AgentInput, Input, RoutingKey, SessionHolder};
+pub use launch::launch_in_words;
 pub use lifecycle::{is_rebooted, is_up};
 pub use provider_call::{Call, CallAnswer, CallFailure, ReceiptLine, Terminations};
 pub use refusal::{OpError, Refused};
@@ -265,6 +271,11 @@ impl World {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
         Some(view::instance(cluster, instance, self.now))
+    }
+
+    /// The id of a job that begins: the one that was asked for, or a new one.
+    fn job_id(&mut self, request: Option<JobId>) -> JobId {
+        request.unwrap_or_else(|| self.new_job())
     }
 
     fn new_job(&mut self) -> JobId {

@@ -22,7 +22,7 @@ impl World {
         if let Some(why) = self.is_ours(&ask.uuid) {
             return Answer::Error(OpError::Conflict(why));
         }
-        let id = self.new_job();
+        let id = self.job_id(ask.by.request);
         let (what, operator) = (ask.by.what, ask.by.operator);
         let job = Job {
             targets: ask.places.keys().map(|name| (name.clone(), None)).collect(),

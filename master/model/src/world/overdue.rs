@@ -160,6 +160,7 @@ impl World {
                     limits.silence_ms = ms(stage.plan.silence_timeout);
                 }
             }
+            RunKind::Health { timeout_ms, .. } => limits.timeout_ms = *timeout_ms,
             RunKind::Task => {
                 let job = self.jobs.get(&run.job);
                 if let Some(Task::Command(exec)) = job.and_then(|job| job.task.as_deref()) {

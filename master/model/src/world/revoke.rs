@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::effect::Effect;
 use super::refusal::OpError;
 use crate::identity::Revoked;
-use crate::job::{Job, JobKind};
+use crate::job::Job;
 use crate::key::InstanceKey;
 use crate::outcome::Outcome;
 use crate::phase::Happened;
@@ -81,10 +81,10 @@ impl World {
         self.emit(at, "agent-revoked", NOTE);
     }
 
-    /// Terminals that are open there: each has a stream of its own, which outlives the session.
+    /// Terminals and forwards that are open there: each has a stream of its own, which outlives the session.
     fn open_shells(&self, at: &InstanceKey) -> Vec<JobId> {
         let open = |job: &&Job| {
-            job.kind == JobKind::Shell
+            job.kind.is_served()
                 && job.cluster == at.cluster
                 && job.targets.get(&at.instance) == Some(&None)
         };

@@ -9,10 +9,12 @@ use aot_proto::v1;
 use super::World;
 use super::answer::Answer;
 use super::effect::Effect;
+use super::gate::HEALTH_OUTPUT_CAP_BYTES;
 use crate::job::{Job, Tally};
 use crate::key::InstanceKey;
 use crate::outcome::{Outcome, Verdict};
 use crate::run::{Run, RunKind, RunState};
+use crate::secret::{SecretUse, WantedSecret};
 use crate::task::Task;
 
 impl World {
@@ -29,6 +31,7 @@ impl World {
             verdict: None,
             cancel: None,
             cancelled_ms: 0,
+            output: None,
         };
         self.runs.insert(id, run);
         self.runs_at.entry(at.clone()).or_default().insert(id);
@@ -60,8 +63,41 @@ impl World {
                 Some(message) => message,
                 None => return,
             },
+            RunKind::Health { argv, timeout_ms } => Self::health_message(run, argv, *timeout_ms),
         };
-        self.send(&at, session, v1::master_message::Body::StartRun(message));
+        let secrets = self.wanted_secrets(run);
+        match secrets.is_empty() {
+            true => self.send(&at, session, v1::master_message::Body::StartRun(message)),
+            false => self.do_later(Effect::StartWithSecrets {
+                at,
+                session,
+                run: id,
+                start: Box::new(message),
+                secrets,
+            }),
+        }
+    }
+
+    /// What a run is given in secret, as it is on record now.
+    fn wanted_secrets(&self, run: &Run) -> Vec<WantedSecret> {
+        let given: &[SecretUse] = match run.what {
+            RunKind::Stage { index, .. } => {
+                let stages = self.instance(&run.at).map(|it| &it.stages);
+                let stage = stages.and_then(|stages| stages.get(index));
+                stage.map_or(&[][..], |stage| &stage.plan.secrets[..])
+            }
+            RunKind::Task => match self.jobs.get(&run.job).and_then(|job| job.task.as_deref()) {
+                Some(Task::Command(exec)) => &exec.secrets,
+                _ => &[],
+            },
+            RunKind::Health { .. } => &[],
+        };
+        let cluster = self.clusters.get(&run.at.cluster);
+        let wanted = |given: &SecretUse| WantedSecret {
+            given: given.clone(),
+            sealed: cluster.and_then(|it| it.secrets.get(&given.name).cloned()),
+        };
+        given.iter().map(wanted).collect()
     }
 
     /// Most bytes of output that a run may send, both streams together. A run whose job is not in memory any more was lost
@@ -69,6 +105,7 @@ impl World {
     pub fn output_cap(&self, run: &Run) -> u64 {
         match run.what {
             RunKind::Stage { .. } => DEFAULT_OUTPUT_CAP_BYTES,
+            RunKind::Health { .. } => HEALTH_OUTPUT_CAP_BYTES,
             RunKind::Task => {
                 let job = self.jobs.get(&run.job);
                 let task = job.and_then(|job| job.task.as_ref());
@@ -107,7 +144,7 @@ impl World {
             RunKind::Task => {
                 self.end_run(id, Verdict::without_run(Outcome::Rejected, reason), None);
             }
-            RunKind::Stage { .. } => {
+            RunKind::Stage { .. } | RunKind::Health { .. } => {
                 let ended = v1::Ended {
                     kind: v1::EndKind::NotStarted as i32,
                     detail: reason.to_owned(),
@@ -154,6 +191,7 @@ impl World {
         }
         match (what, ended) {
             (RunKind::Task, _) => self.end_target(job, &at.instance, verdict),
+            (RunKind::Health { .. }, _) => self.health_ended(&at, id, &verdict),
             (RunKind::Stage { index, .. }, Some(ended)) => {
                 self.stage_ended(&at, index, id, ended, &verdict)
             }

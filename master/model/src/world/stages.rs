@@ -1,14 +1,14 @@
 //! Stages: which may start now, and what the end of one means.
 
-use std::collections::BTreeMap;
-
 use aot_proto::ids::{ClusterName, JobId, RunId};
 use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_STAGE_REBOOTS};
 use aot_proto::v1;
+use aot_proto::v1::start_run::What;
 
 use super::answer::Answer;
 use super::effect::Effect;
 use super::facts::has_newest;
+use super::templates::{awaits_facts, render_record, vars_json};
 use super::volumes::are_mounted;
 use super::{MAX_INTERRUPTIONS, World};
 use crate::cluster::Cluster;
@@ -17,6 +17,7 @@ use crate::key::InstanceKey;
 use crate::needs::Needs;
 use crate::outcome::Verdict;
 use crate::phase::{Happened, Phase};
+use crate::rolling::TurnStep;
 use crate::run::{Run, RunKind};
 use crate::stage::{LastLines, StageEnd, StageOutcome, stage_end};
 use crate::stage::{Stage, StageState};
@@ -45,25 +46,33 @@ impl World {
             }
         }
         for at in done {
-            self.stages_done(&at);
+            self.pass_gate(&at);
         }
         for (at, index) in due {
             self.start_stage(job, &at, index);
         }
     }
 
-    fn stages_done(&mut self, at: &InstanceKey) {
+    /// No stage is left to run, and all is well.
+    pub(super) fn stages_done(&mut self, at: &InstanceKey) {
         let Some(instance) = self.instance_mut(at) else {
             return;
         };
         if instance.happen(Happened::StagesDone) {
             instance.note = left_behind(instance);
+            instance.was_ready = true;
+            if let Some(turn) = &mut instance.turn {
+                turn.step = TurnStep::Passed;
+            }
             self.emit(at, "instance-ready", "ready");
         }
     }
 
     fn start_stage(&mut self, job: JobId, at: &InstanceKey, index: usize) {
         let now = self.now;
+        let cluster = self.clusters.get(&at.cluster);
+        let known = cluster.and_then(|it| Some((it, it.instances.get(&at.instance)?)));
+        let rendered = known.map(|(cluster, instance)| render_record(cluster, instance));
         let Some(instance) = self.instance_mut(at) else {
             return;
         };
@@ -81,15 +90,24 @@ impl World {
         stage.detail.clear();
         stage.started_ms = now;
         stage.ended_ms = 0;
+        stage.rendered = rendered.filter(|_| stage.plan.templates);
+        let rechecks = stage.before.is_some();
         let (attempt, label) = (stage.attempt, stage.plan.name.clone());
         let count = instance.stages.len();
         let run = self.add_run(job, at, RunKind::Stage { index, attempt });
         self.instance_mut(at).expect("it was there").stages[index].run = Some(run);
+        let (kind, what) = match rechecks {
+            true => (
+                "stage-check-started",
+                "is rendered again, and run if that changes a file",
+            ),
+            false => ("stage-started", "started"),
+        };
         let event = self
             .about(
                 at,
-                "stage-started",
-                format!("stage {label} ({} of {count}) started", index + 1),
+                kind,
+                format!("stage {label} ({} of {count}) {what}", index + 1),
             )
             .with("stage", index)
             .with("stages", count)
@@ -110,6 +128,16 @@ impl World {
         let ms = |time: Option<std::time::Duration>| {
             time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
         };
+        let spec = v1::StageSpec {
+            index: u32::try_from(index).ok()?,
+            name: plan.name.clone(),
+            bundle_sha256: plan.bundle_sha256.clone(),
+            bundle_bytes: plan.bundle_bytes,
+            args: plan.args.clone(),
+            attempt,
+            reboots: stage.reboots,
+            ..v1::StageSpec::default()
+        };
         Some(v1::StartRun {
             run_id: run.id.to_string(),
             job_id: run.job.to_string(),
@@ -117,15 +145,15 @@ impl World {
             silence_timeout_ms: ms(plan.silence_timeout),
             output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
             env: plan.env.clone().into_iter().collect(),
-            what: Some(v1::start_run::What::Stage(v1::StageSpec {
-                index: u32::try_from(index).ok()?,
-                name: plan.name.clone(),
-                bundle_sha256: plan.bundle_sha256.clone(),
-                bundle_bytes: plan.bundle_bytes,
-                args: plan.args.clone(),
-                attempt,
-                reboots: stage.reboots,
-            })),
+            what: Some(match plan.templates {
+                true => What::RenderedStage(v1::StageSpec {
+                    vars_json: vars_json(&self.clusters.get(&run.at.cluster)?.spec.vars),
+                    unless_rendered: unless_rendered(stage),
+                    ..spec
+                }),
+                false => What::Stage(spec),
+            }),
+            ..v1::StartRun::default() // its secrets are opened on their way
         })
     }
 
@@ -139,6 +167,13 @@ impl World {
         verdict: &Verdict,
     ) {
         let now = self.now;
+        let is_of_run = |instance: &Instance| {
+            let stage = instance.stages.get(index);
+            stage.is_some_and(|stage| stage.run == Some(run))
+        };
+        if self.instance(at).is_some_and(is_of_run) && self.is_unchanged(at, index, ended) {
+            return self.mark_due(&at.cluster);
+        }
         let Some(instance) = self.instance_mut(at) else {
             return;
         };
@@ -153,6 +188,9 @@ impl World {
         stage.ended_ms = now;
         stage.exit_code = verdict.exit_code;
         stage.detail.clone_from(&verdict.detail);
+        if let Some(rendered) = &mut stage.rendered {
+            rendered.sha256.clone_from(&ended.rendered_sha256);
+        }
         let end = apply_end(stage, ended, verdict);
         // It is there to explain a failure.
         if matches!(end, StageEnd::Succeeded | StageEnd::Reboot) {
@@ -182,12 +220,14 @@ impl World {
 
     /// The last that a stage printed whose end comes next.
     pub(super) fn printed(&mut self, run: RunId, lines: LastLines) -> Answer {
-        let Some((at, RunKind::Stage { index, .. })) = self
-            .runs
-            .get(&run)
-            .map(|run| (run.at.clone(), run.what.clone()))
-        else {
-            return Answer::Ack;
+        let known = self.runs.get(&run);
+        let (at, index) = match known.map(|run| (run.at.clone(), &run.what)) {
+            Some((at, RunKind::Stage { index, .. })) => (at, *index),
+            Some((at, RunKind::Health { .. })) => {
+                self.health_printed(&at, &lines);
+                return Answer::Ack;
+            }
+            Some((_, RunKind::Task)) | None => return Answer::Ack,
         };
         let stage = self.instance_mut(&at).and_then(|i| i.stages.get_mut(index));
         if let Some(stage) = stage.filter(|stage| stage.run == Some(run)) {
@@ -276,12 +316,19 @@ impl World {
 
 /// What stages that succeeded left behind, for a person; empty mostly.
 fn left_behind(instance: &Instance) -> String {
-    let stages = instance.stages.iter().enumerate();
+    let stages = instance.stages.iter();
     let left: Vec<String> = stages
-        .filter(|(_, stage)| stage.state == StageState::Succeeded && !stage.detail.is_empty())
-        .map(|(index, stage)| format!("stage {index} {}", stage.detail))
+        .filter(|stage| stage.state == StageState::Succeeded && !stage.detail.is_empty())
+        .map(|stage| format!("stage {} {}", stage.plan.name, stage.detail))
         .collect();
     left.join("; ")
+}
+
+/// What its templates became when it succeeded, if it is run again only when they become something else.
+fn unless_rendered(stage: &Stage) -> String {
+    let before = stage.before.as_ref();
+    let rendered = before.and_then(|before| before.rendered.as_ref());
+    rendered.map_or_else(String::new, |it| it.sha256.clone())
 }
 
 enum NextStage {
@@ -311,6 +358,7 @@ fn next(cluster: &Cluster, instance: &Instance, barrier_open: impl Fn() -> bool)
         || instance.session.is_none()
         || !are_mounted(cluster, instance)
         || (index == 0 && !(has_newest(cluster, instance) && barrier_open()))
+        || awaits_facts(cluster, instance, stage, &barrier_open)
         || !Needs::of(cluster).are_met(stage);
     if waits {
         NextStage::Wait
@@ -388,32 +436,4 @@ fn describe(stage: &Stage, end: StageEnd, verdict: &Verdict) -> String {
         "" => said,
         why => format!("{said}: {why}"),
     }
-}
-
-/// Takes over a new bootstrap sequence: what is done and unchanged stays done; from the first change on all waits.
-/// `retry` also lets failed stages wait again. Says whether a stage now has to run.
-pub(super) fn adopt_plans(
-    instance: &mut Instance,
-    plans: &[crate::stage::StagePlan],
-    retry: bool,
-) -> bool {
-    let mut changed = false;
-    let mut old: BTreeMap<usize, Stage> = std::mem::take(&mut instance.stages)
-        .into_iter()
-        .enumerate()
-        .collect();
-    for (index, plan) in plans.iter().enumerate() {
-        let before = old.remove(&index);
-        let same = before
-            .as_ref()
-            .is_some_and(|stage| stage.plan.key == plan.key);
-        changed |= !same;
-        let mut stage = before.unwrap_or_else(|| Stage::waiting(plan.clone()));
-        stage.plan = plan.clone();
-        if changed || (retry && stage.state == StageState::Failed) {
-            stage.reset();
-        }
-        instance.stages.push(stage);
-    }
-    instance.next_stage().is_some()
 }

@@ -107,6 +107,7 @@ impl World {
         self.mount_volumes(cluster);
         self.renew_facts(cluster);
         self.hand_out_facts(cluster);
+        self.advance_rolling(cluster);
         self.mark_blocked(cluster);
         self.start_stages(cluster);
         self.fail_unwritten(cluster);
@@ -140,6 +141,10 @@ impl World {
     }
 
     fn handle(&mut self, input: Input) -> Answer {
+        // Asked again after an answer that did not arrive: nothing is begun twice.
+        if let Some(id) = input.request().filter(|id| self.jobs.contains_key(id)) {
+            return Answer::Begun(id);
+        }
         match input {
             Input::Launch(ask) => self.launch(*ask),
             Input::Apply(ask) => self.apply(ask),

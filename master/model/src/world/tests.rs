@@ -27,10 +27,14 @@ mod needs;
 mod orphans;
 mod outlived;
 mod prerequisites;
+mod request;
 mod revoke;
+mod rolling;
+mod secrets;
 mod shells;
 mod sim;
 mod stages;
+mod templates;
 mod updates;
 mod volumes;
 
@@ -106,6 +110,9 @@ fn stage(content: &str) -> StagePlan {
         silence_timeout: None,
         needs: Vec::new(),
         key: content.to_owned(),
+        templates: false,
+        secrets: Vec::new(),
+        secret_versions: BTreeMap::new(),
     }
 }
 
@@ -121,6 +128,8 @@ fn ask(spec: &ClusterSpec, stages: &[&str]) -> Input {
             .collect(),
         prune: false,
         timeout: None,
+        pace: Default::default(),
+        secrets: BTreeMap::new(),
         boot: BootRecord::default(),
         certificate: RegionCertificate {
             region: "eu-west-1".to_owned(),
@@ -128,6 +137,7 @@ fn ask(spec: &ClusterSpec, stages: &[&str]) -> Input {
         },
         fresh_uuid: "uuid".to_owned(),
         operator: "test".to_owned(),
+        request: None,
     }))
 }
 
@@ -149,6 +159,7 @@ fn exec(sim: &mut Sim, names: &[&str]) -> JobId {
         queue_ms: 0,
         what: String::new(),
         operator: String::new(),
+        request: None,
     }));
     match answer {
         Answer::Exec { job, .. } => job,

@@ -27,7 +27,7 @@ impl World {
         if instances.is_empty() {
             return Answer::Error(OpError::NoInstance(name.to_string()));
         }
-        let id = self.new_job();
+        let id = self.job_id(by.request);
         let job = Job {
             targets: instances.into_iter().map(|name| (name, None)).collect(),
             ..Job::new(

@@ -11,7 +11,7 @@ pub(super) fn name(text: &str) -> ClusterName {
 
 /// A master of a fleet that has taken nothing.
 pub(super) struct Member {
-    master: Master,
+    pub(super) master: Master,
     pub(super) store: Arc<PostgresStore>,
     pub(super) fleet: Arc<PostgresFleet>,
 }
@@ -39,7 +39,7 @@ impl Member {
         self.take(cluster).await.expect("it is free")
     }
 
-    async fn sees(&self, cluster: &str) -> Whereabouts {
+    pub(super) async fn sees(&self, cluster: &str) -> Whereabouts {
         self.fleet.refresh().await.expect("looks");
         let view = self.fleet.view().borrow().clone();
         view.whereabouts(&name(cluster))
@@ -247,34 +247,6 @@ async fn records_of_one_master_are_divided_by_the_first_of_a_fleet() {
 }
 
 #[tokio::test]
-async fn a_wish_for_a_cluster_and_a_drain_are_seen_by_all_until_they_are_met() {
-    let Some(server) = server("wishes of operators") else {
-        return;
-    };
-    let url = server.url(&server.database());
-    let (a, b) = (join(Master::of(&url)).await, join(Master::of(&url)).await);
-    let web = a.has("web").await;
-    let id_of_b = b.fleet.view().borrow().me.clone();
-    let (wish, none) = (name("web"), name("none"));
-    assert!(b.fleet.prefer(&wish, &id_of_b).await.expect("asks"));
-    assert!(!b.fleet.prefer(&none, &id_of_b).await.expect("asks"));
-    a.fleet.refresh().await.expect("looks");
-    let seen = a.fleet.view().borrow().owners[&wish].preferred.clone();
-    assert_eq!(seen, id_of_b);
-    a.fleet.give_back(&web.hold, false).await;
-    b.has("web").await;
-    b.fleet.refresh().await.expect("looks");
-    let seen = b.fleet.view().borrow().owners[&wish].preferred.clone();
-    assert_eq!(seen, "", "it is met");
-    assert!(a.fleet.drain(&id_of_b, true).await.expect("asks"));
-    assert!(!a.fleet.drain("nobody/1", true).await.expect("asks"));
-    b.fleet.refresh().await.expect("looks");
-    assert!(b.fleet.view().borrow().is_draining());
-    a.close().await;
-    b.close().await;
-}
-
-#[tokio::test]
 async fn one_whose_port_refuses_is_dead_sooner_unless_it_beats() {
     let Some(server) = server("a port that refuses") else {
         return;
@@ -368,35 +340,6 @@ async fn one_that_beats_again_at_the_last_moment_keeps_its_cluster() {
     silent.write(&web, 1).await.expect("it is still its own");
     other.close().await;
     silent.close().await;
-}
-
-/// As when whoever asked for it has gone: what is read next is of now.
-#[tokio::test]
-async fn a_load_that_was_given_up_leaves_nothing_behind() {
-    let Some(server) = server("a load that was given up") else {
-        return;
-    };
-    let a = join(Master::of(&server.url(&server.database()))).await;
-    let web = a.has("web").await;
-    for round in 1..20 {
-        let cluster = name("web");
-        // Dropped at each of its first steps.
-        let mut peek = a.fleet.peek(&cluster);
-        for _ in 0..round {
-            if futures::poll!(&mut peek).is_ready() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        drop(peek);
-        a.write(&web, round).await.expect("commits");
-        let found = a.fleet.peek(&cluster).await.expect("reads");
-        assert_eq!(found.jobs.len() as u64, round);
-    }
-    // Something is open: it is not forgotten, whatever its owner thinks.
-    a.fleet.give_back(&web.hold, true).await;
-    assert_eq!(a.sees("web").await, Whereabouts::Nowhere);
-    a.close().await;
 }
 
 #[tokio::test]

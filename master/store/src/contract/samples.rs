@@ -7,7 +7,7 @@ use aot_model::instance::{Instance, NodeFacts};
 use aot_model::job::{Job, JobKind, TargetRecord};
 use aot_model::key::InstanceKey;
 use aot_model::outcome::{Outcome, Verdict};
-use aot_model::run::{Run, RunKind, RunState};
+use aot_model::run::{LongOutput, Run, RunKind, RunState};
 use aot_model::samples;
 use aot_proto::ids::{InstanceName, JobId, RunId};
 
@@ -69,6 +69,11 @@ pub fn run(id: u64, job: u64, ended: bool) -> Run {
         state: RunState::Asked,
         asked_ms: 1,
         verdict: ended.then(|| Verdict::without_run(Outcome::Failed, "x")),
+        output: ended.then(|| LongOutput {
+            bytes: 1 << 20,
+            ended: true,
+            at: "host:/folder".to_owned(),
+        }),
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Feed {
     /// The spool, when it came in one short piece; the store has it later.
     pub(super) whole: Mutex<Option<Bytes>>,
     pub(super) tail: Mutex<Tail>,
+    /// Where the frames begin that were read for its last line.
+    pub(super) last_at: Mutex<u64>,
 }
 
 impl Feed {
@@ -43,6 +45,7 @@ impl Feed {
             }),
             whole: Mutex::new(None),
             tail: Mutex::new(Tail::new(budget)),
+            last_at: Mutex::new(0),
         }
     }
 }

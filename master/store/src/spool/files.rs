@@ -9,7 +9,7 @@ use aot_proto::v1::{Ended, Frame, frame::Body};
 
 use prost::bytes::Bytes;
 
-use super::{Spools, WHOLE_BYTES, last, reader};
+use super::{Progress, Spools, WHOLE_BYTES, last, reader};
 
 /// Names the boot that the copies are of.
 const BOOT: &str = "boot";
@@ -59,6 +59,16 @@ impl Spools {
         std::fs::metadata(self.path(run)).map_or(0, |meta| meta.len())
     }
 
+    /// How much of a run's spool is here, and whether it came to its end; `None` when nothing is. Reads the file's frames where it
+    /// did not come to this master in this life.
+    pub fn extent(&self, run: RunId) -> Option<Progress> {
+        let bytes = self.have(run);
+        (bytes > 0).then(|| Progress {
+            bytes,
+            ended: self.is_at_end(run) || self.end_of(run).is_some(),
+        })
+    }
+
     /// A spool that is whole in a file and short enough for the store. Blocks.
     pub fn short(&self, run: RunId) -> Option<Bytes> {
         let is_short = |bytes| usize::try_from(bytes).is_ok_and(|bytes| bytes <= WHOLE_BYTES);
@@ -83,6 +93,20 @@ impl Spools {
     /// The last frames of a spool that is in a file, as far as they are short enough together; see [`last_lines`].
     pub fn last_frames(&self, run: RunId) -> Vec<Frame> {
         last::last_frames(&self.path(run))
+    }
+
+    /// The line that a run has printed last so far. Blocks, and reads little: how far it came is remembered while the run is here.
+    pub fn last_line(&self, run: RunId) -> Option<String> {
+        let feeds = self.feeds.lock().expect("nobody panics with it");
+        let feed = feeds.get(&run).cloned();
+        drop(feeds);
+        let Some(feed) = feed else {
+            return last::last_line(&self.path(run), 0).1;
+        };
+        let mut last_at = feed.last_at.lock().expect("nobody panics with it");
+        let (next, line) = last::last_line(&self.path(run), *last_at);
+        *last_at = next;
+        line
     }
 
     /// [`Spools::end_of`] of a copy that a master before this one left, which may not have come to its sync. `None` too

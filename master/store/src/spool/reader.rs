@@ -33,6 +33,8 @@ struct Elsewhere {
     blobs: Arc<dyn Blobs>,
     key: BlobKey,
     rest: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// It is looked for before the file, which is only a part.
+    goes_first: bool,
 }
 
 impl Elsewhere {
@@ -73,6 +75,7 @@ pub struct SpoolReader {
     /// What was read and is not a whole frame yet.
     rest: Bytes,
     over: bool,
+    has_end: bool,
 }
 
 impl SpoolReader {
@@ -84,6 +87,7 @@ impl SpoolReader {
             at: 0,
             rest: Bytes::new(),
             over: false,
+            has_end: false,
         }
     }
 
@@ -95,9 +99,19 @@ impl SpoolReader {
         Self::new(path, FrameSource::File)
     }
 
-    pub(super) fn of_blob(path: PathBuf, blobs: Arc<dyn Blobs>, key: BlobKey) -> Self {
-        let rest = None;
-        Self::new(path, FrameSource::Blob(Elsewhere { blobs, key, rest }))
+    pub(super) fn of_blob(
+        path: PathBuf,
+        blobs: Arc<dyn Blobs>,
+        key: BlobKey,
+        goes_first: bool,
+    ) -> Self {
+        let elsewhere = Elsewhere {
+            blobs,
+            key,
+            rest: None,
+            goes_first,
+        };
+        Self::new(path, FrameSource::Blob(elsewhere))
     }
 
     pub(super) fn of_feed(path: PathBuf, feed: Arc<Feed>) -> Self {
@@ -114,6 +128,16 @@ impl SpoolReader {
         }
     }
 
+    /// How many bytes of the spool were read.
+    pub fn read_bytes(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether the spool was read to its end record: then that was all of it.
+    pub fn has_end(&self) -> bool {
+        self.has_end
+    }
+
     /// The next frames; `None` after the end record, or where a file stops. Cancel safe.
     ///
     /// # Errors
@@ -125,10 +149,9 @@ impl SpoolReader {
             self.at += bytes.len() as u64;
             self.rest = joined(std::mem::take(&mut self.rest), bytes);
             let frames = frame::split_off_all(&mut self.rest).map_err(io::Error::other)?;
-            self.over = stop
-                || frames
-                    .last()
-                    .is_some_and(|frame| end_record(frame).is_some());
+            let last = frames.last();
+            self.has_end = last.is_some_and(|frame| end_record(frame).is_some());
+            self.over = stop || self.has_end;
             if !frames.is_empty() {
                 return Ok(Some(frames));
             }
@@ -174,8 +197,18 @@ impl SpoolReader {
         }
     }
 
-    /// From the file, or from the object once there was found to be no file.
+    /// From the file, or from the object once there was found to be no file; of a part, the other way round.
     async fn read_file_or_blob(&mut self) -> io::Result<Bytes> {
+        let at = self.at;
+        if let FrameSource::Blob(elsewhere) = &mut self.source
+            && elsewhere.goes_first
+        {
+            let bytes = elsewhere.read(at).await?;
+            if elsewhere.rest.is_some() {
+                return Ok(bytes);
+            }
+            elsewhere.goes_first = false;
+        }
         let is_open = matches!(&self.source, FrameSource::Blob(it) if it.rest.is_some());
         if !is_open {
             let bytes = self.read_file().await?;
@@ -183,7 +216,6 @@ impl SpoolReader {
                 return Ok(bytes);
             }
         }
-        let at = self.at;
         match &mut self.source {
             FrameSource::Blob(elsewhere) => elsewhere.read(at).await,
             _ => Ok(Bytes::new()),

@@ -202,3 +202,22 @@ async fn a_small_spool_never_becomes_a_file() {
         2
     );
 }
+
+#[tokio::test]
+async fn the_last_line_of_a_run_is_known_while_it_grows() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spools = Spools::open(dir.path()).expect("opens");
+    let run = RunId::from_parts(1, 1);
+    assert_eq!(spools.last_line(run), None);
+    let bytes = Bytes::from(spool(&[b"one\n", b"two\nthr", b"ee\n"]));
+    let cut = bytes.len() - 12; // within a frame
+    let append = spools.append_and_wait(run, 0, bytes.slice(..cut), false);
+    append.await.expect("appends");
+    assert_eq!(spools.last_line(run).as_deref(), Some("thr"));
+    let append = spools.append_and_wait(run, cut as u64, bytes.slice(cut..), true);
+    append.await.expect("appends");
+    assert_eq!(spools.last_line(run).as_deref(), Some("three"));
+    // A master that did not see it come reads it from its beginning.
+    let again = Spools::open(dir.path()).expect("opens");
+    assert_eq!(again.last_line(run).as_deref(), Some("three"));
+}

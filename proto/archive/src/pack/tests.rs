@@ -63,6 +63,32 @@ fn a_link_that_is_named_is_followed_and_one_inside_is_not() {
 }
 
 #[test]
+fn what_the_kernel_makes_when_it_is_read_is_packed_as_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    // The size of the first is 0, that of the second a page.
+    for path in ["/proc/version", "/sys/kernel/fscaps"] {
+        let Ok(text) = fs::read(path) else {
+            eprintln!("there is no {path} here");
+            continue;
+        };
+        let (bytes, notes) = packed(&[path.into()]);
+        assert!(notes.is_empty(), "{notes:?}");
+        let totals = unpack(&bytes[..], &folder, &open_rules()).unwrap();
+        let name = path.rsplit('/').next().unwrap();
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), text, "{path}");
+        assert_eq!(totals.bytes, text.len() as u64);
+    }
+    // Of an ordinary file without a byte nothing is made up.
+    fs::write(dir.path().join("empty"), "").unwrap();
+    let to = dir.path().join("to");
+    fs::create_dir(&to).unwrap();
+    let (bytes, _) = packed(&[dir.path().join("empty")]);
+    unpack(&bytes[..], &Folder::open(&to).unwrap(), &open_rules()).unwrap();
+    assert_eq!(fs::read(to.join("empty")).unwrap(), b"");
+}
+
+#[test]
 fn devices_are_left_out_with_a_warning_or_refused_when_named() {
     let dir = tempfile::tempdir().unwrap();
     let app = sample(dir.path());

@@ -16,6 +16,9 @@ const MAX_SHOWN_BYTES: usize = 256 << 10;
 /// Output that is kept of all groups and of all that have not ended.
 const MAX_BUFFERED_BYTES: usize = 128 << 20;
 
+/// The longest output that stands on the line of its instance.
+const ONE_LINE_BYTES: usize = 200;
+
 /// Gathers everything and prints it at the end, one block for all that are equal in output and outcome.
 #[derive(Debug, Default)]
 pub(crate) struct JobFold {
@@ -96,7 +99,27 @@ impl JobFold {
         groups
     }
 
+    /// The line of one instance that printed nothing else and succeeded: twenty of these are read more easily than twenty
+    /// blocks of two lines.
+    fn only_line(group: &Group) -> Option<&[u8]> {
+        let end = &group.end;
+        let is_plain = end.outcome() == Outcome::Succeeded
+            && end.detail.is_empty()
+            && end.cut_bytes == 0
+            && !end.truncated;
+        let line = group.stdout.shown.strip_suffix(b"\n")?;
+        let is_all = group.names.len() == 1
+            && group.stderr.bytes == 0
+            && group.stdout.bytes == group.stdout.shown.len() as u64;
+        let fits = line.len() <= ONE_LINE_BYTES && !line.contains(&b'\n');
+        (is_plain && is_all && fits).then_some(line)
+    }
+
     fn show(&self, group: &Group, io: &mut Streams) -> io::Result<()> {
+        if let (Some(line), Some(name)) = (Self::only_line(group), group.names.first()) {
+            let bar = format!("{} | ", self.style.name(name, name));
+            return io.stdout.line(&bar, line);
+        }
         writeln!(io.stdout, "{}", self.heading(group))?;
         for (stderr, side) in [(false, &group.stdout), (true, &group.stderr)] {
             let gutter = if stderr {
@@ -241,11 +264,14 @@ impl JobView for JobFold {
             style: self.style,
             ..Self::default()
         };
-        for (place, group) in done.sorted().into_iter().enumerate() {
-            if place > 0 {
+        let mut before = None;
+        for group in done.sorted() {
+            let is_line = Self::only_line(group).is_some();
+            if before.is_some_and(|was_line| !(was_line && is_line)) {
                 writeln!(io.stdout)?;
             }
             done.show(group, io)?;
+            before = Some(is_line);
         }
         self.kept_bytes = 0;
         io.stdout.flush()

@@ -323,6 +323,28 @@ fn equal_outputs_are_folded_and_the_odd_ones_come_first() {
 }
 
 #[test]
+fn a_line_of_one_instance_stands_beside_its_name() {
+    let (mut io, out, _) = streams();
+    let mut view = JobFold::default();
+    for (name, line) in [
+        ("web1", "up 1 day\n"),
+        ("web2", "up 2 days\n"),
+        ("web3", "two\nlines\n"),
+        ("web4", "up 4 days\n"),
+    ] {
+        view.output(&output(name, false, line.as_bytes()), &mut io)
+            .expect("kept");
+        view.ended(&ended(name, "succeeded", Some(0)), &mut io)
+            .expect("folded");
+    }
+    view.close(&mut io).expect("written");
+    assert_eq!(
+        text(&out),
+        "web1 | up 1 day\nweb2 | up 2 days\n\nweb3: succeeded\n  two\n  lines\n\nweb4 | up 4 days\n"
+    );
+}
+
+#[test]
 fn what_is_cut_in_a_fold_is_marked_and_still_compared() {
     let (mut io, out, _) = streams();
     let mut view = JobFold::default();

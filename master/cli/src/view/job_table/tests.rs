@@ -77,6 +77,27 @@ fn a_list_of_jobs() {
 }
 
 #[test]
+fn short_ids_are_as_long_as_they_must_be() {
+    let short = |ids: &[&str]| short_ids(ids).join(" ");
+    assert_eq!(
+        short(&[
+            "job-01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "job-01ARZ3NDELTSV4RRFFQ69G5FAV"
+        ]),
+        "01ARZ3NDEK 01ARZ3NDEL"
+    );
+    assert_eq!(
+        short(&[
+            "job-01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "job-01ARZ3NDEKTTV4RRFFQ69G5FAV"
+        ]),
+        "01ARZ3NDEKTS 01ARZ3NDEKTT"
+    );
+    assert_eq!(short(&["job-02X"]), "02X");
+    assert_eq!(short(&[]), "");
+}
+
+#[test]
 fn the_heading_of_a_job_says_whether_it_goes_on() {
     let now = 1_767_225_784_000 + 65_000;
     insta::assert_snapshot!(format!(

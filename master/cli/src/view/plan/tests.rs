@@ -1,6 +1,6 @@
 //! Tests of the plan's views.
 
-use aot_proto::v1::PlanThing;
+use aot_proto::v1::{PlanLine, PlanThing};
 
 use super::*;
 
@@ -12,6 +12,7 @@ fn sample() -> PlanReply {
         instance: instance.into(),
         pool: String::new(),
         detail: detail.into(),
+        ..PlanLine::default()
     };
     let thing = |action: &str, kind: &str, name: &str, detail: &str| PlanThing {
         action: ThingAction::from_name(action).expect("an action").into(),

@@ -8,15 +8,6 @@ use crate::view::samples;
 const PLAIN: Style = Style { colour: false };
 
 #[test]
-fn the_closing_table_of_a_launch() {
-    let mut board = Board::default();
-    samples::launch().iter().for_each(|event| board.step(event));
-    insta::assert_snapshot!(closing_table(&board, PLAIN, None));
-    let coloured = closing_table(&board, Style { colour: true }, None);
-    assert!(crate::view::style::drawn(&coloured, true).contains("\x1b[32mready"));
-}
-
-#[test]
 fn instances_with_every_choice_of_columns() {
     let views = [
         samples::view("manager", "ready", &["succeeded", "succeeded"]),
@@ -43,6 +34,33 @@ fn instances_with_every_choice_of_columns() {
         ]
         .join("\n\n")
     );
+}
+
+#[test]
+fn what_does_not_fit_a_terminal_is_left_out_or_cut() {
+    let mut view = samples::view("web1", "failed", &["failed"]);
+    view.public_dns = "ec2-192-0-2-4.us-west-2.compute.amazonaws.com".into();
+    view.stage_views[0].tail = vec!["x".repeat(200)];
+    let views = [view];
+    let every = |properties, stages, addresses, overview| Columns {
+        properties,
+        stages,
+        addresses,
+        overview,
+    };
+    for columns in [
+        every(false, false, true, false),
+        every(false, true, false, false),
+        every(false, false, false, true),
+    ] {
+        let text = instances_table(&views, columns, PLAIN, Some(80));
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{columns:?}: {line}");
+        }
+        assert!(text.contains("web1"), "{text}");
+    }
+    let whole = instances_table(&views, every(false, true, false, false), PLAIN, None);
+    assert!(whole.contains(&"x".repeat(200)), "a pipe has all");
 }
 
 #[test]

@@ -207,6 +207,7 @@ fn exec() -> Input {
         queue_ms: 0,
         what: "true".to_owned(),
         operator: "tester".to_owned(),
+        request: None,
     })
 }
 

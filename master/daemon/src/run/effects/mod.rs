@@ -5,6 +5,7 @@ mod calls;
 mod launch;
 mod orphans;
 mod results;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -26,6 +27,13 @@ impl Loop {
             Effect::Send { at, session, body } => {
                 self.send(&at, session, SessionCommand::Send(body));
             }
+            Effect::StartWithSecrets {
+                at,
+                session,
+                run,
+                start,
+                secrets,
+            } => self.start_with_secrets(at, session, run, start, secrets),
             Effect::HandOut { at, session, facts } => {
                 self.send(&at, session, SessionCommand::HandOut(facts));
             }

@@ -181,6 +181,14 @@ fn run(number: u64) -> RunId {
     RunId::from_parts(number, 1)
 }
 
+/// A run that has ended, with this on record of its output.
+fn record(number: u64, output: Option<LongOutput>) -> Run {
+    let mut record = aot_store::contract::samples::run(number, number, true);
+    (record.id, record.output) = (run(number), output);
+    record.at.cluster = cluster();
+    record
+}
+
 fn spool(text: &'static str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let out = Body::Stdout(Bytes::from_static(text.as_bytes()));
@@ -293,9 +301,9 @@ async fn another_master_reads_what_was_put_and_says_why_when_it_cannot() {
     rig.put(run(1)).recv().await.expect("is put");
     let other = rig.elsewhere();
     for outputs in [&rig.outputs, &other] {
-        let read = text(outputs.read(&cluster(), run(1), None)).await;
+        let read = text(outputs.read(&record(1, None), None)).await;
         assert_eq!(read.as_deref(), Ok("printed\n"));
-        let none = text(outputs.read(&cluster(), run(2), None)).await;
+        let none = text(outputs.read(&record(2, None), None)).await;
         assert_eq!(none.as_deref(), Ok(""));
     }
     assert_eq!(other.size(run(1)), 0, "it has not looked yet");
@@ -303,9 +311,9 @@ async fn another_master_reads_what_was_put_and_says_why_when_it_cannot() {
     assert_eq!(other.size(run(1)), content.len() as u64);
 
     rig.set_away(true);
-    let here = text(rig.outputs.read(&cluster(), run(1), None)).await;
+    let here = text(rig.outputs.read(&record(1, None), None)).await;
     assert_eq!(here.as_deref(), Ok("printed\n"), "it has a copy");
-    let error = text(other.read(&cluster(), run(1), None)).await;
+    let error = text(other.read(&record(1, None), None)).await;
     let error = error.expect_err("it has none");
     assert!(error.contains(rig.blobs.folder.place()), "{error}");
 }
@@ -334,4 +342,54 @@ async fn what_is_removed_is_removed_in_both_places_or_stays_known() {
     rig.outputs.remove(vec![run(2)]).await;
     assert_eq!(rig.there().await, 0);
     assert!(rig.outputs.sizes().is_empty());
+}
+
+#[tokio::test]
+async fn a_part_of_when_the_cluster_was_here_before_does_not_stand_for_what_was_put() {
+    let rig = Rig::new();
+    let content = spool("all that was printed\n");
+    rig.write(run(1), &content);
+    rig.put(run(1)).recv().await.expect("is put");
+    let long = rig.outputs.on_record(run(1)).expect("it is here");
+    let want = LongOutput {
+        bytes: content.len() as u64,
+        ended: true,
+        at: String::new(),
+    };
+    assert_eq!(long, want);
+    let whole = record(1, Some(long));
+    assert!(rig.outputs.is_whole_here(&whole));
+
+    let other = rig.elsewhere();
+    std::fs::write(other.spools.path(run(1)), &content[..9]).expect("writes");
+    assert!(!other.is_whole_here(&whole));
+    let read = text(other.read(&whole, None)).await;
+    assert_eq!(read.as_deref(), Ok("all that was printed\n"));
+    // Where it was never put, the part is better than nothing.
+    let never = record(2, whole.output.clone());
+    let frames = [&content[..], &content[..9]].concat();
+    std::fs::write(other.spools.path(run(2)), frames).expect("writes");
+    let read = text(other.read(&never, None)).await;
+    assert_eq!(read.as_deref(), Ok("all that was printed\n"));
+}
+
+#[tokio::test]
+async fn an_output_is_on_record_with_the_master_that_has_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spools = Spools::open(dir.path()).expect("opens");
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let outputs = Outputs::new(spools, None, tasks, stop).of_master(Some("a".to_owned()));
+    assert!(outputs.are_shared());
+    assert_eq!(outputs.on_record(run(1)), None, "nothing came");
+    let content = spool("printed\n");
+    let part = content.len() - 1;
+    for (bytes, ended) in [(content.len(), true), (part, false)] {
+        std::fs::write(outputs.spools.path(run(1)), &content[..bytes]).expect("writes");
+        let want = LongOutput {
+            bytes: bytes as u64,
+            ended,
+            at: "a".to_owned(),
+        };
+        assert_eq!(outputs.on_record(run(1)), Some(want));
+    }
 }

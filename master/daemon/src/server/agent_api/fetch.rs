@@ -10,8 +10,11 @@ use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// Bytes of a bundle or copy in one message.
-const FETCH_BYTES: usize = 256 << 10;
+/// Bytes of a bundle or copy that are read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// Bytes of it in one message: a fetch holds a few of them in buffers of its own, and thousands of machines fetch at once.
+const FETCH_BYTES: usize = 64 << 10;
 
 /// Such messages that wait to be sent to one agent. When there are more, the disk is not read.
 pub(super) const CHUNKS: usize = 4;
@@ -61,21 +64,60 @@ pub(super) async fn send_file(
         };
         file = same;
         at += data.len() as u64;
-        let chunk = v1::FetchChunk {
-            data: Bytes::from(data),
-            total_bytes: total,
-        };
-        let sent = tokio::time::timeout(UNREAD, sender.send(Ok(chunk))).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            return;
+        for chunk in chunks(data.into(), total) {
+            let sent = tokio::time::timeout(UNREAD, sender.send(Ok(chunk))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 }
 
+/// Messages that share the memory of what was read.
+fn chunks(mut read: Bytes, total_bytes: u64) -> impl Iterator<Item = v1::FetchChunk> {
+    std::iter::from_fn(move || {
+        let data = read.split_to(read.len().min(FETCH_BYTES));
+        (!data.is_empty()).then_some(v1::FetchChunk { data, total_bytes })
+    })
+}
+
 fn read_piece(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut data = Vec::with_capacity(FETCH_BYTES);
-    match file.take(FETCH_BYTES as u64).read_to_end(&mut data)? {
+    let mut data = Vec::with_capacity(READ_BYTES);
+    match file.take(READ_BYTES as u64).read_to_end(&mut data)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(data),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn a_file_comes_from_where_it_was_left_off_in_messages_that_are_not_long() {
+        let content: Vec<u8> = (0..READ_BYTES * 2 + 77)
+            .map(|at| (at / 1000) as u8)
+            .collect();
+        let mut bundle = tempfile::NamedTempFile::new().expect("a file");
+        bundle.write_all(&content).expect("writes");
+        for from in [0, 5, READ_BYTES, content.len()] {
+            let (file, total) =
+                open_either(bundle.path(), Path::new("/"), from as u64).expect("opens");
+            let (sender, mut chunks) = mpsc::channel(CHUNKS);
+            let sending = send_file(file, from as u64, total, sender);
+            let mut read = Vec::new();
+            let reading = async {
+                while let Some(chunk) = chunks.recv().await {
+                    let chunk = chunk.expect("is read");
+                    assert!(!chunk.data.is_empty() && chunk.data.len() <= FETCH_BYTES);
+                    assert_eq!(chunk.total_bytes, content.len() as u64);
+                    read.extend_from_slice(&chunk.data);
+                }
+            };
+            tokio::join!(sending, reading);
+            assert!(read == content[from..], "from {from}: {} bytes", read.len());
+        }
     }
 }

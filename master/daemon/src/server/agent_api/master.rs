@@ -64,7 +64,7 @@ impl Master for AgentApi {
             Some(OwnRun {
                 job: run.job,
                 output_cap: world.output_cap(run),
-                is_stage: matches!(run.what, RunKind::Stage { .. }),
+                is_stage: !matches!(run.what, RunKind::Task),
                 is_archive: world.prints_archive(run),
             })
         })
@@ -88,6 +88,10 @@ impl Master for AgentApi {
         self.engine
             .submit_with_spool(at, session, report, spool)
             .await;
+    }
+
+    fn outputs_are_shared(&self) -> bool {
+        self.outputs.are_shared()
     }
 
     fn outputs_are_put(&self) -> bool {

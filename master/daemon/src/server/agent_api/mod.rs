@@ -3,8 +3,10 @@
 mod broken;
 pub(crate) mod enrol;
 mod fetch;
+mod inbound;
 mod link;
 mod master;
+mod outgoing;
 
 use std::sync::Arc;
 
@@ -13,17 +15,18 @@ use aot_model::key::InstanceKey;
 use aot_model::world::{Answer, Input};
 use aot_proto::ids::SpiffeId;
 use aot_proto::status;
-use aot_proto::v1;
 use aot_store::room::Room;
 use aot_store::spool::Spools;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Status};
+
+pub(crate) use link::routes;
 
 use super::limits::RateLimit;
 use super::listener::Peer;
-use super::shells::PendingShells;
+use super::pending::{PendingLinks, ShellLink, TunnelLink};
 use super::transfers::Transfers;
 use crate::enrol::attest::certificates::Certificates;
 use crate::enrol::ca;
@@ -55,7 +58,9 @@ pub(crate) struct AgentApi {
     /// What runs printed that have ended.
     pub outputs: Arc<Outputs>,
     /// Terminals that wait for their agents.
-    pub shells: PendingShells<Streaming<v1::ShellUp>>,
+    pub shells: PendingLinks<ShellLink>,
+    /// Connections that wait for their agents.
+    pub tunnels: PendingLinks<TunnelLink>,
     /// What stages are run from.
     pub bundles: Arc<Contents>,
     /// Archives of copies.

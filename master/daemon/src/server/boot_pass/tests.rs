@@ -3,6 +3,7 @@
 use super::super::fake_fleet::{FakeFleet, LONG, get_request, give, name};
 use super::super::strangers::ConnectionLimits;
 use super::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const OWNERS: &[(&str, &str)] = &[("web", "a"), ("db", "b"), ("old", "")];
 
@@ -102,6 +103,46 @@ async fn one_address_is_slowed_down_for_a_cluster() {
     while a.limit.admit(address, Some(&known), then) {}
     let answer = fleet.ask("a", HOST_NAME, &report(&route("db"), "{}")).await;
     assert!(answer.expect("is answered").starts_with("HTTP/1.1 429"));
+}
+
+/// Answers of so many bytes are under way while nobody reads them.
+#[tokio::test]
+async fn what_is_over_the_number_is_to_come_again_and_the_number_falls_with_the_askers() {
+    let limits = ConnectionLimits {
+        requests: 2,
+        ..ConnectionLimits::of(1024)
+    };
+    let fleet = FakeFleet::new(OWNERS, limits).await;
+    let request = get_request("/v1/agent/long", &route("db"));
+    let mut reading = Vec::new();
+    for _ in 0..2 {
+        let machine = fleet.dial("a", [127, 0, 0, 1], HOST_NAME).await;
+        let mut machine = machine.expect("is let in");
+        machine.write_all(request.as_bytes()).await.expect("sends");
+        machine.read_u8().await.expect("the answer begins");
+        reading.push(machine);
+    }
+    let third = report(&route("db"), "{}");
+    let answer = fleet.ask("a", HOST_NAME, &third).await;
+    let answer = answer.expect("is answered");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("retry-after: 5"), "{answer}");
+    let here = report(&route("web"), "{}");
+    let answer = fleet.ask("a", HOST_NAME, &here).await;
+    assert!(answer.expect("is answered").starts_with("HTTP/1.1 202"));
+    // They hang up amid their answers.
+    drop(reading);
+    let passed = async {
+        loop {
+            let answer = fleet.ask("a", HOST_NAME, &third).await;
+            if answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 202")) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let passed = timeout(Duration::from_secs(60), passed).await;
+    passed.expect("there is room again");
 }
 
 #[test]

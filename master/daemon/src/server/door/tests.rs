@@ -37,10 +37,6 @@ fn of<T>(cluster: &str, message: T) -> Request<T> {
     request
 }
 
-fn uid() -> String {
-    format!("uid {}", rustix::process::geteuid().as_raw())
-}
-
 fn facts(target: &str) -> v1::TargetRequest {
     v1::TargetRequest {
         target: Some(target.to_owned()),
@@ -72,10 +68,11 @@ async fn dropped(fake: &Fake, count: usize) {
 #[tokio::test]
 async fn a_call_goes_to_the_master_that_has_its_cluster_with_the_operators_name() {
     let (mut door, _owner) = both().await;
+    let own = crate::server::operator_name::own().await;
     for (cluster, by, want) in [
-        ("web", "a", uid()),
-        ("db", "b", format!("{} at a", uid())),
-        ("none", "a", uid()),
+        ("web", "a", own.clone()),
+        ("db", "b", format!("{own} at a")),
+        ("none", "a", own.clone()),
     ] {
         let mut request = of(cluster, facts("who"));
         // It is not for an operator to say who it is.
@@ -116,7 +113,17 @@ async fn without_a_name_the_only_cluster_is_meant_and_a_masters_own_calls_stay()
             Concern::Master
         );
     }
-    for path in ["Exec", "Shell", "Upload", "Follow", "Logs", "Cleanup"] {
+    for path in [
+        "Exec",
+        "Shell",
+        "Forward",
+        "Tunnel",
+        "Upload",
+        "Follow",
+        "Logs",
+        "Cleanup",
+        "LastLines",
+    ] {
         assert_eq!(
             concern(&format!("/aot.v1.Operator/{path}")),
             Concern::OneCluster
@@ -266,7 +273,10 @@ async fn a_master_is_not_stopped_by_way_of_another() {
         refused.expect_err("is refused").code(),
         Code::PermissionDenied
     );
-    other.info(v1::InfoRequest {}).await.expect("is answered");
+    other
+        .info(v1::InfoRequest::default())
+        .await
+        .expect("is answered");
 }
 
 #[tokio::test]
@@ -284,11 +294,13 @@ async fn a_broken_way_is_told_with_the_master_and_the_way_out() {
     let broken = tokio::time::timeout(LIMIT, events.message()).await;
     let broken = broken.expect("in time").expect_err("breaks");
     assert_eq!(broken.code(), Code::Unavailable, "{broken:?}");
+    assert!(status::is_owner_gone(&broken), "{broken:?}");
     assert!(broken.message().contains("the master b"), "{broken:?}");
     // The connection that was kept is of no use either, and that is told too.
     let refused = door.client.facts(of("db", facts("who"))).await;
     let refused = refused.expect_err("is not reached");
     assert!(refused.message().contains("is not reached"), "{refused:?}");
+    assert!(status::is_owner_gone(&refused), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,6 +323,7 @@ async fn a_cluster_that_nobody_has_is_waited_for_and_then_told() {
         status.message().starts_with("no master has cluster db"),
         "{status:?}"
     );
+    assert!(status::is_owner_gone(&status), "{status:?}");
     let silent = ways(&[("db", "b")], |view| {
         view.masters.get_mut("b").expect("is there").is_alive = false;
     });

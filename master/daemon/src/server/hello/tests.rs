@@ -114,6 +114,24 @@ async fn what_is_not_tls_is_refused_in_its_words() {
 }
 
 #[tokio::test]
+async fn a_load_balancers_question_is_known_without_tls() {
+    let question = b"GET /v1/health HTTP/1.1\r\nHost: 10.0.0.1:7440\r\nConnection: close\r\n\r\n";
+    let slow: Vec<&[u8]> = question.chunks(1).collect();
+    for pieces in [&[&question[..]][..], &slow] {
+        let (read, answer) = said(pieces).await;
+        assert!(matches!(read, Err(BadHello::HealthCheck)));
+        assert!(answer.is_empty(), "no alert of TLS: {answer:?}");
+    }
+    let (cut_off, _) = said(&[&question[..20]]).await;
+    assert!(matches!(cut_off, Err(BadHello::Short)));
+    let (other, _) = said(&[b"GET /v1/healthy HTTP/1.1\r\n\r\n"]).await;
+    assert!(matches!(other, Err(BadHello::Tls(_))));
+    let endless = [&question[..25], &[b'x'; MAX_BYTES]].concat();
+    let (endless, _) = said(&[&endless]).await;
+    assert!(matches!(endless, Err(BadHello::Long)));
+}
+
+#[tokio::test]
 async fn a_hello_without_end_is_not_read_without_end() {
     // A ClientHello of 65,535 bytes, in records of 1,000.
     let mut endless = Vec::new();

@@ -48,6 +48,7 @@ impl OperatorApi {
             queue_ms: 0,
             what: request.what,
             operator,
+            request: None,
         };
         // Before the job begins: a quick agent may be done before the first event is read.
         let progress = self.transfers.subscribe();

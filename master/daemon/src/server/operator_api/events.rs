@@ -1,13 +1,14 @@
 //! Events for operators: what happens in a cluster, until something ends it.
 
+mod joined;
 mod until;
 mod wait;
 
 use std::collections::BTreeMap;
 
-use aot_model::job::Job;
 use aot_model::key::InstanceKey;
-use aot_model::world::Input;
+use aot_model::unix_ms::UnixMs;
+use aot_model::world::{Input, World};
 use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::v1;
 use futures::StreamExt;
@@ -17,9 +18,16 @@ use tonic::Status;
 
 pub(super) use until::{Goal, Until};
 
+use joined::JobEnd;
+pub(super) use joined::{continues, has_left};
+
+use super::notes::note;
 use super::paced::paced;
 use super::{EVENTS, Events, OperatorApi};
 use crate::run::{Published, now_ms};
+
+/// A last event that has not come for so long after its job's end was missed.
+const MISSED_MS: UnixMs = 3_000;
 
 /// How long a job that waits for room on the master's disk is followed.
 const WITHOUT_ROOM: std::time::Duration = std::time::Duration::from_secs(30);
@@ -34,11 +42,24 @@ impl OperatorApi {
         published: broadcast::Receiver<Published>,
         first: Vec<v1::Event>,
     ) -> Events {
+        self.follow_from(cluster, until, published, first, false)
+    }
+
+    /// The same of a job that was begun before, where `is_joined`.
+    fn follow_from(
+        &self,
+        cluster: ClusterName,
+        until: Until,
+        published: broadcast::Receiver<Published>,
+        first: Vec<v1::Event>,
+        is_joined: bool,
+    ) -> Events {
         let (sender, stream) = mpsc::channel(EVENTS);
         let follower = ClusterFollower {
             api: self.clone(),
             cluster,
             until,
+            is_joined,
             refused: BTreeMap::new(),
             short_since: None,
             sender,
@@ -78,6 +99,8 @@ struct ClusterFollower {
     api: OperatorApi,
     cluster: ClusterName,
     until: Until,
+    /// The job was begun before this, and may have ended before it.
+    is_joined: bool,
     /// Instances whose machines are not terminated, and why.
     refused: BTreeMap<String, String>,
     /// Since when there is too little room on the master's disk.
@@ -92,7 +115,7 @@ impl ClusterFollower {
                 return;
             }
         }
-        if self.is_reached().await {
+        if (self.is_joined && self.is_over_silently(0).await) || self.is_reached().await {
             return;
         }
         let deadline = match &self.until {
@@ -113,7 +136,7 @@ impl ClusterFollower {
                 }
                 () = at(deadline) => return self.give_up().await,
                 _ = recheck.tick() => {
-                    if self.is_over_silently().await || self.is_out_of_room().await { return; }
+                    if self.has_left().await || self.is_gone().await || self.is_over_silently(MISSED_MS).await || self.is_out_of_room().await { return; }
                     self.poll_again().await;
                     continue;
                 }
@@ -178,7 +201,7 @@ impl ClusterFollower {
         let last = match &self.until {
             Until::Job(job) => published.ends == Some(*job),
             Until::Cleanup(job) | Until::Aside(job) => published.ends == Some(*job),
-            Until::Forever | Until::Reached { .. } | Until::Terminated { .. } => false,
+            Until::Gone | Until::Reached { .. } | Until::Terminated { .. } => false,
         };
         let mut event = v1::Event {
             last,
@@ -207,7 +230,7 @@ impl ClusterFollower {
                 return true;
             }
         }
-        self.is_over_silently().await || self.is_reached().await
+        self.is_over_silently(MISSED_MS).await || self.is_reached().await
     }
 
     /// While someone waits for a state, the provider is asked often: it may have shown an old one.
@@ -218,50 +241,65 @@ impl ClusterFollower {
         }
     }
 
-    /// The job ended and its last event was missed.
-    async fn is_over_silently(&self) -> bool {
-        let ended = match &self.until {
-            Until::Job(job) | Until::Cleanup(job) | Until::Aside(job) => {
-                self.ended_before(*job).await
-            }
-            Until::Forever | Until::Reached { .. } | Until::Terminated { .. } => None,
+    /// The job ended so long ago that its last event was missed.
+    async fn is_over_silently(&self, missed_ms: UnixMs) -> bool {
+        let job = match &self.until {
+            Until::Job(job) | Until::Cleanup(job) | Until::Aside(job) => *job,
+            Until::Terminated { job, .. } | Until::Reached { job: Some(job), .. } => *job,
+            Until::Gone | Until::Reached { job: None, .. } => return false,
         };
-        let Some(error) = ended else { return false };
-        let event = v1::Event {
-            unix_ms: now_ms(),
-            cluster: self.cluster.to_string(),
-            event: match self.until {
-                Until::Cleanup(_) => "cleanup-ended",
-                Until::Aside(_) => "orphans-deleted",
-                _ => "launch-ended",
-            }
-            .to_owned(),
-            exit_code: u32::from(!error.is_empty()),
-            message: error,
-            last: true,
-            ..v1::Event::default()
+        let Some(end) = self.end_of(job).await else {
+            return false;
         };
-        let _ = self.sender.send(Ok(event)).await;
+        if end.ended_ms + missed_ms >= now_ms() {
+            return false;
+        }
+        let _ = self.sender.send(Ok(self.end_event(job, end))).await; // whoever follows may have left
         true
     }
 
-    /// Why a job failed that ended a while ago, empty when it did not; `None` while it has not ended.
-    async fn ended_before(&self, id: JobId) -> Option<String> {
+    /// How a job ended; `None` while it has not.
+    async fn end_of(&self, id: JobId) -> Option<JobEnd> {
         let known = self
             .api
             .engine
-            .read(&self.cluster, |world| world.jobs.get(&id).map(Job::end));
-        let (ended_ms, why) = match known {
-            Some(end) => end?,
-            None => {
-                // So long ago that it is on record alone.
-                match self.api.store.job(id).await {
-                    Ok(Some(job)) => job.end()?,
-                    _ => (0, format!("{id} has ended, and its record can't be read")),
-                }
-            }
+            .read(&self.cluster, |world| world.jobs.get(&id).map(JobEnd::of));
+        if let Some(end) = known {
+            return end;
+        }
+        // So long ago that it is on record alone.
+        match self.api.store.job(id).await {
+            Ok(Some(job)) => JobEnd::of(&job),
+            _ => Some(JobEnd {
+                ended_ms: 0,
+                error: format!("{id} has ended, and its record can't be read"),
+            }),
+        }
+    }
+
+    /// Nothing is left of a cluster that is followed until then; says so.
+    async fn is_gone(&self) -> bool {
+        let cluster = &self.cluster;
+        let is_there = |world: &World| world.clusters.contains_key(cluster);
+        if !matches!(self.until, Until::Gone) || self.api.engine.read(cluster, is_there) {
+            return false;
+        }
+        let event = v1::Event {
+            event: "cluster-gone".to_owned(),
+            last: true,
+            ..note(cluster, "nothing is left of it".to_owned())
         };
-        (ended_ms + 3_000 < now_ms()).then_some(why)
+        let _ = self.sender.send(Ok(event)).await; // whoever follows may have left
+        true
+    }
+
+    /// Another master has the cluster: what is followed is told by that one.
+    async fn has_left(&self) -> bool {
+        if !has_left(&self.api, &self.cluster) {
+            return false;
+        }
+        let _ = self.sender.send(Err(aot_proto::status::left())).await; // whoever follows may have left
+        true
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::lacks::{Lacks, ReadOutput, stopped};
 use super::stopping;
 use crate::run::JobUpdate;
 
@@ -75,6 +76,7 @@ pub(super) fn summary(job: JobId, outcomes: impl IntoIterator<Item = Outcome>) -
         job_id: job.to_string(),
         exit_code: u32::from(!all_well),
         outcomes: wire::counts(outcomes),
+        incomplete: String::new(),
     }
 }
 
@@ -92,16 +94,20 @@ pub(super) struct Follow {
     unread: BTreeMap<InstanceName, usize>,
     /// Ends of targets whose output has not been read to its end.
     held: BTreeMap<InstanceName, Verdict>,
+    /// How far outputs were read that stopped before their end.
+    stopped: BTreeMap<InstanceName, ReadOutput>,
+    lacks: Lacks,
 }
 
 impl Follow {
-    /// `outcomes` are of targets whose end has been sent already.
+    /// `outcomes` are of targets whose end has been sent already, `lacks` what lacked of their outputs.
     pub(super) fn new(
         job: JobId,
         sender: JobSender,
         output: bool,
         open: BTreeSet<InstanceName>,
         outcomes: BTreeMap<InstanceName, Outcome>,
+        lacks: Lacks,
     ) -> Self {
         Self {
             job,
@@ -111,6 +117,8 @@ impl Follow {
             outcomes,
             unread: BTreeMap::new(),
             held: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            lacks,
         }
     }
 
@@ -123,7 +131,7 @@ impl Follow {
         let mut reading = FuturesUnordered::new();
         while !self.open.is_empty() {
             tokio::select! {
-                Some(name) = reading.next(), if !reading.is_empty() => self.was_read(name).await,
+                Some((name, read)) = reading.next(), if !reading.is_empty() => self.was_read(name, read).await,
                 came = updates.recv() => match came {
                     Some(JobUpdate::Began(name, reader)) if self.output => {
                         *self.unread.entry(name.clone()).or_default() += 1;
@@ -148,13 +156,17 @@ impl Follow {
             }
         }
         let last = summary(self.job, self.outcomes.into_values());
+        let last = self.lacks.mark(last);
         let _ = self
             .sender
             .send(event(job_event::Body::Summary(last)))
-            .await;
+            .await; // whoever asked may be gone
     }
 
-    async fn was_read(&mut self, name: InstanceName) {
+    async fn was_read(&mut self, name: InstanceName, read: ReadOutput) {
+        if !read.has_end {
+            self.stopped.insert(name.clone(), read);
+        }
         let left = self.unread.get_mut(&name);
         let more = left.is_some_and(|left| {
             *left -= 1;
@@ -186,28 +198,35 @@ impl Follow {
     async fn send_end(&mut self, instance: &InstanceName, verdict: &Verdict) {
         self.open.remove(instance);
         self.outcomes.insert(instance.clone(), verdict.outcome);
-        let end = ended(instance, verdict, verdict.ms as f64 / 1000.0, String::new());
+        let mut end = ended(instance, verdict, verdict.ms as f64 / 1000.0, String::new());
+        let read = self.stopped.remove(instance);
+        let read = read.filter(|_| verdict.outcome != Outcome::LostContact); // it may still come
+        if let Some(lack) = read.and_then(|read| stopped(self.job, verdict, &read)) {
+            lack.mark(&mut end);
+            self.lacks.add(instance.to_string(), lack);
+        }
         let _ = self.sender.send(event(job_event::Body::Ended(end))).await;
     }
 }
 
-/// Sends a run's output on until its end; gives the name back.
+/// Sends a run's output on until its end; gives the name back, and how far it was read.
 pub(super) async fn pass_on(
     name: InstanceName,
     mut reader: SpoolReader,
     sender: JobSender,
-) -> InstanceName {
+) -> (InstanceName, ReadOutput) {
     loop {
         let frames = match reader.next().await {
             Ok(Some(frames)) => frames,
-            Ok(None) => return name,
+            Ok(None) => return (name, ReadOutput::of(&reader, None)),
             Err(error) => {
+                let error = Chain(&error).to_string();
                 let notice = job_event::Body::Notice(v1::JobNotice {
                     instance: name.to_string(),
-                    text: format!("cannot read the rest of its output: {}", Chain(&error)),
+                    text: format!("cannot read the rest of its output: {error}"),
                 });
                 let _ = sender.send(event(notice)).await; // whoever asked may be gone
-                return name;
+                return (name, ReadOutput::of(&reader, Some(error)));
             }
         };
         for frame in frames {
@@ -223,7 +242,7 @@ pub(super) async fn pass_on(
             };
             let body = job_event::Body::Output(output);
             if sender.send(event(body)).await.is_err() {
-                return name;
+                return (name, ReadOutput::of(&reader, None));
             }
         }
     }

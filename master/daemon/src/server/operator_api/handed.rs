@@ -4,31 +4,108 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use aot_model::secret::SecretVersions;
 use aot_model::spec::ClusterSpec;
 use aot_model::stage::StagePlan;
+use aot_proto::headers;
 use aot_proto::v1::prepared::{Bundle, Stages};
-use aot_proto::v1::{self, Prepared};
-use futures::StreamExt;
+use aot_proto::v1::{self, Prepared, Variables};
+use aot_store::fleet::FleetMaster;
 use tonic::Status;
 
 use super::others::about;
 use super::problems::{problem, problems_of};
-use super::{Asker, Events, OperatorApi, stopping, unprepared, unput};
+use super::request::BegunEvents;
+use super::{Asker, OperatorApi, stopping, unprepared, unput};
 use crate::run::prepare::{self, ClusterText};
+
+/// Longest bundle that is put for another master's plan.
+const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
 /// The stages of each pool, by its label.
 pub(super) type PoolStages = BTreeMap<String, Vec<StagePlan>>;
 
+/// The text of a file that a plan or a launch is about, and what was given beside it.
+pub(super) struct FileText {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) variables: Variables,
+}
+
+impl FileText {
+    pub(super) fn new(path: &str, text: &str, variables: &Option<Variables>) -> Self {
+        Self {
+            path: PathBuf::from(path),
+            text: text.to_owned(),
+            variables: variables.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A file that a plan or a launch is about, as it was read.
+pub(super) struct AskedFile {
+    pub(super) read: ClusterText,
+    /// What another master says to have read, which has handed the file over.
+    handed: Option<Prepared>,
+}
+
+impl AskedFile {
+    /// Whether another master has it on its host, with its folders.
+    pub(super) fn is_handed(&self) -> bool {
+        self.handed.is_some()
+    }
+}
+
 impl OperatorApi {
-    /// A file's text, as another master has read what it names.
-    pub(super) async fn read_handed(
+    /// Reads a file as a plan or a launch begins, on this host or as another master has. What an operator says to have been read is
+    /// not believed.
+    pub(super) async fn asked_file(
         &self,
-        path: &str,
-        text: String,
+        file: FileText,
+        prepared: Option<Prepared>,
+        asker: &Asker,
+    ) -> Result<AskedFile, Status> {
+        let handed = prepared.filter(|_| asker.is_master);
+        let read = match &handed {
+            Some(handed) => self.read_handed(file, handed).await?,
+            None => self.read(file).await?,
+        };
+        Ok(AskedFile { read, handed })
+    }
+
+    /// The master that has the file's cluster, if that is another than this one, and the call was not passed on already.
+    pub(super) async fn owner_elsewhere(
+        &self,
+        file: &AskedFile,
+        asker: &Asker,
+    ) -> Result<Option<FleetMaster>, Status> {
+        match asker.here {
+            true => Ok(None),
+            false => self.ways.elsewhere(&file.read.spec.name).await,
+        }
+    }
+
+    /// The file's stages, whose bundles are packed here, or were where it was handed over.
+    pub(super) async fn stages_of(
+        &self,
+        file: &AskedFile,
+        versions: &SecretVersions,
+    ) -> Result<PoolStages, Status> {
+        match &file.handed {
+            Some(handed) => stages(&file.read.spec, handed, versions),
+            None => self.pack(&file.read.spec, versions).await,
+        }
+    }
+
+    /// A file's text, as another master has read what it names.
+    async fn read_handed(
+        &self,
+        file: FileText,
         prepared: &Prepared,
     ) -> Result<ClusterText, Status> {
-        let path = PathBuf::from(path);
-        let work = tokio::task::spawn_blocking(move || prepare::parse(&text, &path));
+        let work = tokio::task::spawn_blocking(move || {
+            prepare::parse(&file.text, &file.path, &file.variables)
+        });
         let read = work.await.map_err(|_| stopping())?;
         let read = read.map_err(|error| unprepared(&error))?;
         Ok(ClusterText {
@@ -59,31 +136,41 @@ impl OperatorApi {
         &self,
         mut request: v1::LaunchRequest,
         read: &ClusterText,
-        master: aot_store::fleet::FleetMaster,
+        master: FleetMaster,
         asker: &Asker,
-    ) -> Result<Events, Status> {
-        let stages = self.pack(&read.spec).await?;
+    ) -> Result<BegunEvents, Status> {
+        let stages = self.pack(&read.spec, &no_versions()).await?;
         self.put_bundles(&stages).await?;
         request.prepared = Some(prepared(read, &stages));
         let mut other = self
             .ways
             .client(master, &self.ways.abroad(&asker.operator))?;
-        let events = other.launch(about(&read.spec.name, request)).await?;
-        Ok(events.into_inner().boxed())
+        let mut request = about(&read.spec.name, request);
+        if let Some(id) = asker.request {
+            headers::set(request.metadata_mut(), headers::REQUEST, &id.to_string());
+        }
+        Ok(BegunEvents::of(other.launch(request).await?))
     }
 
-    /// Has the master of a cluster plan this file. Its bundles are named, not handed over: nothing is run.
+    /// Has the master of a cluster plan this file. Its bundles are named; those that are short are handed over too, where they can be,
+    /// as that master says what of them changed.
     pub(super) async fn plan_elsewhere(
         &self,
         mut request: v1::PlanRequest,
         read: &ClusterText,
-        master: aot_store::fleet::FleetMaster,
+        master: FleetMaster,
         asker: &Asker,
     ) -> Result<v1::PlanReply, Status> {
         let stages = match read.problems.is_empty() {
-            true => self.pack(&read.spec).await?,
+            true => self.pack(&read.spec, &no_versions()).await?,
             false => PoolStages::new(),
         };
+        if let Err(status) = self.put_bundles(&short(&stages)).await {
+            tracing::debug!(
+                error = status.message(),
+                "what of bundles changed is not said"
+            );
+        }
         request.prepared = Some(prepared(read, &stages));
         let mut other = self
             .ways
@@ -93,10 +180,26 @@ impl OperatorApi {
     }
 }
 
+/// Of stages whose bundles alone are of interest: their keys are the other master's to make, which seals the secrets.
+fn no_versions() -> SecretVersions {
+    SecretVersions::new()
+}
+
+/// The stages whose bundles are put only to be compared.
+fn short(stages: &PoolStages) -> PoolStages {
+    let is_short = |plan: &&StagePlan| plan.bundle_bytes <= MAX_COMPARED_BYTES;
+    let pool = |(label, plans): (&String, &Vec<StagePlan>)| {
+        let short = plans.iter().filter(is_short).cloned();
+        (label.clone(), short.collect())
+    };
+    stages.iter().map(pool).collect()
+}
+
 fn prepared(read: &ClusterText, stages: &PoolStages) -> Prepared {
     let bundle = |plan: &StagePlan| Bundle {
         sha256: plan.bundle_sha256.clone(),
         bytes: plan.bundle_bytes,
+        templates: plan.templates,
     };
     let pool = |(label, plans): (&String, &Vec<StagePlan>)| {
         let bundles = plans.iter().map(bundle).collect();
@@ -114,7 +217,11 @@ fn prepared(read: &ClusterText, stages: &PoolStages) -> Prepared {
 }
 
 /// The stages of a file whose bundles another master has packed.
-pub(super) fn stages(spec: &ClusterSpec, prepared: &Prepared) -> Result<PoolStages, Status> {
+fn stages(
+    spec: &ClusterSpec,
+    prepared: &Prepared,
+    versions: &SecretVersions,
+) -> Result<PoolStages, Status> {
     let mut all = PoolStages::new();
     for pool in &spec.pools {
         let bundles = prepared.stages.get(pool.label());
@@ -129,7 +236,8 @@ pub(super) fn stages(spec: &ClusterSpec, prepared: &Prepared) -> Result<PoolStag
             )));
         }
         let plan = |(stage, bundle): (_, &Bundle)| {
-            prepare::plan(stage, bundle.sha256.clone(), bundle.bytes)
+            let sha256 = bundle.sha256.clone();
+            prepare::plan(stage, sha256, bundle.bytes, bundle.templates, versions)
         };
         let plans = pool.stages.iter().zip(bundles).map(plan).collect();
         all.insert(pool.label().to_owned(), plans);

@@ -8,7 +8,7 @@ use aot_model::outcome::{Outcome, Verdict};
 use aot_model::run::Run;
 use aot_model::task::Task;
 use aot_model::world::{Answer, ExecAsk, Input, OpError, TargetState};
-use aot_proto::ids::{InstanceName, JobId};
+use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::v1::{self, job_event};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -18,9 +18,10 @@ use tonic::Status;
 use super::follow::{
     EVENTS, Follow, JobEvents, JobSender, ended, event, pass_on, started, summary,
 };
+use super::lacks::{Lack, Lacks, ReadOutput};
 use super::paced::paced;
 use super::select::natural;
-use super::{OperatorApi, refused, unanswered};
+use super::{Asker, OperatorApi, refused, unanswered};
 use crate::run::{JobUpdate, updates_queue};
 
 type Targets = Vec<(InstanceName, TargetState)>;
@@ -88,7 +89,7 @@ impl OperatorApi {
     pub(super) async fn do_retry(
         &self,
         request: v1::RetryJobRequest,
-        operator: String,
+        asker: Asker,
     ) -> Result<JobEvents, Status> {
         let id = job_id(&request.job_id)?;
         let old = self.job(id).await?;
@@ -118,9 +119,26 @@ impl OperatorApi {
             pace: old.pace.clone(),
             queue_ms: old.queued_until_ms.saturating_sub(old.started_ms),
             what: old.what.clone(),
-            operator,
+            operator: asker.operator,
+            request: asker.request,
         };
         self.start_and_follow(ask, request.detach).await
+    }
+
+    /// A job's record, by its id as somebody says it.
+    pub(super) async fn job_of(&self, id: &str) -> Result<Job, Status> {
+        self.job(job_id(id)?).await
+    }
+
+    /// The cluster of a job, where there is one with this id.
+    pub(super) async fn cluster_of_job(
+        &self,
+        id: Option<JobId>,
+    ) -> Result<Option<ClusterName>, Status> {
+        let Some(id) = id else { return Ok(None) };
+        let found = self.store.job(id).await;
+        let found = found.map_err(|error| Status::unavailable(Chain(&error).to_string()))?;
+        Ok(found.map(|job| job.cluster))
     }
 
     /// A job's record.
@@ -167,6 +185,7 @@ fn cannot_retry(job: &Job) -> String {
         JobKind::Launch => "launch the file again: it continues where it stopped",
         JobKind::Apply => "use `aot-master apply --failed`",
         JobKind::Shell => "open another with `aot-master shell`",
+        JobKind::Forward => "begin another with `aot-master forward`",
         JobKind::Start
         | JobKind::Stop
         | JobKind::Reboot
@@ -209,19 +228,27 @@ impl Show {
         }
         let runs = self.runs().await;
         let (mut open, mut outcomes) = (BTreeSet::new(), BTreeMap::new());
+        let mut lacks = Lacks::default();
         for (name, state) in targets {
             let TargetState::Ended(verdict) = state else {
                 // One that is followed prints from its start when its updates come.
-                if updates.is_none() && !self.print(&runs, &name).await {
+                if updates.is_none() {
+                    let lack = self.print(&runs, &name).await;
+                    lack.into_iter()
+                        .for_each(|it| lacks.add(name.to_string(), it));
+                }
+                if self.sender.is_closed() {
                     return;
                 }
                 open.insert(name);
                 continue;
             };
-            let end = ended(&name, &verdict, verdict.ms as f64 / 1000.0, String::new());
-            let went =
-                self.print(&runs, &name).await && self.send(job_event::Body::Ended(end)).await;
-            if !went {
+            let mut end = ended(&name, &verdict, verdict.ms as f64 / 1000.0, String::new());
+            if let Some(lack) = self.print(&runs, &name).await {
+                lack.mark(&mut end);
+                lacks.add(name.to_string(), lack);
+            }
+            if !self.send(job_event::Body::Ended(end)).await {
                 return;
             }
             outcomes.insert(name, verdict.outcome);
@@ -229,12 +256,13 @@ impl Show {
         match updates {
             Some(updates) if !open.is_empty() => {
                 let stop = self.api.stop.clone();
-                let follow = Follow::new(self.job.id, self.sender, self.output, open, outcomes);
+                let id = self.job.id;
+                let follow = Follow::new(id, self.sender, self.output, open, outcomes, lacks);
                 follow.run(updates, stop).await;
             }
             _ => {
                 let last = summary(self.job.id, outcomes.into_values());
-                self.send(job_event::Body::Summary(last)).await;
+                self.send(job_event::Body::Summary(lacks.mark(last))).await;
             }
         }
     }
@@ -258,14 +286,34 @@ impl Show {
         by_name
     }
 
-    /// What is on record of a target's output. `false` when nobody reads any more.
-    async fn print(&self, runs: &BTreeMap<InstanceName, Vec<Run>>, name: &InstanceName) -> bool {
+    /// What is on record of a target's output; says what lacks of it.
+    async fn print(
+        &self,
+        runs: &BTreeMap<InstanceName, Vec<Run>>,
+        name: &InstanceName,
+    ) -> Option<Lack> {
+        let mut all: Option<Lack> = None;
         for run in runs.get(name).into_iter().flatten() {
-            let small = self.api.store.small_spool(run.id).await.ok().flatten();
-            let reader = self.api.outputs.read(&run.at.cluster, run.id, small);
-            pass_on(name.clone(), reader, self.sender.clone()).await;
+            let read = match self.api.store.small_spool(run.id).await {
+                Ok(small) => {
+                    let reader = self.api.outputs.read(run, small);
+                    pass_on(name.clone(), reader, self.sender.clone()).await.1
+                }
+                Err(error) => ReadOutput {
+                    error: Some(Chain(&error).to_string()),
+                    ..ReadOutput::default()
+                },
+            };
+            if self.sender.is_closed() {
+                return None; // nobody reads any more
+            }
+            let lack = self.api.lack(run, &read);
+            all = match all {
+                Some(first) => Some(first.and(lack)),
+                None => lack,
+            };
         }
-        !self.sender.is_closed()
+        all
     }
 
     async fn send(&self, body: job_event::Body) -> bool {

@@ -1,50 +1,61 @@
 //! Plan, launch, apply, terminate, cleanup, wait.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aot_model::batch::BootRecord;
+use aot_model::cluster::Cluster;
+use aot_model::job::{Job, JobKind};
+use aot_model::pace::PacePolicy;
+use aot_model::secret;
+use aot_model::spec::ClusterSpec;
 use aot_model::stage::StagePlan;
 use aot_model::wire;
-use aot_model::world::{Answer, ApplyAsk, AskedBy, Input, LaunchAsk};
+use aot_model::world::{Answer, ApplyAsk, Input, LaunchAsk, launch_in_words};
 use aot_proto::fault;
-use aot_proto::ids::{ClusterName, JobId};
+use aot_proto::ids::ClusterName;
 use aot_proto::v1::{self, wait_request};
 use futures::StreamExt;
 use tokio_stream::iter;
 use tonic::{Code, Status};
 
 use super::attestation;
-use super::events::{Goal, Until};
-use super::handed;
+use super::events::{Goal, Until, continues};
+use super::handed::{FileText, PoolStages};
 use super::notes::note;
 use super::problems::problems_of;
-use super::{Asker, Events, OperatorApi, refused, stopping, unanswered, unprepared, unput};
-use crate::run::{Unanswered, prepare};
+use super::request::BegunEvents;
+use super::{Asker, Events, OperatorApi, refused, unanswered, unput};
+use crate::run::prepare;
 
 impl OperatorApi {
     pub(super) async fn do_launch(
         &self,
         mut request: v1::LaunchRequest,
         asker: Asker,
-    ) -> Result<Events, Status> {
-        self.has_room()?;
-        let handed = request.prepared.take().filter(|_| asker.is_master);
-        let text = request.text.clone();
-        let read = match &handed {
-            Some(handed) => self.read_handed(&request.path, text, handed).await?,
-            None => self.read(&request.path, text).await?,
-        };
-        if !asker.here
-            && read.problems.is_empty()
-            && let Some(master) = self.ways.elsewhere(&read.spec.name).await?
+    ) -> Result<BegunEvents, Status> {
+        let prepared = request.prepared.take();
+        let text = FileText::new(&request.path, &request.text, &request.variables);
+        let file = self.asked_file(text, prepared, &asker).await?;
+        let read = &file.read;
+        if read.problems.is_empty()
+            && let Some(master) = self.owner_elsewhere(&file, &asker).await?
         {
-            return self.launch_elsewhere(request, &read, master, &asker).await;
+            return self.launch_elsewhere(request, read, master, &asker).await;
         }
+        let name = read.spec.name.clone();
+        let pace = pace(request.update.as_ref())?;
+        let what = launch_in_words(Path::new(&request.path));
+        let wanted = asker.wants(JobKind::Launch, &name, &what);
+        if let Some(job) = self.begun(asker.request, &wanted).await? {
+            self.is_same_file(&job, &read.spec)?;
+            return Ok(self.joined(&job, request.detach).await);
+        }
+        self.has_room()?;
         let problems = match request.checked {
             true => read.problems.clone(),
-            false => self.problems(&read).await?,
+            false => self.problems(read).await?,
         };
         if !problems.is_empty() {
             let code = match read.problems.is_empty() {
@@ -54,32 +65,32 @@ impl OperatorApi {
             let about_file = read.problems.len();
             return Err(fault::problems(code, &problems_of(problems, about_file)));
         }
-        let stages = match &handed {
-            Some(handed) => {
-                let stages = handed::stages(&read.spec, handed)?;
-                self.bring_bundles(&stages).await?;
-                stages
-            }
-            None => {
-                let stages = self.pack(&read.spec).await?;
-                self.put_bundles(&stages).await?;
-                stages
-            }
-        };
+        let secrets = self.secrets_of(&read.spec, request.secrets).await?;
+        if !secrets.problems.is_empty() {
+            let problems = problems_of(secrets.problems, 0);
+            return Err(fault::problems(Code::FailedPrecondition, &problems));
+        }
+        let versions = secret::versions(&secrets.sealed);
+        let stages = self.stages_of(&file, &versions).await?;
+        match file.is_handed() {
+            true => self.bring_bundles(&stages).await?,
+            false => self.put_bundles(&stages).await?,
+        }
         let proofs = self.attestation_of(&read.spec).await?;
         let prepare::ClusterText {
             spec,
             notices,
             user_parts,
             ..
-        } = read;
-        let name = spec.name.clone();
+        } = file.read;
         let ask = LaunchAsk {
             spec,
             file: PathBuf::from(request.path),
             stages,
             prune: request.prune,
             timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms)),
+            pace,
+            secrets: secrets.sealed,
             boot: BootRecord {
                 master: self.ways.finder.addresses(&self.info.advertise),
                 agent_sha256: self.agents.current().clone(),
@@ -87,7 +98,8 @@ impl OperatorApi {
             },
             certificate: proofs.certificate,
             fresh_uuid: fresh_uuid().ok_or_else(|| Status::internal("no random bytes"))?,
-            operator: asker.operator,
+            operator: asker.operator.clone(),
+            request: asker.request,
         };
         let published = self.engine.subscribe();
         let answer = self
@@ -97,30 +109,48 @@ impl OperatorApi {
             .map_err(unanswered)?;
         let mut first: Vec<v1::Event> = notices.into_iter().map(|text| note(&name, text)).collect();
         first.extend(attestation::warning_events(&name, proofs.warning));
+        if let Answer::Begun(id) = answer {
+            let job = self.begun_already(id, &wanted).await?;
+            return Ok(self.joined(&job, request.detach).await);
+        }
         first.extend(self.snapshot(&name));
         self.answered(name, answer, published, first, request.detach)
+    }
+
+    /// Refuses a file that is not the one that this launch is of.
+    fn is_same_file(&self, job: &Job, spec: &ClusterSpec) -> Result<(), Status> {
+        let is_another = self.engine.read(&spec.name, |world| {
+            let cluster = world.clusters.get(&spec.name);
+            let of_job = |cluster: &&Cluster| {
+                let launch = cluster.launch.as_ref();
+                launch.is_some_and(|launch| launch.job == job.id)
+            };
+            cluster.filter(of_job).is_some_and(|it| it.spec != *spec)
+        });
+        match is_another {
+            true => Err(Status::already_exists(format!(
+                "the id of this request is that of {}, a launch of another text of {}: nothing was begun; ask with a new id",
+                job.id, job.what
+            ))),
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn do_apply(
         &self,
         request: v1::ApplyRequest,
-        operator: String,
-    ) -> Result<Events, Status> {
-        self.has_room()?;
+        asker: Asker,
+    ) -> Result<BegunEvents, Status> {
         let cluster = self.cluster(request.cluster.as_deref())?;
+        let what = apply_in_words(&request);
+        let pace = pace(request.update.as_ref())?;
+        let wanted = asker.wants(JobKind::Apply, &cluster, &what);
+        if let Some(job) = self.begun(asker.request, &wanted).await? {
+            return Ok(self.joined(&job, false).await);
+        }
+        self.has_room()?;
         let instances = self.targets(&cluster, &request)?;
-        let spec = self.engine.read(&cluster, |world| {
-            world.clusters.get(&cluster).map(|c| c.spec.clone())
-        });
-        let (spec, bundles) = (
-            spec.ok_or_else(|| Status::not_found("the cluster is gone"))?,
-            self.bundles.dir().clone(),
-        );
-        let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles));
-        let stages = work
-            .await
-            .map_err(|_| stopping())?
-            .map_err(|error| unprepared(&error))?;
+        let (_, stages) = self.recorded(&cluster).await?;
         self.put_bundles(&stages).await?;
         let ask = ApplyAsk {
             cluster: cluster.clone(),
@@ -129,8 +159,10 @@ impl OperatorApi {
             from: request.from.map(|from| from as usize),
             force: request.force,
             failed: request.failed,
-            what: apply_in_words(&request),
-            operator,
+            pace,
+            what: what.clone(),
+            operator: asker.operator.clone(),
+            request: asker.request,
         };
         let published = self.engine.subscribe();
         let answer = self
@@ -138,14 +170,32 @@ impl OperatorApi {
             .ask(Input::Apply(ask))
             .await
             .map_err(unanswered)?;
+        if let Answer::Begun(id) = answer {
+            return self.rejoined(id, &wanted).await;
+        }
         if matches!(answer, Answer::Ack) {
-            let mut event = note(&cluster, "nothing to do: no stage has failed".to_owned());
+            let mut event = note(&cluster, "nothing to do: nothing has failed".to_owned());
             event.event = "launch-ended".to_owned();
             event.last = true;
-            return Ok(iter([Ok(event)]).boxed());
+            let events = iter([Ok(event)]).boxed();
+            return Ok(BegunEvents { job: None, events });
         }
         let first = self.snapshot(&cluster);
         self.answered(cluster, answer, published, first, false)
+    }
+
+    /// What was launched last, with its bundles as they are now and the secrets that are on record.
+    pub(super) async fn recorded(
+        &self,
+        cluster: &ClusterName,
+    ) -> Result<(ClusterSpec, PoolStages), Status> {
+        let known = self.engine.read(cluster, |world| {
+            let cluster = world.clusters.get(cluster)?;
+            Some((cluster.spec.clone(), secret::versions(&cluster.secrets)))
+        });
+        let (spec, versions) = known.ok_or_else(|| Status::not_found("the cluster is gone"))?;
+        let stages = self.pack(&spec, &versions).await?;
+        Ok((spec, stages))
     }
 
     /// Before anything names them: another master may have to hand them out.
@@ -172,71 +222,20 @@ impl OperatorApi {
         published: tokio::sync::broadcast::Receiver<crate::run::Published>,
         first: Vec<v1::Event>,
         detach: bool,
-    ) -> Result<Events, Status> {
+    ) -> Result<BegunEvents, Status> {
         match answer {
-            Answer::Started(job) if detach => {
-                let mut event = note(&cluster, format!("{job} continues in the background"));
-                event.event = "launch-started".to_owned();
-                event.last = true;
-                Ok(iter([Ok(event)]).boxed())
-            }
+            Answer::Started(job) if detach => Ok(BegunEvents {
+                job: Some(job),
+                events: iter([Ok(continues(&cluster, job))]).boxed(),
+            }),
             Answer::Started(job) | Answer::UpToDate(job) => {
-                Ok(self.follow(cluster, Until::Job(job), published, first))
+                let events = self.follow(cluster, Until::Job(job), published, first);
+                let job = Some(job);
+                Ok(BegunEvents { job, events })
             }
             Answer::Error(error) => Err(refused(&error)),
             _ => Err(Status::internal("unexpected reply from the engine")),
         }
-    }
-
-    pub(super) async fn do_terminate(
-        &self,
-        request: &v1::TerminateRequest,
-        operator: String,
-    ) -> Result<Events, Status> {
-        let cluster = self.cluster(request.cluster.as_deref())?;
-        let instances = self.targets(&cluster, request)?;
-        let published = self.engine.subscribe();
-        let input = Input::Terminate {
-            cluster: cluster.clone(),
-            instances: instances.clone(),
-            by: AskedBy {
-                what: format!("terminate {}", request.target),
-                operator,
-            },
-        };
-        let job = started(self.engine.ask(input).await)?;
-        let with_machine = self.engine.read(&cluster, |world| {
-            let cluster = world.clusters.get(&cluster);
-            let has = |name: &aot_proto::ids::InstanceName| {
-                cluster
-                    .and_then(|c| c.instances.get(name))
-                    .is_some_and(|i| i.machine.is_some())
-            };
-            instances.into_iter().filter(has).collect()
-        });
-        let until = Until::Terminated {
-            instances: with_machine,
-            job,
-        };
-        Ok(self.follow(cluster, until, published, Vec::new()))
-    }
-
-    pub(super) async fn do_cleanup(
-        &self,
-        request: &v1::CleanupRequest,
-        operator: String,
-    ) -> Result<Events, Status> {
-        let cluster = self.cluster(request.cluster.as_deref())?;
-        let published = self.engine.subscribe();
-        let input = Input::Cleanup {
-            cluster: cluster.clone(),
-            by: AskedBy {
-                what: format!("cleanup {cluster}"),
-                operator,
-            },
-        };
-        let job = started(self.engine.ask(input).await)?;
-        Ok(self.follow(cluster, Until::Cleanup(job), published, Vec::new()))
     }
 
     pub(super) fn do_wait(&self, request: v1::WaitRequest) -> Result<Events, Status> {
@@ -262,15 +261,6 @@ impl OperatorApi {
     }
 }
 
-/// The job that was begun, or why none was.
-pub(super) fn started(answer: Result<Answer, Unanswered>) -> Result<JobId, Status> {
-    match answer.map_err(unanswered)? {
-        Answer::Started(job) => Ok(job),
-        Answer::Error(error) => Err(refused(&error)),
-        _ => Err(Status::internal("unexpected reply from the engine")),
-    }
-}
-
 /// As it was typed, for the record.
 fn apply_in_words(request: &v1::ApplyRequest) -> String {
     let mut words = vec!["apply".to_owned()];
@@ -278,7 +268,19 @@ fn apply_in_words(request: &v1::ApplyRequest) -> String {
     words.extend(request.from.map(|from| format!("--from {from}")));
     words.extend(request.force.then(|| "--force".to_owned()));
     words.extend(request.failed.then(|| "--failed".to_owned()));
+    let pace = request.update.clone().unwrap_or_default();
+    words.extend(pace.concurrency.map(|it| format!("--concurrency {it}")));
+    words.extend(pace.canary.map(|it| format!("--canary {it}")));
+    words.extend(pace.max_errors.map(|it| format!("--max-errors {it}")));
+    words.extend(pace.batch_wait_ms.map(|it| format!("--batch-wait {it}ms")));
     words.join(" ")
+}
+
+/// How instances that are ready are changed, as far as the operator says it.
+fn pace(wire: Option<&v1::UpdatePace>) -> Result<PacePolicy, Status> {
+    let read = wire.map(PacePolicy::read).transpose();
+    let read = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(read.unwrap_or_default())
 }
 
 /// 128 random bits as hex.

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use aot_model::job::JobKind;
 use aot_model::machine::{ErrorKind, MachineState};
-use aot_model::world::{Answer, AskedBy, CallFailure, Input, LifecycleAsk};
+use aot_model::world::{Answer, CallFailure, Input, LifecycleAsk};
 use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::end::BegunJob;
 use super::events::{Goal, Until};
-use super::{Events, OperatorApi, refused, stopping, unanswered};
+use super::request::BegunEvents;
+use super::{Asker, OperatorApi, refused, stopping, unanswered};
 use crate::run::{JobUpdate, updates_queue};
 
 /// Longest wait unless said.
@@ -21,8 +23,8 @@ impl OperatorApi {
     pub(super) async fn do_lifecycle(
         &self,
         request: v1::LifecycleRequest,
-        operator: String,
-    ) -> Result<Events, Status> {
+        asker: Asker,
+    ) -> Result<BegunEvents, Status> {
         let kind = match request.action() {
             v1::LifecycleAction::Start => JobKind::Start,
             v1::LifecycleAction::Stop => JobKind::Stop,
@@ -34,6 +36,11 @@ impl OperatorApi {
             }
         };
         let cluster = self.cluster(request.cluster.as_deref())?;
+        let what = format!("{} {}", kind.as_str(), request.target);
+        let wanted = asker.wants(kind, &cluster, &what);
+        if let Some(job) = self.begun(asker.request, &wanted).await? {
+            return Ok(self.joined(&job, false).await);
+        }
         let instances = self.targets(&cluster, &request)?;
         let limit = match request.timeout_ms {
             0 => LIMIT,
@@ -44,13 +51,13 @@ impl OperatorApi {
             cluster: cluster.clone(),
             kind,
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-            by: AskedBy {
-                what: format!("{} {}", kind.as_str(), request.target),
-                operator,
-            },
+            by: wanted.by(asker.request),
             instances,
         };
-        let job = self.change(ask).await?;
+        let job = match self.change(ask).await? {
+            BegunJob::Now(job) => job,
+            BegunJob::Before(id) => return self.rejoined(id, &wanted).await,
+        };
         let movers = self.movers(&cluster, job);
         let until = Until::Reached {
             instances: movers.iter().map(|(name, _)| name.clone()).collect(),
@@ -62,15 +69,18 @@ impl OperatorApi {
             deadline: Some(tokio::time::Instant::now() + limit),
             job: Some(job),
         };
-        Ok(self.follow(cluster, until, published, Vec::new()))
+        let events = self.follow(cluster, until, published, Vec::new());
+        let job = Some(job);
+        Ok(BegunEvents { job, events })
     }
 
     /// Begins the job, and waits until the provider has taken all of it. It continues whether or not anybody waits here.
-    async fn change(&self, ask: LifecycleAsk) -> Result<JobId, Status> {
+    async fn change(&self, ask: LifecycleAsk) -> Result<BegunJob, Status> {
         let (sender, mut updates) = mpsc::channel(updates_queue(ask.instances.len()));
         let answer = self.engine.follow(Input::Lifecycle(ask), sender).await;
         let job = match answer.map_err(unanswered)? {
             Answer::Exec { job, .. } => job,
+            Answer::Begun(id) => return Ok(BegunJob::Before(id)),
             Answer::Error(error) => return Err(refused(&error)),
             _ => return Err(Status::internal("unexpected reply from the engine")),
         };
@@ -80,7 +90,7 @@ impl OperatorApi {
                 () = self.stop.cancelled() => None,
             };
             match came.ok_or_else(stopping)? {
-                JobUpdate::Answered(None) => return Ok(job),
+                JobUpdate::Answered(None) => return Ok(BegunJob::Now(job)),
                 JobUpdate::Answered(Some(failure)) => return Err(not_taken(&failure)),
                 JobUpdate::Began(..) | JobUpdate::Ended(..) | JobUpdate::Note(..) => {}
             }

@@ -17,9 +17,13 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::OperatorApi;
+use super::lacks::{Lack, Lacks, ReadOutput};
 use super::paced::paced;
+use super::{OperatorApi, events, stopping};
 use crate::run::Published;
+
+/// How often it is seen whether the cluster is still here.
+const RECHECK: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Lines that may wait for one reader. When full, reading waits.
 const LINES: usize = 64;
@@ -102,7 +106,8 @@ async fn runs(api: &OperatorApi, at: &InstanceKey, stage: Option<usize>) -> Vec<
     all.into_iter().filter(wanted).collect()
 }
 
-/// All that is on record, one instance after the other, the newest attempt of each stage last.
+/// All that is on record, one instance after the other, the newest attempt of each stage last. Where some of it is not whole, the
+/// last message says so.
 async fn recorded(
     api: OperatorApi,
     cluster: ClusterName,
@@ -110,13 +115,25 @@ async fn recorded(
     stage: Option<usize>,
     sender: LogSender,
 ) {
+    let mut lacks = Lacks::default();
     for instance in names {
         let cluster = cluster.clone();
         for run in runs(&api, &InstanceKey { cluster, instance }, stage).await {
-            if !one(&api, &run, false, &sender).await {
+            let Some(shown) = one(&api, &run, false, &sender).await else {
                 return;
+            };
+            if let (Some(lack), RunKind::Stage { index, .. }) = (shown.lack, run.what) {
+                lacks.add(format!("{}/{index}", run.at.instance), lack);
             }
         }
+    }
+    let incomplete = lacks.text();
+    if !incomplete.is_empty() {
+        let last = v1::LogLine {
+            incomplete,
+            ..v1::LogLine::default()
+        };
+        let _ = sender.send(Ok(last)).await; // whoever read may have left
     }
 }
 
@@ -137,6 +154,7 @@ impl Many {
         mut published: broadcast::Receiver<Published>,
     ) {
         self.add(names);
+        let mut recheck = tokio::time::interval(RECHECK);
         loop {
             tokio::select! {
                 next = published.recv() => match next {
@@ -148,10 +166,18 @@ impl Many {
                         self.followed.values().for_each(|wake| wake.notify_one());
                     }
                 },
+                _ = recheck.tick() => if events::has_left(&self.api, &self.cluster) {
+                    return self.end(aot_proto::status::left()).await;
+                },
                 () = self.sender.closed() => return,
-                () = self.api.stop.cancelled() => return,
+                () = self.api.stop.cancelled() => return self.end(stopping()).await,
             }
         }
+    }
+
+    /// The next master tells the rest.
+    async fn end(self, why: Status) {
+        let _ = self.sender.send(Err(why)).await; // whoever read may have left
     }
 
     /// An attempt that began is an event of its instance; an instance that nobody follows may have joined.
@@ -161,7 +187,9 @@ impl Many {
         }
         match event.instance.parse::<InstanceName>() {
             Ok(name) => match self.followed.get(&name) {
-                Some(wake) if event.event == "stage-started" => wake.notify_one(),
+                Some(wake) if matches!(&*event.event, "stage-started" | "stage-check-started") => {
+                    wake.notify_one()
+                }
                 Some(_) => {}
                 None => self.add_joined(),
             },
@@ -210,7 +238,8 @@ async fn follow(
     let mut seen = BTreeSet::new();
     loop {
         for run in runs(&api, &at, stage).await {
-            let shown = async { !seen.insert(run.id) || one(&api, &run, true, &sender).await };
+            let shown =
+                async { !seen.insert(run.id) || one(&api, &run, true, &sender).await.is_some() };
             tokio::select! {
                 more = shown => if !more { return },
                 () = sender.closed() => return,
@@ -239,7 +268,7 @@ async fn reader(api: &OperatorApi, run: &Run, live: bool) -> SpoolReader {
         (stored, _) => {
             // Nothing more will come of it: whoever waits for more is let go.
             api.spools.finish(run.id);
-            api.outputs.read(&run.at.cluster, run.id, stored)
+            api.outputs.read(run, stored)
         }
     }
 }
@@ -253,10 +282,17 @@ fn stage_name(api: &OperatorApi, at: &InstanceKey, index: usize) -> String {
     name.unwrap_or_default()
 }
 
-/// The output of one run. `false` when nobody reads any more.
-async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &LogSender) -> bool {
+/// What became of the output of one run.
+#[derive(Default)]
+struct ShownRun {
+    /// What lacks of it, unless that was dropped on purpose.
+    lack: Option<Lack>,
+}
+
+/// The output of one run. `None` when nobody reads any more.
+async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &LogSender) -> Option<ShownRun> {
     let RunKind::Stage { index, attempt } = run.what else {
-        return true;
+        return Some(ShownRun::default());
     };
     let line = v1::LogLine {
         instance: run.at.instance.to_string(),
@@ -266,26 +302,38 @@ async fn one(api: &OperatorApi, run: &Run, live: bool, sender: &LogSender) -> bo
         ..v1::LogLine::default()
     };
     let mut reader = reader(api, run, live).await;
-    loop {
+    let error = loop {
         let frames = match reader.next().await {
             Ok(Some(frames)) => frames,
-            Ok(None) => return true,
-            Err(error) => {
-                let text = format!("cannot read the rest: {}", Chain(&error));
-                return sender
-                    .send(Ok(v1::LogLine { note: text, ..line }))
-                    .await
-                    .is_ok();
-            }
+            Ok(None) => break None,
+            Err(error) => break Some(Chain(&error).to_string()),
         };
         for frame in frames {
-            if let Some(line) = log_line(&line, frame)
-                && sender.send(Ok(line)).await.is_err()
-            {
-                return false;
+            if let Some(line) = log_line(&line, frame) {
+                sender.send(Ok(line)).await.ok()?;
             }
         }
-    }
+    };
+    let lack = api.lack(run, &ReadOutput::of(&reader, error));
+    let Some(lack) = lack else {
+        return Some(ShownRun::default());
+    };
+    let is_dropped = is_dropped(api, run).await;
+    let text = match is_dropped {
+        true => "its output is no longer kept".to_owned(),
+        false => lack.text.clone(),
+    };
+    let note = format!("attempt {attempt}: {text}");
+    sender.send(Ok(v1::LogLine { note, ..line })).await.ok()?;
+    Some(ShownRun {
+        lack: (!is_dropped).then_some(lack),
+    })
+}
+
+/// Whether what a run printed is kept no longer, as its job says.
+async fn is_dropped(api: &OperatorApi, run: &Run) -> bool {
+    let job = api.store.job(run.job).await.ok().flatten();
+    job.is_some_and(|job| job.output_dropped)
 }
 
 fn log_line(line: &v1::LogLine, frame: v1::Frame) -> Option<v1::LogLine> {

@@ -5,11 +5,16 @@ mod api_calls;
 mod attestation;
 mod builtin;
 mod copy;
+mod end;
 mod events;
+mod examine;
 mod exec;
 mod follow;
+mod forward;
 mod handed;
 mod jobs;
+mod lacks;
+mod last_lines;
 mod launch;
 mod lifecycle;
 mod logs;
@@ -20,18 +25,23 @@ mod orphans;
 mod others;
 mod paced;
 mod plan;
+mod plan_lines;
 mod problems;
 mod refusals;
+mod request;
+mod secrets;
 mod select;
 mod service;
 mod shell;
+mod stage_changes;
 mod status;
+mod tunnel;
 mod update;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
-use aot_proto::ids::ClusterName;
+use aot_proto::ids::{ClusterName, JobId};
 use aot_proto::v1;
 use aot_provider::calls::Calls;
 use aot_store::Store;
@@ -41,15 +51,17 @@ use futures::Stream;
 use refusals::{not_empty, refused, stopping, unanswered, unprepared, unput, unseen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::enrol::attest::certificates::Certificates;
+use crate::enrol::secret_vault::SecretVault;
 use crate::run::Engines;
 use crate::run::agents::Agents;
 use crate::run::ask::Lookups;
 use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
-use crate::server::shells::PendingShells;
+use crate::server::forwards::Forwards;
+use crate::server::pending::{PendingLinks, ShellLink, TunnelLink};
 use crate::server::transfers::Transfers;
 use crate::server::ways::Ways;
 use crate::session::registry::Registry;
@@ -73,7 +85,11 @@ pub(crate) struct OperatorApi {
     /// What runs printed that have ended.
     pub outputs: Arc<Outputs>,
     /// Terminals that wait for their agents.
-    pub shells: PendingShells<Streaming<v1::ShellUp>>,
+    pub shells: PendingLinks<ShellLink>,
+    /// Connections that wait for their agents.
+    pub tunnels: PendingLinks<TunnelLink>,
+    /// Forwards that operators have open.
+    pub forwards: Forwards,
     /// What is asked of providers without changing anything.
     pub lookups: Lookups,
     /// What their APIs are asked.
@@ -90,6 +106,8 @@ pub(crate) struct OperatorApi {
     pub transfers: Arc<Transfers>,
     /// Whether there is room for more.
     pub room: Arc<Room>,
+    /// What values of secrets are sealed with.
+    pub vault: Arc<SecretVault>,
     /// What this daemon is.
     pub info: Arc<v1::InfoReply>,
     /// Owner of tasks.
@@ -100,12 +118,14 @@ pub(crate) struct OperatorApi {
 
 /// Who asks.
 pub(crate) struct Asker {
-    /// `uid 0`, or `uid 0 at MASTER`.
+    /// `alice`, or `alice at MASTER`.
     operator: String,
     /// A master has passed it on: it is answered for what is here alone.
     is_master: bool,
     /// It is to be answered for what is here alone.
     here: bool,
+    /// Id that the job is to have which it begins.
+    request: Option<JobId>,
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;

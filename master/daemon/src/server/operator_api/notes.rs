@@ -17,13 +17,23 @@ use super::OperatorApi;
 impl OperatorApi {
     /// For a person, one line each; none when all is well.
     pub(super) fn notes(&self) -> Vec<String> {
+        let full = self.room.check().err().map(|full| full.to_string());
+        let away = self.away().into_iter();
+        away.chain(full).chain(self.lesser_notes()).collect()
+    }
+
+    /// That nothing can be put on record.
+    pub(super) fn away(&self) -> Option<String> {
+        let time = self.engine.away_for()?;
+        Some(format!(
+            "the master's database does not answer: for {} s nothing could be begun; what is shown may be older than that, and what runs continues",
+            time.as_secs()
+        ))
+    }
+
+    /// What does not keep the master from its work.
+    pub(super) fn lesser_notes(&self) -> Vec<String> {
         let advertise = &self.ways.finder.addresses(&self.info.advertise);
-        let away = self.engine.away_for().map(|time| {
-            format!(
-                "the master's database does not answer: for {} s nothing could be begun; what is shown may be older than that, and what runs continues",
-                time.as_secs()
-            )
-        });
         let notes = self.engine.read_each(|world| {
             let lost = world.clusters.values().flat_map(|cluster| {
                 let name = cluster.spec.name.clone();
@@ -45,14 +55,8 @@ impl OperatorApi {
             let twice = world.clusters.values().flat_map(used_twice);
             twice.chain(lost).chain(unproven).collect::<Vec<_>>()
         });
-        let full = self.room.check().err();
-        let full = full.iter().map(ToString::to_string);
         let unput = self.outputs.note().into_iter();
-        away.into_iter()
-            .chain(full)
-            .chain(unput)
-            .chain(notes.into_iter().flatten())
-            .collect()
+        unput.chain(notes.into_iter().flatten()).collect()
     }
 
     /// What of the AWS settings in an operator's shell is not what this master goes by.

@@ -206,6 +206,45 @@ impl OperatorApi {
     }
 }
 
+impl OperatorApi {
+    /// What this master is; with all the others that live, where that is asked for.
+    pub(super) async fn info_of_all(
+        &self,
+        request: v1::InfoRequest,
+        asker: &Asker,
+    ) -> v1::InfoReply {
+        let clusters = self.every_cluster();
+        let view = self.ways.finder.known();
+        let mut own = v1::InfoReply {
+            clusters: clusters.iter().map(ToString::to_string).collect(),
+            api_calls: self.calls.last(),
+            notes: self.notes(),
+            sessions: Some(self.registry.len() as u64),
+            keeps_requests: view.as_ref().is_none_or(|view| are_alike(view)),
+            master: view.map(|view| view.me.clone()).unwrap_or_default(),
+            ..(*self.info).clone()
+        };
+        if !request.all || asker.here || self.ways.finder.is_alone() {
+            return own;
+        }
+        let others = self.ask_others(asker, KNOWN, |mut other| async move {
+            other.info(here(v1::InfoRequest::default())).await
+        });
+        let others = others.await;
+        own.absent = self.absent(&others);
+        let named = |(master, info)| v1::InfoReply { master, ..info };
+        own.others = others.given.into_iter().map(named).collect();
+        own
+    }
+}
+
+/// Whether all masters that live are of one build: what this one knows of requests, they do. A request may be made at one and
+/// repeated at another.
+fn are_alike(view: &FleetView) -> bool {
+    let own = view.masters.get(&view.me).map(|it| &it.says.build);
+    view.others().all(|master| Some(&master.says.build) == own)
+}
+
 /// In the order of clusters' names. What is wrong with another master says which.
 fn merged(
     mut own: v1::StatusReply,

@@ -1,11 +1,12 @@
 //! What a launch would do and what stands in its way: asked by `plan`, and by `launch` before anything is made.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aot_model::machine::ClusterRef;
 use aot_model::plan::{self, Have, PlanItem};
 use aot_model::prerequisites::Prerequisites;
+use aot_model::secret::{self, SecretVersions};
 use aot_model::spec::ClusterSpec;
 use aot_model::stage::{StagePlan, StageState};
 use aot_proto::ids::ClusterName;
@@ -14,16 +15,17 @@ use aot_provider::{Problem, Thing};
 use tonic::Status;
 
 use super::attestation::AttestationSetup;
-use super::handed::{self, PoolStages};
+use super::handed::{FileText, PoolStages};
 use super::problems::problems_of;
 use super::{Asker, OperatorApi, stopping, unprepared, unseen};
 use crate::run::ask::Checks;
 use crate::run::prepare::{self, ClusterText};
 
 impl OperatorApi {
-    pub(super) async fn read(&self, path: &str, text: String) -> Result<ClusterText, Status> {
-        let path = PathBuf::from(path);
-        let work = tokio::task::spawn_blocking(move || prepare::read(&text, &path));
+    pub(super) async fn read(&self, file: FileText) -> Result<ClusterText, Status> {
+        let work = tokio::task::spawn_blocking(move || {
+            prepare::read(&file.text, &file.path, &file.variables)
+        });
         work.await
             .map_err(|_| stopping())?
             .map_err(|error| unprepared(&error))
@@ -33,9 +35,11 @@ impl OperatorApi {
     pub(super) async fn pack(
         &self,
         spec: &ClusterSpec,
+        versions: &SecretVersions,
     ) -> Result<BTreeMap<String, Vec<StagePlan>>, Status> {
         let (spec, bundles) = (spec.clone(), self.bundles.dir().clone());
-        let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles));
+        let versions = versions.clone();
+        let work = tokio::task::spawn_blocking(move || prepare::stages(&spec, &bundles, &versions));
         work.await
             .map_err(|_| stopping())?
             .map_err(|error| unprepared(&error))
@@ -46,29 +50,30 @@ impl OperatorApi {
         mut request: v1::PlanRequest,
         asker: Asker,
     ) -> Result<v1::PlanReply, Status> {
-        let handed = request.prepared.take().filter(|_| asker.is_master);
-        let text = request.text.clone();
-        let read = match &handed {
-            Some(handed) => self.read_handed(&request.path, text, handed).await?,
-            None => self.read(&request.path, text).await?,
-        };
-        if !asker.here
-            && let Some(master) = self.ways.elsewhere(&read.spec.name).await?
-        {
-            return self.plan_elsewhere(request, &read, master, &asker).await;
+        if let Some(apply) = request.apply.take() {
+            return self.plan_apply(apply, &asker).await;
         }
-        let (mut problems, things) = self.preflight(&read, !request.without_things).await?;
+        let prepared = request.prepared.take();
+        let text = FileText::new(&request.path, &request.text, &request.variables);
+        let file = self.asked_file(text, prepared, &asker).await?;
+        let read = &file.read;
+        if let Some(master) = self.owner_elsewhere(&file, &asker).await? {
+            return self.plan_elsewhere(request, read, master, &asker).await;
+        }
+        let (mut problems, things) = self.preflight(read, !request.without_things).await?;
         let attestation = self.attestation_of(&read.spec).await?;
         problems.extend(attestation.problems);
+        let secrets = self.secrets_of(&read.spec, request.secrets).await?;
+        problems.extend(secrets.problems);
         let lines = match read.problems.is_empty() {
             true => {
-                let stages = match &handed {
-                    Some(handed) => handed::stages(&read.spec, handed)?,
-                    None => self.pack(&read.spec).await?,
-                };
-                self.lines(&read.spec, &stages, request.prune)
+                let versions = secret::versions(&secrets.sealed);
+                let stages = self.stages_of(&file, &versions).await?;
+                let mut items = self.items(&read.spec, &stages, request.prune);
+                self.explain(&read.spec, &stages, &mut items).await?;
+                self.plan_lines(&read.spec, &stages, items)
             }
-            false => Vec::new(), // without its bundles nobody knows what would run
+            false => Vec::<v1::PlanLine>::new(), // without its bundles nobody knows what would run
         };
         let mut notices = self.notes();
         notices.extend(attestation.warning);
@@ -84,7 +89,12 @@ impl OperatorApi {
         })
     }
 
-    fn lines(&self, spec: &ClusterSpec, stages: &PoolStages, prune: bool) -> Vec<v1::PlanLine> {
+    pub(super) fn items(
+        &self,
+        spec: &ClusterSpec,
+        stages: &PoolStages,
+        prune: bool,
+    ) -> Vec<PlanItem> {
         let bundles = spec
             .instances()
             .map(|(pool, member)| {
@@ -93,8 +103,7 @@ impl OperatorApi {
                 (member.name.clone(), keys)
             })
             .collect();
-        let items = plan::plan(spec, &self.have(&spec.name), &bundles, prune);
-        items.into_iter().map(line).collect()
+        plan::plan(spec, &self.have(&spec.name), &bundles, prune)
     }
 
     /// All that stands in the way of a launch.
@@ -186,15 +195,6 @@ impl OperatorApi {
             };
             cluster.instances.values().map(have).collect()
         })
-    }
-}
-
-fn line(item: PlanItem) -> v1::PlanLine {
-    v1::PlanLine {
-        action: v1::PlanAction::from(item.action).into(),
-        instance: item.instance.to_string(),
-        pool: item.pool.map(|pool| pool.to_string()).unwrap_or_default(),
-        detail: item.detail,
     }
 }
 

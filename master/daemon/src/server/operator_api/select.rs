@@ -1,14 +1,14 @@
 //! Which instances a request means: a target, less an exclusion, cut at a limit. Every request that takes a target goes
 //! through here, so that `list` shows exactly what the others would take. Decides nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aot_model::cluster::Cluster;
 use aot_model::facts;
 use aot_model::instance::Instance;
 use aot_model::phase::Phase;
-use aot_model::selector::{self, Subject, Target, TargetError};
+use aot_model::selector::{self, ClusterWords, Subject, Target, TargetError};
 use aot_proto::fault;
 use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1;
@@ -117,7 +117,11 @@ pub(super) fn matching(
     cluster: &Cluster,
     selection: Selection<'_>,
 ) -> Result<Vec<InstanceName>, Status> {
-    let parsed = |what, text: Option<&str>| text.map(|text| parse(cluster, what, text)).transpose();
+    let pools = pools(cluster);
+    let parsed = |what, text: Option<&str>| {
+        text.map(|text| parse(cluster, &pools, what, text))
+            .transpose()
+    };
     let wanted = parsed("target", selection.target)?;
     let left_out = parsed("--exclude", selection.exclude)?;
     let mut names: Vec<InstanceName> = cluster
@@ -163,9 +167,13 @@ pub(super) fn none(cluster: &Cluster, selection: Selection<'_>) -> Status {
         };
         format!("{}{more}", some.join(", "))
     };
-    Status::not_found(match (all.len(), target) {
+    let message = match (all.len(), target) {
         (0, None) => format!("cluster {name} has no instances"),
-        (0, Some(target)) => format!("no instance of cluster {name} matches {target:?}"),
+        (0, Some(target)) => {
+            let message = format!("no instance of cluster {name} matches {target:?}");
+            let hint = hint(cluster, target);
+            return fault::nobody(message, target, hint.unwrap_or_default());
+        }
         (_, None) => format!(
             "nothing is left of cluster {name}: --exclude {exclude:?} leaves out {}",
             names()
@@ -174,14 +182,50 @@ pub(super) fn none(cluster: &Cluster, selection: Selection<'_>) -> Status {
             "nothing is left of {target:?} in cluster {name}: --exclude {exclude:?} leaves out {}",
             names()
         ),
-    })
+    };
+    Status::not_found(message)
+}
+
+/// What may have been meant by a target that means nobody.
+fn hint(cluster: &Cluster, target: &str) -> Option<String> {
+    let instances = cluster.instances.keys().map(InstanceName::as_str);
+    selector::hint_for_nobody(target, instances, pools(cluster).into_iter())
+}
+
+/// Names of pools: those of the file, and of what is left of others.
+fn pools(cluster: &Cluster) -> BTreeSet<&str> {
+    let of_file = cluster
+        .spec
+        .pools
+        .iter()
+        .filter_map(|pool| pool.name.as_ref());
+    let left = cluster.instances.values().filter_map(|it| it.pool.as_ref());
+    of_file.chain(left).map(|name| name.as_str()).collect()
+}
+
+/// Whether an instance has this name, or will have it: the file may name one that was not launched yet.
+fn is_instance(cluster: &Cluster, name: &str) -> bool {
+    let mut members = cluster.spec.instances();
+    name.parse()
+        .is_ok_and(|name| cluster.instances.contains_key::<InstanceName>(&name))
+        || members.any(|(_, member)| member.name.as_str() == name)
 }
 
 /// Most names in a message.
 const NAMED: usize = 10;
 
-fn parse(cluster: &Cluster, what: &str, text: &str) -> Result<Target, Status> {
-    selector::parse(text, &cluster.spec.groups).map_err(|error| fault_in(what, text, &error))
+fn parse(
+    cluster: &Cluster,
+    pools: &BTreeSet<&str>,
+    what: &str,
+    text: &str,
+) -> Result<Target, Status> {
+    let words = ClusterWords {
+        is_instance: &|name| is_instance(cluster, name),
+        is_pool: &|name| pools.contains(name),
+    };
+    selector::parse_in(text, &cluster.spec.groups, words)
+        .map_err(|error| fault_in(what, text, &error))
 }
 
 /// A fault in an expression, or in the group that it names.
@@ -233,126 +277,4 @@ pub(super) fn natural(name: &str) -> (String, u64, String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use aot_model::samples;
-    use aot_proto::fault::What;
-
-    /// An empty text stands for one that was not given.
-    fn selection<'a>(target: &'a str, exclude: &'a str, limit: u32) -> Selection<'a> {
-        let given = |text: &'a str| Some(text).filter(|text| !text.is_empty());
-        Selection {
-            target: given(target),
-            exclude: given(exclude),
-            limit,
-        }
-    }
-
-    fn names(cluster: &Cluster, selection: Selection<'_>) -> String {
-        let names = matching(cluster, selection).expect("a good selection");
-        let names: Vec<&str> = names.iter().map(InstanceName::as_str).collect();
-        names.join(" ")
-    }
-
-    #[test]
-    fn names_are_ordered_as_people_count() {
-        let mut names = ["web10", "web2", "db", "web1"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["db", "web1", "web2", "web10"]);
-    }
-
-    #[test]
-    fn an_exclusion_comes_before_the_limit() {
-        let cluster = samples::cluster();
-        for (target, exclude, limit, wanted) in [
-            ("", "", 0, "db1 web1 web2 web10"),
-            ("*", "", 2, "db1 web1"),
-            ("", "db*", 2, "web1 web2"),
-            ("@front", "web2", 0, "web1 web10"),
-            ("web*", "@front", 0, ""),
-            ("web*", "phase:planned", 9, "web1 web2"),
-            ("fact:cpus=2", "", 0, "db1 web1 web2"),
-            ("fact:phase=planned", "", 0, "web10"),
-            ("nobody", "", 0, ""),
-        ] {
-            assert_eq!(
-                names(&cluster, selection(target, exclude, limit)),
-                wanted,
-                "{target} {exclude} {limit}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_instance_that_is_gone_is_not_meant() {
-        let mut cluster = samples::cluster();
-        let gone = cluster
-            .instances
-            .get_mut(&"web10".parse().expect("a name"))
-            .expect("it is there");
-        gone.wanted = false;
-        gone.phase = Phase::Gone;
-        assert_eq!(names(&cluster, "web*".into()), "web1 web2");
-    }
-
-    #[test]
-    fn a_selection_of_nobody_names_what_was_left_out() {
-        let cluster = samples::cluster();
-        let told: Vec<String> = [
-            ("nobody", ""),
-            ("nobody", "web*"),
-            ("web*", "@front"),
-            ("", "*"),
-        ]
-        .map(|(target, exclude)| {
-            let status = none(&cluster, selection(target, exclude, 3));
-            assert_eq!(status.code(), tonic::Code::NotFound);
-            status.message().to_owned()
-        })
-        .into();
-        insta::assert_snapshot!("nobody", told.join("\n"));
-    }
-
-    #[test]
-    fn a_fault_is_pointed_at() {
-        let cluster = samples::cluster();
-        let long = format!("{},é[", ["web1"; 60].join(","));
-        let told: Vec<String> = [
-            ("web1 web2", ""),
-            ("*", "pool:"),
-            ("web1 and @bad", ""),
-            (&long, ""),
-            ("tab\tweb1", ""),
-        ]
-        .map(|(target, exclude)| {
-            let status = matching(&cluster, selection(target, exclude, 0)).expect_err(target);
-            assert_eq!(status.code(), tonic::Code::InvalidArgument);
-            let Some(What::Target(fault)) = fault::of(&status) else {
-                panic!("{status:?}");
-            };
-            assert_eq!(
-                status.message(),
-                format!("{}: {}", fault.what, fault.message)
-            );
-            let (start, end) = (fault.start as usize, fault.end as usize);
-            let (before, rest) = fault.text.split_at(start);
-            let (meant, after) = rest.split_at(end - start);
-            let v1::TargetFault { hint, named_by, .. } = fault;
-            format!(
-                "{}\n  {before}>{meant}<{after}\n  {named_by:?}\n  {hint}",
-                status.message()
-            )
-        })
-        .into();
-        insta::assert_snapshot!("faults", told.join("\n\n"));
-    }
-
-    #[test]
-    fn what_was_said_is_shown_as_it_is_typed() {
-        assert_eq!(selection("", "", 0).to_string(), r#""*""#);
-        assert_eq!(
-            selection("web*", "web1", 3).to_string(),
-            r#""web*" --exclude "web1" --limit 3"#
-        );
-    }
-}
+mod tests;

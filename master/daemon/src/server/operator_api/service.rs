@@ -11,18 +11,21 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::follow::JobEvents;
-use super::{Asker, Events, OperatorApi, events, shell};
+use super::request::BegunEvents;
+use super::{Asker, Events, OperatorApi, forward, request, shell, tunnel};
+use crate::run::now_ms;
 use crate::server::ways::{self, operator};
 
 pub(super) type ApiCalls = Pin<Box<dyn Stream<Item = Result<v1::ApiCall, Status>> + Send>>;
 
-fn asker<T>(request: &Request<T>) -> Asker {
+fn asker<T>(request: &Request<T>) -> Result<Asker, Status> {
     let is_master = ways::is_passed(request.extensions());
-    Asker {
+    Ok(Asker {
         operator: operator(request),
         is_master,
         here: is_master || request.metadata().contains_key(headers::HERE),
-    }
+        request: request::id(request.metadata(), now_ms())?,
+    })
 }
 
 #[tonic::async_trait]
@@ -42,23 +45,24 @@ impl Operator for OperatorApi {
     type RetryJobStream = JobEvents;
     type CopyStream = JobEvents;
     type ShellStream = shell::ShellEvents;
+    type ForwardStream = forward::ForwardEvents;
+    type TunnelStream = tunnel::TunnelEvents;
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
-    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        let clusters = self.every_cluster();
-        Ok(Response::new(v1::InfoReply {
-            clusters: clusters.iter().map(ToString::to_string).collect(),
-            api_calls: self.calls.last(),
-            notes: self.notes(),
-            ..(*self.info).clone()
-        }))
+    async fn info(
+        &self,
+        request: Request<v1::InfoRequest>,
+    ) -> Result<Response<v1::InfoReply>, Status> {
+        let asker = asker(&request)?;
+        let info = self.info_of_all(request.into_inner(), &asker).await;
+        Ok(Response::new(info))
     }
 
     async fn plan(
         &self,
         request: Request<v1::PlanRequest>,
     ) -> Result<Response<v1::PlanReply>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.do_plan(request.into_inner(), asker)
             .await
             .map(Response::new)
@@ -68,28 +72,31 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::LaunchRequest>,
     ) -> Result<Response<Events>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.do_launch(request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
-        let cluster = self.cluster(request.into_inner().cluster.as_deref())?;
-        Ok(Response::new(self.follow(
-            cluster,
-            events::Until::Forever,
-            self.engine.subscribe(),
-            Vec::new(),
-        )))
+        self.do_watch(request.into_inner()).await.map(Response::new)
     }
 
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.status_of_all(request.into_inner(), asker)
+            .await
+            .map(Response::new)
+    }
+
+    async fn last_lines(
+        &self,
+        request: Request<v1::LastLinesRequest>,
+    ) -> Result<Response<v1::LastLinesReply>, Status> {
+        self.do_last_lines(request.into_inner())
             .await
             .map(Response::new)
     }
@@ -105,8 +112,8 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::ExecRequest>,
     ) -> Result<Response<Self::ExecStream>, Status> {
-        let operator = operator(&request);
-        self.do_exec(request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_exec(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -134,8 +141,8 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::RetryJobRequest>,
     ) -> Result<Response<JobEvents>, Status> {
-        let operator = operator(&request);
-        self.do_retry(request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_retry(request.into_inner(), asker)
             .await
             .map(Response::new)
     }
@@ -166,6 +173,25 @@ impl Operator for OperatorApi {
             .map(Response::new)
     }
 
+    async fn forward(
+        &self,
+        request: Request<v1::ForwardRequest>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let operator = operator(&request);
+        self.do_forward(request.into_inner(), operator)
+            .map(Response::new)
+    }
+
+    async fn tunnel(
+        &self,
+        request: Request<Streaming<v1::TunnelInput>>,
+    ) -> Result<Response<Self::TunnelStream>, Status> {
+        let operator = operator(&request);
+        self.do_tunnel(request.into_inner(), operator)
+            .await
+            .map(Response::new)
+    }
+
     async fn revoke(
         &self,
         request: Request<v1::TargetRequest>,
@@ -177,10 +203,10 @@ impl Operator for OperatorApi {
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_apply(request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_apply(request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn logs(
@@ -194,20 +220,20 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::TerminateRequest>,
     ) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_terminate(&request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_terminate(&request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn lifecycle(
         &self,
         request: Request<v1::LifecycleRequest>,
     ) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_lifecycle(request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_lifecycle(request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn orphans(
@@ -223,34 +249,36 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::DeleteOrphansRequest>,
     ) -> Result<Response<Events>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.do_delete_orphans(request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn api_calls(
         &self,
-        _: Request<v1::ApiCallsRequest>,
+        request: Request<v1::ApiCallsRequest>,
     ) -> Result<Response<Self::ApiCallsStream>, Status> {
-        Ok(Response::new(self.do_api_calls()))
+        let asker = asker(&request)?;
+        let calls = self.do_api_calls(request.into_inner(), &asker);
+        Ok(Response::new(calls.await))
     }
 
     async fn cleanup(
         &self,
         request: Request<v1::CleanupRequest>,
     ) -> Result<Response<Events>, Status> {
-        let operator = operator(&request);
-        self.do_cleanup(&request.into_inner(), operator)
+        let asker = asker(&request)?;
+        self.do_cleanup(&request.into_inner(), asker)
             .await
-            .map(Response::new)
+            .map(BegunEvents::into_response)
     }
 
     async fn update(
         &self,
         request: Request<v1::TargetRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.update_all(request.into_inner(), asker)
             .await
             .map(Response::new)
@@ -264,7 +292,7 @@ impl Operator for OperatorApi {
         &self,
         request: Request<v1::AgentsRequest>,
     ) -> Result<Response<v1::AgentsReply>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         self.agents_of_all(request.into_inner(), asker)
             .await
             .map(Response::new)
@@ -277,11 +305,18 @@ impl Operator for OperatorApi {
         self.do_jobs(request.into_inner()).await.map(Response::new)
     }
 
+    async fn examine(
+        &self,
+        _: Request<v1::ExamineRequest>,
+    ) -> Result<Response<v1::ExamineReply>, Status> {
+        Ok(Response::new(self.do_examine().await))
+    }
+
     async fn masters(
         &self,
         request: Request<v1::MastersRequest>,
     ) -> Result<Response<v1::MastersReply>, Status> {
-        let asker = asker(&request);
+        let asker = asker(&request)?;
         Ok(Response::new(self.do_masters(&asker).await))
     }
 

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::{OperatorApi, not_empty, stopping};
 use crate::run::{JobUpdate, now_ms, updates_queue};
-use crate::server::shells::{StreamHalves, Wait};
+use crate::server::pending::{ShellLink, Wait};
 use crate::session::registry::SessionCommand;
 use crate::session::wall;
 
@@ -39,7 +39,6 @@ const HUNG_UP: &str = "what ran in the terminal is hung up there: SIGHUP, after 
 
 pub(super) type ShellEvents = Pin<Box<dyn Stream<Item = Result<v1::ShellOutput, Status>> + Send>>;
 type ShellSender = mpsc::Sender<Result<v1::ShellOutput, Status>>;
-type AgentLink = StreamHalves<Streaming<v1::ShellUp>>;
 
 fn output(body: shell_output::Body) -> Result<v1::ShellOutput, Status> {
     Ok(v1::ShellOutput { body: Some(body) })
@@ -55,7 +54,7 @@ impl OperatorApi {
         let cluster = self.cluster(open.cluster.as_deref())?;
         not_empty("--user", open.user.as_deref())?;
         let names = self.targets(&cluster, &open.instance)?;
-        let instance = only(&open.instance, &names)?;
+        let instance = only("a terminal", &open.instance, &names)?;
         let started_ms = now_ms();
         let job = Job::new(
             JobId::from_parts(started_ms, random()? >> 48),
@@ -92,8 +91,12 @@ async fn first(input: &mut Streaming<v1::ShellInput>) -> Result<v1::ShellOpen, S
     }
 }
 
-/// The one instance of a target.
-fn only(target: &str, names: &[InstanceName]) -> Result<InstanceName, Status> {
+/// The one instance of a target, which `what` is for.
+pub(super) fn only(
+    what: &str,
+    target: &str,
+    names: &[InstanceName],
+) -> Result<InstanceName, Status> {
     if let [only] = names {
         return Ok(only.clone());
     }
@@ -102,7 +105,7 @@ fn only(target: &str, names: &[InstanceName]) -> Result<InstanceName, Status> {
         list.push("...");
     }
     Err(Status::invalid_argument(format!(
-        "a terminal is for one instance, and {target:?} selects {}: {}",
+        "{what} is for one instance, and {target:?} selects {}: {}",
         names.len(),
         list.join(", ")
     )))
@@ -220,7 +223,7 @@ impl ShellCall {
     }
 
     /// The agent's link, or how it ends without one.
-    async fn link(&mut self, open: v1::ShellOpen, shell_id: String) -> Result<AgentLink, Verdict> {
+    async fn link(&mut self, open: v1::ShellOpen, shell_id: String) -> Result<ShellLink, Verdict> {
         let without = Verdict::without_run;
         let deadline = self.began + OPEN;
         let full = || without(Outcome::Rejected, "too many terminals are being opened");
@@ -250,9 +253,9 @@ impl ShellCall {
 
     async fn await_link(
         &mut self,
-        wait: &mut Wait<Streaming<v1::ShellUp>>,
+        wait: &mut Wait<ShellLink>,
         deadline: Instant,
-    ) -> Result<AgentLink, Verdict> {
+    ) -> Result<ShellLink, Verdict> {
         let without = Verdict::without_run;
         tokio::select! {
             link = tokio::time::timeout_at(deadline.into(), wait.link()) => match link {
@@ -266,7 +269,7 @@ impl ShellCall {
 }
 
 /// The end that somebody else gave this job: `jobs cancel`.
-async fn cancelled(updates: &mut mpsc::Receiver<JobUpdate>) -> Verdict {
+pub(super) async fn cancelled(updates: &mut mpsc::Receiver<JobUpdate>) -> Verdict {
     while let Some(update) = updates.recv().await {
         if let JobUpdate::Ended(_, verdict) = update {
             return verdict;
@@ -279,10 +282,10 @@ async fn cancelled(updates: &mut mpsc::Receiver<JobUpdate>) -> Verdict {
 async fn splice(
     input: &mut Streaming<v1::ShellInput>,
     sender: &ShellSender,
-    link: AgentLink,
+    link: ShellLink,
     stop: &CancellationToken,
 ) -> Verdict {
-    let AgentLink { mut up, down, over } = link;
+    let ShellLink { mut up, down, over } = link;
     let gone = || Verdict::without_run(Outcome::Cancelled, "the operator went away");
     let lost = |why| Verdict::without_run(Outcome::LostContact, format!("{why}; {HUNG_UP}"));
     tokio::select! {
@@ -387,11 +390,11 @@ mod tests {
         let names: Vec<InstanceName> = (1..=30)
             .map(|n| format!("web{n}").parse().expect("a name"))
             .collect();
-        assert_eq!(only("web1", &names[..1]).expect("one"), names[0]);
-        let two = only("web*", &names[..2]).expect_err("two");
+        assert_eq!(only("it", "web1", &names[..1]).expect("one"), names[0]);
+        let two = only("it", "web*", &names[..2]).expect_err("two");
         assert_eq!(two.code(), tonic::Code::InvalidArgument);
         assert!(two.message().ends_with("selects 2: web1, web2"), "{two}");
-        let many = only("web*", &names).expect_err("many");
+        let many = only("it", "web*", &names).expect_err("many");
         assert!(many.message().ends_with("web20, ..."), "{many}");
     }
 

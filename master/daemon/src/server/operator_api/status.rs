@@ -13,6 +13,9 @@ use tonic::Status;
 use super::select::{Selection, matching, none, required};
 use super::{OperatorApi, not_empty, stopping, unanswered, unseen};
 
+/// Most different texts of failed stages in a status: nobody reads more, and each has up to some KiB.
+const MAX_TAILS: usize = 500;
+
 impl OperatorApi {
     pub(super) async fn do_status(
         &self,
@@ -31,8 +34,10 @@ impl OperatorApi {
             background: self.info.background,
             ..v1::StatusReply::default()
         };
+        let mut tails_left = MAX_TAILS;
         for name in names {
             self.engine.read(&name, |world| -> Result<(), Status> {
+                let mut tails = view::EqualTails::new(tails_left);
                 let Some(cluster) = world.clusters.get(&name) else {
                     return Ok(());
                 };
@@ -47,11 +52,14 @@ impl OperatorApi {
                     let Some(mut shown) = world.view(&at) else {
                         continue;
                     };
-                    if let Some(instance) = world.instance(&at).filter(|_| request.stages) {
-                        view::printed(&mut shown, instance);
+                    match world.instance(&at).filter(|_| request.stages) {
+                        Some(instance) if request.equal_once => tails.add(&mut shown, instance),
+                        Some(instance) => view::printed(&mut shown, instance),
+                        None => {}
                     }
                     reply.instances.push(shown);
                 }
+                tails_left = tails.left();
                 Ok(())
             })?;
         }

@@ -20,10 +20,9 @@ impl OperatorApi {
         let request = v1::StatusRequest {
             cluster: request.cluster,
             target: request.target,
-            live: false,
             exclude: request.exclude,
             limit: request.limit,
-            stages: false,
+            ..v1::StatusRequest::default()
         };
         let by = AskedBy {
             what: match &request.target {
@@ -31,6 +30,7 @@ impl OperatorApi {
                 None => "update".to_owned(),
             },
             operator,
+            request: None,
         };
         for name in self.meant(&request)? {
             let instances = self.to_update(&name, Selection::from(&request));

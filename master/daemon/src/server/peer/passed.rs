@@ -60,7 +60,7 @@ impl<L: Unpin> Body for PassedBody<L> {
 
 /// Trailers that say that the rest does not come.
 fn lost(master: &str, error: &hyper::Error) -> Result<HeaderMap, Status> {
-    let status = Status::unavailable(format!(
+    let status = aot_proto::status::owner_gone(format!(
         "the connection to the master {master}, which has the cluster, broke ({error}): what was begun may continue; look at `aot-master masters` and `aot-master jobs`, then try again"
     ));
     let mut trailers = HeaderMap::new();

@@ -280,7 +280,7 @@ fn addressed(mut request: Request<Body>, master: &str, operator: &str) -> Reques
 }
 
 fn unreached(master: &FleetMaster, error: &Error) -> Status {
-    Status::unavailable(format!(
+    aot_proto::status::owner_gone(format!(
         "the master {} at {}, which is to answer this, is not reached ({}): look at `aot-master masters`, and try again: another one takes its clusters when it is gone",
         master.id,
         master.says.peer,

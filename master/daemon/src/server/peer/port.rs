@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 use tower::Service;
 
 use super::{PeerIdentity, PeerMaster};
+use crate::server::accept::accept_all;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -34,9 +35,6 @@ const HANDSHAKES: usize = 64;
 
 /// Connections whose handshake is over and that wait to be served. With more, handshakes wait.
 const SHAKEN: usize = 16;
-
-/// How long nothing is accepted after that failed.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// How often a connection is asked whether it lives, and how long its answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -100,24 +98,13 @@ async fn accept(
     stop: CancellationToken,
 ) {
     let turns = Arc::new(Semaphore::new(HANDSHAKES));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                if let Ok(turn) = turns.clone().try_acquire_owned() {
-                    let shake = shake(stream, address, identity.clone(), shaken.clone(), turn);
-                    tasks.spawn(shake);
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "cannot accept masters' connections for the moment");
-                tokio::time::sleep(BACK_OFF).await;
-            }
+    let met = |stream, address| {
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            let shake = shake(stream, address, identity.clone(), shaken.clone(), turn);
+            tasks.spawn(shake);
         }
-    }
+    };
+    accept_all(listener, "the masters' port", &stop, met, || {}).await;
 }
 
 async fn shake(

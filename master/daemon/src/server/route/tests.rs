@@ -1,5 +1,6 @@
 //! Connections of machines to two masters, of which each has some clusters.
 
+use aot_store::fleet::{FixedFleet, sample_view};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::fake_fleet::{
@@ -9,6 +10,9 @@ use super::super::strangers::ConnectionLimits;
 use super::*;
 
 const OWNERS: &[(&str, &str)] = &[("web", "a"), ("db", "b"), ("old", "")];
+
+/// No test is given that port.
+const NO_PORT: &str = "127.0.0.1:1";
 
 /// Longer than anything here may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -69,44 +73,67 @@ async fn a_cluster_that_nobody_has_is_waited_for_and_not_without_end() {
 }
 
 #[tokio::test]
-async fn what_was_passed_on_once_is_passed_on_no_further() {
+async fn what_was_passed_on_once_is_passed_on_no_further_and_soon_told_so() {
     let fleet = fleet().await;
     // Each takes the other for the owner.
     fleet.master("a").fleet.change(|view| give(view, "db", "b"));
     fleet.master("b").fleet.change(|view| give(view, "db", "a"));
+    let began = Instant::now();
     assert_eq!(who(&fleet, "a", &sni("db")).await, None);
+    assert!(began.elapsed() >= PATIENCE / MOVED_PART);
+    assert!(began.elapsed() < PATIENCE, "it dials again sooner");
     // The one that it was passed on to learns of its own cluster a little later.
     let db = sni("db");
     let (answer, ()) = tokio::join!(who(&fleet, "a", &db), async {
-        tokio::time::sleep(PATIENCE / 5).await;
+        tokio::time::sleep(PATIENCE / MOVED_PART / 5).await;
         fleet.master("b").fleet.change(|view| give(view, "db", "b"));
     });
     assert_eq!(answer.as_deref(), Some("b 127.0.0.1 true"));
 }
 
 #[tokio::test]
-async fn a_master_that_does_not_answer_is_not_waited_for() {
+async fn a_master_that_does_not_answer_is_tried_at_its_next_address() {
     let fleet = fleet().await;
     fleet.change(|view| {
         let b = view.masters.get_mut("b").expect("is there");
-        let live = b.says.agents.clone();
-        // No test is given that port.
-        b.says.agents = vec!["127.0.0.1:1".to_owned()];
-        b.says.agents.extend(live);
+        b.says.agents.insert(0, NO_PORT.to_owned());
     });
     let answer = who(&fleet, "a", &sni("db")).await;
-    assert_eq!(
-        answer.as_deref(),
-        Some("b 127.0.0.1 true"),
-        "at its next address"
-    );
-    for agents in [vec!["127.0.0.1:1".to_owned()], Vec::new()] {
+    assert_eq!(answer.as_deref(), Some("b 127.0.0.1 true"));
+}
+
+#[tokio::test]
+async fn a_connection_for_a_master_that_died_waits_for_the_next_one() {
+    let fleet = fleet().await;
+    for addresses in [vec![NO_PORT.to_owned()], Vec::new()] {
         fleet.change(|view| {
+            give(view, "db", "b");
             let b = view.masters.get_mut("b").expect("is there");
-            b.says.agents.clone_from(&agents);
+            b.says.agents.clone_from(&addresses);
         });
+        let began = Instant::now();
         assert_eq!(who(&fleet, "a", &sni("db")).await, None);
+        assert!(began.elapsed() >= PATIENCE, "it is held until then");
+        let db = sni("db");
+        let (answer, ()) = tokio::join!(who(&fleet, "a", &db), async {
+            tokio::time::sleep(PATIENCE / 3).await;
+            fleet.change(|view| give(view, "db", "a"));
+        });
+        assert_eq!(answer.as_deref(), Some("a 127.0.0.1 false"));
     }
+}
+
+#[tokio::test]
+async fn a_master_that_is_there_again_is_dialled_again() {
+    let fleet = Arc::new(FixedFleet::new(sample_view("a", OWNERS)));
+    let guide = Guide::new(ClusterFinder::new(Some(fleet)), &join_key());
+    let (began, until) = (Instant::now(), guide.deadline());
+    guide.after_refusal(&name("db"), "b", until).await;
+    assert!(began.elapsed() >= DIAL_AGAIN && Instant::now() < until);
+    // Of a cluster that another one has there is nothing to wait for.
+    let began = Instant::now();
+    guide.after_refusal(&name("web"), "b", until).await;
+    assert!(began.elapsed() < LOOK_AGAIN);
 }
 
 /// What a master answers a connection that begins with this header, and then as that of a machine.
@@ -165,23 +192,29 @@ async fn machines_that_come_by_another_master_have_a_share_each() {
 }
 
 #[tokio::test]
-async fn too_many_that_are_passed_on_let_the_oldest_go() {
+async fn where_too_many_are_passed_on_the_newest_waits() {
     let limits = ConnectionLimits {
         passed_on: 2,
         ..ConnectionLimits::of(1024)
     };
     let fleet = FakeFleet::new(OWNERS, limits).await;
     let mut streams = Vec::new();
-    for _ in 0..3 {
-        let stream = fleet.dial("a", [127, 0, 0, 1], &sni("db")).await;
+    for last in [1, 2] {
+        let stream = fleet.dial("a", [127, 0, 0, last], &sni("db")).await;
         streams.push(stream.expect("connects"));
     }
-    let mut answers = Vec::new();
-    for stream in streams {
-        let answer = asked(stream, &get_request("/who", "")).await;
-        answers.push(answer.is_some());
-    }
-    assert_eq!(answers, [false, true, true]);
+    let began = Instant::now();
+    assert_eq!(who(&fleet, "a", &sni("db")).await, None);
+    assert!(began.elapsed() >= PATIENCE);
+    let first = streams.remove(0);
+    let db = sni("db");
+    let (late, ()) = tokio::join!(who(&fleet, "a", &db), async {
+        tokio::time::sleep(PATIENCE / 5).await;
+        drop(first);
+    });
+    assert_eq!(late.as_deref(), Some("b 127.0.0.1 true"));
+    let second = asked(streams.remove(0), &get_request("/who", "")).await;
+    assert!(second.is_some(), "nobody had to go");
 }
 
 #[tokio::test]

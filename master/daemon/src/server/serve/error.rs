@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aot_host::holders::{self, HolderProcess};
 use aot_store::room::{self, Room};
 
 use crate::enrol::{ca, shared_keys};
@@ -12,7 +13,10 @@ use crate::server::listener;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another one runs.
-    #[error("a master already uses {}", .0.display())]
+    #[error(
+        "a master already uses {}{}: use that one, or name another place (--state-dir, --socket)",
+        .0.display(), held(holders::of_lock(&.0.join("lock")))
+    )]
     Running(PathBuf),
     /// One runs whose records are to be moved.
     #[error(
@@ -25,8 +29,12 @@ pub enum Error {
         socket: PathBuf,
     },
     /// The agents' port.
-    #[error("cannot listen on {address}")]
+    #[error(
+        "cannot listen on {address}{}, which {setting} sets", held(port(address).and_then(holders::of_port))
+    )]
     Listen {
+        /// What says so.
+        setting: &'static str,
         /// Address.
         address: String,
         /// Why not.
@@ -82,6 +90,15 @@ pub enum Error {
     /// Random numbers.
     #[error("the system has no random bytes")]
     Random,
+}
+
+/// Who is in the way, where that is seen.
+fn held(by: Option<HolderProcess>) -> String {
+    by.map_or_else(String::new, |by| format!(" ({by})"))
+}
+
+fn port(address: &str) -> Option<u16> {
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

@@ -4,7 +4,7 @@
 mod bound;
 mod error;
 mod opened;
-mod operators;
+pub(crate) mod operators;
 mod ports;
 mod running;
 mod services;
@@ -13,6 +13,7 @@ mod state_dir;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub use state_dir::lock_to_move;
 pub use stopping::Stop;
 
 use crate::enrol::attest::certificates::Certificates;
-use crate::enrol::fleet_key::FleetKey;
+use crate::enrol::fleet_seal::FleetSeal;
 use crate::run::providers::Providers;
 
 /// What a daemon is started with; every default is applied.
@@ -69,5 +70,5 @@ pub struct ServeOptions {
     /// Where AWS's certificates for identity documents lie.
     pub certificates: Certificates,
     /// What the masters that may take each other's place seal their keys with. Without it this one is alone.
-    pub fleet_key: Option<FleetKey>,
+    pub fleet_key: Option<FleetSeal>,
 }

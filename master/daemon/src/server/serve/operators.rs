@@ -1,27 +1,40 @@
 //! The operators' socket while the master runs: who may connect, and what becomes of the master when nobody can.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_proto::limits::MAX_ANSWER_BYTES;
 use aot_proto::v1::operator_server::OperatorServer;
 use aot_store::Store;
 use aot_store::fatal::Vital;
 use futures::{Stream, StreamExt};
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 use crate::run::stop;
 use crate::server::door::Door;
 use crate::server::operator_api::OperatorApi;
+use crate::server::operator_name::{self, OperatorName};
 use crate::server::ways::Ways;
 
 /// How long the operators' socket is left alone after a connection could not be taken.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Connections whose operators' names are looked up at once; more of them wait.
+const NAMED_AT_ONCE: usize = 16;
+
+/// Largest frame of HTTP/2 to us: a piece of a forwarded connection, and what goes with it.
+const FRAME_BYTES: u32 = 64 << 10;
+
 /// Operators' connections as they come. When one can't be taken, for want of a descriptor most likely, the next is tried a
 /// little later: at once would only spin.
-fn accepted(socket: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+fn accepted(socket: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
     futures::stream::unfold(socket, |socket| async move {
         loop {
             match socket.accept().await {
@@ -35,6 +48,72 @@ fn accepted(socket: UnixListener) -> impl Stream<Item = std::io::Result<UnixStre
     })
 }
 
+/// A connection of somebody who may connect: root, and the user whose process this is.
+async fn allowed(stream: UnixStream, own: u32) -> io::Result<Option<OperatorStream>> {
+    let Ok(peer) = stream.peer_cred() else {
+        return Ok(None);
+    };
+    if peer.uid() != 0 && peer.uid() != own {
+        return Ok(None);
+    }
+    let operator = operator_name::of(peer).await;
+    Ok(Some(OperatorStream { stream, operator }))
+}
+
+/// A connection with the name of whoever is at its other end.
+pub(crate) struct OperatorStream {
+    stream: UnixStream,
+    operator: OperatorName,
+}
+
+impl Connected for OperatorStream {
+    type ConnectInfo = OperatorName;
+
+    fn connect_info(&self) -> OperatorName {
+        self.operator.clone()
+    }
+}
+
+impl AsyncRead for OperatorStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for OperatorStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+}
+
 /// The operators' service behind its door.
 pub(super) type Operators = Door<OperatorServer<OperatorApi>>;
 
@@ -42,23 +121,26 @@ pub(super) type Operators = Door<OperatorServer<OperatorApi>>;
 pub(super) fn service(api: OperatorApi, ways: Ways, store: Arc<dyn Store>) -> Operators {
     let service = OperatorServer::new(api)
         .max_decoding_message_size(16 << 20)
-        .max_encoding_message_size(64 << 20);
+        .max_encoding_message_size(MAX_ANSWER_BYTES);
     Door::new(service, ways, store)
+}
+
+/// Connections of those who may connect, with their names.
+pub(crate) fn incoming(socket: UnixListener) -> impl Stream<Item = io::Result<OperatorStream>> {
+    let uid = rustix::process::geteuid().as_raw();
+    accepted(socket)
+        .map(move |stream| async move { allowed(stream?, uid).await })
+        .buffer_unordered(NAMED_AT_ONCE)
+        .filter_map(|stream| std::future::ready(stream.transpose()))
 }
 
 pub(super) async fn serve(socket: UnixListener, service: Operators, stop: CancellationToken) {
     let _vital = Vital::new("the operators' socket");
-    let uid = rustix::process::geteuid().as_raw();
-    let allowed = accepted(socket).filter(move |stream| {
-        let peer = stream.as_ref().map(|stream| stream.peer_cred());
-        std::future::ready(
-            peer.is_ok_and(|peer| peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == uid)),
-        )
-    });
-    let server = tonic::transport::Server::builder().add_service(service);
+    let mut builder = tonic::transport::Server::builder().max_frame_size(FRAME_BYTES);
+    let server = builder.add_service(service);
     let until = stop.clone();
     let result = server
-        .serve_with_incoming_shutdown(allowed, async move { until.cancelled().await })
+        .serve_with_incoming_shutdown(incoming(socket), async move { until.cancelled().await })
         .await;
     if let Err(error) = result {
         tracing::error!(error = %Chain(&error), "the operators' socket failed");

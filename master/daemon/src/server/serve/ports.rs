@@ -16,8 +16,15 @@ pub(super) struct PeerPort {
     pub(super) advertise: String,
 }
 
-async fn bind(address: &str) -> Result<TcpListener, Error> {
+/// What sets the agents' port.
+const LISTEN: &str = "--listen (AOT_LISTEN)";
+
+/// What sets the masters' port.
+const PEER_LISTEN: &str = "AOT_PEER_LISTEN";
+
+async fn bind(address: &str, setting: &'static str) -> Result<TcpListener, Error> {
     let failed = |source| Error::Listen {
+        setting,
         address: address.to_owned(),
         source,
     };
@@ -30,11 +37,11 @@ async fn bind(address: &str) -> Result<TcpListener, Error> {
 pub(super) async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpListener, Error> {
     let file = state_dir.join("port");
     let Some(host) = address.strip_suffix(":0") else {
-        return bind(address).await;
+        return bind(address, LISTEN).await;
     };
     let last = std::fs::read_to_string(&file).ok();
     let again = match last.as_deref().map(str::trim) {
-        Some(port) => bind(&format!("{host}:{port}")).await.ok(),
+        Some(port) => bind(&format!("{host}:{port}"), LISTEN).await.ok(),
         None => None,
     };
     if last.is_some() && again.is_none() {
@@ -42,7 +49,7 @@ pub(super) async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpLis
     }
     let listener = match again {
         Some(listener) => listener,
-        None => bind(address).await?,
+        None => bind(address, LISTEN).await?,
     };
     let port = listener
         .local_addr()
@@ -57,7 +64,7 @@ pub(super) async fn bind_again(address: &str, state_dir: &Path) -> Result<TcpLis
 
 /// The masters' port. Others are told of it, so any port will do.
 pub(super) async fn peer(options: &ServeOptions, agents: &[String]) -> Result<PeerPort, Error> {
-    let port = bind(&options.peer_listen).await?;
+    let port = bind(&options.peer_listen, PEER_LISTEN).await?;
     let bound = port.local_addr();
     let bound = bound.map_err(io("look at the masters' port of", &options.state_dir))?;
     let advertise = options.peer_advertise.clone();

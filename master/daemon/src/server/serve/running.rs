@@ -17,7 +17,7 @@ use super::error::Error;
 use super::ports::PeerPort;
 use super::services::{AgentWays, Services};
 use super::state::State;
-use super::{Bound, Opened, ServeOptions, Stop, operators};
+use super::{Bound, Opened, ServeOptions, Stop, operators, warnings};
 use crate::fleet::ClusterFinder;
 use crate::run::blob_janitor::BlobJanitor;
 use crate::run::janitor::{Janitor, UnnamedOutputs};
@@ -76,6 +76,7 @@ impl Bound {
             loaded: std::mem::take(&mut state.loaded),
             is_taken_over: state.is_taken_over,
         };
+        warnings::log(&opened.options);
         let registry = Arc::new(Registry::new(now_ms()));
         let parts = Arc::new(parts(&opened, &state, &registry, &ending));
         let asked = state.hold.clone();
@@ -302,8 +303,7 @@ fn info(options: &ServeOptions, listen: String, advertise: Vec<String>) -> v1::I
         },
         started_unix: now_ms() / 1000,
         background: options.background,
-        clusters: Vec::new(),
-        notes: Vec::new(), // looked for when asked
+        ..v1::InfoReply::default() // the rest is looked for when asked
     }
 }
 

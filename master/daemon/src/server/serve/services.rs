@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use super::operators::Operators;
 use super::state::State;
 use super::{Opened, operators};
+use crate::enrol::secret_vault::SecretVault;
 use crate::fleet::ClusterFinder;
 use crate::run::Engines;
 use crate::run::ask::Lookups;
@@ -22,11 +23,12 @@ use crate::run::providers::Providers;
 use crate::server::agent_api::{self, AgentApi};
 use crate::server::boot_api::{self, BootApi};
 use crate::server::boot_pass::BootPass;
+use crate::server::forwards::Forwards;
 use crate::server::health;
 use crate::server::limits::RateLimit;
 use crate::server::operator_api::OperatorApi;
+use crate::server::pending::PendingLinks;
 use crate::server::route::Guide;
-use crate::server::shells::PendingShells;
 use crate::server::ways::Ways;
 use crate::session::registry::Registry;
 
@@ -44,6 +46,7 @@ pub(super) struct Services {
     boot_pass: Arc<BootPass>,
     store: Arc<dyn Store>,
     providers: Arc<Providers>,
+    vault: Arc<SecretVault>,
 }
 
 impl Services {
@@ -79,7 +82,8 @@ impl Services {
             finder: ways.finder,
             spools: state.spools.clone(),
             outputs: state.outputs.clone(),
-            shells: PendingShells::default(),
+            shells: PendingLinks::default(),
+            tunnels: PendingLinks::default(),
             bundles: state.bundles.clone(),
             uploads: state.uploads.clone(),
             transfers: state.transfers.clone(),
@@ -97,6 +101,7 @@ impl Services {
             boot_pass,
             store: state.store.clone(),
             providers: opened.options.providers.clone(),
+            vault: Arc::new(SecretVault::new(&state.join_key)),
         }
     }
 
@@ -110,6 +115,7 @@ impl Services {
         Routes::new(enrolment)
             .add_service(link)
             .into_axum_router()
+            .merge(agent_api::routes(self.agent_api.clone()))
             .merge(boot_api::routes(self.boot.clone(), self.boot_pass.clone()))
             .merge(health::routes(
                 self.agent_api.finder.clone(),
@@ -128,6 +134,8 @@ impl Services {
             spools: shared.spools,
             outputs: shared.outputs,
             shells: shared.shells,
+            tunnels: shared.tunnels,
+            forwards: Forwards::default(),
             calls: self.providers.calls.clone(),
             lookups: Lookups {
                 providers: self.providers.clone(),
@@ -139,6 +147,7 @@ impl Services {
             uploads: shared.uploads,
             transfers: shared.transfers,
             room: shared.room,
+            vault: self.vault.clone(),
             info: Arc::new(info),
             tasks: shared.tasks,
             stop: shared.stop,

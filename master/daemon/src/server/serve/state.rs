@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aot_host::boot_id::kernel_boot_id;
 use aot_host::files::private_dir;
 use aot_model::hash::JoinKey;
 use aot_proto::ids::RunId;
@@ -18,9 +19,6 @@ use crate::enrol;
 use crate::run::contents::Contents;
 use crate::run::outputs::Outputs;
 use crate::server::transfers::Transfers;
-
-/// Another one after every boot (random(4)). Where there is none, power cuts go unnoticed.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 pub(super) struct State {
     pub(super) store: Arc<dyn Store>,
@@ -64,7 +62,8 @@ impl State {
             opened.blobs.clone(),
             ending.tasks.clone(),
             ending.token.clone(),
-        );
+        )
+        .of_master(fleet.as_ref().map(|fleet| fleet.view().borrow().me.clone()));
         let bundles = dir.join("bundles");
         private_dir(&bundles).map_err(io("make the folder", &bundles))?;
         let uploads = dir.join("transfers");
@@ -92,13 +91,13 @@ impl State {
 /// `is_shared`: which runs are open is not known yet, as clusters are still to be taken.
 fn spools(dir: &Path, loaded: &Loaded, is_shared: bool) -> Result<Arc<Spools>, Error> {
     let spools = Spools::open(&dir.join("spools"))?;
-    let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let boot = kernel_boot_id().unwrap_or_default(); // where there is none, power cuts go unnoticed
     let open: Box<dyn Iterator<Item = RunId>> = match is_shared {
         false => Box::new(loaded.runs.iter().map(|run| run.id)),
         true => Box::new(spools.unfinished()),
     };
     spools
-        .distrust_other_boots(boot.trim(), open)
+        .distrust_other_boots(&boot, open)
         .map_err(io("look at the outputs in", dir))?;
     Ok(spools)
 }

@@ -1,5 +1,7 @@
+mod again;
 mod blobs;
 mod fleet;
+mod parts;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use super::*;
 /// Longer than anything here may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn options(dir: &Path) -> ServeOptions {
+pub(super) fn options(dir: &Path) -> ServeOptions {
     std::fs::write(dir.join("aot-agent"), "an agent").expect("writes");
     let state_dir = dir.join("state");
     ServeOptions {
@@ -102,7 +104,10 @@ async fn a_state_that_a_running_master_has_is_refused_and_settings_of_a_failed_s
     let opened = Opened::open(options(dir.path())).await.expect("opens");
     let bound = opened.bind().await.expect("binds");
     let second = Opened::open(options(dir.path())).await;
-    assert!(matches!(second.err(), Some(Error::Running(_))));
+    let second = second.err().expect("is refused");
+    assert!(matches!(second, Error::Running(_)));
+    let own = format!("pid {}", std::process::id());
+    assert!(second.to_string().contains(&own), "{second}");
 
     let elsewhere = tempfile::tempdir().expect("a folder");
     let taken = ServeOptions {
@@ -111,7 +116,11 @@ async fn a_state_that_a_running_master_has_is_refused_and_settings_of_a_failed_s
     };
     let opened = Opened::open(taken).await.expect("opens");
     let refused = opened.bind().await.err();
-    assert!(matches!(refused, Some(Error::Listen { .. })));
+    let refused = refused.expect("is refused");
+    assert!(matches!(refused, Error::Listen { .. }));
+    for part in ["pid ", "AOT_LISTEN", &bound.listen] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
     let state = elsewhere.path().join("state");
     assert!(!state.join("settings.toml").exists());
     assert!(

@@ -37,6 +37,14 @@ impl Class {
         self.shares.get(&address).map_or(0, Share::len)
     }
 
+    /// Whether this one is there.
+    pub(super) fn has(&self, number: u64, address: IpAddr) -> bool {
+        let share = self.shares.get(&address);
+        share.is_some_and(|share| {
+            share.waited_for.contains_key(&number) || share.staying.contains_key(&number)
+        })
+    }
+
     /// One more, which can be let go.
     pub(super) fn insert(&mut self, number: u64, address: IpAddr, alarm: oneshot::Sender<()>) {
         self.count += 1;

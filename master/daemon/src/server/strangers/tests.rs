@@ -8,6 +8,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     of_one: 3,
     passed_on: 2,
     passed_on_of_one: 1,
+    requests: 3,
+    requests_of_one: 2,
 };
 
 fn address(last: u8) -> IpAddr {
@@ -22,6 +24,7 @@ fn assert_is_empty(strangers: &Strangers) {
     let table = strangers.table();
     assert_eq!(table.open, 0);
     assert!(table.strangers.is_empty() && table.passed_on.is_empty());
+    assert!(table.requests.is_empty());
 }
 
 #[test]
@@ -99,34 +102,68 @@ fn few_descriptors_leave_some_for_operators_and_files() {
     let few = ConnectionLimits::of(1024);
     assert_eq!((few.open, few.strangers, few.of_one), (896, 512, 256));
     assert_eq!((few.passed_on, few.passed_on_of_one), (128, 64));
+    assert_eq!((few.requests, few.requests_of_one), (64, 32));
     let many = ConnectionLimits::of(524_288);
     assert_eq!((many.strangers, many.passed_on), (MOST, 65_536));
+    assert_eq!((many.requests, many.requests_of_one), (1024, 512));
+}
+
+/// Whether one goes on at once.
+fn goes_on(stay: &Stay) -> bool {
+    matches!(stay.try_to_go_on(), GoesOn::Now)
 }
 
 #[test]
-fn passed_on_ones_have_limits_of_their_own_and_the_oldest_goes() {
+fn passed_on_ones_have_limits_of_their_own_and_nobody_goes_for_another() {
     let strangers = Strangers::new(LIMITS);
-    let pass = |last| {
-        let (stay, evicted) = strangers.enter(address(last)).expect("a place");
-        assert!(stay.goes_on());
-        (stay, evicted)
-    };
-    let mut first = pass(1);
-    let mut second = pass(1);
-    assert!(has_to_go(&mut first.1), "one of an address");
-    let mut third = pass(2);
-    assert!(!has_to_go(&mut second.1), "two in all");
+    let come = |last| strangers.enter(address(last)).expect("a place");
+    let (mut first, mut second) = (come(1), come(1));
+    assert!(goes_on(&first.0));
+    assert!(!goes_on(&second.0), "one of an address");
+    let mut third = come(2);
+    assert!(goes_on(&third.0));
+    let fourth = come(3);
+    assert!(!goes_on(&fourth.0), "two in all");
+    assert_eq!(strangers.table().open, 6, "two descriptors each of two");
+    for stays in [&mut first, &mut second, &mut third] {
+        assert!(!has_to_go(&mut stays.1));
+    }
     drop(first);
-    assert_eq!(strangers.table().open, 4, "two descriptors each");
-    let _fourth = pass(3);
-    assert!(has_to_go(&mut second.1) && !has_to_go(&mut third.1));
+    assert!(goes_on(&fourth.0));
+    drop((second, third, fourth));
+    assert_is_empty(&strangers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_finds_no_place_waits_for_it_and_not_without_end() {
+    let strangers = Strangers::new(LIMITS);
+    let within = |seconds| Instant::now() + Duration::from_secs(seconds);
+    let (first, _first) = strangers.enter(address(1)).expect("a place");
+    assert!(first.goes_on(within(0)).await);
+    let (second, _second) = strangers.enter(address(1)).expect("a place");
+    let began = Instant::now();
+    assert!(!second.goes_on(within(8)).await);
+    assert_eq!(began.elapsed(), Duration::from_secs(8));
+    let leaves = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        drop(first);
+    };
+    let began = Instant::now();
+    let (goes_on, ()) = tokio::join!(second.goes_on(within(8)), leaves);
+    assert!(goes_on);
+    assert_eq!(began.elapsed(), Duration::from_millis(1_500), "it is told");
+    // One that is let go meanwhile waits for nothing.
+    let (third, _third) = strangers.enter(address(1)).expect("a place");
+    let is_let_go = async { assert!(strangers.evict_oldest()) };
+    let (goes_on, ()) = tokio::join!(third.goes_on(within(8)), is_let_go);
+    assert!(!goes_on);
 }
 
 #[test]
-fn strangers_that_come_in_numbers_go_before_those_that_are_passed_on() {
+fn nobody_comes_to_the_place_of_one_that_is_passed_on() {
     let strangers = Strangers::new(LIMITS);
     let (stay, mut passed_on) = strangers.enter(address(1)).expect("a place");
-    assert!(stay.goes_on());
+    assert!(goes_on(&stay));
     let mut held: Vec<_> = (2..6)
         .map(|last| strangers.enter(address(last)).expect("a place"))
         .collect();
@@ -140,7 +177,13 @@ fn strangers_that_come_in_numbers_go_before_those_that_are_passed_on() {
         "those without a certificate are too many"
     );
     held[0].0.is_known();
-    assert!(strangers.enter(address(7)).is_some());
+    assert!(
+        strangers.enter(address(7)).is_none(),
+        "no descriptor is left"
+    );
+    assert!(!has_to_go(&mut passed_on));
+    // Where the system has none, nobody could be accepted any more.
+    assert!(strangers.evict_oldest());
     assert!(has_to_go(&mut passed_on), "there is no other left");
 }
 
@@ -149,12 +192,43 @@ fn one_that_was_let_go_is_not_passed_on_and_one_that_lasted_is_let_go_for_nobody
     let strangers = Strangers::new(LIMITS);
     let (stay, mut evicted) = strangers.enter(address(1)).expect("a place");
     assert!(strangers.evict_oldest() && has_to_go(&mut evicted));
-    assert!(!stay.goes_on());
+    assert!(!goes_on(&stay));
     drop(stay);
     let (stay, _evicted) = strangers.enter(address(1)).expect("a place");
-    assert!(stay.goes_on());
+    assert!(goes_on(&stay));
     stay.has_lasted();
     assert!(!strangers.evict_oldest(), "there is none to let go");
     drop(stay);
     assert_is_empty(&strangers);
+}
+
+#[test]
+fn requests_that_are_passed_on_have_a_number_of_their_own_and_count_among_the_descriptors() {
+    let strangers = Strangers::new(LIMITS);
+    let held: Vec<_> = [1, 1, 1, 2]
+        .map(|last| strangers.enter(address(last)).expect("a place"))
+        .into();
+    held.iter().for_each(|(stay, _)| stay.stays());
+    let stay = |at: usize| &held[at].0;
+    let first = stay(0).passes_request().expect("there is room");
+    let second = stay(1).passes_request().expect("there is room");
+    assert!(stay(2).passes_request().is_none(), "two are of its address");
+    assert_eq!(strangers.table().open, 6);
+    assert!(stay(3).passes_request().is_none(), "no descriptor is left");
+    drop(first);
+    assert_eq!(strangers.table().open, 5);
+    let third = stay(3).passes_request().expect("there is room again");
+    drop((second, third, held));
+    assert_is_empty(&strangers);
+}
+
+#[test]
+fn a_stranger_that_is_waited_for_goes_for_a_request_that_is_passed_on() {
+    let limits = ConnectionLimits { open: 2, ..LIMITS };
+    let strangers = Strangers::new(limits);
+    let (asker, _evicted) = strangers.enter(address(1)).expect("a place");
+    let mut idle = strangers.enter(address(2)).expect("a place");
+    asker.stays();
+    let _request = asker.passes_request().expect("another one goes");
+    assert!(has_to_go(&mut idle.1));
 }

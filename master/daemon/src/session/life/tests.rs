@@ -13,6 +13,9 @@ use crate::session::registry::SessionCommand;
 /// Longest wait for a session to end.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Most that the task of a session may hold for as long as it lives: there are tens of thousands of them.
+const SESSION_BYTES: usize = 3 << 10;
+
 struct Rig {
     master: Arc<FakeMaster>,
     agent: mpsc::Sender<Result<AgentMessage, Broken>>,
@@ -28,7 +31,7 @@ impl Rig {
         let (agent, inbound) = mpsc::channel(16);
         let (outbound, sent) = mpsc::channel(16);
         let hang_up = CancellationToken::new();
-        let attached = Attached {
+        let attached = Box::new(Attached {
             master: master.clone(),
             at: key(),
             id: id(),
@@ -36,10 +39,16 @@ impl Rig {
             address: [10, 0, 0, 1].into(),
             registered: master.registry().register(&key()),
             hang_up: hang_up.clone(),
-        };
+        });
         let tasks = TaskTracker::new();
         let inbound = ReceiverStream::new(inbound);
-        tasks.spawn(attached.run(inbound, outbound, CancellationToken::new()));
+        let session = attached.run(inbound, outbound, CancellationToken::new());
+        let bytes = size_of_val(&session);
+        assert!(
+            bytes <= SESSION_BYTES,
+            "a session's task holds {bytes} bytes: box what is rarely there"
+        );
+        tasks.spawn(session);
         let hello = agent_message::Body::Hello(v1::Hello {
             protocol: PROTOCOL,
             ..v1::Hello::default()

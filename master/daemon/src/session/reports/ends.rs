@@ -14,12 +14,12 @@ use prost::bytes::Bytes;
 use super::{Master, OwnRun, Reports};
 
 impl<M: Master> Reports<M> {
-    /// The spool is in a file, or `whole` when it came in one piece and goes into the store with the end. Where outputs are put
-    /// elsewhere, one that is short goes into the store however it came, and the end of a longer one waits until it is put:
-    /// this does not.
+    /// The spool is in a file, or `whole` when it came in one piece and goes into the store with the end. Where other masters read
+    /// the store, one that is short goes there however it came; where outputs are put elsewhere, the end of a longer one waits
+    /// until it is put: this does not.
     pub(super) async fn run_ended(&self, run: RunId, whole: Option<Bytes>) {
-        let is_put = whole.is_none() && self.is_put(run);
-        let whole = match is_put {
+        let is_read_elsewhere = whole.is_none() && self.is_read_elsewhere(run);
+        let whole = match is_read_elsewhere {
             true => self.short(run).await,
             false => whole,
         };
@@ -35,7 +35,7 @@ impl<M: Master> Reports<M> {
             self.submit(AgentInput::Printed { run, lines }).await;
         }
         let ended = Box::new(ended);
-        if is_put && whole.is_none() {
+        if is_read_elsewhere && whole.is_none() && self.master.outputs_are_put() {
             return self.master.submit_once_put(&self.at, run, ended);
         }
         let (at, report) = (self.at.clone(), AgentInput::RunEnded { run, ended });
@@ -45,9 +45,9 @@ impl<M: Master> Reports<M> {
             .await;
     }
 
-    fn is_put(&self, run: RunId) -> bool {
+    fn is_read_elsewhere(&self, run: RunId) -> bool {
         let is_read_again = |own: OwnRun| !own.is_archive;
-        self.master.outputs_are_put() && self.own_run(run).is_some_and(is_read_again)
+        self.master.outputs_are_shared() && self.own_run(run).is_some_and(is_read_again)
     }
 
     async fn short(&self, run: RunId) -> Option<Bytes> {

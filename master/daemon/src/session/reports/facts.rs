@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use aot_model::instance::NodeFacts;
+use aot_model::json_text::JsonText;
 use aot_model::world::AgentInput;
 use aot_proto::v1;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -60,11 +61,10 @@ impl FactsPace {
 impl<M: Master> Reports<M> {
     pub(super) async fn facts(&self, facts: v1::FactsReport) {
         let turn = self.master.facts_turns().acquire().await;
-        let node = serde_json::from_str(&facts.node_json).unwrap_or(serde_json::Value::Null);
-        if !node.is_object() {
+        let Some(node) = object(&facts.node_json) else {
             self.ignored("facts that are not a JSON object");
             return;
-        }
+        };
         let facts = Box::new(NodeFacts {
             node,
             ssh_host_keys: facts.ssh_host_keys,
@@ -72,12 +72,18 @@ impl<M: Master> Reports<M> {
             user_public_key: facts.user_public_key,
             main_user: facts.main_user,
         });
-        // Its turn ends only with the decision: until then the facts are in memory taken apart.
+        // Its turn ends only with the decision: until then the facts are in memory beside those that are known.
         self.master
             .decide(self.input(AgentInput::Facts(facts)))
             .await;
         drop(turn);
     }
+}
+
+/// The text of an object, without spaces; `None` when it is anything else.
+fn object(text: &str) -> Option<JsonText> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    value.is_object().then(|| JsonText::from(&value))
 }
 
 #[cfg(test)]

@@ -87,6 +87,12 @@ fn process(hello: &v1::Hello) -> Option<u64> {
     }
 }
 
+/// By how much a clock is ahead of this host's; `None` where it was not said.
+fn clock_ahead_ms(theirs: u64, ours: u64) -> Option<i64> {
+    let ahead = i128::from(theirs) - i128::from(ours);
+    (theirs > 0).then(|| i64::try_from(ahead).unwrap_or(i64::MAX))
+}
+
 impl<M: Master> Reports<M> {
     pub(super) async fn hello(&mut self, hello: Box<v1::Hello>, protocol: u32) {
         let Greeting {
@@ -118,6 +124,13 @@ impl<M: Master> Reports<M> {
             // The first to come after a restart are told of those that are still to come.
             reconnect_spread_ms: reconnect_spread_ms(self.master.registry().len().max(instances)),
         }));
+        self.master
+            .registry()
+            .agreed(&self.at, self.session, protocol);
+        if let Some(ahead_ms) = clock_ahead_ms(hello.unix_ms, aot_host::clock::unix_ms()) {
+            let registry = self.master.registry();
+            registry.note_clock(&self.at, self.session, ahead_ms);
+        }
         let holder = Box::new(self.origin.holder(&hello));
         // Waited for: what comes next counts only once this is the instance's session.
         let is_recorded = self
@@ -138,6 +151,14 @@ impl<M: Master> Reports<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_compared_where_it_is_said() {
+        assert_eq!(clock_ahead_ms(0, 1_000), None);
+        assert_eq!(clock_ahead_ms(900, 1_000), Some(-100));
+        assert_eq!(clock_ahead_ms(61_000, 1_000), Some(60_000));
+        assert_eq!(clock_ahead_ms(u64::MAX, 0), Some(i64::MAX));
+    }
 
     #[test]
     fn agents_spread_over_a_second_per_thousand_within_bounds() {

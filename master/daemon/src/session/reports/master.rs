@@ -79,6 +79,9 @@ pub(crate) trait Master: Send + Sync + 'static {
         spool: Option<(RunId, Bytes)>,
     ) -> impl Future<Output = ()> + Send;
 
+    /// Whether outputs that are short go into the store however they came.
+    fn outputs_are_shared(&self) -> bool;
+
     /// Whether outputs that do not go into the store are put elsewhere before the ends of their runs may be on record.
     fn outputs_are_put(&self) -> bool;
 

@@ -73,7 +73,7 @@ impl<M: Master> Reports<M> {
 
     /// Until the session's owner brings nothing more, or the session's end has come: what it brought before that and is not
     /// yet decided on is brought again by the next session.
-    pub(crate) async fn run(mut self, inbox: mpsc::Receiver<Box<SessionReport>>) {
+    pub(crate) async fn run(mut self: Box<Self>, inbox: mpsc::Receiver<Box<SessionReport>>) {
         let end = self.end.clone();
         tokio::select! {
             () = end.come() => {}

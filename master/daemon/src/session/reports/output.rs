@@ -70,7 +70,7 @@ impl<M: Master> Reports<M> {
         match accepted.await {
             Ok(arriving) => Some(async move { (run, bytes, arriving.await) }),
             Err(error) => {
-                self.not_stored(run, &error).await;
+                Box::pin(self.not_stored(run, &error)).await;
                 None
             }
         }

@@ -38,7 +38,7 @@ impl Rig {
         let (carried, registered) = reports(&master);
         let (reports, inbox) = mpsc::channel(16);
         let tasks = TaskTracker::new();
-        tasks.spawn(carried.run(inbox));
+        tasks.spawn(Box::new(carried).run(inbox));
         Self {
             master,
             reports,
@@ -323,6 +323,31 @@ async fn the_end_of_a_long_output_comes_after_its_last_ack_and_is_read_from_its_
 }
 
 #[tokio::test]
+async fn of_several_masters_one_stores_a_short_output_that_came_in_pieces_and_leaves_a_long_one() {
+    let rig = Rig::new();
+    rig.master.shares_outputs();
+    let (long, short) = (
+        rig.master.add_run(1, u64::MAX, false),
+        rig.master.add_run(2, u64::MAX, false),
+    );
+    let much = vec![b'x'; 40_000];
+    rig.piece(long, 0, spool(&[&much, &much], Some(0)), true)
+        .await;
+    let few = spool(&[b"x"], Some(3));
+    rig.piece(short, 0, few.slice(..5), false).await;
+    rig.piece(short, 5, few.slice(5..), true).await;
+    let (brought, _) = rig.brought().await;
+    let [
+        Brought::Ended(first, _, None),
+        Brought::Ended(second, _, Some(stored)),
+    ] = &brought[..]
+    else {
+        panic!("{brought:?}")
+    };
+    assert_eq!((*first, *second, stored), (long, short, &few));
+}
+
+#[tokio::test]
 async fn where_outputs_are_put_the_end_of_a_long_one_waits_for_that_and_others_do_not() {
     let mut rig = Rig::new();
     rig.master.puts_outputs();
@@ -415,7 +440,7 @@ async fn facts_that_are_too_large_or_no_object_go_no_further() {
     let AgentInput::Facts(facts) = agents(input) else {
         panic!("{input:?}")
     };
-    assert_eq!(facts.node["cpus"], 2);
+    assert_eq!(facts.node.value()["cpus"], 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -430,7 +455,7 @@ async fn of_a_storm_of_facts_the_first_and_the_last_are_decided_on() {
         .iter()
         .map(|brought| match brought {
             Brought::Decided(input) => match agents(input) {
-                AgentInput::Facts(facts) => facts.node["n"].clone(),
+                AgentInput::Facts(facts) => facts.node.value()["n"].clone(),
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),

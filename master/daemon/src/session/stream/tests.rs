@@ -25,7 +25,7 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
     let (done, over) = oneshot::channel();
     let (stop, end) = (CancellationToken::new(), SessionEnd::default());
     let turns = Arc::new(Semaphore::new(1));
-    let owner = Session {
+    let owner = Box::new(Session {
         inbound: ReceiverStream::new(inbound),
         outbound: out,
         commands: inbox,
@@ -33,7 +33,7 @@ async fn session(outbound: usize, tasks: &tokio_util::task::TaskTracker) -> Ends
         reports: reporter,
         turns: Arc::clone(&turns),
         protocol: Protocol::new(Instant::now()),
-    };
+    });
     let token = stop.clone();
     tasks.spawn(async move {
         let _ = done.send(owner.run(token).await);

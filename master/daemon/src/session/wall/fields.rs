@@ -2,7 +2,7 @@
 //! beside it demands a row for each field of the protocol, and of the wall that it keeps to the rows.
 
 use aot_model::text::{MAX_NAME_BYTES, MAX_TEXT_BYTES};
-use aot_proto::limits::{MAX_FACTS_BYTES, MAX_RUNS, SPOOL_CHUNK_BYTES};
+use aot_proto::limits::{MAX_FACTS_BYTES, MAX_RUNS, SPOOL_CHUNK_BYTES, TUNNEL_DATA_BYTES};
 
 use super::{
     MAX_ANSWER_BYTES, MAX_CSR_BYTES, MAX_DOCUMENT_BYTES, MAX_HEX_BYTES, MAX_HOST_KEYS,
@@ -79,5 +79,9 @@ pub(super) const FIELDS: &[(&str, FieldBound)] = &[
     ("ShellHello.shell_id", FieldBound::Id(MAX_HEX_BYTES)),
     ("ShellUp.data", FieldBound::Bytes(MAX_SHELL_BYTES)),
     ("ShellEnd.detail", FieldBound::Text(MAX_TEXT_BYTES)),
+    ("TunnelHello.tunnel_id", FieldBound::Id(MAX_HEX_BYTES)),
+    ("TunnelAnswer.refused", FieldBound::Text(MAX_TEXT_BYTES)),
+    ("TunnelPiece.data", FieldBound::Bytes(TUNNEL_DATA_BYTES)),
+    ("TunnelReset.detail", FieldBound::Text(MAX_TEXT_BYTES)),
     ("FetchRequest.sha256", FieldBound::Id(MAX_HEX_BYTES)),
 ];

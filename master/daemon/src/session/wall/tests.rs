@@ -101,6 +101,10 @@ fn through(root: &str, bytes: &[u8]) -> Option<Vec<u8>> {
             let up = v1::ShellUp::decode(bytes).expect("it is one");
             admit_shell(up).ok().map(|it| it.encode_to_vec())
         }
+        "TunnelUp" => {
+            let up = v1::TunnelUp::decode(bytes).expect("it is one");
+            admit_tunnel(up).ok().map(|it| it.encode_to_vec())
+        }
         _ => {
             let request = v1::FetchRequest::decode(bytes).expect("it is one");
             admit_fetch(request).ok().map(|it| it.encode_to_vec())
@@ -108,7 +112,13 @@ fn through(root: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-const ROOTS: [&str; 4] = ["AgentMessage", "EnrolRequest", "ShellUp", "FetchRequest"];
+const ROOTS: [&str; 5] = [
+    "AgentMessage",
+    "EnrolRequest",
+    "ShellUp",
+    "TunnelUp",
+    "FetchRequest",
+];
 
 fn bound(name: &str) -> FieldBound {
     let row = FIELDS.iter().find(|(field, _)| *field == name);

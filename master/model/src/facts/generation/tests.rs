@@ -1,7 +1,9 @@
 //! Whatever happened between two generations, a change makes the one of the other, and tells what is needed alone.
 
 use aot_proto::facts::{Content, Joiner};
+use aot_proto::limits::MAX_CLUSTER_FACTS_BYTES;
 use proptest::prelude::*;
+use prost::Message;
 use serde_json::json;
 
 use super::*;
@@ -19,7 +21,7 @@ fn received(pieces: &Pieces) -> v1::ClusterFacts {
 
 fn facts(text: &str) -> NodeFacts {
     NodeFacts {
-        node: json!({"text": text}),
+        node: json!({"text": text}).into(),
         root_public_key: "root's".to_owned(),
         ..samples::node_facts()
     }
@@ -233,4 +235,14 @@ fn who_is_missing_belongs_to_a_generation_as_its_entries_do() {
     assert!(published.renew(&cluster, None));
     assert!(!received(&published.pieces(0)).missing.contains(&name));
     assert_eq!(told(&mut published), wanted(&cluster));
+}
+
+/// With facts of 4 KiB each, and none that can be packed, an agent takes those of the largest cluster with as much again.
+#[test]
+fn the_cluster_facts_of_the_largest_cluster_are_taken() {
+    const LARGEST: u64 = 20_000;
+    let mut cluster = cluster_of(&["a"]);
+    set(&mut cluster, "a", Some(&"t".repeat(4 << 10)));
+    let whole = Generation::of(&cluster, 1).change(0).encoded_len() as u64 * LARGEST;
+    assert!(whole < MAX_CLUSTER_FACTS_BYTES / 2, "{whole} bytes");
 }

@@ -9,7 +9,7 @@ fn hold(sim: &mut Sim) {
 
 fn facts(name: &str, text: &str) -> Box<NodeFacts> {
     Box::new(NodeFacts {
-        node: serde_json::json!({"hostname": name, "text": text}),
+        node: serde_json::json!({"hostname": name, "text": text}).into(),
         ssh_host_keys: Vec::new(),
         root_public_key: format!("key of {name}"),
         user_public_key: String::new(),

@@ -22,6 +22,7 @@ fn every_target_of_a_command_ends_in_one_outcome_and_lost_ones_are_never_started
         );
     };
     close(&mut sim, "a3");
+    sim.now += 5_000; // for longer than those that are back soon
     let job = exec(&mut sim, &["a1", "a2", "a3"]);
     assert_eq!(
         outcome(&sim, job, "a3"),

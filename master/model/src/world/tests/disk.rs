@@ -100,7 +100,8 @@ impl Disk {
         }
         assert_eq!(loaded.runs, world.runs);
         // These end, or are given up, when a master starts.
-        let ends = |job: &&Job| !matches!(job.kind, JobKind::Shell | JobKind::Reboot);
+        let served = [JobKind::Shell, JobKind::Forward, JobKind::Reboot];
+        let ends = |job: &&Job| !served.contains(&job.kind);
         for job in world.jobs.values().filter(ends) {
             let (mut there, mut here) = (loaded.jobs[&job.id].clone(), job.clone());
             assert_eq!(there.waiting.pop_all(), here.waiting.pop_all());

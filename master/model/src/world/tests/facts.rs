@@ -22,7 +22,7 @@ fn deliver(sim: &mut Sim) -> usize {
 fn new_facts(sim: &mut Sim, name: &str, text: &str) {
     let session = sim.agents[&key(name)].session.expect("is connected");
     let facts = NodeFacts {
-        node: serde_json::json!({"hostname": name, "new": text}),
+        node: serde_json::json!({"hostname": name, "new": text}).into(),
         ssh_host_keys: Vec::new(),
         root_public_key: String::new(),
         user_public_key: String::new(),

@@ -16,6 +16,7 @@ fn at_work() -> (Sim, JobId, RunId) {
         queue_ms: 0,
         what: String::new(),
         operator: String::new(),
+        request: None,
     }));
     let Answer::Exec { job, .. } = answer else {
         panic!("{answer:?}")
@@ -49,7 +50,7 @@ fn one_of_each(run: RunId, generation: u64) -> Vec<AgentInput> {
             replaced_ms: Some(0),
         }))),
         AgentInput::HeldBy(_) => Some(AgentInput::Facts(Box::new(NodeFacts {
-            node: serde_json::json!({"hostname": "liar"}),
+            node: serde_json::json!({"hostname": "liar"}).into(),
             ssh_host_keys: Vec::new(),
             root_public_key: "a key of its own".to_owned(),
             user_public_key: String::new(),
@@ -231,6 +232,7 @@ fn an_instance_is_given_its_own_bundles_and_copies_and_no_others() {
         queue_ms: 0,
         what: String::new(),
         operator: String::new(),
+        request: None,
     }));
     assert!(sim.world.may_fetch(&key("a1"), &copied));
     assert!(!sim.world.may_fetch(&key("a2"), &copied));

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use aot_proto::limits::MAX_ANSWER_BYTES;
+use prost::Message;
+
 use super::*;
 use crate::identity::Identity;
 use crate::job::TargetRecord;
@@ -34,7 +37,7 @@ fn joined(spec: &ClusterSpec, number: usize) -> Instance {
 
 fn facts(name: &InstanceName) -> NodeFacts {
     NodeFacts {
-        node: serde_json::json!({"hostname": name.as_str()}),
+        node: serde_json::json!({"hostname": name.as_str()}).into(),
         ..samples::node_facts()
     }
 }
@@ -161,6 +164,33 @@ fn the_record_of_a_cluster_grows_with_its_instances() {
     assert!((two as f64) < 2.3 * one as f64, "{one} and {two} bytes");
 }
 
+/// With facts of 4 KiB each, an answer about the largest cluster is no more than half of what is taken.
+#[test]
+fn an_answer_about_the_largest_cluster_is_taken() {
+    const LARGEST: usize = 20_000;
+    const SIZE: usize = 100;
+    let mut found = standing(SIZE);
+    for instance in found.instances.values_mut() {
+        let facts = NodeFacts {
+            node: serde_json::json!({"text": "t".repeat(4 << 10)}).into(),
+            ..facts(&instance.name)
+        };
+        instance.facts = Some(facts.into());
+    }
+    let world = begun(found);
+    let of_all = |len: &dyn Fn(&InstanceKey) -> usize| {
+        world.keys(&cluster()).iter().map(len).sum::<usize>() / SIZE * LARGEST
+    };
+    let status = of_all(&|at| world.view(at).expect("is there").encoded_len());
+    assert!(status < MAX_ANSWER_BYTES / 2, "{status} bytes");
+    let found = &world.clusters[&cluster()];
+    let facts = of_all(&|at| {
+        let shown = crate::facts::shown(found, &found.instances[&at.instance]);
+        shown.expect("it has facts").to_string().len()
+    });
+    assert!(facts < MAX_ANSWER_BYTES / 2, "{facts} bytes");
+}
+
 #[test]
 fn a_reconnect_that_changes_nothing_writes_nothing() {
     const SIZE: usize = 1_000;
@@ -275,6 +305,7 @@ fn paced(size: usize, kept_for: usize) -> Paced {
         queue_ms: if kept_for > 0 { 1_000_000 } else { 0 },
         what: "exec '*' -- true".to_owned(),
         operator: "root".to_owned(),
+        request: None,
     };
     let (answer, mut effects) = world.step(Input::Exec(asked), 100_000);
     let Answer::Exec { job, .. } = answer else {

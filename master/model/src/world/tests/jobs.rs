@@ -28,6 +28,7 @@ fn begin(sim: &mut Sim, size: usize, pace: Pace, queue_ms: u64) -> JobId {
         queue_ms,
         what: String::new(),
         operator: String::new(),
+        request: None,
     }));
     let Answer::Exec { job, targets } = answer else {
         panic!("{answer:?}")
@@ -192,6 +193,27 @@ fn a_job_is_kept_for_the_absent_as_long_as_it_says() {
             assert_eq!(outcome(&sim, job, "a2"), Some(Outcome::Succeeded));
         }
     }
+}
+
+#[test]
+fn a_job_waits_a_moment_for_those_whose_session_has_just_broken() {
+    for (away_ms, then) in [(1_000, None), (6_000, Some(Outcome::Absent))] {
+        let mut sim = fleet(2);
+        leaves(&mut sim, "a2");
+        let job = begin(&mut sim, 2, Pace::default(), 0);
+        assert_eq!(outcome(&sim, job, "a2"), None, "most are back soon");
+        end(&mut sim, "a1", 0);
+        sim.now += away_ms;
+        sim.input(Input::Tick);
+        comes_back(&mut sim, "a2");
+        assert_eq!(outcome(&sim, job, "a2"), then);
+    }
+    // Those that have been away for longer are not waited for.
+    let mut sim = fleet(2);
+    leaves(&mut sim, "a2");
+    sim.now += 6_000;
+    let job = begin(&mut sim, 2, Pace::default(), 0);
+    assert_eq!(outcome(&sim, job, "a2"), Some(Outcome::Absent));
 }
 
 #[test]

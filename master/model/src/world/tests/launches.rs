@@ -204,7 +204,10 @@ fn the_record_of_a_launch_says_how_it_ended_once_another_took_over() {
     sim.run_until_quiet();
     for (job, why) in [
         (enough, ""),
-        (superseded, "a newer launch of this cluster took over"),
+        (
+            superseded,
+            "a newer launch of this cluster took over: test's",
+        ),
     ] {
         let (_, error) = sim.disk.job(job).end().expect("it is over");
         assert_eq!(error, why);

@@ -24,6 +24,7 @@ pub(super) fn by(what: &str) -> AskedBy {
     AskedBy {
         what: what.to_owned(),
         operator: "uid 7".to_owned(),
+        request: None,
     }
 }
 

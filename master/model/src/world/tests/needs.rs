@@ -75,8 +75,10 @@ pub(super) fn apply(sim: &mut Sim, plans: &Plans, again: &Again<'_>) -> Answer {
         from: again.from,
         force: again.force,
         failed: again.failed,
+        pace: Default::default(),
         what: "apply".to_owned(),
         operator: "test".to_owned(),
+        request: None,
     }))
 }
 

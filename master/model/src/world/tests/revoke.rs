@@ -253,6 +253,7 @@ fn what_it_ran_has_lost_contact_at_once() {
         queue_ms: 0,
         what: String::new(),
         operator: String::new(),
+        request: None,
     }));
     let Answer::Exec { job, .. } = answer else {
         panic!("{answer:?}");

@@ -3,10 +3,14 @@
 use super::*;
 
 fn shell(sim: &mut Sim) -> JobId {
+    served(sim, JobKind::Shell)
+}
+
+fn served(sim: &mut Sim, kind: JobKind) -> JobId {
     let id = JobId::from_parts(sim.now, 7);
     let mut job = Job::new(
         id,
-        JobKind::Shell,
+        kind,
         cluster(),
         "shell a1".to_owned(),
         "uid 0".to_owned(),
@@ -43,30 +47,34 @@ fn a_terminal_is_open_until_its_end_is_recorded() {
 
 #[test]
 fn a_terminal_of_a_master_that_is_gone_has_lost_contact() {
-    let mut sim = Sim::new();
-    let id = shell(&mut sim);
-    sim.crash();
-    let lost = verdict(&sim, id).expect("ended by the restart");
-    assert_eq!(lost.outcome, Outcome::LostContact);
-    assert_eq!(lost.detail, "the master was restarted");
-    sim.input(Input::Tick);
-    assert!(sim.disk.jobs[&id].ended_ms.is_some(), "it is on disk");
+    for kind in [JobKind::Shell, JobKind::Forward] {
+        let mut sim = Sim::new();
+        let id = served(&mut sim, kind);
+        sim.crash();
+        let lost = verdict(&sim, id).expect("ended by the restart");
+        assert_eq!(lost.outcome, Outcome::LostContact);
+        assert_eq!(lost.detail, "the master was restarted");
+        sim.input(Input::Tick);
+        assert!(sim.disk.jobs[&id].ended_ms.is_some(), "it is on disk");
+    }
 }
 
 #[test]
 fn a_cancelled_terminal_stays_cancelled_whatever_comes_after() {
-    let mut sim = Sim::new();
-    let id = shell(&mut sim);
-    sim.input(Input::Cancel {
-        cluster: cluster(),
-        job: id,
-        grace_ms: 0,
-        operator: "uid 1".to_owned(),
-    });
-    end(&mut sim, id, Outcome::Succeeded);
-    let cancelled = verdict(&sim, id).expect("ended");
-    assert_eq!(cancelled.outcome, Outcome::Cancelled);
-    assert!(cancelled.detail.contains("uid 1"), "{}", cancelled.detail);
+    for kind in [JobKind::Shell, JobKind::Forward] {
+        let mut sim = Sim::new();
+        let id = served(&mut sim, kind);
+        sim.input(Input::Cancel {
+            cluster: cluster(),
+            job: id,
+            grace_ms: 0,
+            operator: "uid 1".to_owned(),
+        });
+        end(&mut sim, id, Outcome::Succeeded);
+        let cancelled = verdict(&sim, id).expect("ended");
+        assert_eq!(cancelled.outcome, Outcome::Cancelled);
+        assert!(cancelled.detail.contains("uid 1"), "{}", cancelled.detail);
+    }
 }
 
 #[test]

@@ -42,6 +42,9 @@ pub(super) struct Sim {
     /// Tags can't be set or removed.
     pub no_tags: Option<ErrorKind>,
     pub exit: BTreeMap<String, i32>,
+    /// Instances whose health checks fail, and how many were asked of each.
+    pub unhealthy: BTreeSet<String>,
+    pub checks: BTreeMap<String, u32>,
     /// So many inputs share what follows from them, as those of one batch do.
     pub batch: usize,
     pub taken: usize,
@@ -71,6 +74,8 @@ pub(super) struct Sim {
     pub start_calls: usize,
     /// What operators were told, besides the ends of jobs.
     pub told: Vec<(String, String)>,
+    /// Names and versions of the secrets that runs were given.
+    pub secrets: BTreeMap<RunId, Vec<(String, Option<String>)>>,
 }
 
 impl Sim {
@@ -102,6 +107,8 @@ impl Sim {
             tags: BTreeMap::new(),
             no_tags: None,
             exit: BTreeMap::new(),
+            unhealthy: BTreeSet::new(),
+            checks: BTreeMap::new(),
             batch: 1,
             taken: 0,
             unlisted: BTreeSet::new(),
@@ -119,6 +126,7 @@ impl Sim {
             no_start: false,
             start_calls: 0,
             told: Vec::new(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -238,6 +246,20 @@ impl Sim {
             | Effect::RunBegan { .. }
             | Effect::JobNote { .. } => {}
             Effect::Send { at, session, body } => self.receive(&at, session, *body),
+            Effect::StartWithSecrets {
+                at,
+                session,
+                run,
+                start,
+                secrets,
+            } => {
+                let given = secrets.iter().map(|it| {
+                    let version = it.sealed.as_ref().map(|sealed| sealed.version.clone());
+                    (it.given.name.clone(), version)
+                });
+                self.secrets.insert(run, given.collect());
+                self.receive(&at, session, Body::StartRun(*start));
+            }
             Effect::HandOut { at, session, facts } => self.handed_out(&at, session, &facts),
             Effect::ShutOut { at } => {
                 let open = self.agents.get_mut(&at).and_then(|it| it.session.take());
@@ -260,6 +282,26 @@ impl Sim {
         while !self.pending.is_empty() {
             self.perform(0);
         }
+    }
+
+    /// Until this is so: all that is pending is done, agents move and time passes.
+    pub(super) fn run_until(&mut self, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..1_000 {
+            if is_so(self) {
+                return;
+            }
+            if !self.pending.is_empty() {
+                self.perform(0);
+                continue;
+            }
+            self.agents_move();
+            if is_so(self) {
+                return;
+            }
+            self.now += 500;
+            self.input(Input::Tick);
+        }
+        panic!("it never comes to that");
     }
 
     /// Until nothing happens any more, or the launch is over.

@@ -27,6 +27,7 @@ pub(super) fn by() -> AskedBy {
     AskedBy {
         what: "as typed".to_owned(),
         operator: "uid 0".to_owned(),
+        request: None,
     }
 }
 
@@ -40,6 +41,7 @@ pub(super) fn exec(cluster: &str) -> Input {
         queue_ms: 60_000,
         what: "exec".to_owned(),
         operator: "uid 0".to_owned(),
+        request: None,
     })
 }
 
@@ -49,12 +51,15 @@ pub(super) fn launch(cluster: &str) -> Input {
         spec: samples::file(cluster, ProviderKind::Local, pools),
         file: "/cluster.yml".into(),
         stages: Default::default(),
+        secrets: Default::default(),
         prune: false,
         timeout: None,
+        pace: Default::default(),
         boot: Default::default(),
         certificate: Default::default(),
         fresh_uuid: format!("uuid of {cluster}"),
         operator: "uid 0".to_owned(),
+        request: None,
     }))
 }
 
@@ -104,8 +109,10 @@ pub(super) fn of_nobody() -> Vec<Input> {
             from: None,
             force: false,
             failed: false,
+            pace: Default::default(),
             what: "apply".to_owned(),
             operator: "uid 0".to_owned(),
+            request: None,
         }),
         Input::Follow {
             cluster: cluster(),

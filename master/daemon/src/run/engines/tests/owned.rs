@@ -9,6 +9,7 @@ use aot_store::fleet::{
 use aot_store::{Error, Pending};
 
 use super::*;
+use crate::run::keeper::ClusterKeeper;
 
 /// A fleet of two, `a` which is tested, and `b`. What nobody has is given to `a` when it asks.
 pub(super) struct TwoMasters {
@@ -18,7 +19,12 @@ pub(super) struct TwoMasters {
     given_back: watch::Sender<Vec<(String, bool)>>,
     /// Every take waits for it.
     gate: tokio::sync::Semaphore,
+    /// What `SLOW` waits for besides.
+    records: tokio::sync::Semaphore,
 }
+
+/// A cluster whose records are long in coming.
+const SLOW: &str = "slow";
 
 impl TwoMasters {
     pub(super) fn new(owners: &[(&str, &str)]) -> Arc<Self> {
@@ -28,6 +34,7 @@ impl TwoMasters {
             loaded: Mutex::default(),
             given_back: watch::Sender::default(),
             gate: tokio::sync::Semaphore::new(1000),
+            records: tokio::sync::Semaphore::new(0),
         })
     }
 
@@ -67,6 +74,9 @@ impl Fleet for TwoMasters {
     fn take<'a>(&'a self, cluster: &'a ClusterName) -> Pending<'a, Result<Take, Error>> {
         Box::pin(async move {
             let _passed = self.gate.acquire().await;
+            if cluster.as_str() == SLOW {
+                let _come = self.records.acquire().await;
+            }
             let owner = self.view.borrow().owners.get(cluster).cloned();
             if owner.is_some_and(|owner| owner.master == "b") {
                 return Ok(Take::Others);
@@ -93,6 +103,10 @@ impl Fleet for TwoMasters {
             })
         })
     }
+    fn ask_for<'a>(&'a self, _: &'a ClusterName) -> Pending<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
+    }
+
     fn prefer<'a>(&'a self, _: &'a ClusterName, _: &'a str) -> Pending<'a, Result<bool, Error>> {
         Box::pin(async { Ok(false) })
     }
@@ -169,6 +183,36 @@ async fn of_many_requests_at_once_one_takes_the_cluster() {
     futures::future::join_all(asks).await;
     let worlds = rig.engines.0.seeds.drawn.load(Ordering::Relaxed);
     assert_eq!(worlds, 2, "the vacant one and one more");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_cluster_whose_records_are_long_in_coming_holds_up_the_keeper_once_and_for_a_while() {
+    let fleet = TwoMasters::new(&[(SLOW, "a"), ("web", "a")]);
+    for cluster in [SLOW, "web"] {
+        let recorded = fleet.peek(&name(cluster)).await.expect("reads");
+        let mut loaded = fleet.loaded.lock().expect("unhurt");
+        loaded.insert(name(cluster), recorded);
+    }
+    let rig = rig_of(&fleet).await;
+    let mut keeper = ClusterKeeper::new(fleet.clone(), rig.engines.clone());
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    keeper.round().await;
+    assert!(rig.engines.has(&name("web")));
+    assert!(!rig.engines.has(&name(SLOW)));
+    let first = begun.elapsed();
+    assert!(first < LIMIT, "{first:?}");
+    keeper.round().await;
+    assert_eq!(begun.elapsed(), first, "it is left alone for a moment");
+    tokio::time::resume();
+    fleet.records.add_permits(1);
+    let come = async {
+        while !rig.engines.has(&name(SLOW)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, come).await.expect("it comes all the same");
     rig.end().await;
 }
 

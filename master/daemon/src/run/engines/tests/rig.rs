@@ -249,5 +249,6 @@ pub(super) fn run(job: &Job, number: u128) -> Run {
         verdict: None,
         cancel: None,
         cancelled_ms: 0,
+        output: None,
     }
 }

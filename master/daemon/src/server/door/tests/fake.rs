@@ -101,6 +101,7 @@ macro_rules! fake {
         impl Operator for Fake {
             type ExecStream = Streamed<JobEvent>;
             type ShellStream = Streamed<ShellOutput>;
+            type TunnelStream = Streamed<TunnelOutput>;
 
             async fn facts(&self, request: Request<TargetRequest>) -> Answer<FactsReply> {
                 match request.get_ref().target.as_deref() {
@@ -149,6 +150,10 @@ macro_rules! fake {
                 Ok(Response::new(Box::pin(typed)))
             }
 
+            async fn tunnel(&self, _: Request<Streaming<TunnelInput>>) -> Answer<Self::TunnelStream> {
+                Ok(Response::new(Box::pin(stream::empty())))
+            }
+
             $(
                 async fn $call(&self, _: Request<$asked>) -> Answer<$reply> {
                     Ok(Response::new($reply::default()))
@@ -165,16 +170,16 @@ macro_rules! fake {
 }
 
 fake!(
-    unary: info InfoRequest InfoReply, plan PlanRequest PlanReply, status StatusRequest StatusReply,
+    unary: info InfoRequest InfoReply, plan PlanRequest PlanReply, status StatusRequest StatusReply, last_lines LastLinesRequest LastLinesReply,
     revoke TargetRequest AgentsReply, update TargetRequest StatusReply, agents AgentsRequest AgentsReply,
     jobs JobsRequest JobsReply, orphans OrphansRequest OrphansReply, shutdown ShutdownRequest ShutdownReply, taken_over TakenOverRequest TakenOverReply,
     move_cluster MoveClusterRequest MoveClusterReply, drain_master DrainMasterRequest DrainMasterReply,
-    masters MastersRequest MastersReply;
+    masters MastersRequest MastersReply, examine ExamineRequest ExamineReply;
     streams: launch LaunchStream LaunchRequest Event, watch WatchStream WatchRequest Event,
     apply ApplyStream ApplyRequest Event, terminate TerminateStream TerminateRequest Event,
     cleanup CleanupStream CleanupRequest Event, wait WaitStream WaitRequest Event,
     lifecycle LifecycleStream LifecycleRequest Event, api_calls ApiCallsStream ApiCallsRequest ApiCall,
     delete_orphans DeleteOrphansStream DeleteOrphansRequest Event, follow FollowStream FollowRequest JobEvent,
     cancel_job CancelJobStream CancelJobRequest JobEvent, retry_job RetryJobStream RetryJobRequest JobEvent,
-    copy CopyStream CopyRequest JobEvent, logs LogsStream LogsRequest LogLine
+    forward ForwardStream ForwardRequest ForwardEvent, copy CopyStream CopyRequest JobEvent, logs LogsStream LogsRequest LogLine
 );

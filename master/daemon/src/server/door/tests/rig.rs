@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint};
@@ -23,6 +22,7 @@ use crate::fleet::ClusterFinder;
 use crate::server::door::Door;
 use crate::server::peer::tests::{authority, master};
 use crate::server::peer::{self, PeerIdentity, Peers};
+use crate::server::serve::operators;
 use crate::server::ways::Ways;
 
 async fn no_jobs(dir: &Path) -> Arc<dyn Store> {
@@ -101,9 +101,8 @@ pub(super) async fn door(ca: &Arc<Ca>, port: u16) -> AtTheDoor {
     let until = stop.clone();
     tasks.spawn(async move {
         let server = tonic::transport::Server::builder().add_service(door);
-        let incoming = UnixListenerStream::new(listener);
         server
-            .serve_with_incoming_shutdown(incoming, until.cancelled_owned())
+            .serve_with_incoming_shutdown(operators::incoming(listener), until.cancelled_owned())
             .await
     });
     let connector = tower::service_fn(move |_| {

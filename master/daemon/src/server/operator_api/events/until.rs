@@ -9,8 +9,8 @@ use aot_proto::ids::{InstanceName, JobId};
 
 /// When a stream of events is over.
 pub(crate) enum Until {
-    /// When whoever reads it leaves.
-    Forever,
+    /// When nothing is left of the cluster.
+    Gone,
     /// When this job ends.
     Job(JobId),
     /// When this cleanup of the cluster ends.

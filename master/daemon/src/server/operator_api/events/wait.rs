@@ -8,12 +8,16 @@ use aot_proto::ids::InstanceName;
 use aot_proto::plural;
 use aot_proto::v1;
 
+use super::joined::has_left;
 use super::{ClusterFollower, Goal, Until};
 use crate::run::now_ms;
 
 impl ClusterFollower {
     /// Reports how many are there; ends when all are.
     pub(super) async fn is_reached(&self) -> bool {
+        if has_left(&self.api, &self.cluster) {
+            return false; // there is nothing to see here
+        }
         let gone = Goal::State(MachineState::Terminated);
         let (instances, goal, may_stay) = match &self.until {
             Until::Reached {

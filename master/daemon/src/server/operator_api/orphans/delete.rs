@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use aot_model::world::{AskedBy, DeleteOrphansAsk, Input};
+use aot_model::job::{Job, JobKind};
+use aot_model::world::{DeleteOrphansAsk, Input};
+use aot_proto::headers;
 use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1;
-use futures::StreamExt;
 use tonic::Status;
 
+use super::super::end::{BegunJob, started};
 use super::super::events::Until;
-use super::super::launch::started;
 use super::super::others::about;
-use super::super::{Asker, Events, OperatorApi, not_empty};
+use super::super::request::BegunEvents;
+use super::super::{Asker, OperatorApi, not_empty};
 use super::unread;
 
 /// A cluster that is to be deleted, and where it has things.
@@ -26,12 +28,16 @@ impl OperatorApi {
         &self,
         request: v1::DeleteOrphansRequest,
         asker: Asker,
-    ) -> Result<Events, Status> {
+    ) -> Result<BegunEvents, Status> {
         let v1::DeleteOrphansRequest { uuid, region } = request;
         not_empty("--delete", Some(&uuid))?;
         let region = not_empty("--region", region.as_deref())?
             .unwrap_or_default()
             .to_owned();
+        let what = format!("orphans --delete {uuid}");
+        if let Some(job) = self.deletion_begun(&what, &asker).await? {
+            return Ok(self.joined(&job, false).await);
+        }
         self.refuse_ours(&uuid).await?;
         let doomed = self
             .doomed(&uuid, &region)
@@ -47,23 +53,36 @@ impl OperatorApi {
                 .client(master, &self.ways.abroad(&asker.operator))?;
             let region = (!region.is_empty()).then_some(region);
             let request = v1::DeleteOrphansRequest { uuid, region };
-            let events = other
-                .delete_orphans(about(&doomed.cluster, request))
-                .await?;
-            return Ok(events.into_inner().boxed());
+            let mut request = about(&doomed.cluster, request);
+            if let Some(id) = asker.request {
+                headers::set(request.metadata_mut(), headers::REQUEST, &id.to_string());
+            }
+            return Ok(BegunEvents::of(other.delete_orphans(request).await?));
         }
         let published = self.engine.subscribe();
+        let wanted = asker.wants(JobKind::Orphans, &doomed.cluster, &what);
         let ask = DeleteOrphansAsk {
-            by: AskedBy {
-                what: format!("orphans --delete {uuid}"),
-                operator: asker.operator,
-            },
+            by: wanted.by(asker.request),
             cluster: doomed.cluster.clone(),
             uuid,
             places: doomed.places,
         };
-        let job = started(self.engine.ask(Input::DeleteOrphans(ask)).await)?;
-        Ok(self.follow(doomed.cluster, Until::Aside(job), published, Vec::new()))
+        let job = match started(self.engine.ask(Input::DeleteOrphans(ask)).await)? {
+            BegunJob::Now(job) => job,
+            BegunJob::Before(id) => return self.rejoined(id, &wanted).await,
+        };
+        let events = self.follow(doomed.cluster, Until::Aside(job), published, Vec::new());
+        let job = Some(job);
+        Ok(BegunEvents { job, events })
+    }
+
+    /// The deletion that this very request has begun. Which cluster it is about its record says: by now nothing else may.
+    async fn deletion_begun(&self, what: &str, asker: &Asker) -> Result<Option<Job>, Status> {
+        let Some(cluster) = self.cluster_of_job(asker.request).await? else {
+            return Ok(None);
+        };
+        let wanted = asker.wants(JobKind::Orphans, &cluster, what);
+        self.begun(asker.request, &wanted).await
     }
 
     /// Said before any region is asked, and again when that is done; the world of a cluster of that name decides once more.

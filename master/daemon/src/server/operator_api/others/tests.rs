@@ -50,3 +50,14 @@ fn who_did_not_answer_is_named_with_what_is_left_out() {
     let lines = absent(&view, &[]);
     assert!(lines[0].ends_with("db, old, zoo"), "{lines:?}");
 }
+
+#[test]
+fn a_master_of_another_build_may_not_know_requests_that_are_repeated() {
+    let mut view = sample_view("a", &[]);
+    assert!(are_alike(&view));
+    let b = view.masters.get_mut("b").expect("is there");
+    b.says.build = "0.2.0".to_owned();
+    assert!(!are_alike(&view));
+    view.masters.get_mut("b").expect("is there").is_alive = false;
+    assert!(are_alike(&view), "it is gone");
+}

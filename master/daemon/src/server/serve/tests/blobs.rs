@@ -63,30 +63,7 @@ impl Rig {
     /// What a master before has left.
     async fn record(&self, jobs: Vec<Job>, runs: Vec<Run>) {
         let state = self.dir.path().join("state");
-        let open = aot_store::Backend::open(&Sqlite, &state)
-            .await
-            .expect("opens");
-        let target = |run: &Run| {
-            let (place, end) = match &run.verdict {
-                Some(verdict) => (None, Some(verdict.clone())),
-                None => (Some(0), None),
-            };
-            let name = run.at.instance.clone();
-            (run.job, name, TargetRecord { place, end })
-        };
-        let mut cluster = samples::cluster();
-        (cluster.spec.provider, cluster.spec.region) = (ProviderKind::Local, None);
-        let changes = Changes {
-            clusters: vec![cluster],
-            instances: vec![samples::instance("a")],
-            targets: runs.iter().map(target).collect(),
-            jobs,
-            runs,
-            ..Changes::default()
-        };
-        let done = open.store.commit(&open.hold, changes, Vec::new());
-        done.await.expect("commits");
-        open.store.close(&open.hold).await;
+        record(&state, jobs, runs).await;
     }
 
     /// Where the objects of a kind lie, once there are any.
@@ -156,14 +133,42 @@ async fn until<T>(look: impl Fn() -> Option<T>) -> T {
     tokio::time::timeout(LIMIT, found).await.expect("in time")
 }
 
-fn run(number: u64, ended: bool) -> Run {
+/// Puts on record what a master before has left.
+pub(super) async fn record(state: &Path, jobs: Vec<Job>, runs: Vec<Run>) {
+    let open = aot_store::Backend::open(&Sqlite, state).await;
+    let open = open.expect("opens");
+    let target = |run: &Run| {
+        let (place, end) = match &run.verdict {
+            Some(verdict) => (None, Some(verdict.clone())),
+            None => (Some(0), None),
+        };
+        let name = run.at.instance.clone();
+        (run.job, name, TargetRecord { place, end })
+    };
+    let mut cluster = samples::cluster();
+    (cluster.spec.provider, cluster.spec.region) = (ProviderKind::Local, None);
+    let changes = Changes {
+        clusters: vec![cluster],
+        instances: vec![samples::instance("a")],
+        targets: runs.iter().map(target).collect(),
+        jobs,
+        runs,
+        ..Changes::default()
+    };
+    let done = open.store.commit(&open.hold, changes, Vec::new());
+    done.await.expect("commits");
+    open.store.close(&open.hold).await;
+}
+
+pub(super) fn run(number: u64, ended: bool) -> Run {
     Run {
         what: RunKind::Task,
+        output: None,
         ..samples::run(number, number, ended)
     }
 }
 
-fn job(number: u64, ended: bool) -> Job {
+pub(super) fn job(number: u64, ended: bool) -> Job {
     Job {
         ended_ms: ended.then(aot_host::clock::unix_ms),
         ..samples::job(number, ended)
@@ -171,7 +176,7 @@ fn job(number: u64, ended: bool) -> Job {
 }
 
 /// A whole spool that prints so many bytes.
-fn spool(bytes: usize) -> Vec<u8> {
+pub(super) fn spool(bytes: usize) -> Vec<u8> {
     let mut spool = Vec::new();
     let printed = vec![b'x'; bytes];
     let pieces = printed.chunks(32 << 10).map(Bytes::copy_from_slice);

@@ -16,6 +16,7 @@ use tonic::{Code, Request};
 
 use super::*;
 use crate::enrol::ca::Ca;
+use crate::enrol::fleet_key::FleetKey;
 use crate::enrol::masters::{self, MasterCertificate};
 use crate::fleet::ClusterFinder;
 use crate::run::Scripted;
@@ -51,7 +52,9 @@ impl Member {
         let key = dir.path().join("fleet.key");
         write_atomic(&key, &[7; 32], 0o600).expect("writes");
         let options = ServeOptions {
-            fleet_key: Some(FleetKey::read(&key).expect("reads")),
+            fleet_key: Some(FleetSeal::File(Arc::new(
+                FleetKey::read(&key).expect("reads"),
+            ))),
             build: format!("build of {id}"),
             blobs: blobs.map(|dir| Arc::new(BlobFolder::new(dir)) as Arc<dyn BlobPlace>),
             providers: Arc::new(Providers::new(
@@ -195,8 +198,12 @@ async fn a_launch_elsewhere_that_cannot_be_handed_its_bundles_says_where_to_go()
 async fn a_launch_elsewhere_is_handed_over_with_its_bundles() {
     let blobs = tempfile::tempdir().expect("a folder");
     let (a, b) = two_with(Some(blobs.path())).await;
-    let events = a.operator().await.launch(launch(&a)).await;
-    let mut events = events.expect("begins").into_inner();
+    let id = aot_proto::ids::JobId::from_parts(crate::run::now_ms(), 5).to_string();
+    let mut request = Request::new(launch(&a));
+    headers::set(request.metadata_mut(), headers::REQUEST, &id);
+    let answer = a.operator().await.launch(request).await.expect("begins");
+    assert_eq!(headers::get(answer.metadata(), headers::JOB), Some(&*id));
+    let mut events = answer.into_inner();
     while let Some(event) = events.message().await.expect("continues") {
         assert_eq!(event.cluster, "db");
     }
@@ -204,8 +211,8 @@ async fn a_launch_elsewhere_is_handed_over_with_its_bundles() {
     assert_eq!(brought.expect("reads").count(), 1);
     let jobs = b.operator().await.jobs(v1::JobsRequest::default()).await;
     let jobs = jobs.expect("is answered").into_inner().jobs;
-    let uid = rustix::process::geteuid().as_raw();
-    assert_eq!(jobs[0].operator, format!("uid {uid} at a"));
+    let own = crate::server::operator_name::own().await;
+    assert_eq!(jobs[0].operator, format!("{own} at a"));
     let status = a
         .operator()
         .await
@@ -263,7 +270,7 @@ async fn all_masters_answer_and_one_that_is_silent_is_named() {
         .collect();
     assert_eq!(seen, [("a", Some(0), true), ("b", Some(0), false)]);
     let info = client
-        .info(v1::InfoRequest {})
+        .info(v1::InfoRequest::default())
         .await
         .expect("is answered")
         .into_inner();
@@ -295,6 +302,44 @@ async fn all_masters_answer_and_one_that_is_silent_is_named() {
 }
 
 #[tokio::test]
+async fn all_masters_say_what_they_are_and_what_they_ask_of_a_provider() {
+    let (a, b) = two().await;
+    let mut client = a.operator().await;
+    let all = v1::InfoRequest { all: true };
+    let info = client.info(all).await.expect("is answered").into_inner();
+    assert_eq!(info.master, "a");
+    let [other] = &info.others[..] else {
+        panic!("{info:?}");
+    };
+    assert_eq!((&*other.master, &*other.build), ("b", "build of b"));
+    assert!(other.others.is_empty() && info.absent.is_empty());
+    let calls = client.api_calls(v1::ApiCallsRequest { all: true }).await;
+    let mut calls = calls.expect("is told").into_inner();
+    for master in ["b", ""] {
+        let first = calls.message().await.expect("comes").expect("a number");
+        assert_eq!((&*first.master, &*first.error), (master, ""));
+    }
+    // Whoever does not ask for all, as an older command does, is told of this one alone.
+    let own = client.api_calls(v1::ApiCallsRequest::default()).await;
+    let first = own.expect("is told").into_inner().message().await;
+    assert_eq!(first.expect("comes").expect("a number").master, "");
+
+    b.stop.cancel();
+    let told = tokio::time::timeout(LIMIT, calls.message()).await;
+    let told = told.expect("in time").expect("comes").expect("a note");
+    assert_eq!(told.master, "b");
+    assert!(
+        told.error.contains("the master b are not shown"),
+        "{told:?}"
+    );
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    a.hears_of("b", &silent.local_addr().expect("bound").to_string());
+    let info = client.info(all).await.expect("is answered").into_inner();
+    assert!(info.others.is_empty());
+    assert_eq!(info.absent.len(), 1, "{info:?}");
+}
+
+#[tokio::test]
 async fn all_clusters_are_listed_where_one_has_to_be_named() {
     let (a, _b) = two().await;
     let exec = v1::ExecRequest {
@@ -306,6 +351,18 @@ async fn all_clusters_are_listed_where_one_has_to_be_named() {
         refused.message(),
         "more than one cluster: choose one with --cluster: db, web"
     );
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_answered_without_tls() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let a = Member::start("a", None, None).await;
+    let mut stream = TcpStream::connect(&a.listen).await.expect("connects");
+    let question = b"GET /v1/health HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n";
+    stream.write_all(question).await.expect("writes");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.expect("is answered");
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
 }
 
 /// A call of an agent, with this certificate.

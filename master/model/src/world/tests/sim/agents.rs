@@ -3,6 +3,7 @@
 use aot_proto::facts::{Joiner, Pieces};
 
 use super::*;
+use crate::run::RunKind;
 
 /// An agent: its machine, its session, and the runs in its journal.
 #[derive(Default)]
@@ -12,6 +13,23 @@ pub(crate) struct Agent {
     pub generation: u64,
     pub content: aot_proto::facts::Content,
     pub journal: BTreeMap<RunId, bool>,
+    /// What the templates of a run's stage became, and whether that is why it was not run.
+    pub rendered: BTreeMap<RunId, (String, bool)>,
+}
+
+/// What the templates of a stage become: of `vars:NAME` that variable, of `facts:` the names in the cluster facts.
+fn rendered(agent: &Agent, stage: &v1::StageSpec) -> String {
+    match stage.name.strip_prefix("vars:") {
+        Some(name) => {
+            let vars: serde_json::Value = serde_json::from_str(&stage.vars_json).expect("JSON");
+            format!("{name}={}", vars[name])
+        }
+        None => agent
+            .content
+            .peers()
+            .map(|peer| peer.name.as_str())
+            .collect(),
+    }
 }
 
 impl Sim {
@@ -78,7 +96,17 @@ impl Sim {
                     return;
                 }
                 agent.journal.insert(run, false);
-                if let Some(v1::start_run::What::Stage(stage)) = start.what {
+                let stage = match start.what {
+                    Some(v1::start_run::What::RenderedStage(stage)) => {
+                        let digest = rendered(agent, &stage);
+                        let unchanged = digest == stage.unless_rendered;
+                        agent.rendered.insert(run, (digest, unchanged));
+                        (!unchanged).then_some(stage)
+                    }
+                    Some(v1::start_run::What::Stage(stage)) => Some(stage),
+                    _ => None,
+                };
+                if let Some(stage) = stage {
                     *self.started.entry((at.clone(), stage.name)).or_default() += 1;
                 }
                 self.of_run(
@@ -127,10 +155,21 @@ impl Sim {
             let at = self.world.runs[&run].at.clone();
             let agent = &self.agents.entry(at.clone()).or_default();
             if agent.session.is_some() && agent.journal.get(&run) == Some(&false) {
-                let code = self.exit.get(at.instance.as_str()).copied().unwrap_or(0);
+                let (rendered_sha256, unchanged) =
+                    agent.rendered.get(&run).cloned().unwrap_or_default();
+                let name = at.instance.as_str();
+                let code = match self.world.runs[&run].what {
+                    RunKind::Health { .. } => {
+                        *self.checks.entry(name.to_owned()).or_default() += 1;
+                        i32::from(self.unhealthy.contains(name))
+                    }
+                    _ => self.exit.get(name).copied().unwrap_or(0),
+                };
                 let ended = v1::Ended {
                     kind: EndKind::Exited as i32,
-                    exit_code: code,
+                    exit_code: if unchanged { 0 } else { code },
+                    rendered_sha256,
+                    unchanged,
                     ..v1::Ended::default()
                 };
                 self.of_run(
@@ -181,7 +220,7 @@ impl Sim {
         };
         self.agent(at.clone(), session, AgentInput::Attached(Box::new(hello)));
         let facts = NodeFacts {
-            node: serde_json::json!({"hostname": at.instance.as_str()}),
+            node: serde_json::json!({"hostname": at.instance.as_str()}).into(),
             ssh_host_keys: Vec::new(),
             root_public_key: format!("key of {}", at.instance),
             user_public_key: String::new(),

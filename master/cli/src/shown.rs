@@ -1,21 +1,8 @@
-//! Follows a job again when the master of its cluster is gone: another one takes the cluster, and tells all of the job from its
-//! beginning. What was shown of it is left out.
+//! What was shown of a stream of output that comes again from its beginning, of the next master: that is left out.
 
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::time::Duration;
 
-use aot_proto::v1::{FollowRequest, JobEvent, JobOutput};
-use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
-
-use super::dial::{Client, OfJob};
-
-/// For so long it is asked for again: a silent master is replaced after 15 s, and its records are read then.
-const WITHIN: Duration = Duration::from_secs(60);
-
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
+use aot_proto::v1::JobOutput;
 
 /// What was shown of what the targets of a job printed.
 #[derive(Debug, Default)]
@@ -43,30 +30,6 @@ impl ShownOutput {
         *self.shown.entry(of).or_default() += output.data.len() as u64;
         (!output.data.is_empty()).then_some(output)
     }
-}
-
-/// The events of a job once more; `None` when that can't be had: this master itself is gone, or does not know the job.
-pub(crate) async fn follow_again(client: &mut Client, job: &str) -> Option<Streaming<JobEvent>> {
-    let until = Instant::now() + WITHIN;
-    loop {
-        let request = FollowRequest {
-            job_id: job.to_owned(),
-            live: true,
-            output: true,
-        };
-        match client.follow(request.of_job()).await {
-            Ok(events) => return Some(events.into_inner()),
-            Err(status) if may_pass(&status) && Instant::now() < until => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(_) => return None,
-        }
-    }
-}
-
-/// Whether another master may have it in a moment. What comes from below, and not from a master, is the end of this connection.
-fn may_pass(status: &Status) -> bool {
-    status.code() == Code::Unavailable && status.source().is_none()
 }
 
 #[cfg(test)]

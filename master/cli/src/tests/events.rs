@@ -1,0 +1,90 @@
+//! What happened, and what happens.
+
+use super::again::gone;
+use super::*;
+use crate::again::LOST;
+
+fn happened(number: u64, instance: &str, kind: &str, fields: &str) -> Event {
+    Event {
+        unix_ms: 1_767_225_784_000 + number * 1000,
+        cluster: "hadoop".into(),
+        instance: instance.into(),
+        event: kind.into(),
+        fields_json: fields.into(),
+        ..Event::default()
+    }
+}
+
+fn some() -> Vec<Event> {
+    let failed = r#"{"stage":1,"name":"setup","outcome":"failed","exit_code":3,"seconds":2.5,"tail":["no disk"]}"#;
+    vec![
+        happened(0, "web1", "agent-connected", ""),
+        happened(1, "web1", "stage-ended", failed),
+    ]
+}
+
+fn end() -> Event {
+    Event {
+        message: "nothing is left of it".into(),
+        last: true,
+        ..happened(2, "", "cluster-gone", "")
+    }
+}
+
+#[tokio::test]
+async fn what_happened_is_a_line_an_event_on_standard_output() {
+    let fake = Fake::start(Script {
+        rest: some(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "--quiet"]).await;
+    assert_eq!((ran.exit, &*ran.err), (Exit::Well, ""));
+    insta::assert_snapshot!("events", ran.out);
+    let ran = run(
+        &fake,
+        &["--json", "events", "--since", "1970-01-01 00:00:01"],
+    )
+    .await;
+    insta::assert_snapshot!("events_json", ran.out);
+    let asked = fake.asked();
+    assert!(asked[0].contains("since_unix_ms: Some(0)"), "{asked:?}");
+    assert!(asked[0].contains("remembered_only: true"), "{asked:?}");
+    assert!(asked[1].contains("since_unix_ms: Some(1000)"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn following_ends_with_the_cluster_and_nothing_else() {
+    let fake = Fake::start(Script {
+        rest: [some(), vec![end()]].concat(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "-f"]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    assert!(
+        ran.out.ends_with("hadoop nothing is left of it\n"),
+        "{}",
+        ran.out
+    );
+    let cut = Fake::start(Script {
+        rest: some(),
+        ..Script::default()
+    });
+    let ran = run(&cut, &["events", "-f"]).await;
+    assert_eq!(ran.exit, Exit::Unreachable, "{}", ran.out);
+}
+
+#[tokio::test]
+async fn the_next_master_is_asked_for_what_comes_after_what_was_shown() {
+    let fake = Fake::start(Script {
+        rest: [some(), vec![end()]].concat(),
+        breaks: vec![(1, gone())],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "-f", "--json"]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    assert_eq!(ran.err.matches(LOST).count(), 1, "{}", ran.err);
+    let asked = fake.asked();
+    assert!(asked[0].contains("since_unix_ms: None"), "{asked:?}");
+    let after = format!("since_unix_ms: Some({})", 1_767_225_784_001_u64);
+    assert!(asked[1].contains(&after), "{asked:?}");
+}

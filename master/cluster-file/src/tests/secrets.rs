@@ -1,0 +1,192 @@
+//! Secrets: where values come from, who is given them, and every mistake at its place.
+
+use aot_model::secret::{AwsSecret, SecretSource, SecretUse};
+
+use super::*;
+
+const SECRETS: &str = r#"cluster: c
+provider: local
+secrets:
+  db: {env: DB_PASSWORD}
+  tls: {file: secrets/tls.key}
+  api: {command: pass show api}
+  words: {command: [vault, read, x]}
+  token: {ssm: /prod/token}
+  creds: {secrets_manager: prod/creds, region: eu-west-1, on: master}
+instances:
+  - name: a
+    bootstrap_sequence:
+      - dir: x
+        env: {PLAIN: 1}
+        secrets: [tls, {name: db, env: DB}]
+        rerun_on_secret: true
+      - {dir: y, secrets: api}
+      - {dir: z}
+"#;
+
+fn parsed(text: &str) -> Result<Parsed, Report> {
+    parse_with(text, Path::new("/clusters/c.yml"), &Variables::default())
+}
+
+#[test]
+fn each_source_is_read_and_stages_are_given_what_they_name() {
+    let spec = parsed(SECRETS).expect("good").spec;
+    let aws = |id: &str, region: Option<&str>| AwsSecret {
+        id: id.to_owned(),
+        region: region.map(str::to_owned),
+    };
+    let words =
+        |words: &[&str]| SecretSource::Command(words.iter().map(ToString::to_string).collect());
+    let want = [
+        ("api", words(&["/bin/sh", "-c", "pass show api"])),
+        (
+            "creds",
+            SecretSource::SecretsManager(aws("prod/creds", Some("eu-west-1"))),
+        ),
+        ("db", SecretSource::Env("DB_PASSWORD".to_owned())),
+        (
+            "tls",
+            SecretSource::File("/clusters/secrets/tls.key".into()),
+        ),
+        ("token", SecretSource::Ssm(aws("/prod/token", None))),
+        ("words", words(&["vault", "read", "x"])),
+    ];
+    let found: Vec<_> = spec
+        .secrets
+        .iter()
+        .map(|(n, s)| (n.as_str(), s.clone()))
+        .collect();
+    assert_eq!(found, want);
+    let of_master = spec.secrets.values().filter(|it| it.of_master().is_some());
+    assert_eq!(of_master.count(), 2);
+    let given = |name: &str, env: Option<&str>| SecretUse {
+        name: name.to_owned(),
+        env: env.map(str::to_owned),
+    };
+    let stages = &spec.pools[0].stages;
+    assert_eq!(
+        stages[0].secrets,
+        [given("tls", None), given("db", Some("DB"))]
+    );
+    assert_eq!(stages[1].secrets, [given("api", None)]);
+    assert!(stages[2].secrets.is_empty());
+    let rerun: Vec<bool> = stages.iter().map(|stage| stage.rerun_on_secret).collect();
+    assert_eq!(rerun, [true, false, false]);
+}
+
+#[test]
+fn every_mistake_is_told_where_it_stands() {
+    for (from, to, path, said) in [
+        (
+            "{env: DB_PASSWORD}",
+            "{}",
+            "secrets.db",
+            "does not say where",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "{env: A, ssm: /b}",
+            "secrets.db.ssm",
+            "both env and ssm",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "{env: A-B}",
+            "secrets.db.env",
+            "not the name of a variable",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "{env: A, region: eu-west-1}",
+            "secrets.db.region",
+            "no meaning",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "{value: hunter2}",
+            "secrets.db.value",
+            "unknown key",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "hunter2",
+            "secrets.db",
+            "wants a mapping",
+        ),
+        (
+            "  db: {env",
+            "  d.b: {env",
+            "secrets.d.b",
+            "not a name for a secret",
+        ),
+        (
+            "[vault, read, x]",
+            "[]",
+            "secrets.words.command",
+            "is empty",
+        ),
+        (
+            "on: master",
+            "on: machine",
+            "secrets.creds.on",
+            "machines do not read",
+        ),
+        (
+            "on: master",
+            "on: mars",
+            "secrets.creds.on",
+            "not known here",
+        ),
+        (
+            "[tls, {name",
+            "[tsl, {name",
+            "instances[0].bootstrap_sequence[0].secrets[0]",
+            "no secret is named \"tsl\"",
+        ),
+        (
+            "[tls, {name",
+            "[db, {name",
+            "instances[0].bootstrap_sequence[0].secrets[1]",
+            "is given twice",
+        ),
+        (
+            "env: DB}",
+            "env: AOT_DB}",
+            "instances[0].bootstrap_sequence[0].secrets[1]",
+            "can't be a variable",
+        ),
+        (
+            "env: DB}",
+            "env: PLAIN}",
+            "instances[0].bootstrap_sequence[0].secrets[1]",
+            "also given by `env:`",
+        ),
+        (
+            "{dir: z}",
+            "{dir: z, rerun_on_secret: true}",
+            "instances[0].bootstrap_sequence[2].rerun_on_secret",
+            "has no secrets",
+        ),
+    ] {
+        let text = SECRETS.replacen(from, to, 1);
+        assert_ne!(text, SECRETS, "{from}");
+        let report = parsed(&text).expect_err(to);
+        let problems = report.problems();
+        let first = &problems[0];
+        assert!(
+            first.path == path && first.message.contains(said),
+            "{to}: {}",
+            report.render(false)
+        );
+        assert!(first.span.start > 0, "{to}: it has a place");
+        assert!(!report.render(false).contains("panicked"));
+    }
+}
+
+#[test]
+fn a_mistake_in_what_many_inherit_is_told_once() {
+    let text = "cluster: c\nprovider: local\nsecrets: {db: {env: DB}}\ndefaults: {bootstrap_sequence: [{dir: x, secrets: [dbx]}]}\ninstances: [{name: a}, {name: b}]\n";
+    let report = parsed(text).expect_err("no such secret");
+    assert_eq!(report.problems().len(), 1, "{}", report.render(false));
+    assert!(report.render(false).contains("did you mean \"db\"?"));
+}

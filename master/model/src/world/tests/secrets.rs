@@ -1,0 +1,159 @@
+//! Secrets: who is given which, and what another value means.
+
+use super::*;
+use crate::secret::{SealedSecret, SealedSecrets, SecretUse, SecretVersions};
+use crate::stage::key_with_secrets;
+
+fn sealed(versions: &[(&str, &str)]) -> SealedSecrets {
+    let sealed = |(name, version): &(&str, &str)| {
+        let secret = SealedSecret {
+            version: (*version).to_owned(),
+            sealed: format!("sealed {name}"),
+        };
+        ((*name).to_owned(), secret)
+    };
+    versions.iter().map(sealed).collect()
+}
+
+fn given(names: &[&str]) -> Vec<SecretUse> {
+    let given = |name: &&str| SecretUse {
+        name: (*name).to_owned(),
+        env: None,
+    };
+    names.iter().map(given).collect()
+}
+
+/// A launch of stages `plain`, `keeps db` and `follows db`, and `last`, with these values.
+fn launch(size: usize, secrets: &SealedSecrets) -> Input {
+    let names = ["plain", "keeps db", "follows db", "last"];
+    let Input::Launch(mut ask) = ask(&spec(&[size], &[]), &names) else {
+        panic!("a launch")
+    };
+    for plan in ask.stages.values_mut().flatten() {
+        if let Some((how, name)) = plan.name.split_once(' ') {
+            plan.secrets = given(&[name]);
+            if how == "follows" {
+                let version = secrets[name].version.clone();
+                plan.secret_versions = SecretVersions::from([(name.to_owned(), version)]);
+            }
+        }
+        let key = std::mem::take(&mut plan.key);
+        plan.key = key_with_secrets(key, &plan.secrets, &plan.secret_versions);
+    }
+    ask.secrets = secrets.clone();
+    Input::Launch(ask)
+}
+
+fn runs(sim: &Sim) -> [u32; 4] {
+    let of = |stage: &str| sim.started.get(&(key("a1"), stage.to_owned())).copied();
+    ["plain", "keeps db", "follows db", "last"].map(|stage| of(stage).unwrap_or(0))
+}
+
+fn ready(sim: &mut Sim, input: Input) {
+    sim.input(input);
+    sim.run_until_quiet();
+    assert_eq!(
+        (sim.phases(), last_code(sim)),
+        (BTreeSet::from([Phase::Ready]), 0)
+    );
+}
+
+#[test]
+fn another_value_runs_again_what_asks_for_that_and_what_follows_it() {
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(1, &sealed(&[("db", "1"), ("tls", "1")])));
+    assert_eq!(runs(&sim), [1, 1, 1, 1]);
+    let answer = sim.input(launch(1, &sealed(&[("db", "1"), ("tls", "2")])));
+    assert!(matches!(answer, Answer::UpToDate(_)), "{answer:?}");
+    sim.run_until_quiet();
+    ready(&mut sim, launch(1, &sealed(&[("db", "2"), ("tls", "2")])));
+    assert_eq!(runs(&sim), [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_run_is_given_what_its_stage_names_as_it_is_on_record_and_no_other_has_any() {
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(1, &sealed(&[("db", "1"), ("tls", "1")])));
+    let mut all: Vec<_> = sim.secrets.values().cloned().collect();
+    let db = |version: &str| vec![("db".to_owned(), Some(version.to_owned()))];
+    assert_eq!(all, [db("1"), db("1")]);
+    ready(&mut sim, launch(1, &sealed(&[("db", "2")])));
+    all = sim.secrets.values().cloned().collect();
+    all.sort();
+    assert_eq!(all, [db("1"), db("1"), db("2")]);
+}
+
+#[test]
+fn a_value_that_is_the_same_stays_as_it_was_sealed() {
+    let mut sim = Sim::new();
+    let first = sealed(&[("db", "1")]);
+    ready(&mut sim, launch(1, &first));
+    let mut again = first.clone();
+    "anew".clone_into(&mut again.get_mut("db").expect("is there").sealed);
+    sim.input(launch(1, &again));
+    assert_eq!(sim.world.clusters[&cluster()].secrets, first);
+}
+
+#[test]
+fn a_launch_with_another_value_takes_over_from_the_one_that_runs() {
+    let mut sim = Sim::new();
+    let Answer::Started(first) = sim.input(launch(1, &sealed(&[("db", "1")]))) else {
+        panic!("it starts")
+    };
+    let same = sim.input(launch(1, &sealed(&[("db", "1")])));
+    assert!(matches!(same, Answer::Started(job) if job == first));
+    let other = sim.input(launch(1, &sealed(&[("db", "2")])));
+    assert!(matches!(other, Answer::Started(job) if job != first));
+    sim.run_until_quiet();
+    let of_runs: BTreeSet<_> = sim.secrets.values().flatten().cloned().collect();
+    assert_eq!(of_runs, [("db".to_owned(), Some("2".to_owned()))].into());
+}
+
+#[test]
+fn what_is_run_again_after_a_crash_or_a_restart_is_given_them_again() {
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(2, &sealed(&[("db", "1")])));
+    sim.crash();
+    sim.input(Input::Tick);
+    sim.run_until_quiet();
+    ready(&mut sim, launch(2, &sealed(&[("db", "2")])));
+    let second = |given: &&Vec<(String, Option<String>)>| given[0].1.as_deref() == Some("2");
+    assert_eq!(sim.secrets.values().filter(second).count(), 2);
+}
+
+#[test]
+fn a_command_is_given_what_the_cluster_has_when_it_is_started_or_nothing() {
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(1, &sealed(&[("db", "1")])));
+    sim.secrets.clear();
+    let exec = Exec {
+        argv: vec!["true".to_owned()],
+        secrets: given(&["db", "gone"]),
+        ..Exec::default()
+    };
+    sim.input(Input::Exec(ExecAsk {
+        cluster: cluster(),
+        instances: vec![key("a1").instance],
+        kind: JobKind::Exec,
+        task: Task::Command(exec),
+        pace: Pace::default(),
+        queue_ms: 0,
+        what: String::new(),
+        operator: String::new(),
+        request: None,
+    }));
+    sim.run_until_quiet();
+    let want = [
+        ("db".to_owned(), Some("1".to_owned())),
+        ("gone".to_owned(), None),
+    ];
+    assert_eq!(sim.secrets.values().next().expect("one run"), &want);
+}
+
+#[test]
+fn no_record_shows_what_is_sealed() {
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(1, &sealed(&[("db", "1")])));
+    let shown = format!("{:?}", sim.world.clusters[&cluster()]);
+    assert!(!shown.contains("sealed db"), "{shown}");
+}
