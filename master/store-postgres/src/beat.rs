@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_host::clock::Moment;
-use aot_store::fatal::Vital;
+use aot_store::fatal::vital_thread;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
@@ -89,12 +89,13 @@ impl Beat {
             .map_err(io)?;
         let thread = std::thread::Builder::new().name("beat".to_owned());
         let thread = thread.spawn(move || {
-            let _vital = Vital::new("the beat");
-            runtime.block_on(async {
-                tokio::select! {
-                    () = pulse.run() => {}
-                    () = until.cancelled() => {}
-                }
+            vital_thread("the beat", || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = pulse.run() => {}
+                        () = until.cancelled() => {}
+                    }
+                });
             });
             runtime.shutdown_background(); // a name that is being looked up is not waited for
         });

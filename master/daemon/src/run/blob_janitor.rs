@@ -16,7 +16,6 @@ use aot_model::world::World;
 use aot_proto::ids::{ClusterName, JobId, RunId};
 use aot_store::Store;
 use aot_store::blobs::{self, BlobKey, Blobs};
-use aot_store::fatal::Vital;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +57,6 @@ enum Error {
 impl BlobJanitor {
     /// Works now and then until the master stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let _vital = Vital::new("the janitor of blobs");
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

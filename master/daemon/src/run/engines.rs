@@ -19,7 +19,7 @@ use aot_host::chain::Chain;
 use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, Input, Refused, RoutingKey, World};
 use aot_proto::ids::ClusterName;
-use aot_store::fatal::Vital;
+use aot_store::fatal::vital;
 use aot_store::{Hold, Loaded};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -255,8 +255,7 @@ impl Engines {
         }
         let engines = self.clone();
         let of = engine.clone();
-        parts.tasks.spawn(async move {
-            let _vital = Vital::new("the loop of a cluster");
+        let work = async move {
             let left = owner.run(queue).await;
             debug_assert!(of.read(|world| world.is_only(&name)), "{name} alone");
             match left {
@@ -264,7 +263,8 @@ impl Engines {
                 None if !engines.is_stopping() => engines.leave(&name, &of).await,
                 None => {}
             }
-        });
+        };
+        parts.tasks.spawn(vital("the loop of a cluster", work));
         engine
     }
 

@@ -8,7 +8,6 @@ use aot_host::chain::Chain;
 use aot_model::retention::{self, RetentionLimits};
 use aot_model::world::World;
 use aot_proto::ids::RunId;
-use aot_store::fatal::Vital;
 use aot_store::{Error, Store, kept};
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +56,6 @@ impl UnnamedOutputs {
 impl Janitor {
     /// Sweeps now and then until the master stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let _vital = Vital::new("the janitor");
         let every = EVERY.min(self.limits.age).max(Duration::from_secs(1));
         let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
-use aot_store::fatal::Vital;
 use aot_store::fleet::{Fleet, FleetView};
 use futures::StreamExt;
 use tokio::net::TcpStream;
@@ -69,7 +68,6 @@ impl ClusterKeeper {
 
     /// Looks and takes until the master stops.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let _vital = Vital::new("the keeper of clusters");
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

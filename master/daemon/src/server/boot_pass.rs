@@ -43,8 +43,8 @@ const ROUTE: &str = "x-aot-route";
 /// Largest request that is passed on: a report of a boot step.
 pub(super) const MAX_REQUEST_BYTES: usize = 4096;
 
-/// How long the other master may take to begin its answer.
-const ANSWER: Duration = Duration::from_secs(20);
+/// How long the other master may take to begin its answer. Less than an agent that enrols waits: it is told why.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// How long a whole answer may take: as long as a connection without a certificate may live.
 const WHOLE: Duration = Duration::from_secs(15 * 60);

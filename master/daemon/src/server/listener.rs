@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
-use aot_store::fatal::Vital;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -126,7 +125,6 @@ pub(crate) async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let _vital = Vital::new("the agents' port");
     let strangers = Strangers::new(limits);
     let served = Served {
         tls: tls.config().clone(),

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Progress;
 use super::meter::{Meter, SLACK};
-use crate::fatal::Vital;
+use crate::fatal::vital_thread;
 
 /// How many threads there are.
 const THREADS: usize = 8;
@@ -61,7 +61,7 @@ impl Writers {
             let dir = dir.to_owned();
             std::thread::Builder::new()
                 .name(format!("spools-{number}"))
-                .spawn(move || append_loop(&dir, queue))?;
+                .spawn(move || vital_thread("a writer of outputs", || append_loop(&dir, queue)))?;
             Ok(appends)
         };
         (0..THREADS).map(start).collect::<io::Result<_>>().map(Self)
@@ -170,7 +170,6 @@ impl Copy {
 
 /// Appends in order. What ends a copy is answered once all of it is on disk.
 fn append_loop(dir: &Path, mut queue: mpsc::Receiver<Append>) {
-    let _vital = Vital::new("a writer of outputs");
     let mut copies: HashMap<RunId, Copy> = HashMap::new();
     while let Some(append) = queue.blocking_recv() {
         let answer = append_piece(dir, &mut copies, &append);

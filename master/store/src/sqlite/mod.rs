@@ -30,6 +30,7 @@ use prost::bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::fatal::vital_thread;
 use crate::{Backend, ClosedJob, Error, Hold, Loaded, OpenStore, Pending, Store, StoredOutputs};
 pub use moved::{MOVED, mark_moved, moved_to};
 use read::SqliteReader;
@@ -113,7 +114,11 @@ impl SqliteStore {
             .name("store".to_owned())
             .spawn({
                 let path = path.clone();
-                move || write_loop(connection, queue, &path)
+                move || {
+                    vital_thread("the store's writer", || {
+                        write_loop(connection, queue, &path)
+                    })
+                }
             })
             .map_err(|source| Error::Io {
                 what: "start the writer of",

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{prune, rows};
 use crate::Error;
-use crate::fatal::Vital;
 
 /// Writes that may wait for the writer. When full, whoever decides waits: nothing is decided that can't be kept.
 pub(super) const QUEUE: usize = 256;
@@ -34,7 +33,6 @@ pub(super) fn write_loop(
     mut queue: mpsc::Receiver<Write>,
     path: &Path,
 ) {
-    let _vital = Vital::new("the store's writer");
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH

@@ -14,10 +14,11 @@ use tonic::{Request, Response, Status};
 
 use super::select::Selection;
 use super::{Asker, OperatorApi};
-use crate::server::peer::PeerChannel;
+use crate::server::peer::{self, PeerChannel};
 
 /// How long a master may take to say what it knows.
 pub(super) const KNOWN: Duration = Duration::from_secs(5);
+const _: () = assert!(peer::CONNECT.as_millis() < KNOWN.as_millis());
 
 /// How long one may take that asks its provider first.
 const ASKED: Duration = Duration::from_secs(120);

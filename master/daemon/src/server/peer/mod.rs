@@ -12,7 +12,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub(crate) use identity::PeerIdentity;
-pub(crate) use pool::{PeerChannel, Peers};
+pub(crate) use pool::{CONNECT, PeerChannel, Peers};
 pub(crate) use port::serve;
 
 /// The master on the other side of a connection on the masters' port; in every request of it.

@@ -30,8 +30,8 @@ use super::identity::{self, PeerIdentity};
 use super::passed::PassedBody;
 use crate::enrol::masters;
 
-/// How long a master may take to be connected to.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a master may take to be connected to. Less than it has for any answer: who waits is told that it is not reached.
+pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 
 /// How long a connection is kept without a call, and how many a master; more are closed.
 const KEPT: Duration = Duration::from_secs(20);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aot_host::chain::Chain;
 use aot_host::descriptors;
 use aot_proto::v1;
+use aot_store::fatal::vital;
 use aot_store::fleet::Announcement;
 use aot_store::{Hold, Store};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,7 @@ impl Bound {
                 () = keeper.round() => {}
                 () = stop.cancelled() => return Err(Error::Interrupted),
             }
-            tasks.spawn(keeper.run(stop.clone()));
+            tasks.spawn(vital("the keeper of clusters", keeper.run(stop.clone())));
         }
         let janitor = Janitor {
             engine: engine.clone(),
@@ -104,8 +105,9 @@ impl Bound {
             limits: opened.options.retention,
             unnamed: UnnamedOutputs::default(),
         };
-        tasks.spawn(janitor.run(stop.clone()));
-        tasks.spawn(blob_janitor(&opened, &state, &engine).run(stop.clone()));
+        tasks.spawn(vital("the janitor", janitor.run(stop.clone())));
+        let blobs = blob_janitor(&opened, &state, &engine).run(stop.clone());
+        tasks.spawn(vital("the janitor of blobs", blobs));
         let (tidied, until) = (state.transfers.clone(), stop.clone());
         let asked = engine.clone();
         tasks.spawn(async move { tidied.tidy_regularly(asked, until).await });
@@ -133,9 +135,10 @@ impl Bound {
             tasks.clone(),
             stop.clone(),
         ));
-        tasks.spawn(operators::serve(socket, operators, stop.clone()));
+        let socket = operators::serve(socket, operators, stop.clone());
+        tasks.spawn(vital("the operators' socket", socket));
         let descriptors = usize::try_from(descriptors::limit()).unwrap_or(usize::MAX);
-        tasks.spawn(listener::serve(
+        let port = listener::serve(
             port,
             tls,
             services.agents(),
@@ -143,7 +146,8 @@ impl Bound {
             guide,
             tasks.clone(),
             stop.clone(),
-        ));
+        );
+        tasks.spawn(vital("the agents' port", port));
         Ok(Running {
             stop: ending,
             store: state.store,
@@ -189,7 +193,8 @@ impl Among {
         if let (Some(PeerPort { port, advertise }), Some(identity)) = (peer, &self.identity) {
             tracing::info!(peer = %advertise, "serving other masters");
             let (identity, owner) = (identity.clone(), tasks.clone());
-            tasks.spawn(peer::serve(port, identity, operators, owner, stop.clone()));
+            let port = peer::serve(port, identity, operators, owner, stop.clone());
+            tasks.spawn(vital("the masters' port", port));
         }
     }
 }
