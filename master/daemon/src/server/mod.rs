@@ -16,6 +16,7 @@ mod hello;
 pub(crate) mod lifetime;
 pub(crate) mod limits;
 pub(crate) mod listener;
+mod named_stream;
 pub(crate) mod operator_api;
 mod operator_name;
 mod owner_tls;

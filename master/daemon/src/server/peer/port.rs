@@ -3,15 +3,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
-use aot_store::fatal::Vital;
 use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -21,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::transport::server::Connected;
 use tower::Service;
 
 use super::{PeerIdentity, PeerMaster};
 use crate::server::accept::accept_all;
+use crate::server::named_stream::NamedStream;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -61,7 +57,6 @@ pub(crate) async fn serve<S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let _vital = Vital::new("the masters' port");
     let (shaken, connections) = mpsc::channel(SHAKEN);
     tasks.spawn(accept(
         listener,
@@ -87,6 +82,9 @@ pub(crate) async fn serve<S>(
         tracing::error!(error = %Chain(&error), "the masters' port failed");
     }
 }
+
+/// A connection of a master.
+type PeerStream = NamedStream<TlsStream<TcpStream>, PeerMaster>;
 
 type Shaken = mpsc::Sender<io::Result<PeerStream>>;
 
@@ -135,61 +133,7 @@ async fn shake(
         tracing::warn!(%address, "refused a certificate on the masters' port that does not belong to a master");
         return;
     };
-    let master = PeerMaster(master.into());
-    let stream = PeerStream { stream, master };
+    let name = PeerMaster(master.into());
+    let stream = PeerStream { stream, name };
     let _ = tokio::time::timeout(HANDSHAKE, shaken.send(Ok(stream))).await; // it is hung up while this master stops
-}
-
-/// A connection of a master.
-struct PeerStream {
-    stream: TlsStream<TcpStream>,
-    master: PeerMaster,
-}
-
-impl Connected for PeerStream {
-    type ConnectInfo = PeerMaster;
-
-    fn connect_info(&self) -> PeerMaster {
-        self.master.clone()
-    }
-}
-
-impl AsyncRead for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for PeerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

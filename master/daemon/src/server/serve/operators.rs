@@ -1,24 +1,20 @@
 //! The operators' socket while the master runs: who may connect, and what becomes of the master when nobody can.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_proto::limits::MAX_ANSWER_BYTES;
 use aot_proto::v1::operator_server::OperatorServer;
 use aot_store::Store;
-use aot_store::fatal::Vital;
 use futures::{Stream, StreamExt};
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::run::stop;
 use crate::server::door::Door;
+use crate::server::named_stream::NamedStream;
 use crate::server::operator_api::OperatorApi;
 use crate::server::operator_name::{self, OperatorName};
 use crate::server::ways::Ways;
@@ -56,63 +52,12 @@ async fn allowed(stream: UnixStream, own: u32) -> io::Result<Option<OperatorStre
     if peer.uid() != 0 && peer.uid() != own {
         return Ok(None);
     }
-    let operator = operator_name::of(peer).await;
-    Ok(Some(OperatorStream { stream, operator }))
+    let name = operator_name::of(peer).await;
+    Ok(Some(OperatorStream { stream, name }))
 }
 
-/// A connection with the name of whoever is at its other end.
-pub(crate) struct OperatorStream {
-    stream: UnixStream,
-    operator: OperatorName,
-}
-
-impl Connected for OperatorStream {
-    type ConnectInfo = OperatorName;
-
-    fn connect_info(&self) -> OperatorName {
-        self.operator.clone()
-    }
-}
-
-impl AsyncRead for OperatorStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for OperatorStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
-    }
-}
+/// A connection of an operator.
+pub(crate) type OperatorStream = NamedStream<UnixStream, OperatorName>;
 
 /// The operators' service behind its door.
 pub(super) type Operators = Door<OperatorServer<OperatorApi>>;
@@ -135,7 +80,6 @@ pub(crate) fn incoming(socket: UnixListener) -> impl Stream<Item = io::Result<Op
 }
 
 pub(super) async fn serve(socket: UnixListener, service: Operators, stop: CancellationToken) {
-    let _vital = Vital::new("the operators' socket");
     let mut builder = tonic::transport::Server::builder().max_frame_size(FRAME_BYTES);
     let server = builder.add_service(service);
     let until = stop.clone();
