@@ -67,7 +67,8 @@ mod tests {
         if std::env::var_os(PLAYED).is_some() {
             let before = ignored(&status_of_a_child());
             end_inheritance().expect("it may handle them");
-            println!("{before:?} {:?}", ignored(&status_of_a_child()));
+            let both = before.contains(&1) && before.contains(&10); // whoever runs this test may have ignored more
+            println!("ignored: {both} {:?}", ignored(&status_of_a_child()));
             return;
         }
         let script = "trap '' HUP USR1; exec \"$0\" --exact ignored_signals::tests::no_program_inherits_an_ignored_signal --nocapture";
@@ -76,6 +77,6 @@ mod tests {
         played.args(["-c", script]).arg(me).env(PLAYED, "1");
         let said = played.output().expect("it runs").stdout;
         let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(said.contains("[1, 10] []"), "{said}");
+        assert!(said.contains("ignored: true []"), "{said}");
     }
 }
