@@ -52,6 +52,7 @@ mod records;
 mod revoke;
 mod rolling_apply;
 mod rootless;
+mod salt;
 mod secrets;
 mod shell;
 mod ssh;
