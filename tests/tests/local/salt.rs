@@ -9,7 +9,7 @@ use aot_tests::python;
 use aot_tests::rig::Rig;
 
 /// Salt starts slowly, and takes its time to load.
-const STATES: Duration = Duration::from_secs(300);
+const STATES: Duration = Duration::from_secs(900);
 
 /// The example beside the rig's files, with a Salt that is there: to install one on each machine takes a minute each.
 fn example(rig: &Rig) -> String {
