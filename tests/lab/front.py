@@ -16,6 +16,8 @@ from faults import error_page
 
 NOT_RELAYED = ("content-length", "transfer-encoding", "connection", "expect")
 CONSOLE_LIMIT = 65536
+READS = ("Describe", "Get", "List")
+READ_TRIES = 5                                      # moto has no locks: what it reads may change under its reader, which then fails
 
 
 def injected(fault):
@@ -68,8 +70,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
     def answer_of_moto(self, action, form, key, body):
-        lab, (status, headers, answer) = self.server.lab, self.ask_moto(body)
-        if status == 500 and answer.lstrip().startswith(b"<!doctype"):
+        lab, is_read = self.server.lab, action.startswith(READS)
+        for _ in range(READ_TRIES if is_read else 1):
+            status, headers, answer = self.ask_moto(body)
+            is_page = status == 500 and answer.lstrip().startswith(b"<!doctype")
+            if not is_page:
+                break
+        if is_page:
             text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", answer.decode(errors="replace"))))
             status, headers, answer = 501, [], error_page("NotInThisLab", f"{action}: {text.strip()[:400]}")
         if status == 400 and b"<Code>DryRunOperation<" in answer:
@@ -78,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.real_console(form["InstanceId"], answer)
         if status == 200 and action == "DescribeInstances":
             status, answer = lab.forget(form, answer, key)
-        if status == 200 and form and not action.startswith(("Describe", "Get", "List")):
+        if status == 200 and form and not is_read:
             lab.made(action, form, answer)
             lab.changed(action, [value for name, value in form.items() if name.startswith("InstanceId.")], form, answer)
         return status, headers, answer

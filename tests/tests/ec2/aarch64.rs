@@ -14,7 +14,7 @@ use aot_tests::programs;
 use aot_tests::rig::Rig;
 
 /// What builds it, with nothing built before.
-const BUILD: Duration = Duration::from_secs(1200);
+const BUILD: Duration = Duration::from_secs(2400);
 
 /// What agents.sh ends with when something cannot be had.
 const UNAVAILABLE: i32 = 75;
