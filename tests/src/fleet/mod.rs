@@ -209,11 +209,12 @@ impl Fleet {
         has.next().map(|(at, _)| at)
     }
 
-    /// The clusters that a master has, as one says.
+    /// The clusters that a master has, as one says; none of one that has just begun.
     pub fn clusters_of(&self, asked: usize, master: usize) -> Vec<String> {
         let says = self.says(asked).into_iter().find(|(at, _)| *at == master);
-        let (_, of) = says.expect("it is known");
-        names(&of["clusters"]).map(str::to_owned).collect()
+        let names_of =
+            |(_, of): (usize, Value)| names(&of["clusters"]).map(str::to_owned).collect();
+        says.map_or_else(Vec::new, names_of)
     }
 
     /// Sessions of each master, as itself says; none of those that do not run.
