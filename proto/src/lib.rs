@@ -15,6 +15,7 @@ pub mod headers;
 pub mod hostname;
 pub mod ids;
 pub mod limits;
+pub mod pace;
 pub mod plural;
 pub mod route;
 pub mod secret;

@@ -1,12 +1,11 @@
 //! A thousand sessions (`AOT_BENCH_SESSIONS`): simulated agents in one process, real TLS, the real protocol, against a
 //! real `aot-master serve` over a state that this bench writes as a launch and enrolments would have left it. Prints a
-//! ping of all beside a bare program of tonic and mTLS, what a command over all costs and a change of all at the same pace,
-//! and the master's memory a session.
+//! ping of all beside a bare program of tonic and mTLS, what a command over all costs, how much more a change of all does at
+//! the same pace, and the master's memory a session.
 //! With `AOT_BENCH_FACTS=1` one of them has new facts, so that all get new cluster facts.
 //! With several counts (`AOT_BENCH_STEPS=1000,2000,5000`) it says at the end whether cost grows as the count does.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aot_host::descriptors;
@@ -16,16 +15,21 @@ use aot_tests::bench::bare::Bare;
 use aot_tests::bench::figures::{
     at_most, cpu_seconds, median, memory_kib, number, peak_kib, quantile, seconds,
 };
+use aot_tests::bench::master::BenchMaster;
 use aot_tests::bench::operator::Operator;
 use aot_tests::bench::roles::played;
 use aot_tests::fleet::records::{self, ClusterShape, GENERATION, ProviderKind};
-use aot_tests::rig::master_program;
 use aot_tests::wait;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 /// Pings whose median is taken.
 const ROUNDS: usize = 21;
+
+/// Commands and changes at a pace whose median is taken, and how many instances have theirs at a time.
+const PACED_ROUNDS: usize = 5;
+const PACE: usize = 50;
+
+/// Longest that one of them may take: then it is said what it lacks.
+const WITHIN: Duration = Duration::from_secs(120);
 
 fn main() {
     if played() {
@@ -56,9 +60,11 @@ struct Figures {
     /// Seconds of a ping of all, and of the bare program's.
     ping: f64,
     bare: f64,
-    /// The same for a command over all at once, and 50 at a time: until it is over, and of the master's processor time.
+    /// The same for a command over all at once, and at a pace: until it is over, and of the master's processor time.
     exec: (f64, f64),
     paced: (f64, f64),
+    /// The same for a change of all at that pace.
+    rolled: (f64, f64),
     /// Share of a core while nothing but heartbeats comes.
     idle: f64,
     /// KiB a session (PSS).
@@ -69,7 +75,7 @@ struct Figures {
 fn compare(steps: &[Figures]) {
     println!("--- a session, by count of sessions");
     println!(
-        "{:>8} {:>9} {:>10} {:>9} {:>8} {:>10} {:>10} {:>8} {:>8}",
+        "{:>8} {:>9} {:>10} {:>9} {:>8} {:>10} {:>10} {:>10} {:>8} {:>8}",
         "sessions",
         "attached",
         "attach cpu",
@@ -77,13 +83,14 @@ fn compare(steps: &[Figures]) {
         "x bare",
         "exec cpu",
         "50 at once",
+        "changed so",
         "idle",
         "memory"
     );
     for step in steps {
         let each = |seconds: f64| seconds * 1e3 / step.count as f64;
         println!(
-            "{:>8} {:>7.2} s {:>7.3} ms {:>6.0} ms {:>8.2} {:>7.3} ms {:>7.3} ms {:>6.1} % {:>4.1} KiB",
+            "{:>8} {:>7.2} s {:>7.3} ms {:>6.0} ms {:>8.2} {:>7.3} ms {:>7.3} ms {:>7.3} ms {:>6.1} % {:>4.1} KiB",
             step.count,
             step.attaching,
             each(step.attach_cpu),
@@ -91,6 +98,7 @@ fn compare(steps: &[Figures]) {
             step.ping / step.bare,
             each(step.exec.1),
             each(step.paced.1),
+            each(step.rolled.1),
             step.idle,
             step.memory
         );
@@ -110,11 +118,12 @@ fn compare(steps: &[Figures]) {
     grown("time of a ping", |step| step.ping);
     grown("processor time of a command over all", |step| step.exec.1);
     grown("processor time of one 50 at a time", |step| step.paced.1);
+    grown("processor time of a change", |step| step.rolled.1);
     grown("memory", |step| step.memory * step.count as f64);
 }
 
 /// Runs a command over all, this many at a time (0 = all): seconds until it ends, and of the master's processor time.
-fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64, f64) {
+fn exec_all(operator: &mut Operator, master: &BenchMaster, at_a_time: usize) -> (f64, f64) {
     let concurrency = (at_a_time > 0).then(|| at_a_time.to_string());
     let request = ExecRequest {
         target: "*".to_owned(),
@@ -125,18 +134,18 @@ fn exec_all(operator: &mut Operator, master: &Master, at_a_time: usize) -> (f64,
         }),
         ..ExecRequest::default()
     };
-    let before = cpu_seconds(master.child.id());
+    let before = cpu_seconds(master.pid());
     let time = seconds(|| {
         let summary = operator.exec(request, |_| {});
         assert_eq!(summary.exit_code, 0, "{summary:?}");
     });
-    (time, cpu_seconds(master.child.id()) - before)
+    (time, cpu_seconds(master.pid()) - before)
 }
 
 /// Changes the bundle of all and applies it, this many at a time: seconds until it ends, and of the master's processor time.
 fn apply_all(
     operator: &mut Operator,
-    master: &Master,
+    master: &BenchMaster,
     bundle: &Path,
     at_a_time: usize,
 ) -> (f64, f64) {
@@ -149,20 +158,63 @@ fn apply_all(
         }),
         ..ApplyRequest::default()
     };
-    let before = cpu_seconds(master.child.id());
+    let before = cpu_seconds(master.pid());
     let time = seconds(|| {
-        let last = operator.apply(request);
-        assert_eq!(last.exit_code, 0, "{last:?}");
+        let last = operator.apply(request, WITHIN);
+        let ended = last.as_ref().is_some_and(|last| last.exit_code == 0);
+        assert!(
+            ended,
+            "a change of all, {at_a_time} at a time, did not end well within {} s: {last:?}; {}",
+            WITHIN.as_secs(),
+            operator.lacking()
+        );
     });
-    (time, cpu_seconds(master.child.id()) - before)
+    (time, cpu_seconds(master.pid()) - before)
+}
+
+/// A command and a change of all at the same pace, in turns: what else this machine does counts for both.
+fn at_a_pace(
+    operator: &mut Operator,
+    master: &BenchMaster,
+    bundle: &Path,
+) -> ((f64, f64), (f64, f64)) {
+    let (mut commands, mut changes) = (Vec::new(), Vec::new());
+    for _ in 0..PACED_ROUNDS {
+        commands.push(exec_all(operator, master, PACE));
+        changes.push(apply_all(operator, master, bundle, PACE));
+    }
+    let middle = |all: &[(f64, f64)]| {
+        let of = |part: fn(&(f64, f64)) -> f64| {
+            quantile(&mut all.iter().map(part).collect::<Vec<_>>(), 0.5)
+        };
+        (of(|it| it.0), of(|it| it.1))
+    };
+    let (command, change) = (middle(&commands), middle(&changes));
+    println!(
+        "{PACE} at a time: a command over all {:.2} s, of which the master computes {:.2} s; a change of all {:.2} s, {:.2} s",
+        command.0, command.1, change.0, change.1
+    );
+    at_most(
+        "a change of all, times a command at the same pace",
+        change.0 / command.0,
+        1.0,
+        "x",
+    );
+    at_most(
+        "the master's processor time of it, times the command's",
+        change.1 / command.1,
+        1.0,
+        "x",
+    );
+    (command, change)
 }
 
 /// The master's processor time, once it uses little more than heartbeats of this many sessions do.
-fn when_quiet(master: &Master, sessions: usize) -> f64 {
+fn when_quiet(master: &BenchMaster, sessions: usize) -> f64 {
     let little = 0.1 + sessions as f64 * 5e-5;
-    let mut last = (Instant::now(), cpu_seconds(master.child.id()));
+    let mut last = (Instant::now(), cpu_seconds(master.pid()));
     let look = || {
-        let now = (Instant::now(), cpu_seconds(master.child.id()));
+        let now = (Instant::now(), cpu_seconds(master.pid()));
         let passed = now.0 - last.0;
         if passed < Duration::from_millis(500) {
             return None;
@@ -175,7 +227,7 @@ fn when_quiet(master: &Master, sessions: usize) -> f64 {
 }
 
 /// The last of them has told something new: how long until all have it, and what that took.
-fn show_news(operator: &mut Operator, master: &Master, count: usize, since: Instant) {
+fn show_news(operator: &mut Operator, master: &BenchMaster, count: usize, since: Instant) {
     wait::until(
         || operator.applied(GENERATION + 1) == count,
         Duration::from_secs(300),
@@ -184,7 +236,7 @@ fn show_news(operator: &mut Operator, master: &Master, count: usize, since: Inst
     println!(
         "  new cluster facts: all have them {:.1} s after they began to attach, the master had {:.0} MiB at most",
         since.elapsed().as_secs_f64(),
-        peak_kib(master.child.id()) / 1024.0
+        peak_kib(master.pid()) / 1024.0
     );
 }
 
@@ -201,10 +253,10 @@ fn measure(count: usize) -> Figures {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
     let cluster = write_state(&state, folder.path(), count);
-    let mut master = Master::start(folder.path(), &state);
+    let master = BenchMaster::start(folder.path(), &state);
     let mut operator = Operator::connect(&master.socket);
     let started_cpu = when_quiet(&master, count);
-    let empty = memory_kib(master.child.id()); // not before: it still reads its records when its socket is there
+    let empty = memory_kib(master.pid()); // not before: it still reads its records when its socket is there
     let mut agents = None;
     let since = Instant::now();
     let attaching = seconds(|| {
@@ -215,7 +267,7 @@ fn measure(count: usize) -> Figures {
             GENERATION,
         ));
     });
-    let cpu = cpu_seconds(master.child.id());
+    let cpu = cpu_seconds(master.pid());
     let attach_cpu = when_quiet(&master, count) - started_cpu;
     println!(
         "all attached after {attaching:.2} s, of which the master computes {cpu:.2} s with its start; until it is quiet \
@@ -246,7 +298,7 @@ fn measure(count: usize) -> Figures {
         1.5,
         "x",
     );
-    let full = memory_kib(master.child.id());
+    let full = memory_kib(master.pid());
     let each = |full: f64, empty: f64| (full - empty) / count as f64;
     at_most(
         "master's memory a session (PSS)",
@@ -260,21 +312,13 @@ fn measure(count: usize) -> Figures {
         empty.0 / 1024.0
     );
     let exec = exec_all(&mut operator, &master, 0);
-    let paced = exec_all(&mut operator, &master, 50);
     println!(
-        "a command over all: {:.2} s, of which the master computes {:.2} s; 50 at a time: {:.2} s, {:.2} s",
-        exec.0, exec.1, paced.0, paced.1
+        "a command over all: {:.2} s, of which the master computes {:.2} s",
+        exec.0, exec.1
     );
-    let rolled = apply_all(&mut operator, &master, &bundle(folder.path()), 50);
-    println!(
-        "a stage of all, 50 at a time: {:.2} s, of which the master computes {:.2} s: {:.2} and {:.2} times the command's",
-        rolled.0,
-        rolled.1,
-        rolled.0 / paced.0,
-        rolled.1 / paced.1
-    );
+    let (paced, rolled) = at_a_pace(&mut operator, &master, &bundle(folder.path()));
     when_quiet(&master, count);
-    let before = cpu_seconds(master.child.id());
+    let before = cpu_seconds(master.pid());
     let idle = 5.0;
     let until = Instant::now() + Duration::from_secs_f64(idle);
     wait::until(
@@ -282,11 +326,11 @@ fn measure(count: usize) -> Figures {
         Duration::from_secs(10),
         "five seconds pass",
     );
-    let used = (cpu_seconds(master.child.id()) - before) / idle * 100.0;
+    let used = (cpu_seconds(master.pid()) - before) / idle * 100.0;
     println!("  idle, with heartbeats: {used:.1} % of a core");
     drop(operator);
     drop(agents);
-    master.stop();
+    drop(master);
     Figures {
         count,
         attaching,
@@ -295,67 +339,9 @@ fn measure(count: usize) -> Figures {
         bare: bare_time,
         exec,
         paced,
+        rolled,
         idle: used,
         memory: each(full.0, empty.0),
-    }
-}
-
-/// A master over a state folder, without a rig: its machines are not here.
-struct Master {
-    child: Child,
-    state: PathBuf,
-    socket: PathBuf,
-    address: String,
-}
-
-impl Master {
-    fn start(folder: &Path, state: &Path) -> Self {
-        let socket = folder.join("master.sock");
-        let child = Command::new(master_program())
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env("AOT_STATE_DIR", state)
-            .env("AOT_SOCKET", &socket)
-            .env("AOT_LOG", "warn")
-            .env(
-                "AOT_AGENT_DIR",
-                master_program().parent().expect("a folder"),
-            )
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let port = wait::some(
-            || {
-                let up = std::os::unix::net::UnixStream::connect(&socket).is_ok();
-                up.then(|| std::fs::read_to_string(state.join("port")).ok())?
-            },
-            Duration::from_secs(60),
-            "the master serves",
-        );
-        Self {
-            child,
-            state: state.to_owned(),
-            socket,
-            address: format!("127.0.0.1:{}", port.trim()),
-        }
-    }
-
-    fn command(&self, args: &[&str]) {
-        let status = Command::new(master_program())
-            .args(args)
-            .env("AOT_STATE_DIR", &self.state)
-            .env("AOT_SOCKET", &self.socket)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .expect("it starts");
-        assert!(status.success(), "{args:?}: {status}");
-    }
-
-    fn stop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("it runs");
-        self.child.wait().expect("it ends");
     }
 }
 

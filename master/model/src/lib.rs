@@ -16,6 +16,7 @@ pub mod job;
 pub mod json_text;
 pub mod key;
 pub mod launch;
+pub mod level;
 pub mod machine;
 mod needs;
 pub mod outcome;

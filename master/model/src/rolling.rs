@@ -72,6 +72,8 @@ pub struct RollingTurn {
 pub enum TurnStep {
     /// It is as it was before, and waits.
     Waiting,
+    /// An earlier change of it was under way when its agent was lost. It holds nobody up until it is back, and is changing from then on.
+    Lost,
     /// Its stages are those to be; they run, or one of them failed.
     Changing,
     /// They have succeeded, and whether all is well is being asked.
@@ -94,9 +96,17 @@ impl RollingTurn {
     pub fn is_unproven(&self) -> bool {
         match self.step {
             TurnStep::Waiting => self.unproven,
-            TurnStep::Changing | TurnStep::Checking { .. } | TurnStep::Unhealthy => true,
             TurnStep::Passed => false,
+            TurnStep::Lost
+            | TurnStep::Changing
+            | TurnStep::Checking { .. }
+            | TurnStep::Unhealthy => true,
         }
+    }
+
+    /// It has had a turn, or has one.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.step, TurnStep::Waiting | TurnStep::Lost)
     }
 
     /// It waits in this job.

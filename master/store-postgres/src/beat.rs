@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::clocks::{ClockCheck, ClockFinding, ClockReading, WallClock};
 use crate::connect::EngineLink;
-use crate::held::{FoundHolds, KeptHolds, Renewal};
+use crate::held::{FoundHold, FoundHolds, KeptHolds, Renewal};
 use crate::take::{Me, Timing};
 use crate::url::PostgresUrl;
 
@@ -36,6 +36,14 @@ const BEAT: &str = "UPDATE masters SET beat = beat + $3::int, wall_ms = $4 WHERE
 
 /// The times that other masters have written down; those of a build that writes none are no witnesses.
 const OTHERS: &str = "SELECT id, wall_ms FROM masters WHERE id <> $1 AND wall_ms > 0";
+
+/// What is found of holds, and the fleet's level.
+const FOUND: &str = "SELECT cluster, owner, epoch, level, (SELECT level FROM fleet) FROM owners WHERE cluster = ANY($1)";
+
+/// Records of this master's clusters may have more than they could when these were taken. Those that are just being written are left
+/// to the next beat.
+const RAISE: &str = "UPDATE owners SET level = $3 WHERE cluster IN (SELECT cluster FROM owners \
+    WHERE owner = $1 AND incarnation = $2 AND level < $3 FOR UPDATE SKIP LOCKED)";
 
 /// The thread, until it is dropped.
 pub(crate) struct Beat {
@@ -60,6 +68,8 @@ struct BeatAnswer {
     asked: BTreeMap<String, i64>,
     /// and what was found of it.
     found: FoundHolds,
+    /// The level that all masters know.
+    level: i32,
 }
 
 impl Beat {
@@ -134,6 +144,7 @@ impl Pulse {
                     if !self.apply(&answer, finding) {
                         return;
                     }
+                    self.raise(&answer).await;
                     if std::mem::take(&mut is_away) {
                         tracing::info!("the store takes this master's beats again");
                     }
@@ -184,6 +195,19 @@ impl Pulse {
         true
     }
 
+    /// The fleet has come to another level since clusters were taken: the next beat finds theirs.
+    async fn raise(&self, answer: &BeatAnswer) {
+        let level = answer.level.min(self.me.level);
+        if answer.found.values().all(|hold| hold.level >= level) {
+            return;
+        }
+        let values: [&(dyn ToSql + Sync); 3] = [&self.me.id, &self.me.incarnation, &level];
+        let what = "raise the level of clusters in";
+        if let Err(error) = self.link.query(what, RAISE, &values, WITHIN).await {
+            tracing::debug!(error = %Chain(&error), "the level of clusters is raised by a later beat");
+        }
+    }
+
     /// What came of one. The way there is not counted: it may be long, and lasts.
     async fn beat_once(&self, is_sign_of_life: bool) -> Result<BeatAnswer, Error> {
         self.link.session().await?;
@@ -207,15 +231,21 @@ impl Pulse {
         // A statement of its own, which sees what was taken while the beat waited for whoever took it.
         let asked = self.kept.holds.epochs();
         let names: Vec<&str> = asked.keys().map(String::as_str).collect();
-        let sql = "SELECT cluster, owner, epoch FROM owners WHERE cluster = ANY($1)";
-        let rows = self.link.query("beat in", sql, &[&names], WITHIN).await?;
-        let found = rows
-            .iter()
-            .map(|row| (row.get(0), (row.get(1), row.get(2))));
+        let values: [&(dyn ToSql + Sync); 1] = [&names];
+        let rows = self.link.query("beat in", FOUND, &values, WITHIN).await?;
+        let found = rows.iter().map(|row| {
+            let found = FoundHold {
+                owner: row.get(1),
+                epoch: row.get(2),
+                level: row.get(3),
+            };
+            (row.get(0), found)
+        });
         Ok(BeatAnswer {
             clocks,
             others: others.collect(),
             found: found.collect(),
+            level: rows.first().map_or(0, |row| row.get(4)),
             asked,
         })
     }

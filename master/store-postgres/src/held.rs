@@ -12,8 +12,19 @@ use crate::take::Taken;
 /// What is good while a master's beats are taken.
 const STANDING: &str = "~beat";
 
-/// What the engine says of a hold: who has it, and with which epoch.
-pub(crate) type FoundHolds = BTreeMap<String, (String, i64)>;
+/// What the engine says of a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundHold {
+    /// Who has it.
+    pub(crate) owner: String,
+    /// With which.
+    pub(crate) epoch: i64,
+    /// Level that its records may have.
+    pub(crate) level: i32,
+}
+
+/// By what they are on.
+pub(crate) type FoundHolds = BTreeMap<String, FoundHold>;
 
 /// What a beat makes of the holds that were found as they are known.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +76,7 @@ impl KeptHolds {
             unsure: None,
         };
         hold.set_epoch(taken.epoch);
+        hold.set_level(taken.level);
         self.holds.add(&hold, taken.epoch, taken.is_taken_over);
         let own = taken.asked.since_boot + good;
         let end = self.standing.good_until();
@@ -134,8 +146,11 @@ impl HeldHolds {
                 return true;
             }
             let owner = match found.get(name) {
-                Some((_, epoch)) if *epoch == held.epoch => return true,
-                Some((owner, _)) => owner.as_str(),
+                Some(found) if found.epoch == held.epoch => {
+                    held.hold.set_level(found.level);
+                    return true;
+                }
+                Some(found) => found.owner.as_str(),
                 None => "nobody: its row is gone",
             };
             held.hold.lose(&why(owner));
@@ -163,9 +178,16 @@ mod tests {
         }
         let asked = held.epochs();
         held.add(&holds[3], 1, false);
-        let found = [("kept", ("a", 7)), ("moved", ("b", 8))];
-        let found =
-            found.map(|(name, (owner, epoch))| (name.to_owned(), (owner.to_owned(), epoch)));
+        let found = [("kept", ("a", 7, 3)), ("moved", ("b", 8, 3))];
+        let found = found.map(|(name, (owner, epoch, level))| {
+            let owner = owner.to_owned();
+            let found = FoundHold {
+                owner,
+                epoch,
+                level,
+            };
+            (name.to_owned(), found)
+        });
         let now = Moment::now();
         let good = Renewal::Good(now, now.since_boot + LONG);
         let found = found.into();
@@ -176,6 +198,7 @@ mod tests {
         );
         let left: Vec<_> = held.epochs().into_keys().collect();
         assert_eq!(left, ["kept", "new"]);
+        assert_eq!((holds[0].level(), holds[1].level()), (3, 0));
         held.compare(&asked, &found, Renewal::Withdrawn, str::to_owned);
         assert!(!holds[0].is_good() && !holds[0].is_lost());
     }

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aot_model::level::LEVEL;
 use aot_proto::ids::ClusterName;
 use aot_store::sqlite::export::{ExportedCluster, RecordTable, RowsDigest, SqliteExport};
 use tokio::time::timeout;
 
 use crate::connect::{EngineLink, EngineSession};
-use crate::schema::LEVEL;
 use crate::store::{ALL, Postgres};
 use crate::{Error, schema};
 

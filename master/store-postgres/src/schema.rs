@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aot_model::level::LEVEL;
+
 use crate::Error;
 use crate::connect::EngineLink;
 
@@ -67,10 +69,6 @@ CREATE TABLE imports (cluster text COLLATE \"C\" PRIMARY KEY, digest text NOT NU
     "ALTER TABLE masters ADD COLUMN wall_ms bigint NOT NULL DEFAULT 0;",
 ];
 
-/// The level of records (`level`) that this program knows. Raised with the first field of a record that must not be lost and that
-/// the program before would drop; such a field is written for clusters of at least this level alone.
-pub(crate) const LEVEL: i32 = 1;
-
 /// Brings the tables to the newest version; the id of this database.
 pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
     check_version(link).await?;
@@ -101,7 +99,11 @@ pub(crate) async fn migrate(link: &EngineLink) -> Result<String, Error> {
         for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
             session.batch(step).await.map_err(sql)?;
         }
-        let done = format!("UPDATE fleet SET schema = {known} WHERE schema < {known}; COMMIT");
+        // Nobody of before has written to tables that are new.
+        let done = format!(
+            "UPDATE fleet SET level = {LEVEL} WHERE schema = 0; \
+             UPDATE fleet SET schema = {known} WHERE schema < {known}; COMMIT"
+        );
         session.batch(&done).await.map_err(sql)?;
         Ok(id)
     };

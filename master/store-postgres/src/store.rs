@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use aot_host::chain::Chain;
 use aot_model::job::Job;
 use aot_model::key::InstanceKey;
+use aot_model::level::LEVEL;
 use aot_model::retention::Sweep;
 use aot_model::run::Run;
 use aot_model::world::Changes;
@@ -23,7 +24,6 @@ use crate::fleet::PostgresFleet;
 use crate::held::{HeldHolds, KeptHolds};
 use crate::load::{self, Of};
 use crate::parts::{self, SqlPart};
-use crate::schema::LEVEL;
 use crate::state::StateIdentity;
 use crate::take::{self, Me, Timing};
 use crate::writers::FencedWriters;
@@ -117,7 +117,7 @@ impl Postgres {
         let taken = take::take(link, ALL, me, self.timing).await?;
         let hold = kept.add_taken(ALL, &taken, self.timing.good).await;
         let loaded = load::load(link, Of::All, Some((ALL, taken.epoch))).await?;
-        take::serve(link, ALL, me, taken.epoch).await?;
+        hold.set_level(take::serve(link, ALL, me, &taken).await?);
         tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
         Ok(TakenStore {
             store: self.store(me, kept.holds, beat)?,

@@ -67,6 +67,8 @@ pub(crate) struct Taken {
     pub(crate) seq: i64,
     /// It was another master's, which did not give it back, and nothing was written since that says so.
     pub(crate) is_taken_over: bool,
+    /// Level that its records may have.
+    pub(crate) level: i32,
     /// When it was asked for.
     pub(crate) asked: Moment,
 }
@@ -247,7 +249,7 @@ pub(crate) async fn try_take(
         level = greatest(level, (SELECT level FROM fleet)), \
         epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
         WHERE cluster = $1 AND epoch = $2 AND owner = $3 AND ($8 OR EXISTS (SELECT FROM silent)) \
-        AND greatest(level, (SELECT level FROM fleet)) <= $12 RETURNING epoch, seq, doubt";
+        AND greatest(level, (SELECT level FROM fleet)) <= $12 RETURNING epoch, seq, doubt, level";
     // Taken from a silent one only if it is silent still: its row is locked, so that its next beat comes after this.
     let sql = format!(
         "WITH silent AS (SELECT FROM masters WHERE id = $3 AND ($9 OR incarnation = $10 AND beat = $11) FOR UPDATE) {sql}"
@@ -279,6 +281,7 @@ pub(crate) async fn try_take(
         epoch: row.get(0),
         seq: row.get(1),
         is_taken_over: row.get(2),
+        level: row.get(3),
         asked,
     }))
 }
@@ -307,12 +310,19 @@ pub(crate) async fn last_served(
     Ok((served_by.unwrap_or_default(), clones.unwrap_or_default()))
 }
 
-/// Notes that this master serves.
-pub(crate) async fn serve(link: &EngineLink, hold: &str, me: &Me, epoch: i64) -> Result<(), Error> {
-    let sql = "UPDATE owners SET served_by = $3 WHERE cluster = $1 AND epoch = $2";
-    let values: [&(dyn ToSql + Sync); 3] = [&hold, &epoch, &me.id];
+/// Notes that this master serves, with the hold on all: its records may have what it knows, as no other master has any of them. The
+/// level that they have then.
+pub(crate) async fn serve(
+    link: &EngineLink,
+    hold: &str,
+    me: &Me,
+    taken: &Taken,
+) -> Result<i32, Error> {
+    let sql = "UPDATE owners SET served_by = $3, level = greatest(level, $4) WHERE cluster = $1 AND epoch = $2 RETURNING level";
+    let values: [&(dyn ToSql + Sync); 4] = [&hold, &taken.epoch, &me.id, &me.level];
     let noted = link.query("enter the hold in", sql, &values, WITHIN);
-    noted.await.map(|_| ())
+    let rows = noted.await?;
+    Ok(rows.first().map_or(taken.level, |row| row.get(0)))
 }
 
 /// Gives the hold back, so that whoever comes next need not wait.

@@ -10,10 +10,11 @@
 //! it is not good until it is renewed again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use aot_host::clock::{Moment, since_boot};
+use aot_model::level::LEVEL;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::Error;
@@ -68,6 +69,8 @@ pub struct Hold {
     position: Mutex<HoldPosition>,
     /// Of the position, for whoever does not write.
     epoch: AtomicI64,
+    /// Of the records that it is on.
+    level: AtomicI32,
     standing: watch::Sender<Standing>,
     /// Since when a write waits to be taken, as [`since_boot`] counts.
     writing: watch::Sender<Option<Duration>>,
@@ -77,21 +80,23 @@ pub struct Hold {
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Hold {
-    /// One that nobody else can take while this process lives.
+    /// One that nobody else can take while this process lives: its records may have all that this program knows.
     pub fn kept(name: &str) -> Self {
-        Self::standing(name, Standing::Kept)
+        Self::standing(name, Standing::Kept, LEVEL)
     }
 
-    /// One that is to be renewed, and is not good before that.
+    /// One that is to be renewed, and is not good before that. What its records may have is to be said.
     pub fn renewable(name: &str) -> Self {
-        Self::standing(name, Standing::GoodUntil(Duration::ZERO, Moment::default()))
+        let standing = Standing::GoodUntil(Duration::ZERO, Moment::default());
+        Self::standing(name, standing, 0)
     }
 
-    fn standing(name: &str, standing: Standing) -> Self {
+    fn standing(name: &str, standing: Standing, level: i32) -> Self {
         Self {
             name: name.to_owned(),
             position: Mutex::default(),
             epoch: AtomicI64::new(0),
+            level: AtomicI32::new(level),
             standing: watch::Sender::new(standing),
             writing: watch::Sender::new(None),
         }
@@ -115,6 +120,16 @@ impl Hold {
     /// It was taken with this epoch.
     pub fn set_epoch(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// What the records that it is on may have, see [`aot_model::level`].
+    pub fn level(&self) -> i32 {
+        self.level.load(Ordering::Acquire)
+    }
+
+    /// They are of this level on record.
+    pub fn set_level(&self, level: i32) {
+        self.level.store(level, Ordering::Release);
     }
 
     /// It is good until then, as [`since_boot`] counts. What was lost stays lost.

@@ -8,6 +8,7 @@ pub mod bare;
 pub mod copy;
 pub mod figures;
 pub mod joining;
+pub mod master;
 pub mod operator;
 pub mod program;
 pub mod roles;

@@ -1,12 +1,15 @@
 //! An operator's connection that stays open: what the master needs for an answer, without the start of a command.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aot_proto::headers;
 use aot_proto::v1::job_event::Body;
 use aot_proto::v1::operator_client::OperatorClient;
-use aot_proto::v1::{ApplyRequest, BuiltinName, Event, ExecRequest, JobSummary, StatusRequest};
+use aot_proto::v1::{
+    ApplyRequest, BuiltinName, Event, ExecRequest, InstanceView, JobSummary, Phase, StatusRequest,
+};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
@@ -108,11 +111,11 @@ impl Operator {
         self.runtime.block_on(job)
     }
 
-    /// Runs stages again, and follows that to its end; what the last event says.
+    /// Runs stages again, and follows that to its end; what the last event says, `None` where it does not come in time.
     ///
     /// # Panics
     /// When the master goes away, or refuses it.
-    pub fn apply(&mut self, request: ApplyRequest) -> Event {
+    pub fn apply(&mut self, request: ApplyRequest, within: Duration) -> Option<Event> {
         let asked = async {
             let answer = self.client.apply(request).await.expect("an answer");
             let mut events = answer.into_inner();
@@ -124,7 +127,41 @@ impl Operator {
                 }
             }
         };
-        self.runtime.block_on(asked)
+        let timed = async { tokio::time::timeout(within, asked).await };
+        self.runtime.block_on(timed).ok()
+    }
+
+    /// Which instances are not ready, by their phase: how many, and the first of them with what is said of it.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn lacking(&mut self) -> String {
+        let asked = self.client.status(StatusRequest::default());
+        let reply = self.runtime.block_on(asked).expect("an answer");
+        let all = reply.into_inner().instances;
+        let mut by_phase: BTreeMap<Phase, Vec<&InstanceView>> = BTreeMap::new();
+        for instance in all.iter().filter(|it| it.phase() != Phase::Ready) {
+            by_phase.entry(instance.phase()).or_default().push(instance);
+        }
+        let first = by_phase.iter().map(|(phase, instances)| {
+            let InstanceView {
+                name,
+                connected,
+                note,
+                ..
+            } = instances[0];
+            let count = instances.len();
+            format!("{count} {phase}, the first of them {name} (connected: {connected}): {note}")
+        });
+        let lacking: Vec<String> = first.collect();
+        format!(
+            "of {} instances are not ready: {}",
+            all.len(),
+            match lacking.is_empty() {
+                true => "none".to_owned(),
+                false => lacking.join("; "),
+            }
+        )
     }
 }
 

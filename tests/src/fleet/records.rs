@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aot_daemon::enrol::ca::{self, Ca};
 use aot_daemon::enrol::join_key;
@@ -195,6 +195,8 @@ fn machine(id: SpiffeId, number: usize) -> Machine {
         name: Some(id.instance),
         private_ip: Some(format!("10.0.{}.{}", number / 250, number % 250 + 1)),
         image: Some(hash::sha256_hex(b"image")),
+        // So new that a provider which does not have it is not believed yet, and for a day to come.
+        launched_at: Some(SystemTime::now() + Duration::from_secs(86_400)),
         ..samples::bare_machine(id.machine.as_str(), MachineState::Running)
     }
 }

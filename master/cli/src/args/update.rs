@@ -35,7 +35,7 @@ impl UpdateArgs {
 
     /// Whether it is said that not all go at once.
     pub(crate) fn is_paced(&self) -> bool {
-        self.concurrency.is_some() || self.canary.is_some_and(|first| first > 0)
+        aot_proto::pace::is_paced(self.concurrency.as_ref(), self.canary)
     }
 
     /// As a request has it.

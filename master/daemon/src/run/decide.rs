@@ -161,13 +161,17 @@ impl Loop {
             };
             matches!(answer, CallAnswer::Described(_))
         });
+        let level = self.engine.hold.level();
         let mut spools = Vec::new();
         let mut steps = Vec::new();
         let (mut changes, follows) = {
             let shared = self.engine.world.clone();
             let mut world = shared.write().expect("decisions do not panic");
             for message in batch {
-                let (answer, effects) = world.step(message.input, now);
+                let (answer, effects) = match message.input.refusal_at(level) {
+                    Some(refusal) => (Answer::Error(refusal), Vec::new()),
+                    None => world.step(message.input, now),
+                };
                 // An output belongs to the end of its run: where that is not accepted, it would be another agent's.
                 if !matches!(answer, Answer::NotItsOwn) {
                     spools.extend(message.spool);

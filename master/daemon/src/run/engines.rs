@@ -131,9 +131,18 @@ impl Engines {
 
     /// Of the hold that this cluster is written with; 0 where nobody else can have it.
     pub(crate) fn epoch(&self, cluster: &ClusterName) -> i64 {
+        self.hold(cluster).epoch()
+    }
+
+    /// What this cluster's records may have, see [`aot_model::level`].
+    pub(crate) fn level(&self, cluster: &ClusterName) -> i32 {
+        self.hold(cluster).level()
+    }
+
+    /// What this cluster is written with.
+    fn hold(&self, cluster: &ClusterName) -> Arc<Hold> {
         let engine = self.get(cluster);
-        let hold = engine.map_or_else(|| self.0.parts.hold.clone(), |engine| engine.hold);
-        hold.epoch()
+        engine.map_or_else(|| self.0.parts.hold.clone(), |engine| engine.hold)
     }
 
     /// For how long nothing could be put on record, at least of one cluster.

@@ -27,6 +27,7 @@ mod identity;
 mod input;
 mod jobs;
 mod launch;
+mod level;
 mod lifecycle;
 mod observe;
 mod orphans;

@@ -153,10 +153,10 @@ impl World {
                     true if has_work(instance, plans, health, draft.from, &rendered) => {
                         TurnStep::Waiting
                     }
-                    // One that was lost on its way is waited for as ever, and holds nobody up.
-                    false if is_mid_change(instance) && !self.is_lost(instance) => {
-                        TurnStep::Changing
-                    }
+                    false if is_mid_change(instance) => match self.is_lost_in_launch(instance) {
+                        true => TurnStep::Lost,
+                        false => TurnStep::Changing,
+                    },
                     _ => continue,
                 };
                 found.push((instance, group, step));

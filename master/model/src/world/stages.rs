@@ -23,34 +23,49 @@ use crate::stage::{LastLines, StageEnd, StageOutcome, stage_end};
 use crate::stage::{Stage, StageState};
 
 impl World {
+    /// Those of a change at a pace that have no stage left to run go on. Before turns are given, as each of them may make room for one.
+    pub(super) fn pass_gates(&mut self, name: &ClusterName) {
+        let launch = self.clusters.get(name).and_then(|it| it.launch.as_ref());
+        if launch.is_none_or(|launch| launch.rolling.is_none()) {
+            return;
+        }
+        for at in self.next_stages(name).done {
+            self.pass_gate(&at);
+        }
+    }
+
     /// Starts every stage that nothing stands in the way of.
     pub(super) fn start_stages(&mut self, name: &ClusterName) {
+        let next = self.next_stages(name);
+        for at in next.done {
+            self.pass_gate(&at);
+        }
+        for (job, at, index) in next.due {
+            self.start_stage(job, &at, index);
+        }
+    }
+
+    fn next_stages(&self, name: &ClusterName) -> NextStages {
+        let mut found = NextStages::default();
         let Some(cluster) = self.clusters.get(name) else {
-            return;
+            return found;
         };
         let Some(launch) = cluster.launch.as_ref().filter(|launch| !launch.cancelled) else {
-            return;
+            return found;
         };
-        let job = launch.job;
         let at = |instance: &Instance| InstanceKey {
             cluster: name.clone(),
             instance: instance.name.clone(),
         };
         let open = std::cell::LazyCell::new(|| self.barrier_open(cluster));
-        let (mut due, mut done) = (Vec::new(), Vec::new());
         for instance in cluster.instances.values() {
             match next(cluster, instance, || *open) {
-                NextStage::Start(index) => due.push((at(instance), index)),
-                NextStage::Done => done.push(at(instance)),
+                NextStage::Start(index) => found.due.push((launch.job, at(instance), index)),
+                NextStage::Done => found.done.push(at(instance)),
                 NextStage::Wait => {}
             }
         }
-        for at in done {
-            self.pass_gate(&at);
-        }
-        for (at, index) in due {
-            self.start_stage(job, &at, index);
-        }
+        found
     }
 
     /// No stage is left to run, and all is well.
@@ -329,6 +344,15 @@ fn unless_rendered(stage: &Stage) -> String {
     let before = stage.before.as_ref();
     let rendered = before.and_then(|before| before.rendered.as_ref());
     rendered.map_or_else(String::new, |it| it.sha256.clone())
+}
+
+/// What is next for the stages of a cluster.
+#[derive(Default)]
+struct NextStages {
+    /// May start, each with the job that wants it.
+    due: Vec<(JobId, InstanceKey, usize)>,
+    /// Have none left to run.
+    done: Vec<InstanceKey>,
 }
 
 enum NextStage {

@@ -107,6 +107,7 @@ impl World {
         self.mount_volumes(cluster);
         self.renew_facts(cluster);
         self.hand_out_facts(cluster);
+        self.pass_gates(cluster);
         self.advance_rolling(cluster);
         self.mark_blocked(cluster);
         self.start_stages(cluster);

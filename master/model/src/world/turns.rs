@@ -45,6 +45,7 @@ struct GroupCount<'a> {
 impl World {
     /// Gives as many more a turn as their paces allow now.
     pub(super) fn advance_rolling(&mut self, name: &ClusterName) {
+        self.resume_turns(name);
         loop {
             match self.next_turn(name) {
                 NextTurn::Wait => return,
@@ -67,6 +68,30 @@ impl World {
                         self.begin_turn(&InstanceKey { cluster, instance });
                     }
                 }
+            }
+        }
+    }
+
+    /// Those that were lost amid an earlier change, and are back, are under change in this one.
+    fn resume_turns(&mut self, name: &ClusterName) {
+        let Some(cluster) = self.clusters.get(name) else {
+            return;
+        };
+        let Some(launch) = cluster.launch.as_ref().filter(|it| it.rolling.is_some()) else {
+            return;
+        };
+        let is_back = |it: &&Instance| {
+            let turn = it.turn.as_ref().filter(|turn| turn.job == launch.job);
+            it.session.is_some() && turn.is_some_and(|turn| turn.step == TurnStep::Lost)
+        };
+        let back = cluster.instances.values().filter(is_back);
+        let back: Vec<InstanceName> = back.map(|it| it.name.clone()).collect();
+        for instance in back {
+            let cluster = name.clone();
+            let at = InstanceKey { cluster, instance };
+            self.add_canary(&at);
+            if let Some(turn) = self.instance_mut(&at).and_then(|it| it.turn.as_mut()) {
+                turn.step = TurnStep::Changing;
             }
         }
     }
@@ -136,12 +161,15 @@ impl World {
             else {
                 continue;
             };
-            if turn.step == TurnStep::Waiting {
+            match turn.step {
                 // One that is away is left as it is: it holds nobody up.
-                count.so_far.waiting += usize::from(!self.is_left(instance));
-                continue;
+                TurnStep::Waiting => {
+                    count.so_far.waiting += usize::from(!self.is_left(instance));
+                    continue;
+                }
+                TurnStep::Lost => continue,
+                _ => count.so_far.started += 1,
             }
-            count.so_far.started += 1;
             if turn.step == TurnStep::Passed {
                 continue;
             }
@@ -200,7 +228,7 @@ impl World {
         }
     }
 
-    /// One that has a turn since canaries wait for it is one of them.
+    /// One that gets a turn while canaries have theirs is one of them.
     fn add_canary(&mut self, at: &InstanceKey) {
         let Some(cluster) = self.clusters.get(&at.cluster) else {
             return;
@@ -213,8 +241,8 @@ impl World {
         let turns = cluster.instances.values().filter_map(|it| it.turn.as_ref());
         let begun: Vec<&TurnStep> = turns
             .filter(|turn| (turn.job, turn.group) == (job, group))
+            .filter(|turn| turn.has_begun())
             .map(|turn| &turn.step)
-            .filter(|step| **step != TurnStep::Waiting)
             .collect();
         let (count, open) = (
             begun.len(),

@@ -1,10 +1,13 @@
 //! Levels of records: a master takes nothing that it would drop, and the fleet goes on once all that live know more.
 
 use aot_host::chain::Chain;
+use aot_model::level::LEVEL;
 
 use super::fleet::{Member, join};
 use super::*;
-use crate::schema::LEVEL;
+
+/// That of a master which knows more than this program.
+const NEXT: i32 = LEVEL + 1;
 
 /// A master of another build.
 fn of_level(url: &str, level: i32) -> Master {
@@ -24,15 +27,13 @@ async fn a_cluster_of_a_later_level_is_left_to_masters_that_know_it() {
     };
     let database = server.database();
     let url = server.url(&database);
-    let (older, newer) = (member(&url, LEVEL).await, member(&url, LEVEL + 1).await);
+    let (older, newer) = (member(&url, LEVEL).await, member(&url, NEXT).await);
     let (web, db) = (older.has("web").await, older.has("db").await);
     for hold in [&web.hold, &db.hold] {
         older.fleet.give_back(hold, false).await;
     }
-    server.ask(
-        &database,
-        "UPDATE owners SET level = 2 WHERE cluster = 'web'",
-    );
+    let sql = format!("UPDATE owners SET level = {NEXT} WHERE cluster = 'web'");
+    server.ask(&database, &sql);
     assert!(
         older.take("web").await.is_none(),
         "it would drop what it cannot read"
@@ -43,11 +44,12 @@ async fn a_cluster_of_a_later_level_is_left_to_masters_that_know_it() {
         let sql = format!("SELECT level FROM owners WHERE cluster = '{cluster}'");
         server.ask(&database, &sql)
     };
-    // The fleet's level is still the first: what the records have is not forgotten.
+    // The fleet's level is still the one before: what the records have is not forgotten.
     assert_eq!(
         (level("web"), level("db")),
-        ("2".to_owned(), "1".to_owned())
+        (NEXT.to_string(), LEVEL.to_string())
     );
+    assert_eq!(web.hold.level(), NEXT);
     newer.fleet.give_back(&web.hold, false).await;
     assert!(older.take("web").await.is_none(), "still");
     older.close().await;
@@ -61,22 +63,77 @@ async fn a_fleet_of_a_later_level_is_written_by_masters_that_know_it_alone() {
     };
     let database = server.database();
     let url = server.url(&database);
-    let (older, newer) = (member(&url, LEVEL).await, member(&url, LEVEL + 1).await);
-    server.ask(&database, "UPDATE fleet SET level = 2");
+    let (older, newer) = (member(&url, LEVEL).await, member(&url, NEXT).await);
+    server.ask(&database, &format!("UPDATE fleet SET level = {NEXT}"));
     assert!(older.take("web").await.is_none(), "nor one that is new");
     assert!(older.fleet.take_janitor().await.expect("asks").is_none());
     newer.has("web").await;
     let level = server.ask(&database, "SELECT level FROM owners WHERE cluster = 'web'");
-    assert_eq!(level, "2", "what is written from now on");
+    assert_eq!(level, NEXT.to_string(), "what is written from now on");
     older.close().await;
     newer.close().await;
     // One that has all records for itself says it, and the way out.
     let error = Master::alone(&url).try_open().await.err();
     let text = Chain(&error.expect("is refused")).to_string();
     assert!(
-        text.contains("level 2") && text.contains("update this master"),
+        text.contains(&format!("level {NEXT}")) && text.contains("update this master"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn what_a_master_has_rises_with_the_fleet_while_it_has_it() {
+    let Some(server) = server("a level that rises under a hold") else {
+        return;
+    };
+    let database = server.database();
+    let url = server.url(&database);
+    let newer = member(&url, NEXT).await;
+    let (web, db) = (newer.has("web").await, newer.has("db").await);
+    assert_eq!(
+        (web.hold.level(), db.hold.level()),
+        (LEVEL, LEVEL),
+        "tables that are new are of the level of the program that made them"
+    );
+    quick(&url).raise_level().await.expect("asks");
+    until(|| web.hold.level() == NEXT && db.hold.level() == NEXT).await;
+    let least = "SELECT min(level) FROM owners WHERE cluster IN ('web', 'db')";
+    assert_eq!(
+        server.ask(&database, least),
+        NEXT.to_string(),
+        "no older one may take them"
+    );
+    newer.write(&web, 1).await.expect("commits");
+    newer.close().await;
+}
+
+#[tokio::test]
+async fn one_that_has_all_records_writes_what_it_knows_and_leaves_them_to_nobody_who_does_not() {
+    let Some(server) = server("levels of one master") else {
+        return;
+    };
+    let url = server.url(&server.database());
+    let mut master = Master::alone(&url);
+    let opened = master.open().await;
+    assert_eq!(opened.hold.level(), LEVEL);
+    opened.write(1).await.expect("commits");
+    opened.close().await;
+    // It is another program from then on.
+    master.postgres.level = NEXT;
+    let opened = master.open().await;
+    assert_eq!(opened.hold.level(), NEXT);
+    opened.close().await;
+    master.postgres.level = LEVEL;
+    let error = master.try_open().await.err().expect("is refused");
+    assert!(Chain(&error).to_string().contains("update this master"));
+    // Divided among several, each cluster is of the level that all had.
+    let newer = member(&url, NEXT).await;
+    let older = member(&url, LEVEL).await;
+    let cluster = cluster().spec.name;
+    assert!(older.take(cluster.as_str()).await.is_none());
+    assert_eq!(newer.has(cluster.as_str()).await.hold.level(), NEXT);
+    older.close().await;
+    newer.close().await;
 }
 
 #[tokio::test]
@@ -90,7 +147,7 @@ async fn the_level_rises_to_what_all_know_that_live() {
     let error = by_hand.raise_level().await.expect_err("nobody is there");
     assert!(matches!(error, crate::Error::NoFleet { .. }), "{error}");
     let older = member(&url, LEVEL).await;
-    let newer = member(&url, LEVEL + 1).await;
+    let newer = member(&url, NEXT).await;
     let known = |raise: &crate::LevelRaise| -> Vec<(i32, bool)> {
         let mut all: Vec<_> = raise
             .masters
@@ -106,24 +163,24 @@ async fn the_level_rises_to_what_all_know_that_live() {
         (LEVEL, LEVEL),
         "one does not know it"
     );
-    assert_eq!(known(&raise), [(LEVEL, true), (LEVEL + 1, true)]);
+    assert_eq!(known(&raise), [(LEVEL, true), (NEXT, true)]);
     older.close().await;
     // An entry of one that died, which nobody waits for longer than a beat takes.
-    server.ask(
-        &database,
-        "INSERT INTO masters (id, incarnation, beat, version, level) VALUES ('dead/1', 1, 1, '0', 1)",
+    let sql = format!(
+        "INSERT INTO masters (id, incarnation, beat, version, level) VALUES ('dead/1', 1, 1, '0', {LEVEL})"
     );
+    server.ask(&database, &sql);
     let raise = by_hand.raise_level().await.expect("asks");
-    assert_eq!((raise.was, raise.is), (LEVEL, LEVEL + 1));
-    assert_eq!(known(&raise), [(LEVEL, false), (LEVEL + 1, true)]);
+    assert_eq!((raise.was, raise.is), (LEVEL, NEXT));
+    assert_eq!(known(&raise), [(LEVEL, false), (NEXT, true)]);
     let raise = by_hand.raise_level().await.expect("asks");
-    assert_eq!((raise.was, raise.is), (LEVEL + 1, LEVEL + 1), "it is so");
+    assert_eq!((raise.was, raise.is), (NEXT, NEXT), "it is so");
     newer.close().await;
     // It never falls, whoever lives; and of nobody nothing is learnt.
     let raise = by_hand.raise_level().await.expect("asks");
-    assert_eq!((raise.was, raise.is), (LEVEL + 1, LEVEL + 1));
+    assert_eq!((raise.was, raise.is), (NEXT, NEXT));
     let older = member(&url, LEVEL).await;
     let raise = by_hand.raise_level().await.expect("asks");
-    assert_eq!(raise.is, LEVEL + 1);
+    assert_eq!(raise.is, NEXT);
     older.close().await;
 }

@@ -12,6 +12,7 @@ use aot_model::pace::Pace;
 use aot_model::retention::Sweep;
 use aot_model::run::Run;
 use aot_model::samples;
+use aot_model::secret::SecretUse;
 use aot_model::task::{Exec, Task};
 use aot_model::world::ExecAsk;
 use aot_proto::ids::JobId;
@@ -211,6 +212,19 @@ fn exec() -> Input {
     })
 }
 
+/// The same with a secret, which came with level 2.
+fn exec_with_secret() -> Input {
+    let Input::Exec(mut ask) = exec() else {
+        unreachable!("it asks for a command")
+    };
+    let name = "token".to_owned();
+    ask.task = Task::Command(Exec {
+        secrets: vec![SecretUse { name, env: None }],
+        ..Exec::default()
+    });
+    Input::Exec(ask)
+}
+
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, work).await.expect("in time")
 }
@@ -225,6 +239,24 @@ async fn a_request_is_refused_while_nothing_can_be_put_on_record_and_never_done_
     let answer = in_time(master.engine.ask(exec())).await;
     assert!(matches!(answer, Ok(Answer::Exec { .. })), "{answer:?}");
     assert_eq!(master.jobs(), 1, "the one that was refused is not made");
+    master.end().await;
+}
+
+#[tokio::test]
+async fn what_records_may_not_have_yet_is_not_begun() {
+    let master = Master::start();
+    master.hold.set_level(1);
+    let refused = in_time(master.engine.ask(exec_with_secret())).await;
+    let Ok(Answer::Error(why)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(why.to_string().contains("a secret needs 2"), "{why}");
+    let answer = in_time(master.engine.ask(exec())).await;
+    assert!(matches!(answer, Ok(Answer::Exec { .. })), "{answer:?}");
+    master.hold.set_level(2);
+    let answer = in_time(master.engine.ask(exec_with_secret())).await;
+    assert!(matches!(answer, Ok(Answer::Exec { .. })), "{answer:?}");
+    assert_eq!(master.jobs(), 2);
     master.end().await;
 }
 

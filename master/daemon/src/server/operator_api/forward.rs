@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use aot_model::job::{Job, JobKind};
 use aot_model::key::InstanceKey;
+use aot_model::level::Addition;
 use aot_model::outcome::{Outcome, Verdict};
 use aot_model::world::Input;
-use aot_proto::ids::JobId;
+use aot_proto::ids::{ClusterName, JobId};
 use aot_proto::limits::MAX_SOCKET_PATH_BYTES;
 use aot_proto::v1::{self, forward_event};
 use futures::{Stream, StreamExt};
@@ -47,6 +48,7 @@ impl OperatorApi {
         let cluster = self.cluster(request.cluster.as_deref())?;
         let names = self.targets(&cluster, &request.instance)?;
         let instance = only("a forward", &request.instance, &names)?;
+        self.admit(&cluster)?;
         let started_ms = now_ms();
         let job = Job::new(
             JobId::from_parts(started_ms, random()? >> 48),
@@ -67,6 +69,16 @@ impl OperatorApi {
         };
         self.tasks.spawn(call.run());
         Ok(ReceiverStream::new(stream).boxed())
+    }
+
+    /// Whether the cluster's records may have a forward: a record has no answer that would say so.
+    fn admit(&self, cluster: &ClusterName) -> Result<(), Status> {
+        let level = self.engine.level(cluster);
+        let addition = Addition::of_kind(JobKind::Forward);
+        let refusal = addition.and_then(|it| it.refusal(level));
+        refusal.map_or(Ok(()), |why| {
+            Err(Status::failed_precondition(why.to_string()))
+        })
     }
 }
 

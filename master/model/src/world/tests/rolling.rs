@@ -23,7 +23,7 @@ fn ping() -> HealthSpec {
 }
 
 /// Pools of these sizes that are changed so.
-fn paced(sizes: &[usize]) -> ClusterSpec {
+pub(super) fn paced(sizes: &[usize]) -> ClusterSpec {
     let mut spec = spec(sizes, &[]);
     for pool in &mut spec.pools {
         pool.update = policy();
@@ -32,7 +32,7 @@ fn paced(sizes: &[usize]) -> ClusterSpec {
     spec
 }
 
-fn begun(spec: &ClusterSpec, stages: &[&str]) -> Sim {
+pub(super) fn begun(spec: &ClusterSpec, stages: &[&str]) -> Sim {
     let mut sim = Sim::new();
     sim.input(ask(spec, stages));
     sim.run_until_quiet();
@@ -40,7 +40,7 @@ fn begun(spec: &ClusterSpec, stages: &[&str]) -> Sim {
     sim
 }
 
-fn apply(
+pub(super) fn apply(
     sim: &mut Sim,
     spec: &ClusterSpec,
     stages: &[&str],
@@ -68,14 +68,14 @@ fn apply(
 }
 
 /// Those whose first stage is of this content.
-fn on<'a>(sim: &'a Sim, content: &str) -> Vec<&'a str> {
+pub(super) fn on<'a>(sim: &'a Sim, content: &str) -> Vec<&'a str> {
     let instances = sim.world.clusters[&cluster()].instances.values();
     let has = instances.filter(|it| it.stages[0].plan.key == content);
     has.map(|it| it.name.as_str()).collect()
 }
 
 /// Those of a pool that are being changed.
-fn under_change<'a>(sim: &'a Sim, pool: &str) -> Vec<&'a str> {
+pub(super) fn under_change<'a>(sim: &'a Sim, pool: &str) -> Vec<&'a str> {
     let instances = sim.world.clusters[&cluster()].instances.values();
     let of = instances.filter(|it| it.name.as_str().starts_with(pool));
     let open = of.filter(|it| {
@@ -86,7 +86,7 @@ fn under_change<'a>(sim: &'a Sim, pool: &str) -> Vec<&'a str> {
     open.map(|it| it.name.as_str()).collect()
 }
 
-fn changed(sim: &Sim) -> usize {
+pub(super) fn changed(sim: &Sim) -> usize {
     let instances = sim.world.clusters[&cluster()].instances.values();
     instances
         .filter(|it| {
@@ -117,6 +117,24 @@ fn a_pool_is_changed_two_at_a_time_after_its_canary() {
         sim.input(ask(&spec, &["new"])),
         Answer::UpToDate(_)
     ));
+}
+
+#[test]
+fn a_place_that_is_free_goes_to_the_next_at_once() {
+    for health in [None, Some(ping())] {
+        let mut spec = paced(&[5]);
+        spec.pools[0].health = health;
+        spec.pools[0].update.canary = None;
+        let mut sim = begun(&spec, &["old"]);
+        sim.input(ask(&spec, &["new"]));
+        sim.perform_all();
+        // Nothing but what agents report: no time passes.
+        for _ in 0..10 {
+            sim.runs_end();
+            sim.perform_all();
+        }
+        assert_eq!((on(&sim, "new").len(), code(&sim)), (5, 0));
+    }
 }
 
 #[test]
@@ -262,69 +280,6 @@ fn errors_that_are_allowed_stop_nothing() {
 }
 
 #[test]
-fn who_is_away_is_left_as_it_was_and_counts_as_no_error() {
-    let spec = paced(&[4]);
-    let mut sim = begun(&spec, &["old"]);
-    let session = sim.agents[&key("a1")].session.expect("it is there");
-    sim.silent.insert("a1".to_owned());
-    sim.agents.get_mut(&key("a1")).expect("known").session = None;
-    sim.agent(
-        key("a1"),
-        session,
-        AgentInput::Closed {
-            why: "cut".to_owned(),
-        },
-    );
-    sim.input(ask(&spec, &["new"]));
-    let began = sim.now;
-    sim.run_until_quiet();
-    assert!(
-        sim.now < began + 120_000,
-        "it is not waited for until the launch's time is up"
-    );
-    assert_eq!((on(&sim, "new"), code(&sim)), (vec!["a2", "a3", "a4"], 1));
-    assert_eq!(
-        error(&sim),
-        "not all agents are connected; 1 instance is as before (a1); `aot-master apply` continues there"
-    );
-    let job = sim.world.jobs.values().next_back().expect("the launch").id;
-    assert_eq!(outcome(&sim, job, "a1"), Some(Outcome::Absent));
-    sim.silent.clear();
-    sim.agents_come();
-    apply(&mut sim, &spec, &["new"], |_| ());
-    sim.run_until_quiet();
-    assert_eq!((code(&sim), on(&sim, "new").len()), (0, 4));
-}
-
-#[test]
-fn one_that_is_lost_on_its_way_is_an_error() {
-    let spec = paced(&[3]);
-    let mut sim = begun(&spec, &["old"]);
-    sim.input(ask(&spec, &["new"]));
-    sim.perform_all();
-    let session = sim.agents[&key("a1")].session.expect("it is there");
-    sim.agents.get_mut(&key("a1")).expect("known").session = None;
-    sim.agent(
-        key("a1"),
-        session,
-        AgentInput::Closed {
-            why: "cut".to_owned(),
-        },
-    );
-    run(&mut sim, 60);
-    assert_eq!(on(&sim, "new"), ["a1"], "it was the canary");
-    let launch = sim.world.clusters[&cluster()]
-        .launch
-        .as_ref()
-        .expect("it runs");
-    let stopped = launch
-        .rolling
-        .as_ref()
-        .and_then(|rolling| rolling.stopped.clone());
-    assert_eq!(stopped.as_deref(), Some("a: a canary did not succeed (a1)"));
-}
-
-#[test]
 fn a_cancelled_change_leaves_the_rest_as_it_was() {
     let spec = paced(&[4]);
     let mut sim = begun(&spec, &["old"]);
@@ -428,82 +383,6 @@ fn a_pool_goes_after_those_whose_stages_it_needs() {
 }
 
 #[test]
-fn pools_that_need_each_other_go_side_by_side_and_none_waits_for_ever() {
-    let spec = paced(&[3, 3]);
-    let plans = |key: &str| -> needs::Plans {
-        let stages = |pool: &str, other: &str| {
-            let first = plan(&spec, &format!("{pool}0"), &[]);
-            let second = plan(&spec, &format!("{pool}1"), &[other]);
-            [first, second]
-                .map(|plan| StagePlan {
-                    key: format!("{key}{}", plan.name),
-                    ..plan
-                })
-                .to_vec()
-        };
-        [
-            ("a".to_owned(), stages("a", "pool:b/0")),
-            ("b".to_owned(), stages("b", "pool:a/0")),
-        ]
-        .into()
-    };
-    let mut sim = Sim::new();
-    // So that instances of both have failed, and those of the other wait for them.
-    sim.input(needs::launch(&spec, &plans("old")));
-    sim.run_until_quiet();
-    for name in ["a3", "b3"] {
-        sim.exit.insert(name.to_owned(), 7);
-    }
-    let mut allowed = spec.clone();
-    for pool in &mut allowed.pools {
-        pool.update.max_errors = Some(Amount::Count(3));
-    }
-    sim.input(needs::launch(&allowed, &plans("new")));
-    sim.run_until_quiet();
-    sim.exit.clear();
-    sim.input(needs::launch(&allowed, &plans("newer")));
-    sim.run_until_quiet();
-    assert_eq!((code(&sim), error(&sim)), (0, ""));
-    assert_eq!(
-        (on(&sim, "newera0").len(), on(&sim, "newerb0").len()),
-        (3, 3)
-    );
-}
-
-#[test]
-fn one_that_waits_in_its_own_pool_lets_the_other_go_too() {
-    let mut spec = paced(&[2]);
-    spec.pools[0].update = PacePolicy {
-        concurrency: Some(Amount::Count(1)),
-        ..PacePolicy::default()
-    };
-    let plans = |key: &str| -> needs::Plans {
-        let first = plan(&spec, "a0", &[]);
-        let second = plan(&spec, "a1", &["a2/0", "a1/0"]);
-        let plans = [first, second].map(|plan| StagePlan {
-            key: format!("{key}{}", plan.name),
-            ..plan
-        });
-        [("a".to_owned(), plans.to_vec())].into()
-    };
-    let mut sim = Sim::new();
-    sim.input(needs::launch(&spec, &plans("old")));
-    sim.run_until_quiet();
-    // Both fail in their first stage, so the first to go waits for the second one's.
-    sim.exit
-        .extend(["a1", "a2"].map(|name| (name.to_owned(), 7)));
-    let mut allowed = spec.clone();
-    allowed.pools[0].update.max_errors = Some(Amount::Count(2));
-    sim.input(needs::launch(&allowed, &plans("bad")));
-    sim.run_until_quiet();
-    assert_eq!(sim.phases(), BTreeSet::from([Phase::Failed]));
-    sim.exit.clear();
-    sim.input(needs::launch(&spec, &plans("good")));
-    sim.run_until_quiet();
-    assert_eq!((code(&sim), error(&sim)), (0, ""));
-}
-
-#[test]
 fn single_instances_of_which_the_same_is_said_share_a_pace() {
     let mut spec = spec(&[1, 1, 1], &[]);
     for pool in &mut spec.pools {
@@ -542,65 +421,6 @@ fn stages_that_are_forced_run_again_at_the_pace() {
     assert_eq!(code(&sim), 0);
 }
 
-/// Pool `a` needs `b`, which is changed all at once.
-fn needy(spec: &ClusterSpec, key: &str, more: bool) -> needs::Plans {
-    let stages = |pool: &str, need: &[&str]| {
-        let stages = (0..if more { 2 } else { 1 }).map(|at| StagePlan {
-            key: format!("{key}{at}"),
-            ..plan(
-                spec,
-                &format!("{pool}{at}"),
-                if at == usize::from(more) { need } else { &[] },
-            )
-        });
-        stages.collect::<Vec<_>>()
-    };
-    let need = if more { "pool:b/1" } else { "pool:b/0" };
-    [
-        ("a".to_owned(), stages("a", &[need])),
-        ("b".to_owned(), stages("b", &[])),
-    ]
-    .into()
-}
-
-#[test]
-fn who_waits_for_what_failed_elsewhere_holds_nobody_up_for_ever() {
-    let mut spec = paced(&[3, 1]);
-    spec.pools[0].update = PacePolicy {
-        concurrency: Some(Amount::Count(1)),
-        ..PacePolicy::default()
-    };
-    spec.pools[1].update = PacePolicy::default();
-    let mut sim = Sim::new();
-    sim.input(needs::launch(&spec, &needy(&spec, "old", false)));
-    sim.run_until_quiet();
-    sim.exit.insert("b1".to_owned(), 7);
-    sim.input(needs::launch(&spec, &needy(&spec, "new", false)));
-    go(&mut sim, |_| ());
-    assert!(
-        error(&sim).starts_with("a1 waits for stages that do not come"),
-        "{}",
-        error(&sim)
-    );
-}
-
-#[test]
-fn who_needs_a_stage_that_was_never_brought_ends_too() {
-    let mut spec = paced(&[1, 3]);
-    let mut sim = Sim::new();
-    spec.pools[0].update = PacePolicy::default();
-    sim.input(needs::launch(&spec, &needy(&spec, "old", false)));
-    sim.run_until_quiet();
-    sim.exit.insert("b1".to_owned(), 7);
-    sim.input(needs::launch(&spec, &needy(&spec, "new", true)));
-    go(&mut sim, |_| ());
-    assert!(
-        error(&sim).starts_with("b: a canary did not succeed (b1)"),
-        "{}",
-        error(&sim)
-    );
-}
-
 #[test]
 fn failed_ones_are_those_too_that_did_not_pass_their_check() {
     let spec = paced(&[3]);
@@ -611,59 +431,6 @@ fn failed_ones_are_those_too_that_did_not_pass_their_check() {
     assert_eq!(instance(&sim, "a1").phase, Phase::Failed);
     let answer = apply(&mut sim, &spec, &["new"], |ask| ask.failed = true);
     assert!(matches!(answer, Answer::Started(_)), "{answer:?}");
-}
-
-#[test]
-fn who_a_canary_needs_is_a_canary_too() {
-    let mut spec = paced(&[6]);
-    spec.pools[0].update.max_errors = Some(Amount::Count(5));
-    spec.pools[0].update.concurrency = None;
-    let plans = |key: &str| -> needs::Plans {
-        let first = plan(&spec, "a0", &[]);
-        let second = plan(&spec, "a1", &["a2/0", "a1/0"]);
-        let plans = [first, second].map(|plan| StagePlan {
-            key: format!("{key}{}", plan.name),
-            ..plan
-        });
-        [("a".to_owned(), plans.to_vec())].into()
-    };
-    let mut sim = Sim::new();
-    sim.input(needs::launch(&spec, &plans("old")));
-    sim.run_until_quiet();
-    // Its first stage fails everywhere: then a canary waits for a2, which is changed with it.
-    sim.exit.extend((1..7).map(|n| (format!("a{n}"), 7)));
-    let mut all = spec.clone();
-    all.pools[0].update = PacePolicy {
-        concurrency: Some(Amount::Count(6)),
-        max_errors: Some(Amount::Count(6)),
-        ..PacePolicy::default()
-    };
-    sim.input(needs::launch(&all, &plans("bad")));
-    sim.run_until_quiet();
-    assert_eq!(sim.phases(), BTreeSet::from([Phase::Failed]));
-    sim.exit.clear();
-    let mut most = 0;
-    sim.input(needs::launch(&spec, &plans("good")));
-    go(&mut sim, |sim| {
-        if changed(sim) == 0 {
-            most = most.max(under_change(sim, "a").len());
-        }
-    });
-    assert_eq!((most, code(&sim)), (2, 0));
-}
-
-#[test]
-fn a_machine_that_is_going_gets_no_turn() {
-    let spec = paced(&[3]);
-    let mut sim = begun(&spec, &["old"]);
-    sim.input(ask(&spec, &["new"]));
-    sim.input(Input::Terminate {
-        cluster: cluster(),
-        instances: vec!["a2".parse().expect("a name")],
-        by: Default::default(),
-    });
-    go(&mut sim, |_| ());
-    assert_eq!(on(&sim, "new"), ["a1", "a3"], "{}", error(&sim));
 }
 
 proptest! {
