@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use aot_proto::route::Route;
 use serde::Deserialize;
 
+use crate::aws::endpoint::{AwsEndpoint, AwsEndpoints};
+
 /// Where user-data writes the settings.
 pub const DEFAULT_PATH: &str = "/etc/aot/agent.toml";
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub boot_id_file: Option<PathBuf>,
     /// Address of IMDS, `http://host[:port]`.
     pub imds: String,
+    /// Where services of AWS answer; what is not said is at AWS's own addresses.
+    pub(crate) aws: AwsEndpoints,
     /// Where connections that operators forward may lead to.
     pub forward: ForwardPolicy,
     /// Reboots the machine; `None` = systemctl, or reboot(2) where there is no systemd.
@@ -111,6 +115,8 @@ struct RawConfig {
     boot_id_file: Option<PathBuf>,
     #[serde(default = "imds")]
     imds: String,
+    ssm_endpoint: Option<String>,
+    secrets_manager_endpoint: Option<String>,
     reboot: Option<Vec<String>>,
     #[serde(default)]
     forward: ForwardPolicy,
@@ -166,7 +172,29 @@ impl Config {
         {
             tracing::warn!(path = %path.display(), "the settings hold a token and others can read them: chmod 600 them");
         }
-        Self::parse(&text, path)
+        Self::parse(&text, path)?.with_environment(|name| std::env::var(name).ok())
+    }
+
+    /// With what these variables say, which the SDKs of AWS read too: they go before the file.
+    fn with_environment(mut self, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let places = [
+            ("AWS_ENDPOINT_URL_SSM", &mut self.aws.ssm),
+            (
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+                &mut self.aws.secrets_manager,
+            ),
+        ];
+        for (name, place) in places {
+            let Some(text) = env(name).filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let bad = |error| Error::Bad {
+                path: self.file.clone(),
+                why: format!("{name}: {error}"),
+            };
+            *place = Some(text.parse().map_err(bad)?);
+        }
+        Ok(self)
     }
 
     /// Checks the text of `path`.
@@ -207,6 +235,13 @@ impl Config {
         if raw.provider == Platform::Local && raw.machine_id.is_none() {
             return Err(bad("machine_id is required when provider is local"));
         }
+        let endpoint =
+            |said: Option<String>| said.map(|text| text.parse::<AwsEndpoint>()).transpose();
+        let aws = AwsEndpoints {
+            ssm: endpoint(raw.ssm_endpoint).map_err(|error| bad(&error.to_string()))?,
+            secrets_manager: endpoint(raw.secrets_manager_endpoint)
+                .map_err(|error| bad(&error.to_string()))?,
+        };
         Ok(Self {
             file: path.to_owned(),
             master: raw.master,
@@ -221,6 +256,7 @@ impl Config {
             provider: raw.provider,
             boot_id_file: raw.boot_id_file,
             imds: raw.imds,
+            aws,
             reboot: raw.reboot,
             forward: raw.forward,
         })
@@ -294,6 +330,11 @@ mod tests {
             ("no policy", format!("{GOOD}forward = \"all\"\n"), "machine"),
             ("no reboot", format!("{GOOD}reboot = []\n"), "reboot"),
             (
+                "no endpoint",
+                format!("{GOOD}ssm_endpoint = \"vpce-1\"\n"),
+                "https://HOST",
+            ),
+            (
                 "no machine",
                 GOOD.replace("machine_id = \"local-1\"", ""),
                 "machine_id",
@@ -306,6 +347,33 @@ mod tests {
             .expect_err("no string")
             .to_string();
         assert!(!error.contains("5ec4e7"), "the token is in {error}");
+    }
+
+    #[test]
+    fn where_aws_answers_is_said_by_the_file_and_by_the_variables_that_its_sdks_read() {
+        let text = format!("{GOOD}ssm_endpoint = \"https://of.file\"\n");
+        let said = |variables: &'static [(&str, &str)]| {
+            let env = move |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            parse(&text).unwrap().with_environment(env)
+        };
+        let of_file: AwsEndpoint = "https://of.file".parse().unwrap();
+        let of_shell: AwsEndpoint = "https://of.shell".parse().unwrap();
+        let empty = said(&[("AWS_ENDPOINT_URL_SSM", "")]).unwrap().aws;
+        assert_eq!(
+            (empty.ssm, empty.secrets_manager),
+            (Some(of_file.clone()), None)
+        );
+        let manager = said(&[("AWS_ENDPOINT_URL_SECRETS_MANAGER", "https://of.shell")]);
+        let manager = manager.unwrap().aws;
+        assert_eq!(manager.ssm, Some(of_file));
+        assert_eq!(manager.secrets_manager, Some(of_shell.clone()));
+        let ssm = said(&[("AWS_ENDPOINT_URL_SSM", "https://of.shell")]);
+        assert_eq!(ssm.unwrap().aws.ssm, Some(of_shell));
+        let bad = said(&[("AWS_ENDPOINT_URL_SSM", "of.shell")]).expect_err("no address");
+        assert!(bad.to_string().contains("AWS_ENDPOINT_URL_SSM"), "{bad}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The small service that aot runs on each machine: dials the master, runs stages and commands, loses nothing.
 //!
-//! Used by its own thin binary and by tests. It never listens on a port, never speaks to AWS (but for the machine's own
-//! metadata service), and never runs a journalled run twice.
+//! Used by its own thin binary and by tests. It never listens on a port, speaks to AWS only to read secrets that a file has machines read
+//! (and to the machine's own metadata service), and never runs a journalled run twice.
 
 #![warn(unreachable_pub)]
 
+mod aws;
 mod backoff;
 mod blocks;
 mod boot_id;

@@ -1,5 +1,5 @@
-//! Secrets of runs: files in memory, in a folder for each run that goes when the run ends. They come with the run and are on no disk
-//! of this machine. Written before the shim is given the command, removed by the shim at the run's end; what a shim that was killed
+//! Secrets of runs: files in memory, in a folder for each run that goes when the run ends. They come with the run, or are read by this
+//! machine when it begins (`aws`), and are on no disk of it. Written before the shim is given the command, removed by the shim at the run's end; what a shim that was killed
 //! left, the runner removes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use aot_host::chain::Chain;
 use aot_host::removal::{self, remove_tree};
+use aot_proto::aws::is_region;
 use aot_proto::ids::RunId;
-use aot_proto::limits::MAX_SECRETS;
+use aot_proto::limits::{
+    MAX_ALL_SECRETS_BYTES, MAX_SECRET_ID_BYTES, MAX_SECRET_VERSION_BYTES, MAX_SECRETS,
+};
 use aot_proto::secret::{check_value, is_secret_name, is_secret_variable};
-use aot_proto::v1::SecretValue;
+use aot_proto::v1::{AwsService, MachineSecret, SecretValue, StartRun};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
@@ -34,27 +37,93 @@ pub(crate) struct SecretFolders {
     root: PathBuf,
 }
 
-/// Checks what the master sent with a run.
+/// What a run is given in secret.
+#[derive(Default)]
+pub(crate) struct RunSecrets {
+    /// Here.
+    pub(crate) values: Vec<SecretValue>,
+    /// To be read by this machine.
+    pub(crate) on_machine: Vec<MachineSecret>,
+}
+
+impl RunSecrets {
+    /// Checks what the master sent with a run.
+    ///
+    /// # Errors
+    /// A line for a person that names the secret; nothing of its value is in it.
+    pub(crate) fn of(start: &StartRun) -> Result<Self, String> {
+        let (values, on_machine) = (&start.secrets, &start.machine_secrets);
+        if values.len() + on_machine.len() > MAX_SECRETS {
+            return Err("it has too many secrets".to_owned());
+        }
+        let mut names: Vec<&str> = Vec::new();
+        let given = values.iter().map(|it| (it.name.as_str(), it.env.as_str()));
+        let read = on_machine.iter();
+        let read = read.map(|it| (it.name.as_str(), it.env.as_str()));
+        for (name, env) in given.chain(read) {
+            check_name(name, env, &names)?;
+            names.push(name);
+        }
+        for secret in values {
+            check_value(&secret.value, !secret.env.is_empty())
+                .map_err(|error| about(&secret.name, &error))?;
+        }
+        for secret in on_machine {
+            check_place(secret).map_err(|why| about(&secret.name, &why))?;
+        }
+        Ok(Self {
+            values: values.clone(),
+            on_machine: on_machine.clone(),
+        })
+    }
+}
+
+/// Checks that the values of a run are not too many together: those that this machine has read were not counted by the master.
 ///
 /// # Errors
-/// A line for a person that names the secret; nothing of its value is in it.
-pub(crate) fn check(secrets: &[SecretValue]) -> Result<(), String> {
-    if secrets.len() > MAX_SECRETS {
-        return Err("it has too many secrets".to_owned());
+/// A line for a person.
+pub(crate) fn check_all(secrets: &[SecretValue]) -> Result<(), String> {
+    let bytes: usize = secrets.iter().map(|it| it.value.len()).sum();
+    match bytes <= MAX_ALL_SECRETS_BYTES {
+        true => Ok(()),
+        false => Err(format!(
+            "its secrets have more than {} KiB together",
+            MAX_ALL_SECRETS_BYTES >> 10
+        )),
     }
-    for (at, secret) in secrets.iter().enumerate() {
-        let SecretValue { name, value, env } = secret;
-        if !is_secret_name(name) {
-            return Err("the name of a secret is not of its form".to_owned());
-        }
-        let bad = |why: &dyn std::fmt::Display| format!("the secret {name}: {why}");
-        if secrets[..at].iter().any(|it| it.name == *name) {
-            return Err(bad(&"it is there twice"));
-        }
-        if !env.is_empty() && !is_secret_variable(env) {
-            return Err(bad(&"it can't be given as this variable"));
-        }
-        check_value(value, !env.is_empty()).map_err(|error| bad(&error))?;
+}
+
+fn about(name: &str, why: &dyn std::fmt::Display) -> String {
+    format!("the secret {name}: {why}")
+}
+
+fn check_name(name: &str, env: &str, others: &[&str]) -> Result<(), String> {
+    if !is_secret_name(name) {
+        return Err("the name of a secret is not of its form".to_owned());
+    }
+    if others.contains(&name) {
+        return Err(about(name, &"it is there twice"));
+    }
+    if !env.is_empty() && !is_secret_variable(env) {
+        return Err(about(name, &"it can't be given as this variable"));
+    }
+    Ok(())
+}
+
+/// Whether a secret can be asked for: its place becomes a part of a request, and of a host's name.
+fn check_place(secret: &MachineSecret) -> Result<(), &'static str> {
+    if secret.service() == AwsService::Unspecified {
+        return Err("this agent does not know where it is: update the agent");
+    }
+    let is_text = |text: &str, most| text.len() <= most && !text.chars().any(char::is_control);
+    if secret.id.is_empty() || !is_text(&secret.id, MAX_SECRET_ID_BYTES) {
+        return Err("its name in AWS is not of its form");
+    }
+    if !is_text(&secret.version, MAX_SECRET_VERSION_BYTES) {
+        return Err("its version is not of its form");
+    }
+    if !secret.region.is_empty() && !is_region(&secret.region) {
+        return Err("its region is not of its form");
     }
     Ok(())
 }
@@ -197,6 +266,15 @@ mod tests {
         }
     }
 
+    fn check(values: &[SecretValue], on_machine: &[MachineSecret]) -> Result<(), String> {
+        let start = StartRun {
+            secrets: values.to_vec(),
+            machine_secrets: on_machine.to_vec(),
+            ..StartRun::default()
+        };
+        RunSecrets::of(&start).map(drop)
+    }
+
     fn run(n: u128) -> RunId {
         RunId::from_parts(1_700_000_000_000, n)
     }
@@ -216,11 +294,51 @@ mod tests {
             (vec![secret("a", b"hun", "")], "fewer than 4"),
             (vec![secret("a", &long, "")], "more than 64 KiB"),
         ] {
-            let error = check(&bad).expect_err(said);
+            let error = check(&bad, &[]).expect_err(said);
             assert!(error.contains(said) && !error.contains("hunter"), "{error}");
         }
         let good = [secret("a", b"hunter2\0", ""), secret("b", b"hunter2", "DB")];
-        assert_eq!(check(&good), Ok(()));
+        assert_eq!(check(&good, &[]), Ok(()));
+    }
+
+    #[test]
+    fn where_this_machine_is_to_read_one_is_checked_too() {
+        let good = MachineSecret {
+            name: "db".to_owned(),
+            env: "DB".to_owned(),
+            service: AwsService::Ssm.into(),
+            id: "/prod/db".to_owned(),
+            version: "3".to_owned(),
+            region: "eu-west-1".to_owned(),
+        };
+        assert_eq!(
+            check(&[secret("a", b"hunter2", "")], std::slice::from_ref(&good)),
+            Ok(())
+        );
+        let but = |change: fn(&mut MachineSecret)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad
+        };
+        for (bad, said) in [
+            (but(|it| it.name = "../x".to_owned()), "not of its form"),
+            (but(|it| it.name = "a".to_owned()), "twice"),
+            (but(|it| it.env = "AOT_X".to_owned()), "variable"),
+            (but(|it| it.service = 0), "update the agent"),
+            (but(|it| it.service = 99), "update the agent"),
+            (but(|it| it.id.clear()), "its name in AWS"),
+            (but(|it| it.id = "x".repeat(2049)), "its name in AWS"),
+            (but(|it| it.version = "a\nb".to_owned()), "its version"),
+            (
+                but(|it| it.region = "evil.example/".to_owned()),
+                "its region",
+            ),
+        ] {
+            let error = check(&[secret("a", b"hunter2", "")], &[bad]).expect_err(said);
+            assert!(error.contains(said), "{error}");
+        }
+        let many = vec![secret("a", &[b'x'; 64 << 10], ""); 17];
+        assert!(check_all(&many).is_err() && check_all(&many[..16]).is_ok());
     }
 
     #[test]

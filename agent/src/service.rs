@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aws::SecretFetcher;
 use crate::boot_id::boot_id;
-use crate::config::Config;
+use crate::config::{Config, Platform};
 use crate::file_builtins::FileReads;
 use crate::identity::{Vault, enrol};
 use crate::link::Link;
@@ -125,6 +126,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
     }
     aot_host::share::raise();
     let (identity, seen) = watch::channel(None);
+    let imds = (config.provider == Platform::Ec2).then(|| config.imds.clone());
     let starter = Starter {
         state_dir: config.state_dir.clone(),
         etc_dir: config.etc_dir.clone(),
@@ -136,6 +138,7 @@ pub(crate) async fn serve(config: Config, mode: Mode) -> Result<(), Error> {
         fetched: Fetched::default(),
         shims: Shims::default(),
         secrets: SecretFolders::new(config.secrets_dir.clone()),
+        aws: SecretFetcher::new(imds, config.aws.clone()),
     };
     let shells = Shells::new(Context {
         etc_dir: config.etc_dir.clone(),

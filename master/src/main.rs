@@ -108,7 +108,7 @@ fn check(args: &CheckArgs, json: bool) -> ExitCode {
         }
         (Ok(good), true) => print(&good.to_json().to_string(), true),
         (Ok(good), false) => {
-            for notice in &good.parsed.notices {
+            for notice in good.notices() {
                 message(&format!("notice: {notice}"));
             }
             if args.expanded {

@@ -9,6 +9,7 @@ use aot_cli::variables::{given_beside, of_process};
 use aot_cli::view::settings_table;
 use aot_cli::{CLUSTER_FILE, OperatorSecret, SecretOrigin};
 use aot_cluster_file::{FileProblem, Parsed, Report, Variables};
+use aot_model::machine_rights::machine_rights;
 use aot_model::plural;
 use aot_model::problem::Problem;
 use aot_model::secret::SecretSource;
@@ -46,8 +47,16 @@ impl CheckOk {
             "cluster": spec.name,
             "provider": spec.provider,
             "instances": instances,
-            "notices": self.parsed.notices,
+            "notices": self.notices(),
         })
+    }
+
+    /// What is accepted and worth a word, and what the roles of its machines have to be allowed.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = self.parsed.notices.clone();
+        let rights = machine_rights(&self.parsed.spec).into_iter();
+        notices.extend(rights.map(|it| format!("instance profile {}: {}", it.profile, it.needs)));
+        notices
     }
 }
 
@@ -244,6 +253,23 @@ mod tests {
         ];
         assert_eq!(origins, want);
         assert_eq!(secrets("cluster: [", path, &Variables::default()), []);
+    }
+
+    #[test]
+    fn a_check_names_the_rights_that_machines_need() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("cluster.yml");
+        let text = "cluster: c\nregion: eu-west-1\nsecrets: {a: {ssm: /a, on: machine}}\n\
+            defaults: {ami: debian-12, ec2_size: t3.micro, instance_profile_name: web}\n\
+            instances: [{name: i, bootstrap_sequence: [{dir: x, secrets: a}]}]\n";
+        fs::write(&path, text).expect("writes");
+        fs::create_dir(dir.path().join("x")).expect("a folder");
+        fs::write(dir.path().join("x/bootstrap.sh"), "true\n").expect("writes");
+        let good = check(&path, &VariableArgs::default());
+        let good = good.unwrap_or_else(|error| panic!("{}", error.render(false)));
+        let want = "instance profile web: its role needs ssm:GetParameter on arn:aws:ssm:eu-west-1:*:parameter/a for the secret a";
+        assert_eq!(good.notices(), [want]);
+        assert_eq!(good.to_json()["notices"][0], want);
     }
 
     #[test]

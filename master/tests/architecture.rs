@@ -63,7 +63,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
 ];
 
 /// Libraries that only these crates know, by how their names begin.
-const KNOWN_TO: [(&str, &[&str]); 9] = [
+const KNOWN_TO: [(&str, &[&str]); 11] = [
     ("rusqlite", &["master/store"]),
     ("tokio-postgres", &["master/store-postgres"]),
     ("aws-sdk-s3", &["master/blobs-s3"]),
@@ -77,6 +77,8 @@ const KNOWN_TO: [(&str, &[&str]); 9] = [
         &["master/aws", "master/provider-ec2", "master/kms"],
     ),
     ("aws-smithy", &["master/aws", "master/provider-ec2"]),
+    ("aws-sigv4", &["agent"]),
+    ("aws-credential-types", &["agent"]),
     ("clap", &["master/cli", "agent"]),
     ("axum", &["master/daemon"]),
 ];

@@ -124,6 +124,7 @@ names! {
         PlacementGroup = "placement-group",
         Address = "address",
         Volume = "volume",
+        InstanceProfile = "instance-profile",
     }
     JobKind, zero UNKNOWN, {
         Exec = "exec",

@@ -5,6 +5,7 @@
 
 #![warn(unreachable_pub)]
 
+pub mod aws;
 pub mod builtin;
 pub mod codec;
 mod enum_names;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Newest version of the Attach protocol that this build speaks, see [`crate::version`].
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// Oldest version of the Attach protocol that this build still speaks. A session of it is given only what was there then.
 pub const OLDEST_PROTOCOL: u32 = 4;
@@ -19,6 +19,12 @@ pub const MAX_SECRETS: usize = 100;
 
 /// Longest secrets of a cluster together: they go in one message.
 pub const MAX_ALL_SECRETS_BYTES: usize = 1 << 20;
+
+/// Longest name or ARN of a secret in AWS: both services allow 2,048 characters.
+pub const MAX_SECRET_ID_BYTES: usize = 2048;
+
+/// Longest name of a version of it: a label of a parameter has 100 characters at most, a staging label 256.
+pub const MAX_SECRET_VERSION_BYTES: usize = 256;
 
 /// Largest gRPC message either side accepts on the control lane.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

@@ -12,6 +12,9 @@ pub const FORWARDS: u32 = 5;
 /// The first version whose agents know `StartRun.secrets`.
 pub const SECRETS: u32 = 6;
 
+/// The first version whose agents know `StartRun.machine_secrets`.
+pub const MACHINE_SECRETS: u32 = 7;
+
 /// Versions of the Attach protocol that one side speaks: from `oldest` to `newest`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtocolRange {

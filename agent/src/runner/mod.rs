@@ -5,6 +5,7 @@ pub(crate) mod cancellation;
 pub(crate) mod command;
 pub(crate) mod copy_progress;
 pub(crate) mod environment;
+mod given;
 pub(crate) mod journal;
 mod leftover;
 mod mask;
@@ -33,7 +34,7 @@ use aot_host::chain::Chain;
 use aot_proto::ids::RunId;
 use aot_proto::limits::MAX_RUNS;
 use aot_proto::v1::start_run::What;
-use aot_proto::v1::{CopyProgress, RunState, SecretValue, StartRun};
+use aot_proto::v1::{CopyProgress, RunState, StartRun};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,7 +45,7 @@ use run::Run;
 use spool::{Chunk, SPOOL};
 use spool_watch::SpoolFollower;
 
-use crate::secrets;
+use crate::secrets::RunSecrets;
 
 /// Outcomes of starts that are not handled yet. When full, their tasks wait.
 const OUTCOMES: usize = 64;
@@ -91,7 +92,7 @@ impl Runner {
             runner.runs.insert(id, Run::new(dir, of_this_boot));
             match spec {
                 Ok(spec) if prepare::can_resume(&spec, &runner.journal.dir(id), &boot_id) => {
-                    runner.start_in_background(spec, Vec::new());
+                    runner.start_in_background(spec, RunSecrets::default());
                 }
                 _ => runner.check_run(id),
             }
@@ -134,7 +135,7 @@ impl Runner {
         if self.journal.knows(spec.run_id) {
             return Ok(());
         }
-        secrets::check(&start.secrets)?;
+        let secrets = RunSecrets::of(start)?;
         let stdin = match &start.what {
             Some(What::Exec(exec)) => exec.stdin.as_slice(),
             _ => &[],
@@ -145,7 +146,7 @@ impl Runner {
             .begin(&spec, stdin)
             .map_err(|error| format!("cannot write the journal: {error}"))?;
         self.runs.insert(spec.run_id, Run::new(dir, true));
-        self.start_in_background(spec, start.secrets.clone());
+        self.start_in_background(spec, secrets);
         Ok(())
     }
 
@@ -157,7 +158,7 @@ impl Runner {
 
     /// Prepares and starts a run of the journal in the background. Its secrets are not in the journal: whoever wants it run again
     /// after a crash sends them again.
-    fn start_in_background(&mut self, spec: Spec, secrets: Vec<SecretValue>) {
+    fn start_in_background(&mut self, spec: Spec, secrets: RunSecrets) {
         let Some(run) = self.runs.get_mut(&spec.run_id) else {
             return;
         };
@@ -173,7 +174,7 @@ impl Runner {
         self.follower.add(spec.run_id, &dir.join(SPOOL));
         let (starter, report) = (self.starter.clone(), self.report.clone());
         self.tracker.spawn(async move {
-            let outcome = starter.run(&spec, &secrets, &dir, &cancel).await;
+            let outcome = starter.run(&spec, secrets, &dir, &cancel).await;
             // The receiver is gone only when the agent is.
             let _ = report.send(outcome).await;
         });

@@ -10,25 +10,25 @@ use aot_host::chain::Chain;
 use aot_host::removal::remove_tree;
 use aot_proto::ids::RunId;
 use aot_proto::limits::{DEFAULT_OUTPUT_CAP_BYTES, MAX_BUNDLE_BYTES, MAX_COPY_BYTES};
-use aot_proto::v1::SecretValue;
 use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::cancellation;
-use super::command::{Become, CommandSpec, GivenSecrets};
+use super::command::{Become, CommandSpec};
 use super::copy_progress::Fetched;
 use super::environment::{environment, login};
+use super::given;
 use super::journal::{RenderSpec, Spec, Work};
-use super::mask::HiddenSecret;
 use super::shim_pool::{Shims, never_ran};
+use crate::aws::SecretFetcher;
 use crate::bundle::fetch::WantedBundle;
 use crate::bundle::{self, Rendered, TemplateValues};
 use crate::cluster_facts;
 use crate::identity::ClientIdentity;
 use crate::link::Link;
-use crate::secrets::{self, SecretFolders};
+use crate::secrets::{RunSecrets, SecretFolders};
 
 /// How long a copy waits for the identity of an agent that has just started.
 const ENROLLED: Duration = Duration::from_secs(600);
@@ -92,6 +92,8 @@ pub(crate) struct Starter {
     pub shims: Shims,
     /// What runs are given in secret.
     pub secrets: SecretFolders,
+    /// Reads those that come from AWS to this machine.
+    pub aws: SecretFetcher,
 }
 
 impl Starter {
@@ -99,20 +101,25 @@ impl Starter {
     pub(crate) async fn run(
         &self,
         spec: &Spec,
-        secrets: &[SecretValue],
+        secrets: RunSecrets,
         dir: &Path,
         cancel: &CancellationToken,
     ) -> StartOutcome {
+        let prepared = async {
+            let command = self.prepare(spec, dir).await?;
+            // Last: they are as new as can be, and not asked for where there is nothing to run.
+            Ok((command, given::obtained(&self.aws, secrets).await?))
+        };
         let prepared = tokio::select! {
-            prepared = self.prepare(spec, dir) => prepared,
+            prepared = prepared => prepared,
             () = cancel.cancelled() => Err(Unprepared::Because(String::new())),
         };
         self.fetched.done(spec.run_id);
         if cancel.is_cancelled() {
             return StartOutcome::Cancelled(spec.run_id);
         }
-        let mut command = match prepared {
-            Ok(command) => command,
+        let (mut command, secrets) = match prepared {
+            Ok(prepared) => prepared,
             Err(Unprepared::Unchanged(digest)) => {
                 return StartOutcome::Unchanged(spec.run_id, digest);
             }
@@ -123,7 +130,7 @@ impl Starter {
                 };
             }
         };
-        if let Err(detail) = self.give_secrets(&mut command, spec.run_id, secrets) {
+        if let Err(detail) = given::give(&self.secrets, &mut command, spec.run_id, &secrets) {
             return StartOutcome::NotStarted(spec.run_id, detail);
         }
         // From here on the shim heeds a cancellation.
@@ -135,35 +142,6 @@ impl Starter {
                 StartOutcome::NotStarted(spec.run_id, detail)
             }
         }
-    }
-
-    /// Adds to a command what it is given in secret. The shim is told over its socket, and hides it in what is printed.
-    fn give_secrets(
-        &self,
-        command: &mut CommandSpec,
-        run: RunId,
-        secrets: &[SecretValue],
-    ) -> Result<(), String> {
-        if secrets.is_empty() {
-            return Ok(());
-        }
-        let owner = command.become_user.as_ref().map(|to| (to.uid, to.gid));
-        let folder = self.secrets.write(run, owner, secrets)?;
-        let path = folder.to_string_lossy().into_owned();
-        command.env.insert(secrets::VARIABLE.to_owned(), path);
-        for secret in secrets.iter().filter(|it| !it.env.is_empty()) {
-            let value = String::from_utf8_lossy(&secret.value).into_owned();
-            command.env.insert(secret.env.clone(), value);
-        }
-        let hidden = |secret: &SecretValue| HiddenSecret {
-            name: secret.name.clone(),
-            value: secret.value.clone(),
-        };
-        command.secrets = Some(GivenSecrets {
-            folder,
-            hidden: secrets.iter().map(hidden).collect(),
-        });
-        Ok(())
     }
 
     async fn prepare(&self, spec: &Spec, dir: &Path) -> Result<CommandSpec, Unprepared> {

@@ -8,6 +8,7 @@ mod fake;
 
 mod cancel;
 mod enrolment;
+mod machine_secrets;
 mod masters;
 mod runs;
 mod secrets;

@@ -11,7 +11,7 @@ use super::fake::{Rig, bundle, exec, run_id, shims, signal, stage, until};
 
 const VALUE: &str = "correct horse battery";
 
-fn with_secrets(mut start: StartRun, secrets: &[(&str, &[u8], &str)]) -> StartRun {
+pub(crate) fn with_secrets(mut start: StartRun, secrets: &[(&str, &[u8], &str)]) -> StartRun {
     let secret = |(name, value, env): &(&str, &[u8], &str)| SecretValue {
         name: (*name).to_owned(),
         value: value.to_vec(),
@@ -22,7 +22,7 @@ fn with_secrets(mut start: StartRun, secrets: &[(&str, &[u8], &str)]) -> StartRu
 }
 
 /// All files below a folder that have this in them.
-fn files_with(dir: &Path, text: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn files_with(dir: &Path, text: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -37,7 +37,7 @@ fn files_with(dir: &Path, text: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-fn secret_folders(rig: &Rig) -> usize {
+pub(crate) fn secret_folders(rig: &Rig) -> usize {
     let folders = fs::read_dir(rig.memory.path().join("secrets"));
     folders.map_or(0, Iterator::count)
 }

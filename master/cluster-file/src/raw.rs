@@ -236,13 +236,15 @@ record! {
         file: Text => "file";
         /// A command whose output it is, run by launch in the folder of cluster.yml: a line for /bin/sh, or a list of words.
         command: OneOrMany<Located<Text>> => "command";
-        /// Name or ARN of a parameter in AWS Systems Manager, which the master reads, as in /prod/db/password.
+        /// Name or ARN of a parameter in AWS Systems Manager, as in /prod/db/password.
         ssm: Text => "ssm";
-        /// Name or ARN of a secret in AWS Secrets Manager, which the master reads.
+        /// Name or ARN of a secret in AWS Secrets Manager.
         secrets_manager: Text => "secrets_manager";
-        /// Region of ssm or secrets_manager; else the cluster's, else the master's own.
+        /// Region of ssm or secrets_manager; else that of its ARN, else the cluster's, else the master's own.
         region: Text => "region";
-        /// Who reads ssm or secrets_manager: master, which is the default.
+        /// Version of ssm (a number or a label) or secrets_manager (an id or a staging label); the current one by default.
+        version: Loosely => "version";
+        /// Who reads ssm or secrets_manager: master (default), or machine: each machine by itself, with its instance profile.
         on: Text => "on";
     }
 }

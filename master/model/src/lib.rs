@@ -18,6 +18,7 @@ pub mod key;
 pub mod launch;
 pub mod level;
 pub mod machine;
+pub mod machine_rights;
 mod needs;
 pub mod outcome;
 pub mod pace;

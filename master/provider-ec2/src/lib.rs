@@ -327,11 +327,11 @@ impl Provider for Ec2Provider {
         Box::pin(async move {
             match source {
                 SecretSource::Ssm(secret) => {
-                    secrets::parameter(&self.clients.ssm(None).await?, &secret.id).await
+                    secrets::parameter(&self.clients.ssm(None).await?, secret).await
                 }
                 SecretSource::SecretsManager(secret) => {
                     let client = self.clients.secrets_manager(None).await?;
-                    secrets::managed(&client, &secret.id).await
+                    secrets::managed(&client, secret).await
                 }
                 SecretSource::Env(_) | SecretSource::File(_) | SecretSource::Command(_) => {
                     Err(invalid("AWS does not keep this secret"))

@@ -18,6 +18,7 @@ mod late;
 mod launch;
 mod lifecycle;
 mod machine;
+mod machine_secrets;
 mod network;
 mod preflight;
 mod refused;

@@ -35,7 +35,7 @@ const READS: &str =
 cat $AOT_SECRETS/creds > /dev/shm/creds
 ";
 
-fn files_with(dir: &Path, text: &str) -> Vec<String> {
+pub(crate) fn files_with(dir: &Path, text: &str) -> Vec<String> {
     let output = std::process::Command::new("grep")
         .args(["-r", "-l", "-a", "-F", "--devices=skip", text])
         .arg(dir)

@@ -1,6 +1,7 @@
 //! A small master over real TLS, and a real agent process beside it. All state in a temporary folder.
 
 mod api;
+mod aws;
 mod master;
 mod rig;
 mod run_result;
@@ -14,6 +15,7 @@ use aot_proto::ids::RunId;
 use aot_proto::v1::start_run::What;
 use aot_proto::v1::{ExecSpec, StageSpec, StartRun};
 
+pub(crate) use aws::FakeAws;
 pub(crate) use master::TunnelHalves;
 pub(crate) use rig::{MACHINE, Rig};
 

@@ -26,6 +26,8 @@ pub(crate) struct Rig {
     pub(crate) dials: Vec<String>,
     /// Lines in them, besides.
     pub(crate) more_settings: String,
+    /// Who made its machine.
+    pub(crate) provider: &'static str,
     /// Whether the log of the next agent goes into the file `log`.
     pub(crate) logs_to_file: bool,
     agent: Option<Child>,
@@ -46,6 +48,7 @@ impl Rig {
         Self {
             dials: vec![master.address()],
             more_settings: String::new(),
+            provider: "local",
             logs_to_file: false,
             master,
             dir,
@@ -71,10 +74,11 @@ impl Rig {
         let at = |name: &str| self.path(name).display().to_string();
         let secrets = self.memory.path().join("secrets");
         let config = format!(
-            "secrets_dir = {secrets:?}\nmaster = {:?}\n{}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = \"local\"\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
+            "secrets_dir = {secrets:?}\nmaster = {:?}\n{}\nca_pem = '''{}'''\ntoken = \"70ken\"\nmachine_id = \"{MACHINE}\"\nprovider = {:?}\nstate_dir = {:?}\netc_dir = {:?}\nroot_home = {:?}\nboot_id_file = {:?}\nreboot = [\"touch\", {:?}]\n",
             self.dials,
             self.more_settings,
             self.master.ca_pem,
+            self.provider,
             at("state"),
             at("etc"),
             at("root"),

@@ -4,6 +4,7 @@
 mod extend;
 mod launch;
 mod machine;
+mod machine_secrets;
 mod names;
 mod needs;
 mod secrets;
@@ -65,8 +66,8 @@ impl Build {
         let provider = self.provider(raw);
         let all_named = self.all_named(raw);
         let entries = extend::resolve(raw, all_named, &mut self.problems);
-        let secrets = self.secrets(raw);
-        self.check_uses(raw, &entries);
+        let secrets = self.secrets(raw, provider);
+        self.check_uses(raw, &entries, &secrets);
         let pools = self.pools(&entries, provider, all_named);
         if pools.is_empty() && self.problems.is_empty() {
             let problem = Mistake::new(0..0, "", "the file has no instances and no pools");

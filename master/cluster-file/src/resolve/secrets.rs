@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aot_model::secret::{AwsSecret, SecretSource, SecretUse};
-use aot_proto::limits::MAX_SECRETS;
+use aot_model::spec::ProviderKind;
+use aot_proto::aws::{is_region, region_of_arn};
+use aot_proto::limits::{MAX_SECRET_ID_BYTES, MAX_SECRET_VERSION_BYTES, MAX_SECRETS};
 use aot_proto::secret::{is_secret_name, is_secret_variable, is_variable_name};
 
 use super::Build;
@@ -18,7 +20,11 @@ const SOURCES: &str = "one of env, file, command, ssm, secrets_manager";
 
 impl Build {
     /// Where each value comes from.
-    pub(super) fn secrets(&mut self, raw: &RawFile) -> BTreeMap<String, SecretSource> {
+    pub(super) fn secrets(
+        &mut self,
+        raw: &RawFile,
+        provider: ProviderKind,
+    ) -> BTreeMap<String, SecretSource> {
         let Some(given) = &raw.secrets else {
             return BTreeMap::new();
         };
@@ -38,14 +44,19 @@ impl Build {
                     "letters, digits, `_` and `-`, beginning with a letter or `_`, at most 64",
                 ));
             }
-            if let Some(source) = self.secret_source(&secret.value, &secret.at) {
+            if let Some(source) = self.secret_source(&secret.value, &secret.at, provider) {
                 secrets.insert(name.clone(), source);
             }
         }
         secrets
     }
 
-    fn secret_source(&mut self, raw: &RawSecret, at: &At) -> Option<SecretSource> {
+    fn secret_source(
+        &mut self,
+        raw: &RawSecret,
+        at: &At,
+        provider: ProviderKind,
+    ) -> Option<SecretSource> {
         let keys = [
             ("env", raw.env.as_ref().map(|it| &it.at)),
             ("file", raw.file.as_ref().map(|it| &it.at)),
@@ -78,10 +89,12 @@ impl Build {
                 return None;
             }
         }
-        self.secret_place(raw);
+        let on_machine = self.secret_place(raw, provider);
         let aws = |id: &Located<Text>| AwsSecret {
             id: id.value.0.clone(),
             region: super::text(&raw.region),
+            version: raw.version.as_ref().map(|it| it.value.0.clone()),
+            on_machine,
         };
         if let Some(env) = &raw.env {
             return self.secret_env(env).map(SecretSource::Env);
@@ -125,24 +138,53 @@ impl Build {
         Some(name.clone())
     }
 
-    /// `region` and `on`, which only those have that AWS has.
-    fn secret_place(&mut self, raw: &RawSecret) {
-        let is_aws = raw.ssm.is_some() || raw.secrets_manager.is_some();
-        for given in [&raw.region, &raw.on].into_iter().flatten() {
-            if !is_aws {
-                let problem = given.at.problem("has no meaning here");
-                let problem = problem.help("it is about ssm and secrets_manager");
-                self.problems.push(problem);
-            }
+    /// `region`, `version` and `on`, which only those have that AWS has; whether machines read it.
+    fn secret_place(&mut self, raw: &RawSecret, provider: ProviderKind) -> bool {
+        let aws = [&raw.ssm, &raw.secrets_manager];
+        let aws: Vec<&Located<Text>> = aws.into_iter().flatten().collect();
+        let places = [
+            raw.region.as_ref().map(|it| &it.at),
+            raw.version.as_ref().map(|it| &it.at),
+            raw.on.as_ref().map(|it| &it.at),
+        ];
+        for at in places.into_iter().flatten().filter(|_| aws.is_empty()) {
+            let problem = at.problem("has no meaning here");
+            let problem = problem.help("it is about ssm and secrets_manager");
+            self.problems.push(problem);
         }
-        if raw.on.as_ref().is_some_and(|on| on.value.0 == "machine") {
-            let at = raw.on.as_ref().map(|on| on.at.clone()).unwrap_or_default();
-            let problem = at.problem("machines do not read secrets by themselves");
-            self.problems
-                .push(problem.help("leave it out: the master reads it, and hands it over"));
-            return;
+        for id in &aws {
+            self.secret_id(id, raw);
         }
-        self.one_of(raw.on.as_ref(), &[("master", ())]);
+        let on = [("master", false), ("machine", true)];
+        let on_machine = self.one_of(raw.on.as_ref(), &on).unwrap_or(false);
+        if let (true, ProviderKind::Local, Some(on)) = (on_machine, provider, &raw.on) {
+            let problem = on.at.problem("clones have no instance profile");
+            let help = "provider is local: leave it out, and the master reads it";
+            self.problems.push(problem.help(help));
+        }
+        on_machine && provider == ProviderKind::Ec2
+    }
+
+    /// The name or ARN of one that AWS has, with what is said of it besides.
+    fn secret_id(&mut self, id: &Located<Text>, raw: &RawSecret) {
+        if id.value.0.len() > MAX_SECRET_ID_BYTES {
+            let long = format!("has more than {MAX_SECRET_ID_BYTES} bytes");
+            self.problems.push(id.at.problem(long));
+        }
+        let version = raw.version.as_ref();
+        if let Some(version) = version.filter(|it| it.value.0.len() > MAX_SECRET_VERSION_BYTES) {
+            let long = format!("has more than {MAX_SECRET_VERSION_BYTES} bytes");
+            self.problems.push(version.at.problem(long));
+        }
+        let Some(region) = &raw.region else { return };
+        let text = region.value.0.as_str();
+        if !is_region(text) {
+            let problem = region.at.problem(format!("{text:?} is not a region"));
+            self.problems.push(problem.help("as in us-west-2"));
+        } else if let Some(other) = region_of_arn(&id.value.0).filter(|other| *other != text) {
+            let problem = region.at.problem(format!("its ARN says {other}"));
+            self.problems.push(problem.help("leave it out"));
+        }
     }
 
     /// What a stage is given.
@@ -159,8 +201,13 @@ impl Build {
         uses
     }
 
-    /// Whether what stages name is there. In `defaults`, and where stages are inherited, a mistake is told once.
-    pub(super) fn check_uses(&mut self, raw: &RawFile, entries: &[NamedEntry]) {
+    /// Whether what stages name is there, and can be had. In `defaults`, and where stages are inherited, a mistake is told once.
+    pub(super) fn check_uses(
+        &mut self,
+        raw: &RawFile,
+        entries: &[NamedEntry],
+        sources: &BTreeMap<String, SecretSource>,
+    ) {
         let declared = raw.secrets.iter().flat_map(|it| it.value.keys());
         let names: BTreeSet<&str> = declared.map(String::as_str).collect();
         let unread = self.unread.iter().any(|path| path == "secrets");
@@ -170,6 +217,7 @@ impl Build {
             let stages = entry.common.bootstrap_sequence.iter();
             for stage in stages.flat_map(|list| &list.value) {
                 found.extend(mistakes_of(&stage.value, &names, all_read));
+                found.extend(self.machine_mistakes(entry, &stage.value, sources));
             }
         }
         let mut told: BTreeSet<(String, usize)> = BTreeSet::new();
@@ -181,7 +229,7 @@ impl Build {
     }
 }
 
-fn one_use(given: &RawSecretUse) -> SecretUse {
+pub(super) fn one_use(given: &RawSecretUse) -> SecretUse {
     match given {
         RawSecretUse::Plain(name) => SecretUse {
             name: name.0.clone(),

@@ -1,6 +1,6 @@
 //! Secrets: where values come from, who is given them, and every mistake at its place.
 
-use aot_model::secret::{AwsSecret, SecretSource, SecretUse};
+use aot_model::secret::{AwsSecret, SecretReader, SecretSource, SecretUse};
 
 use super::*;
 
@@ -34,6 +34,8 @@ fn each_source_is_read_and_stages_are_given_what_they_name() {
     let aws = |id: &str, region: Option<&str>| AwsSecret {
         id: id.to_owned(),
         region: region.map(str::to_owned),
+        version: None,
+        on_machine: false,
     };
     let words =
         |words: &[&str]| SecretSource::Command(words.iter().map(ToString::to_string).collect());
@@ -57,7 +59,8 @@ fn each_source_is_read_and_stages_are_given_what_they_name() {
         .map(|(n, s)| (n.as_str(), s.clone()))
         .collect();
     assert_eq!(found, want);
-    let of_master = spec.secrets.values().filter(|it| it.of_master().is_some());
+    let of_master = |it: &&SecretSource| matches!(it.reader(), SecretReader::Master(_));
+    let of_master = spec.secrets.values().filter(of_master);
     assert_eq!(of_master.count(), 2);
     let given = |name: &str, env: Option<&str>| SecretUse {
         name: name.to_owned(),
@@ -129,13 +132,31 @@ fn every_mistake_is_told_where_it_stands() {
             "on: master",
             "on: machine",
             "secrets.creds.on",
-            "machines do not read",
+            "clones have no instance profile",
         ),
         (
             "on: master",
             "on: mars",
             "secrets.creds.on",
             "not known here",
+        ),
+        (
+            "region: eu-west-1",
+            "region: eu",
+            "secrets.creds.region",
+            "not a region",
+        ),
+        (
+            "{secrets_manager: prod/creds",
+            "{secrets_manager: 'arn:aws:secretsmanager:us-east-1:1:secret:a'",
+            "secrets.creds.region",
+            "its ARN says us-east-1",
+        ),
+        (
+            "{env: DB_PASSWORD}",
+            "{env: A, version: 3}",
+            "secrets.db.version",
+            "no meaning",
         ),
         (
             "[tls, {name",
@@ -189,4 +210,79 @@ fn a_mistake_in_what_many_inherit_is_told_once() {
     let report = parsed(text).expect_err("no such secret");
     assert_eq!(report.problems().len(), 1, "{}", report.render(false));
     assert!(report.render(false).contains("did you mean \"db\"?"));
+}
+
+const ON_MACHINE: &str = r#"cluster: c
+secrets:
+  token: {ssm: /prod/token, on: machine, version: 3}
+  creds: {secrets_manager: prod/creds, on: machine, region: eu-west-1}
+  key: {ssm: /prod/key}
+defaults: {ami: debian-12, ec2_size: t3.micro, instance_profile_name: web}
+instances:
+  - name: a
+    bootstrap_sequence:
+      - {dir: x, secrets: token, rerun_on_secret: true}
+      - {dir: y, secrets: [creds, key]}
+"#;
+
+#[test]
+fn machines_read_those_that_say_so() {
+    let parsed = parsed(ON_MACHINE).unwrap_or_else(|report| panic!("{}", report.render(false)));
+    let secrets = &parsed.spec.secrets;
+    let on_machine = secrets.iter().filter(|(_, it)| it.is_on_machine());
+    let names: Vec<&str> = on_machine.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["creds", "token"]);
+    let SecretReader::Machine(service, token) = secrets["token"].reader() else {
+        panic!("a machine reads it")
+    };
+    assert_eq!(service.thing(), "parameter");
+    assert_eq!(
+        (&*token.id, token.version.as_deref()),
+        ("/prod/token", Some("3"))
+    );
+}
+
+#[test]
+fn what_machines_can_not_read_and_nobody_would_see_change_is_a_mistake() {
+    for (from, to, path, said) in [
+        (
+            ", instance_profile_name: web",
+            "",
+            "instances[0].bootstrap_sequence[0].secrets",
+            "a has no instance profile with which its machines could read \"token\"",
+        ),
+        (
+            ", version: 3",
+            "",
+            "instances[0].bootstrap_sequence[0].rerun_on_secret",
+            "nobody would see another value of \"token\"",
+        ),
+        (
+            "version: 3",
+            "version: live",
+            "instances[0].bootstrap_sequence[0].rerun_on_secret",
+            "nobody would see another value of \"token\"",
+        ),
+        (
+            "[creds, key]}",
+            "[creds, key], rerun_on_secret: true}",
+            "instances[0].bootstrap_sequence[1].rerun_on_secret",
+            "nobody would see another value of \"creds\"",
+        ),
+    ] {
+        let text = ON_MACHINE.replacen(from, to, 1);
+        assert_ne!(text, ON_MACHINE, "{from}");
+        let report = parsed(&text).expect_err(said);
+        let first = &report.problems()[0];
+        assert!(
+            first.path.starts_with(path) && first.message.contains(said),
+            "{}",
+            report.render(false)
+        );
+        assert!(first.help.is_some(), "it says the way out");
+    }
+    // What the master reads needs no profile.
+    let text = ON_MACHINE.replace(", on: machine", "");
+    let text = text.replace(", instance_profile_name: web", "");
+    assert!(parsed(&text).is_ok());
 }

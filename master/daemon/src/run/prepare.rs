@@ -196,6 +196,9 @@ mod tests {
         assert_eq!(key(&keeps, "1", "1"), key(&keeps, "2", "2"));
         assert_eq!(key(&follows, "1", "1"), key(&follows, "1", "2"));
         assert_ne!(key(&follows, "1", "1"), key(&follows, "2", "1"));
+        // Of what machines read there is no version, unless one is named: then it is as a value's.
+        let unknown = plan(&follows, "sha".to_owned(), 1, false, &SecretVersions::new()).key;
+        assert_ne!(unknown, key(&follows, "1", "1"));
         let bare = StageSpec {
             secrets: Vec::new(),
             ..stage(false)

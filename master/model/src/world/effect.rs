@@ -20,7 +20,7 @@ pub enum Effect {
         session: u64,
         body: Box<v1::master_message::Body>,
     },
-    /// Give an agent a run with secrets, which are opened for it, in this session and no later one.
+    /// Give an agent a run with secrets, which are opened for it or which it reads by itself, in this session and no later one.
     StartWithSecrets {
         at: InstanceKey,
         session: u64,

@@ -14,7 +14,7 @@ use crate::job::{Job, Tally};
 use crate::key::InstanceKey;
 use crate::outcome::{Outcome, Verdict};
 use crate::run::{Run, RunKind, RunState};
-use crate::secret::{SecretUse, WantedSecret};
+use crate::secret::{SecretUse, WantedSecret, kept};
 use crate::task::Task;
 
 impl World {
@@ -95,7 +95,7 @@ impl World {
         let cluster = self.clusters.get(&run.at.cluster);
         let wanted = |given: &SecretUse| WantedSecret {
             given: given.clone(),
-            sealed: cluster.and_then(|it| it.secrets.get(&given.name).cloned()),
+            kept: cluster.and_then(|it| kept(&given.name, &it.spec.secrets, &it.secrets)),
         };
         given.iter().map(wanted).collect()
     }

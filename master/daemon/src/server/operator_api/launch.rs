@@ -70,7 +70,7 @@ impl OperatorApi {
             let problems = problems_of(secrets.problems, 0);
             return Err(fault::problems(Code::FailedPrecondition, &problems));
         }
-        let versions = secret::versions(&secrets.sealed);
+        let versions = secret::all_versions(&read.spec.secrets, &secrets.sealed);
         let stages = self.stages_of(&file, &versions).await?;
         match file.is_handed() {
             true => self.bring_bundles(&stages).await?,
@@ -191,7 +191,8 @@ impl OperatorApi {
     ) -> Result<(ClusterSpec, PoolStages), Status> {
         let known = self.engine.read(cluster, |world| {
             let cluster = world.clusters.get(cluster)?;
-            Some((cluster.spec.clone(), secret::versions(&cluster.secrets)))
+            let versions = secret::all_versions(&cluster.spec.secrets, &cluster.secrets);
+            Some((cluster.spec.clone(), versions))
         });
         let (spec, versions) = known.ok_or_else(|| Status::not_found("the cluster is gone"))?;
         let stages = self.pack(&spec, &versions).await?;

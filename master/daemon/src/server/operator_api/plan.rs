@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aot_model::machine::ClusterRef;
+use aot_model::machine_rights::{MachineRight, machine_rights};
 use aot_model::plan::{self, Have, PlanItem};
 use aot_model::prerequisites::Prerequisites;
 use aot_model::secret::{self, SecretVersions};
@@ -11,7 +12,7 @@ use aot_model::spec::ClusterSpec;
 use aot_model::stage::{StagePlan, StageState};
 use aot_proto::ids::ClusterName;
 use aot_proto::v1;
-use aot_provider::{Problem, Thing};
+use aot_provider::{Problem, Thing, ThingAction, ThingKind};
 use tonic::Status;
 
 use super::attestation::AttestationSetup;
@@ -67,7 +68,7 @@ impl OperatorApi {
         problems.extend(secrets.problems);
         let lines = match read.problems.is_empty() {
             true => {
-                let versions = secret::versions(&secrets.sealed);
+                let versions = secret::all_versions(&read.spec.secrets, &secrets.sealed);
                 let stages = self.stages_of(&file, &versions).await?;
                 let mut items = self.items(&read.spec, &stages, request.prune);
                 self.explain(&read.spec, &stages, &mut items).await?;
@@ -75,6 +76,9 @@ impl OperatorApi {
             }
             false => Vec::<v1::PlanLine>::new(), // without its bundles nobody knows what would run
         };
+        let is_outlined = !request.without_things && read.problems.is_empty();
+        let rights = machine_rights(&read.spec).into_iter();
+        let rights = rights.filter(|_| is_outlined).map(right);
         let mut notices = self.notes();
         notices.extend(attestation.warning);
         notices.extend(self.other_aws_settings(&read.spec, &request.aws_settings));
@@ -82,7 +86,7 @@ impl OperatorApi {
             other_file: self.other_file(&read.spec.name, Path::new(&request.path), &lines),
             notices,
             lines,
-            things: things.into_iter().map(thing).collect(),
+            things: things.into_iter().chain(rights).map(thing).collect(),
             problems: problems_of(problems, read.problems.len()),
             build: self.info.build.clone(),
             background: self.info.background,
@@ -195,6 +199,16 @@ impl OperatorApi {
             };
             cluster.instances.values().map(have).collect()
         })
+    }
+}
+
+/// What nobody here can see: whether the role allows it.
+fn right(right: MachineRight) -> Thing {
+    Thing {
+        action: ThingAction::Keep,
+        kind: ThingKind::InstanceProfile,
+        name: right.profile,
+        detail: right.needs,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The values of secrets that a file names, sealed as soon as they are here: those that the command line has read come with the
-//! request, those that AWS has are read now. What a command is given is what the cluster has.
+//! request, those that the master reads from AWS are read now. Those that machines read are asked for by nobody here. What a
+//! command is given is what the cluster has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use aot_model::cluster::Cluster;
 use aot_model::problem::Problem;
-use aot_model::secret::{SealedSecrets, SecretSource, SecretUse};
+use aot_model::secret::{KeptSecret, SealedSecrets, SecretReader, SecretSource, SecretUse, kept};
 use aot_model::spec::ClusterSpec;
 use aot_proto::ids::ClusterName;
 use aot_proto::limits::{MAX_ALL_SECRETS_BYTES, MAX_SECRETS};
@@ -38,12 +40,14 @@ impl OperatorApi {
         let mut given: BTreeMap<String, Vec<u8>> = given.collect();
         let mut bytes = 0;
         for (name, source) in &spec.secrets {
-            let value = match source.of_master() {
-                Some(at) => {
-                    let region = at.region.clone().or_else(|| spec.region.clone());
+            let value = match source.reader() {
+                SecretReader::Machine(..) => continue,
+                SecretReader::Master(at) => {
+                    let region = at.said_region().or(spec.region.as_deref());
+                    let region = region.map(str::to_owned);
                     self.lookups.secret(source.clone(), region).await
                 }
-                None => match given.remove(name) {
+                SecretReader::Operator => match given.remove(name) {
                     Some(value) => Ok(value),
                     None => {
                         read.problems.push(not_sent(name));
@@ -98,7 +102,7 @@ impl OperatorApi {
         }
         let known = self.engine.read(cluster, |world| {
             let cluster = world.clusters.get(cluster);
-            cluster.map(|it| it.secrets.clone()).unwrap_or_default()
+            cluster.map(known_secrets).unwrap_or_default()
         });
         let mut all: Vec<SecretUse> = Vec::new();
         for v1::SecretUse { name, env } in given {
@@ -117,9 +121,12 @@ impl OperatorApi {
                 if env_given.contains_key(env) || all.iter().any(is_taken) {
                     return Err(bad(format!("the variable {env} is given twice")));
                 }
-                let value = self.vault.open(cluster, name, secret);
-                let checked = value.map_or(Ok(()), |value| check_value(&value, true));
-                checked.map_err(|why| bad(why.to_string()))?;
+                // What a machine reads is checked there.
+                if let KeptSecret::Sealed(secret) = secret {
+                    let value = self.vault.open(cluster, name, secret);
+                    let checked = value.map_or(Ok(()), |value| check_value(&value, true));
+                    checked.map_err(|why| bad(why.to_string()))?;
+                }
             }
             all.push(SecretUse {
                 name: name.clone(),
@@ -128,6 +135,14 @@ impl OperatorApi {
         }
         Ok(all)
     }
+}
+
+/// What a cluster has of each of its secrets.
+fn known_secrets(cluster: &Cluster) -> BTreeMap<String, KeptSecret> {
+    let (sources, sealed) = (&cluster.spec.secrets, &cluster.secrets);
+    let names: BTreeSet<&String> = sources.keys().chain(sealed.keys()).collect();
+    let known = |name: &String| Some((name.clone(), kept(name, sources, sealed)?));
+    names.into_iter().filter_map(known).collect()
 }
 
 /// Whether some stage is given a secret as a variable.
@@ -162,7 +177,7 @@ fn in_words(source: &SecretSource) -> String {
     }
 }
 
-fn unknown(cluster: &ClusterName, known: &SealedSecrets) -> String {
+fn unknown(cluster: &ClusterName, known: &BTreeMap<String, KeptSecret>) -> String {
     match known.is_empty() {
         true => format!(
             "cluster {cluster} has no secrets: name them under `secrets:` in its file, and launch it"

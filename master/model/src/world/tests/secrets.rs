@@ -1,7 +1,9 @@
 //! Secrets: who is given which, and what another value means.
 
 use super::*;
-use crate::secret::{SealedSecret, SealedSecrets, SecretUse, SecretVersions};
+use crate::secret::{
+    AwsSecret, SealedSecret, SealedSecrets, SecretSource, SecretUse, SecretVersions,
+};
 use crate::stage::key_with_secrets;
 
 fn sealed(versions: &[(&str, &str)]) -> SealedSecrets {
@@ -44,6 +46,26 @@ fn launch(size: usize, secrets: &SealedSecrets) -> Input {
     Input::Launch(ask)
 }
 
+/// A command that is given these.
+fn exec_with(secrets: &[&str]) -> Input {
+    let exec = Exec {
+        argv: vec!["true".to_owned()],
+        secrets: given(secrets),
+        ..Exec::default()
+    };
+    Input::Exec(ExecAsk {
+        cluster: cluster(),
+        instances: vec![key("a1").instance],
+        kind: JobKind::Exec,
+        task: Task::Command(exec),
+        pace: Pace::default(),
+        queue_ms: 0,
+        what: String::new(),
+        operator: String::new(),
+        request: None,
+    })
+}
+
 fn runs(sim: &Sim) -> [u32; 4] {
     let of = |stage: &str| sim.started.get(&(key("a1"), stage.to_owned())).copied();
     ["plain", "keeps db", "follows db", "last"].map(|stage| of(stage).unwrap_or(0))
@@ -81,6 +103,39 @@ fn a_run_is_given_what_its_stage_names_as_it_is_on_record_and_no_other_has_any()
     all = sim.secrets.values().cloned().collect();
     all.sort();
     assert_eq!(all, [db("1"), db("1"), db("2")]);
+}
+
+#[test]
+fn a_run_is_told_where_its_machine_reads_a_secret_and_the_newest_file_counts() {
+    let mut sim = Sim::new();
+    let on_machine = |id: &str| {
+        let Input::Launch(mut ask) = launch(1, &sealed(&[("db", "1")])) else {
+            panic!("a launch")
+        };
+        let at = AwsSecret {
+            id: id.to_owned(),
+            region: None,
+            version: None,
+            on_machine: true,
+        };
+        // What is on record from before is given to nobody.
+        ask.spec
+            .secrets
+            .insert("db".to_owned(), SecretSource::Ssm(at));
+        Input::Launch(ask)
+    };
+    ready(&mut sim, on_machine("/a"));
+    let given = |sim: &Sim| sim.secrets.values().cloned().collect::<Vec<_>>();
+    let at = |id: &str| vec![("db".to_owned(), Some(format!("at {id}")))];
+    assert_eq!(given(&sim), [at("/a"), at("/a")]);
+    // Another place is another file, but runs nothing again by itself; commands go by it.
+    sim.input(on_machine("/b"));
+    sim.run_until_quiet();
+    assert_eq!(runs(&sim), [1, 1, 1, 1]);
+    sim.secrets.clear();
+    sim.input(exec_with(&["db"]));
+    sim.run_until_quiet();
+    assert_eq!(given(&sim), [at("/b")]);
 }
 
 #[test]
@@ -126,22 +181,7 @@ fn a_command_is_given_what_the_cluster_has_when_it_is_started_or_nothing() {
     let mut sim = Sim::new();
     ready(&mut sim, launch(1, &sealed(&[("db", "1")])));
     sim.secrets.clear();
-    let exec = Exec {
-        argv: vec!["true".to_owned()],
-        secrets: given(&["db", "gone"]),
-        ..Exec::default()
-    };
-    sim.input(Input::Exec(ExecAsk {
-        cluster: cluster(),
-        instances: vec![key("a1").instance],
-        kind: JobKind::Exec,
-        task: Task::Command(exec),
-        pace: Pace::default(),
-        queue_ms: 0,
-        what: String::new(),
-        operator: String::new(),
-        request: None,
-    }));
+    sim.input(exec_with(&["db", "gone"]));
     sim.run_until_quiet();
     let want = [
         ("db".to_owned(), Some("1".to_owned())),

@@ -5,6 +5,7 @@ mod agents;
 mod provider;
 
 use super::*;
+use crate::secret::KeptSecret;
 pub(super) use agents::Agent;
 
 /// The master, its disk, a provider and agents.
@@ -254,7 +255,10 @@ impl Sim {
                 secrets,
             } => {
                 let given = secrets.iter().map(|it| {
-                    let version = it.sealed.as_ref().map(|sealed| sealed.version.clone());
+                    let version = it.kept.as_ref().map(|kept| match kept {
+                        KeptSecret::Sealed(sealed) => sealed.version.clone(),
+                        KeptSecret::OnMachine(_, at) => format!("at {}", at.id),
+                    });
                     (it.given.name.clone(), version)
                 });
                 self.secrets.insert(run, given.collect());
