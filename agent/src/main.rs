@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aot_agent::{Config, DEFAULT_PATH, Mode, programs};
-use aot_host::descriptors;
 use aot_host::log::{self, LogFormat};
+use aot_host::{core_dumps, descriptors};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -97,6 +97,12 @@ fn main() -> ExitCode {
         return programs::shim();
     }
     let args = Args::parse();
+    // A shim holds secrets, and gives it back to what it starts alone.
+    if matches!(args.command, AgentCommand::Terminal { .. })
+        && let Err(error) = core_dumps::give_back()
+    {
+        eprintln!("aot-agent: cannot restore the limit on core dumps: {error}");
+    }
     if matches!(
         args.command,
         AgentCommand::Run { .. } | AgentCommand::EnrolCheck { .. }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
-use aot_host::descriptors;
 use aot_host::files::shut_dir;
+use aot_host::{core_dumps, descriptors};
 use tokio::select;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,9 @@ pub(crate) enum Error {
 
 /// Runs the agent in a runtime of its own. Exit status 0 after a stop that was asked for, 1 when it can't start.
 pub fn main(config: Config, mode: Mode) -> ExitCode {
+    if let Err(error) = core_dumps::forbid() {
+        tracing::warn!(error = %Chain(&error), "cannot lower the limit on core dumps: after a crash, keys and secrets may be on the disk");
+    }
     if mode == Mode::Serve
         && let Err(error) = descriptors::raise()
     {

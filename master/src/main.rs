@@ -137,7 +137,7 @@ fn daemon() -> PathBuf {
     own.with_file_name(DAEMON)
 }
 
-/// Goes on as the daemon's program, with the same arguments, process id and descriptors.
+/// Continues as the daemon's program, with the same arguments, process id and descriptors.
 fn become_daemon() -> ExitCode {
     let program = daemon();
     let error = std::process::Command::new(&program)

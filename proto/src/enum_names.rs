@@ -111,6 +111,7 @@ names! {
         Replace = "replace",
         Orphan = "orphan",
         Terminate = "terminate",
+        Check = "check",
     }
     ThingAction, zero UNKNOWN, {
         Create = "create",

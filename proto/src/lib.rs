@@ -11,6 +11,7 @@ pub mod codec;
 mod enum_names;
 pub mod facts;
 pub mod fault;
+mod finding;
 pub mod frame;
 pub mod headers;
 pub mod hostname;

@@ -86,7 +86,7 @@ impl Output {
             .collect()
     }
 
-    /// Goes on only with this exit code.
+    /// Continues only with this exit code.
     ///
     /// # Panics
     /// When it was another.

@@ -1,19 +1,28 @@
 //! Hides secrets in what a run prints: each place where the value of one shows up becomes `[secret NAME]`, also when it comes in
 //! pieces. Pure. Used by the shim, before anything is written to the spool.
 //!
-//! All values are looked for at once (Aho and Corasick, Efficient string matching, 1975). What may be the begin of one is held until it
-//! is known whether it is: never more than the longest value has.
+//! All values are looked for at once (Aho and Corasick, Efficient string matching, 1975), at places where one may begin by its first
+//! bytes. What may be the begin of one is held until it is known whether it is: never more than the longest value has.
+//!
+//! The time is linear in what comes, whatever the values are: of a place that is looked at in vain eight bytes at most are read again,
+//! past these each byte goes at most one node further, each step back undoes one of these, and a node finds its child by bisection. So
+//! is the memory in the values: 17 bytes for each of their bytes, as much again where they have several lines, and a filter of 512 KiB at most.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 /// Lines of a value that has several are hidden by themselves, too, when they have this many bytes: programs print line by line.
 const LINE_BYTES: usize = 8;
 
-/// No node.
+/// Bits of the filter for each value: one of 16 begins is looked at in vain.
+const BITS_PER_VALUE: usize = 16;
+/// Most of them: 512 KiB.
+const MOST_BITS: usize = 4 << 20;
+
+/// No value.
 const NONE: u32 = u32::MAX;
 /// Where nothing has been found yet.
 const ROOT: u32 = 0;
@@ -27,130 +36,225 @@ pub struct HiddenSecret {
     pub value: Vec<u8>,
 }
 
-/// One step further into a value.
-struct TrieNode {
-    byte: u8,
-    /// How many bytes lead here.
-    depth: u32,
-    first_child: u32,
-    next_sibling: u32,
-    /// The node of the longest end of this one that is a begin of a value.
-    shorter: u32,
-    /// Length and owner of the longest value that ends here.
-    found: Option<(u32, u32)>,
+/// A value that ends at a node.
+#[derive(Clone, Copy)]
+struct ValueEnd {
+    bytes: u32,
+    owner: u32,
 }
 
-/// All values.
+/// All values: a tree of their begins, level by level, so that the children of a node stand beside each other, in the order of their
+/// bytes, and the nodes that nearly all output stays in are close together.
 pub(super) struct HiddenValues {
+    begins: BeginFilter,
+    /// The byte that leads to each node.
+    bytes: Vec<u8>,
     nodes: Vec<TrieNode>,
     from_root: Box<[u32; 256]>,
+    ends: Vec<ValueEnd>,
     labels: Vec<String>,
+}
+
+/// Whether a value may begin with some bytes: of each value a bit, by the hash of its first ones. Most output begins none, and is passed
+/// over without a look at the tree.
+struct BeginFilter {
+    /// How many bytes are looked at: as many as the shortest value has, eight at most.
+    bytes: usize,
+    /// Those of eight, as a number whose first byte is its lowest.
+    mask: u64,
+    /// 64 minus the bits of a hash.
+    shift: u32,
+    bits: Vec<u64>,
+}
+
+/// One step further into a value.
+#[derive(Clone, Copy)]
+struct TrieNode {
+    /// How many bytes lead here.
+    depth: u32,
+    /// Its children begin there, and end where those of the next node begin.
+    first_child: u32,
+    /// The node of the longest end of this one that is a begin of a value.
+    shorter: u32,
+    /// The longest value that ends here, in `ends`.
+    found: u32,
 }
 
 impl HiddenValues {
     /// Of these secrets.
     pub(super) fn new(secrets: &[HiddenSecret]) -> Self {
-        let mut patterns = Self {
-            nodes: vec![TrieNode::new(0, 0)],
-            from_root: Box::new([NONE; 256]),
-            labels: Vec::new(),
-        };
+        let labels = secrets.iter().map(|it| format!("[secret {}]", it.name));
+        let mut all: Vec<(&[u8], u32)> = Vec::new();
         for (owner, secret) in (0..).zip(secrets) {
-            patterns.labels.push(format!("[secret {}]", secret.name));
-            for part in parts(&secret.value) {
-                patterns.add(part, owner);
-            }
+            all.extend(parts(&secret.value).map(|part| (part, owner)));
         }
-        patterns.connect();
-        patterns
+        // Of two that have one value the first is named.
+        all.sort_unstable();
+        all.dedup_by_key(|(part, _)| *part);
+        let mut values = Self {
+            begins: BeginFilter::new(&all),
+            bytes: vec![0],
+            nodes: vec![TrieNode::new(0)],
+            from_root: Box::new([ROOT; 256]),
+            ends: Vec::new(),
+            labels: labels.collect(),
+        };
+        values.grow(&all);
+        values.connect();
+        values
     }
 
     fn is_empty(&self) -> bool {
         self.nodes.len() == 1
     }
 
-    fn add(&mut self, value: &[u8], owner: u32) {
-        let mut at = ROOT;
-        for byte in value {
-            at = match self.child(at, *byte) {
-                NONE => self.grow(at, *byte),
-                child => child,
-            };
+    /// Makes the nodes of these, which are sorted and differ: those of a node all begin with what leads there.
+    fn grow(&mut self, all: &[(&[u8], u32)]) {
+        let mut queue = VecDeque::from([(ROOT, all)]);
+        while let Some((at, mut below)) = queue.pop_front() {
+            let depth = self.nodes[at as usize].depth;
+            self.nodes[at as usize].first_child = count(&self.nodes);
+            if let [(value, owner), longer @ ..] = below
+                && value.len() == depth as usize
+            {
+                self.nodes[at as usize].found = count(&self.ends);
+                let (bytes, owner) = (depth, *owner);
+                self.ends.push(ValueEnd { bytes, owner });
+                below = longer;
+            }
+            for of_child in below.chunk_by(|a, b| a.0[depth as usize] == b.0[depth as usize]) {
+                let (child, byte) = (count(&self.nodes), of_child[0].0[depth as usize]);
+                self.bytes.push(byte);
+                self.nodes.push(TrieNode::new(depth + 1));
+                if at == ROOT {
+                    self.from_root[usize::from(byte)] = child;
+                }
+                queue.push_back((child, of_child));
+            }
         }
-        let depth = self.nodes[at as usize].depth;
-        // Of two that have one value the first is named.
-        self.nodes[at as usize].found.get_or_insert((depth, owner));
     }
 
-    fn grow(&mut self, at: u32, byte: u8) -> u32 {
-        let new = u32::try_from(self.nodes.len()).expect("secrets have some MiB at most");
-        let mut node = TrieNode::new(byte, self.nodes[at as usize].depth + 1);
-        node.next_sibling = self.nodes[at as usize].first_child;
-        self.nodes.push(node);
-        self.nodes[at as usize].first_child = new;
-        if at == ROOT {
-            self.from_root[usize::from(byte)] = new;
-        }
-        new
+    fn children(&self, at: u32) -> Range<usize> {
+        let begin = self.nodes[at as usize].first_child as usize;
+        let next = self.nodes.get(at as usize + 1);
+        begin..next.map_or(self.nodes.len(), |next| next.first_child as usize)
     }
 
-    fn child(&self, at: u32, byte: u8) -> u32 {
-        if at == ROOT {
-            return self.from_root[usize::from(byte)];
-        }
-        let mut child = self.nodes[at as usize].first_child;
-        while child != NONE && self.nodes[child as usize].byte != byte {
-            child = self.nodes[child as usize].next_sibling;
-        }
-        child
+    /// Where a byte leads further into a value.
+    fn child(&self, at: u32, byte: u8) -> Option<u32> {
+        let children = self.children(at);
+        let found = self.bytes[children.clone()].binary_search(&byte).ok()?;
+        u32::try_from(children.start + found).ok()
     }
 
-    /// Finds for each node the one to continue at when no value goes on with what comes: nearest to the root first.
+    /// Finds for each node the one to continue at when no value has what comes: nearest to the root first.
     fn connect(&mut self) {
-        let mut queue = VecDeque::from([ROOT]);
-        while let Some(at) = queue.pop_front() {
-            let mut child = self.nodes[at as usize].first_child;
-            while child != NONE {
+        for at in ROOT..count(&self.nodes) {
+            for child in self.children(at) {
                 let shorter = match at {
                     ROOT => ROOT,
-                    _ => self.next(
-                        self.nodes[at as usize].shorter,
-                        self.nodes[child as usize].byte,
-                    ),
+                    _ => self.next(self.nodes[at as usize].shorter, self.bytes[child]),
                 };
                 let within = self.nodes[shorter as usize].found;
-                let node = &mut self.nodes[child as usize];
+                let node = &mut self.nodes[child];
                 node.shorter = shorter;
-                node.found = node.found.or(within);
-                queue.push_back(child);
-                child = node.next_sibling;
+                if node.found == NONE {
+                    node.found = within;
+                }
             }
         }
     }
 
     /// Where a byte leads.
     fn next(&self, mut at: u32, byte: u8) -> u32 {
-        loop {
+        while at != ROOT {
             match self.child(at, byte) {
-                NONE if at == ROOT => return ROOT,
-                NONE => at = self.nodes[at as usize].shorter,
-                child => return child,
+                Some(child) => return child,
+                None => at = self.nodes[at as usize].shorter,
             }
+        }
+        self.from_root[usize::from(byte)]
+    }
+
+    fn found(&self, at: u32) -> Option<ValueEnd> {
+        self.ends
+            .get(self.nodes[at as usize].found as usize)
+            .copied()
+    }
+}
+
+impl BeginFilter {
+    fn new(values: &[(&[u8], u32)]) -> Self {
+        let shortest = values.iter().map(|(value, _)| value.len()).min();
+        let bits = (values.len() * BITS_PER_VALUE).next_power_of_two();
+        let bits = bits.clamp(64, MOST_BITS);
+        let bytes = shortest.unwrap_or_default().min(8);
+        let mut filter = Self {
+            bytes,
+            mask: u64::MAX
+                .checked_shr(64 - 8 * u32::try_from(bytes).unwrap_or(8))
+                .unwrap_or(0),
+            shift: 64 - bits.trailing_zeros(),
+            bits: vec![0; bits / 64],
+        };
+        for (value, _) in values {
+            let (word, bit) = filter.place(padded(value));
+            filter.bits[word] |= bit;
+        }
+        filter
+    }
+
+    /// Where the bit of a value lies that begins with these bytes, of which more than are looked at may be given.
+    fn place(&self, first: [u8; 8]) -> (usize, u64) {
+        let first = u64::from_le_bytes(first) & self.mask;
+        // Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, 6.4), by 2^64 over the golden ratio.
+        let hash = first.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift;
+        let word = usize::try_from(hash / 64).expect("there are MOST_BITS");
+        (word, 1 << (hash % 64))
+    }
+
+    fn may_be(&self, first: [u8; 8]) -> bool {
+        let (word, bit) = self.place(first);
+        self.bits[word] & bit != 0
+    }
+
+    /// The first place from there on where a value may begin; one of which too little has come is one.
+    fn find(&self, text: &[u8], from: usize) -> usize {
+        let mut at = from;
+        while let Some(first) = text[at..].first_chunk() {
+            if self.may_be(*first) {
+                return at;
+            }
+            at += 1;
+        }
+        while text.len() - at >= self.bytes && !self.may_be(padded(&text[at..])) {
+            at += 1;
+        }
+        at
+    }
+}
+
+/// The first eight of these bytes; where there are fewer, zeros behind them.
+fn padded(text: &[u8]) -> [u8; 8] {
+    let mut first = [0; 8];
+    let bytes = text.len().min(first.len());
+    first[..bytes].copy_from_slice(&text[..bytes]);
+    first
+}
+
+impl TrieNode {
+    fn new(depth: u32) -> Self {
+        Self {
+            depth,
+            first_child: 0,
+            shorter: ROOT,
+            found: NONE,
         }
     }
 }
 
-impl TrieNode {
-    fn new(byte: u8, depth: u32) -> Self {
-        Self {
-            byte,
-            depth,
-            first_child: NONE,
-            next_sibling: NONE,
-            shorter: ROOT,
-            found: None,
-        }
-    }
+fn count<T>(all: &[T]) -> u32 {
+    u32::try_from(all.len()).expect("secrets have some MiB at most")
 }
 
 /// What is hidden of a value: all of it, and its longer lines.
@@ -162,10 +266,11 @@ fn parts(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|part| !part.is_empty())
 }
 
-/// A place where a value was found, in bytes from the begin of the stream.
+/// A place where a value was found, or several that overlap, in bytes from the begin of the stream.
 struct FoundValue {
     start: u64,
     end: u64,
+    /// Of the one that begins first, and of those the longest.
     owner: u32,
 }
 
@@ -179,7 +284,8 @@ pub(super) struct Masker<'a> {
     base: u64,
     /// Up to here all is hidden, and its label passed on.
     hidden_to: u64,
-    found: Vec<FoundValue>,
+    /// Places behind that, in their order; no two overlap.
+    found: VecDeque<FoundValue>,
 }
 
 impl<'a> Masker<'a> {
@@ -191,7 +297,7 @@ impl<'a> Masker<'a> {
             held: Vec::new(),
             base: 0,
             hidden_to: 0,
-            found: Vec::new(),
+            found: VecDeque::new(),
         }
     }
 
@@ -200,18 +306,49 @@ impl<'a> Masker<'a> {
         if self.patterns.is_empty() {
             return Cow::Borrowed(bytes);
         }
-        let mut end = self.base + self.held.len() as u64;
+        let mut at = self.held.len();
         self.held.extend_from_slice(bytes);
-        for byte in bytes {
-            self.at = self.patterns.next(self.at, *byte);
-            end += 1;
-            if let Some((len, owner)) = self.patterns.nodes[self.at as usize].found {
-                let start = end - u64::from(len);
-                self.found.push(FoundValue { start, end, owner });
+        while at < self.held.len() {
+            // What is shorter than any value is none yet, and the begin of none where the filter says so.
+            let open = self.open();
+            if open < self.patterns.begins.bytes {
+                let begin = at - open;
+                let found = self.patterns.begins.find(&self.held, begin);
+                if found > begin {
+                    (self.at, at) = (ROOT, found);
+                    continue;
+                }
+            }
+            self.at = self.patterns.next(self.at, self.held[at]);
+            at += 1;
+            if let Some(ValueEnd { bytes, owner }) = self.patterns.found(self.at) {
+                let end = self.base + at as u64;
+                let start = end - u64::from(bytes);
+                self.hide(FoundValue { start, end, owner });
             }
         }
-        let open = self.patterns.nodes[self.at as usize].depth;
-        Cow::Owned(self.pass_on(end - u64::from(open)))
+        let passed = self.held.len() - self.open();
+        Cow::Owned(self.pass_on(self.base + passed as u64))
+    }
+
+    /// How many bytes may be the begin of a value.
+    fn open(&self) -> usize {
+        self.patterns.nodes[self.at as usize].depth as usize
+    }
+
+    /// Notes a place that ends behind all that are known.
+    fn hide(&mut self, mut place: FoundValue) {
+        while let Some(last) = self.found.pop_back_if(|last| last.end > place.start) {
+            if last.start < place.start {
+                (place.start, place.owner) = (last.start, last.owner);
+            }
+        }
+        if place.start < self.hidden_to {
+            // It overlaps with one that was told.
+            self.hidden_to = place.end;
+        } else {
+            self.found.push_back(place);
+        }
     }
 
     /// The rest, as nothing more comes: the begin of a value alone is not hidden.
@@ -222,27 +359,16 @@ impl<'a> Masker<'a> {
 
     /// All before `to`: what is found later begins there or after it.
     fn pass_on(&mut self, to: u64) -> Vec<u8> {
-        let (mut out, mut later) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         let mut from = self.base.max(self.hidden_to);
-        self.found
-            .sort_by_key(|place| (place.start, Reverse(place.end)));
-        for place in std::mem::take(&mut self.found) {
-            if place.start < self.hidden_to {
-                // It overlaps with one that was told.
-                self.hidden_to = self.hidden_to.max(place.end);
-            } else if place.start >= to {
-                // A longer one may be found that begins before it.
-                later.push(place);
-                continue;
-            } else {
-                out.extend_from_slice(self.between(from, place.start));
-                let label = &self.patterns.labels[place.owner as usize];
-                out.extend_from_slice(label.as_bytes());
-                self.hidden_to = place.end;
-            }
-            from = self.hidden_to;
+        // Of others a longer one may be found that begins before them.
+        while let Some(place) = self.found.pop_front_if(|place| place.start < to) {
+            out.extend_from_slice(self.between(from, place.start));
+            let label = &self.patterns.labels[place.owner as usize];
+            out.extend_from_slice(label.as_bytes());
+            self.hidden_to = place.end;
+            from = place.end;
         }
-        self.found = later;
         if from < to {
             out.extend_from_slice(self.between(from, to));
         }
@@ -263,6 +389,8 @@ impl<'a> Masker<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -361,6 +489,36 @@ mod tests {
         let secrets = hidden(&[("a", b"abab"), ("b", b"babc")]);
         assert_eq!(masked(&secrets, &[b"xabababx"]), b"x[secret a]x");
         assert_eq!(masked(&secrets, &[b"xaba", b"bcx"]), b"x[secret a]x");
+    }
+
+    #[test]
+    fn many_values_take_a_bounded_room_and_each_is_found() {
+        // Each node near the root has all children that it may have.
+        let lines: Vec<[u8; 10]> = (0..30_000_u64)
+            .map(|number| {
+                let mut line = number
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                    .to_be_bytes()
+                    .to_vec();
+                line.extend([b'x', b'y']);
+                line.retain(|byte| !byte.is_ascii_whitespace());
+                line.resize(10, b'z');
+                line.try_into().expect("ten bytes")
+            })
+            .collect();
+        let value = lines.join(&b'\n');
+        let secrets = hidden(&[("all", &value), ("one", &lines[0])]);
+        let patterns = HiddenValues::new(&secrets);
+        assert!(patterns.nodes.len() <= 1 + 2 * value.len());
+        assert_eq!(size_of::<TrieNode>(), 16);
+        let text = [b"a ", &lines[7][..], b" b ", &lines[0], b" c"].concat();
+        let want = b"a [secret all] b [secret all] c";
+        let mut masker = Masker::new(&patterns);
+        let mut out = masker.step(&text).into_owned();
+        out.extend(masker.finish());
+        assert_eq!(out, want);
+        let whole: Vec<&[u8]> = value.chunks(1000).collect();
+        assert_eq!(masked(&secrets, &whole), b"[secret all]");
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aot_host::descriptors;
+use aot_host::{core_dumps, descriptors};
 use aot_proto::ids::RunId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -179,6 +179,9 @@ impl Shim {
             .kill_on_drop(false);
         if let Some(files) = descriptors::before() {
             process.env(descriptors::VARIABLE, files);
+        }
+        if let Some(bytes) = core_dumps::before() {
+            process.env(core_dumps::VARIABLE, bytes);
         }
         // With `process` goes our copy of its end of the socket.
         Ok(Self {

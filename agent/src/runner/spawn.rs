@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use aot_host::core_dumps;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -30,6 +31,11 @@ pub(crate) fn exposed_to_oom<T>(spawn: impl FnOnce() -> T) -> T {
         let _ = fs::write(SCORE, own);
     }
     spawned
+}
+
+/// With nothing of what protects the shim and what it knows: the child has what it would have without us.
+pub(crate) fn as_before<T>(spawn: impl FnOnce() -> T) -> T {
+    exposed_to_oom(|| core_dumps::given_back(spawn))
 }
 
 /// The child in a process group of its own; the error is a line for a person. Ours is its standard input then.

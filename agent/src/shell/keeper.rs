@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aot_host::descriptors;
+use aot_host::{core_dumps, descriptors};
 use aot_proto::v1::ShellEnd;
 use prost::Message;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
@@ -84,7 +84,8 @@ fn start(login: &str) -> Result<Child, String> {
     let mut process = Command::new("/proc/self/exe");
     process
         .args(["pty-exec", login])
-        .env_remove(descriptors::VARIABLE);
+        .env_remove(descriptors::VARIABLE)
+        .env_remove(core_dumps::VARIABLE);
     process
         .stdin(terminal()?)
         .stdout(terminal()?)

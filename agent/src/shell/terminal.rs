@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
-use aot_host::descriptors;
+use aot_host::{core_dumps, descriptors};
 use aot_proto::v1::ShellEnd;
 use prost::Message;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -114,6 +114,7 @@ async fn spawn_keeper(
         .env_clear()
         .envs(&login.env)
         .envs(descriptors::before().map(|files| (descriptors::VARIABLE, files)))
+        .envs(core_dumps::before().map(|bytes| (core_dumps::VARIABLE, bytes)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(terminal));

@@ -103,6 +103,34 @@ async fn a_stage_has_them_too_and_what_is_printed_without_end_is_hidden() {
     );
 }
 
+/// The soft limit on core dumps in what /proc says of a process's limits.
+fn core_limit(limits: &str) -> Option<&str> {
+    let mut lines = limits.lines();
+    let limit = lines.find_map(|line| line.strip_prefix("Max core file size"))?;
+    limit.split_whitespace().next()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_them_leaves_no_core_dump_and_what_is_run_may() {
+    let own = fs::read_to_string("/proc/self/limits").unwrap();
+    let own = core_limit(&own).unwrap();
+    let mut rig = Rig::new().await;
+    rig.start_agent();
+    // A shim's first command and a later one.
+    for id in [1, 2] {
+        let script = "cat /proc/self/limits; cat /proc/$PPID/limits >&2; echo $AOT_CORE";
+        let start = with_secrets(exec(id, script), &[("db", VALUE.as_bytes(), "")]);
+        assert!(rig.master.start(start).await.accepted);
+        let result = rig.master.result(&run_id(id)).await;
+        assert_eq!(core_limit(&result.stdout()), Some(own));
+        assert!(result.stdout().ends_with("\n\n"), "it has no variable");
+        let of_shim = String::from_utf8_lossy(&result.stderr).into_owned();
+        assert_eq!(core_limit(&of_shim), Some("1"));
+    }
+    let of_agent = fs::read_to_string(format!("/proc/{}/limits", rig.agent_pid())).unwrap();
+    assert_eq!(core_limit(&of_agent), Some("1"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_user_reads_its_own() {
     if !rustix::process::geteuid().is_root() {

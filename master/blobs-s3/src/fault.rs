@@ -3,42 +3,30 @@
 use std::error::Error as StdError;
 
 use aot_aws::AwsFault;
-use aot_store::blobs::BoxedSource;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-/// Why a call failed, and the way out.
-#[derive(Debug)]
-pub(super) struct S3Fault {
-    pub(super) hint: &'static str,
-    pub(super) source: BoxedSource,
-}
-
-impl<E> From<SdkError<E, HttpResponse>> for S3Fault
+/// Why a call failed.
+pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> AwsFault
 where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let AwsFault { hint, source } = AwsFault::new(&error, hint);
-        Self { hint, source }
+    AwsFault::new(&error, hint)
+}
+
+/// The file that was to be put can't be read.
+pub(super) fn of_file(source: impl StdError + Send + Sync + 'static) -> AwsFault {
+    AwsFault {
+        hint: "check the disk of the state folder",
+        source: Box::new(source),
     }
 }
 
-impl S3Fault {
-    /// The file that was to be put.
-    pub(super) fn file(source: impl StdError + Send + Sync + 'static) -> Self {
-        Self {
-            hint: "check the disk of the state folder",
-            source: Box::new(source),
-        }
-    }
-
-    /// What S3 has is not what it was given.
-    pub(super) fn other_content(text: String) -> Self {
-        Self {
-            hint: "it will be put again",
-            source: text.into(),
-        }
+/// What S3 has is not what it was given.
+pub(super) fn other_content(text: String) -> AwsFault {
+    AwsFault {
+        hint: "it will be put again",
+        source: text.into(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aot_aws::AwsFault;
 use aot_store::Pending;
 use aot_store::blobs::{
     BlobBytes, BlobKey, BlobKind, BlobPlace, Blobs, Error, StoredBlob, UNFINISHED,
@@ -21,7 +22,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::DateTime;
 
 use client::LazyClient;
-use fault::{S3Fault, is_missing};
+use fault::is_missing;
 
 /// A part of a bucket.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    fn error(&self, what: &'static str, object: impl ToString, fault: S3Fault) -> Error {
+    fn error(&self, what: &'static str, object: impl ToString, fault: AwsFault) -> Error {
         Error {
             what,
             place: self.place.clone(),
@@ -71,13 +72,13 @@ impl S3 {
         }
     }
 
-    async fn stat(&self, key: &BlobKey) -> Result<Option<StoredBlob>, S3Fault> {
+    async fn stat(&self, key: &BlobKey) -> Result<Option<StoredBlob>, AwsFault> {
         let ask = self.client().await.head_object();
         let answer = ask.bucket(&self.bucket).key(self.name(key)).send().await;
         let head = match answer {
             Ok(head) => head,
             Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(fault::of(error)),
         };
         Ok(Some(StoredBlob {
             key: key.clone(),
@@ -86,7 +87,7 @@ impl S3 {
         }))
     }
 
-    async fn read(&self, key: &BlobKey, from: u64) -> Result<Option<BlobBytes>, S3Fault> {
+    async fn read(&self, key: &BlobKey, from: u64) -> Result<Option<BlobBytes>, AwsFault> {
         let mut total = None;
         if from > 0 {
             // A range that begins past the end is refused.
@@ -105,7 +106,7 @@ impl S3 {
         let answer = match ask.send().await {
             Ok(answer) => answer,
             Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(fault::of(error)),
         };
         Ok(Some(BlobBytes {
             total: total.unwrap_or_else(|| length(answer.content_length())),
@@ -113,22 +114,22 @@ impl S3 {
         }))
     }
 
-    async fn remove(&self, key: &BlobKey) -> Result<(), S3Fault> {
+    async fn remove(&self, key: &BlobKey) -> Result<(), AwsFault> {
         let ask = self.client().await.delete_object();
         let answer = ask.bucket(&self.bucket).key(self.name(key)).send().await;
         match answer {
-            Err(error) if !is_missing(&error) => Err(error.into()),
+            Err(error) if !is_missing(&error) => Err(fault::of(error)),
             _ => Ok(()),
         }
     }
 
-    async fn all(&self, kind: BlobKind) -> Result<Vec<StoredBlob>, S3Fault> {
+    async fn all(&self, kind: BlobKind) -> Result<Vec<StoredBlob>, AwsFault> {
         let ask = self.client().await.list_objects_v2().bucket(&self.bucket);
         let ask = ask.prefix(format!("{}{}/", self.prefix, kind.as_str()));
         let mut pages = ask.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            for object in page?.contents() {
+            for object in page.map_err(fault::of)?.contents() {
                 let name = object
                     .key()
                     .and_then(|name| name.strip_prefix(&self.prefix));
@@ -146,14 +147,14 @@ impl S3 {
     }
 
     /// Parts of objects that never became whole. S3 keeps them, and sends the bill, until they are dropped.
-    async fn abort_unfinished(&self) -> Result<(), S3Fault> {
+    async fn abort_unfinished(&self) -> Result<(), AwsFault> {
         let client = self.client().await;
         let (mut key, mut id) = (None, None);
         loop {
             let ask = client.list_multipart_uploads().bucket(&self.bucket);
             let ask = ask.prefix(&self.prefix);
             let page = ask.set_key_marker(key).set_upload_id_marker(id).send();
-            let page = page.await?;
+            let page = page.await.map_err(fault::of)?;
             for upload in page.uploads() {
                 let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else {
                     continue;

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
+use aot_aws::AwsFault;
 use aot_host::chain::Chain;
 use aot_store::blobs::BlobKey;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -16,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::S3;
 use super::client::sending;
-use super::fault::S3Fault;
+use super::fault;
 
 /// From this length on an object is put in parts: what breaks off costs a part.
 const IN_PARTS: u64 = 64 << 20;
@@ -28,10 +29,10 @@ const PART_BYTES: u64 = 16 << 20;
 const MAX_PARTS: u64 = 10_000;
 
 impl S3 {
-    pub(super) async fn put_file(&self, key: &BlobKey, file: &Path) -> Result<(), S3Fault> {
+    pub(super) async fn put_file(&self, key: &BlobKey, file: &Path) -> Result<(), AwsFault> {
         let bytes = tokio::fs::metadata(file)
             .await
-            .map_err(S3Fault::file)?
+            .map_err(fault::of_file)?
             .len();
         match bytes < IN_PARTS {
             true => self.put_whole(key, file, bytes).await,
@@ -39,7 +40,7 @@ impl S3 {
         }
     }
 
-    async fn put_whole(&self, key: &BlobKey, file: &Path, bytes: u64) -> Result<(), S3Fault> {
+    async fn put_whole(&self, key: &BlobKey, file: &Path, bytes: u64) -> Result<(), AwsFault> {
         let put = self.client().await.put_object();
         let put = put.bucket(&self.bucket).key(self.name(key));
         put.content_length(signed(bytes))
@@ -48,23 +49,24 @@ impl S3 {
             .customize()
             .config_override(sending(bytes))
             .send()
-            .await?;
+            .await
+            .map_err(fault::of)?;
         Ok(())
     }
 
-    async fn put_in_parts(&self, key: &BlobKey, file: &Path, bytes: u64) -> Result<(), S3Fault> {
+    async fn put_in_parts(&self, key: &BlobKey, file: &Path, bytes: u64) -> Result<(), AwsFault> {
         let name = self.name(key);
         let begin = self.client().await.create_multipart_upload();
         let begin = begin.bucket(&self.bucket).key(&name);
         let begun = begin.checksum_algorithm(ChecksumAlgorithm::Sha256).send();
-        let begun = begun.await?;
+        let begun = begun.await.map_err(fault::of)?;
         let id = begun.upload_id().unwrap_or_default();
         let done = self.put_parts(&name, id, file, bytes).await;
         if done.is_err()
-            && let Err(fault) = self.abort(&name, id).await
+            && let Err(unended) = self.abort(&name, id).await
         {
             // It is dropped later, with what a master that was killed has left.
-            tracing::debug!(object = name, error = %Chain(&*fault.source), "cannot drop the parts of an object");
+            tracing::debug!(object = name, error = %Chain(&*unended.source), "cannot drop the parts of an object");
         }
         done?;
         let there = self.stat(key).await?.map(|found| found.bytes);
@@ -72,7 +74,7 @@ impl S3 {
             return Ok(());
         }
         self.remove(key).await?;
-        Err(S3Fault::other_content(format!(
+        Err(fault::other_content(format!(
             "{bytes} bytes were put, and {} are there",
             there.unwrap_or(0)
         )))
@@ -84,7 +86,7 @@ impl S3 {
         id: &str,
         file: &Path,
         bytes: u64,
-    ) -> Result<(), S3Fault> {
+    ) -> Result<(), AwsFault> {
         let client = self.client().await;
         let mut parts = Vec::new();
         for (number, range) in (1..).zip(ranges(bytes)) {
@@ -94,7 +96,11 @@ impl S3 {
             let length = range.end - range.start;
             let put = put.content_length(signed(length)).checksum_sha256(&sum);
             let put = put.body(piece(file, range).await?).customize();
-            let done = put.config_override(sending(length)).send().await?;
+            let done = put
+                .config_override(sending(length))
+                .send()
+                .await
+                .map_err(fault::of)?;
             let part = CompletedPart::builder().part_number(number);
             let part = part.set_e_tag(done.e_tag);
             parts.push(part.checksum_sha256(sum).build());
@@ -102,14 +108,17 @@ impl S3 {
         let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
         let end = client.complete_multipart_upload();
         let end = end.bucket(&self.bucket).key(name).upload_id(id);
-        end.multipart_upload(all.build()).send().await?;
+        end.multipart_upload(all.build())
+            .send()
+            .await
+            .map_err(fault::of)?;
         Ok(())
     }
 
-    pub(super) async fn abort(&self, name: &str, id: &str) -> Result<(), S3Fault> {
+    pub(super) async fn abort(&self, name: &str, id: &str) -> Result<(), AwsFault> {
         let abort = self.client().await.abort_multipart_upload();
         let abort = abort.bucket(&self.bucket).key(name).upload_id(id);
-        abort.send().await?;
+        abort.send().await.map_err(fault::of)?;
         Ok(())
     }
 }
@@ -126,18 +135,18 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-async fn piece(file: &Path, range: Range<u64>) -> Result<ByteStream, S3Fault> {
+async fn piece(file: &Path, range: Range<u64>) -> Result<ByteStream, AwsFault> {
     let length = Length::Exact(range.end - range.start);
     let piece = ByteStream::read_from().path(file).offset(range.start);
-    piece.length(length).build().await.map_err(S3Fault::file)
+    piece.length(length).build().await.map_err(fault::of_file)
 }
 
 /// SHA-256 of a piece, as S3 wants it.
-async fn sum_of(file: &Path, range: Range<u64>) -> Result<String, S3Fault> {
+async fn sum_of(file: &Path, range: Range<u64>) -> Result<String, AwsFault> {
     let file = file.to_owned();
     let sum = tokio::task::spawn_blocking(move || sum(&file, range)).await;
     sum.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
-        .map_err(S3Fault::file)
+        .map_err(fault::of_file)
 }
 
 fn sum(file: &Path, range: Range<u64>) -> io::Result<String> {

@@ -201,6 +201,13 @@ impl EventSource for ClusterSource {
         }
     }
 
+    fn cancels(&self) -> String {
+        match &self.ask {
+            ClusterAsk::Launch(_) | ClusterAsk::Apply(_) => self.job.clone().unwrap_or_default(),
+            _ => String::new(),
+        }
+    }
+
     fn is_detached(&self) -> bool {
         self.is_detached
     }

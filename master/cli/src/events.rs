@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use aot_proto::v1::{Event, WatchRequest};
+use aot_proto::v1::{Event, EventCursor, EventPlace, WatchRequest};
 use tonic::{Status, Streaming};
 
 use super::Ctx;
@@ -37,9 +37,16 @@ fn request(cluster: Option<String>, args: &EventsArgs, now_ms: u64) -> WatchRequ
         cluster,
         since_unix_ms: since.or((!args.follow).then_some(0)),
         remembered_only: !args.follow,
+        cursor: args.follow.then(|| EventCursor {
+            seen: Vec::new(),
+            since_unix_ms: since,
+        }),
         ..WatchRequest::default()
     }
 }
+
+/// Most feeds of which it is remembered how far they were seen: each start of a master is one.
+const FEEDS: usize = 64;
 
 /// Where events come from, and how to have the next ones.
 struct RecalledEvents {
@@ -53,10 +60,26 @@ impl RecalledEvents {
         Ok(self.again.client().watch(request).await?.into_inner())
     }
 
-    /// From now on only what comes after this.
+    /// From now on only what comes after this; of masters that have shown nothing yet, what they remember since this began.
     fn note(&mut self, event: &Event) {
+        // An older master knows no places, and goes by this.
         let seen = self.request.since_unix_ms.unwrap_or_default();
-        self.request.since_unix_ms = Some(seen.max(event.unix_ms.saturating_add(1)));
+        if !event.event.is_empty() {
+            self.request.since_unix_ms = Some(seen.max(event.unix_ms.saturating_add(1)));
+        }
+        let (Some(cursor), Some(place)) = (&mut self.request.cursor, event.place) else {
+            return;
+        };
+        cursor.since_unix_ms.get_or_insert(event.unix_ms);
+        let known = cursor.seen.iter().position(|it| it.feed == place.feed);
+        let before = known.map_or(0, |index| cursor.seen.remove(index).number);
+        if cursor.seen.len() == FEEDS {
+            cursor.seen.remove(0); // the one that nothing was heard of for longest
+        }
+        cursor.seen.push(EventPlace {
+            number: place.number.max(before),
+            ..place
+        });
     }
 
     /// Those of the next master; `None` when there is none in time.
@@ -93,6 +116,9 @@ async fn follow(
         match event {
             Ok(Some(event)) => {
                 source.note(&event);
+                if event.event.is_empty() {
+                    continue; // it has a place alone
+                }
                 show(ctx, &event)?;
                 if event.last {
                     return Ok(Exit::from_wire(event.exit_code));
@@ -153,6 +179,10 @@ mod tests {
             let request = request(None, &args(words), now_ms);
             assert_eq!(request.since_unix_ms, since, "{words}");
             assert_eq!(request.remembered_only, remembered_only, "{words}");
+            assert_eq!(request.cursor.is_some(), !remembered_only, "{words}");
+            let cursor = request.cursor.unwrap_or_default();
+            let since = since.filter(|_| !remembered_only);
+            assert_eq!(cursor.since_unix_ms, since, "{words}");
         }
         let long = SinceWhen::Ago(Duration::from_secs(u64::MAX));
         assert_eq!(long.unix_ms(now_ms), 0, "not before 1970");

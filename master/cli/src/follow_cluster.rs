@@ -1,7 +1,7 @@
 //! Follows a stream of events to its end and shows them: the one loop behind launch, apply, wait, terminate, cleanup.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::Ctx;
 use super::again::{LOST, may_come};
 use super::dial::Client;
 use super::error::{Error, is_broken};
+use super::interrupt::Interrupt;
 use super::printing::PrintingQuery;
 use crate::view::{Board, Detail, Json, LiveView, Plain, View};
 
@@ -39,13 +40,13 @@ pub(crate) async fn ctrl_c() {
 /// Shows `events` until the last one, and those of the next master when one is lost. `each` sees all that is shown.
 ///
 /// # Errors
-/// When no master tells the rest, or the stream ends before its last event; when `interrupt` comes first; when an output can't be
+/// When no master tells the rest, or the stream ends before its last event; when the operator detaches; when an output can't be
 /// written.
 pub(crate) async fn follow(
     ctx: &mut Ctx<'_>,
     source: &mut impl EventSource,
     events: impl Stream<Item = Result<Event, Status>>,
-    interrupt: impl Future<Output = ()>,
+    interrupt: Interrupt,
     each: &mut dyn FnMut(&Event),
 ) -> Result<FollowedCluster, Error> {
     let follower = EventFollower {
@@ -90,6 +91,8 @@ pub(crate) type EventStream<'e> = Pin<Box<dyn Stream<Item = Result<Event, Status
 pub(crate) trait EventSource {
     /// How to look at what continues.
     fn goes_on(&self) -> String;
+    /// What Ctrl-C may cancel; empty where it only leaves.
+    fn cancels(&self) -> String;
     /// Nothing need come.
     fn is_detached(&self) -> bool;
     /// The master that is followed.
@@ -115,7 +118,7 @@ impl EventFollower<'_> {
         ctx: &mut Ctx<'_>,
         source: &mut impl EventSource,
         events: impl Stream<Item = Result<Event, Status>>,
-        interrupt: impl Future<Output = ()>,
+        interrupt: Interrupt,
     ) -> Result<FollowedCluster, Error> {
         let driven = self.show_all(ctx, source, events, interrupt).await;
         let closed = self.view.close(ctx.io);
@@ -129,16 +132,18 @@ impl EventFollower<'_> {
         ctx: &mut Ctx<'_>,
         source: &mut impl EventSource,
         events: impl Stream<Item = Result<Event, Status>>,
-        interrupt: impl Future<Output = ()>,
+        mut interrupt: Interrupt,
     ) -> Result<(), Error> {
         let mut tick = tokio::time::interval(REDRAW);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events: EventStream<'_> = Box::pin(events);
-        futures::pin_mut!(interrupt);
         let mut printing = PrintingQuery::default();
         loop {
             let event = tokio::select! {
-                () = &mut interrupt => return Err(Error::Interrupted { goes_on: source.goes_on() }),
+                () = interrupt.pressed() => {
+                    self.interrupted(ctx, source, &mut interrupt).await?;
+                    continue;
+                }
                 _ = tick.tick() => {
                     self.view.tick(aot_host::clock::unix_ms(), ctx.io)?;
                     let cluster = &self.followed.board.cluster;
@@ -162,7 +167,7 @@ impl EventFollower<'_> {
                     let goes_on = source.goes_on();
                     let next = tokio::select! {
                         next = source.next(ctx, &status) => next?,
-                        () = &mut interrupt => return Err(Error::Interrupted { goes_on }),
+                        () = interrupt.pressed() => return Err(Error::Interrupted { goes_on }),
                     };
                     events = next.ok_or_else(|| lost(Some(status), goes_on))?;
                     self.shown.come_again();
@@ -172,6 +177,21 @@ impl EventFollower<'_> {
                 None => return Err(lost(None, source.goes_on())),
             }
         }
+    }
+
+    /// Asks whether to detach or to cancel, where something can be cancelled. No picture is drawn over the question.
+    async fn interrupted(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: &mut impl EventSource,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Error> {
+        self.view.hide();
+        ctx.io.stdout.flush()?;
+        let (job, goes_on) = (source.cancels(), source.goes_on());
+        let (client, stderr) = (Some(source.client()), &mut ctx.io.stderr);
+        let said = interrupt.handle(client, &job, goes_on, stderr).await?;
+        self.note(ctx, &said)
     }
 
     /// Shows an event; whether it was the last.

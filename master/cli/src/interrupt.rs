@@ -1,5 +1,5 @@
-//! Ctrl-C while a job is followed: asks a person whether to leave the job alone or to end it. Used by exec, jobs and cp;
-//! shows nothing but its question.
+//! Ctrl-C while a job is followed: asks a person whether to leave the job alone or to end it. Used by exec, jobs, cp, launch and
+//! apply; shows nothing but its question.
 
 use std::fs::File;
 use std::future::pending;

@@ -11,7 +11,8 @@ use super::connect::{Start, connect};
 use super::connect_for::connect_for;
 use super::dial::{Client, millis};
 use super::error::{Error, Exit};
-use super::follow_cluster::{FollowedCluster, ctrl_c, follow};
+use super::follow_cluster::{FollowedCluster, follow};
+use super::interrupt::Interrupt;
 use super::plan::{SentFile, ask_about, ask_at_once, ask_plan, ask_whose};
 use super::stages;
 use crate::view::{closing_table, counts_text, explanations, fields_of, next_lines, plan_summary};
@@ -147,7 +148,8 @@ async fn follow_to_end(
     mut source: ClusterSource,
 ) -> Result<FollowedCluster, Error> {
     let events = source.begin(ctx).await?;
-    follow(ctx, &mut source, events, ctrl_c(), &mut |_| ()).await
+    let interrupt = Interrupt::of_process(ctx.env.interactive);
+    follow(ctx, &mut source, events, interrupt, &mut |_| ()).await
 }
 
 /// The closing table, what the last event says, and the log; the exit code is the last event's.

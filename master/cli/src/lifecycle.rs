@@ -13,7 +13,8 @@ use super::confirm::{confirm, named};
 use super::connect::{Start, connect};
 use super::dial::{Client, QUERY, about, millis, within};
 use super::error::{Error, Exit};
-use super::follow_cluster::{ctrl_c, follow};
+use super::follow_cluster::follow;
+use super::interrupt::Interrupt;
 use crate::view::receipt_line;
 
 /// `aot-master start TARGET`.
@@ -185,7 +186,14 @@ pub(super) async fn end(
     let mut receipt = Vec::new();
     let style = ctx.style();
     let mut each = |event: &Event| receipt.extend(receipt_line(event, style));
-    let followed = follow(ctx, &mut source, events, ctrl_c(), &mut each).await;
+    let followed = follow(
+        ctx,
+        &mut source,
+        events,
+        Interrupt::of_process(false),
+        &mut each,
+    )
+    .await;
     if !ctx.json {
         ctx.print(&receipt.join("\n"))?;
     }

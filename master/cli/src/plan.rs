@@ -17,7 +17,7 @@ use super::confirm::{confirm, named};
 use super::connect::{Start, connect};
 use super::dial::{ASK_PROVIDER, Client, within};
 use super::error::{Error, Exit, exit_of};
-use super::secrets::read_all;
+use super::secrets::{read_all, variable_of_process};
 use super::variables::{given_beside, of_process};
 use crate::view::{plan_json, plan_lines, plan_summary, plan_versions, problem_lines};
 
@@ -69,7 +69,7 @@ impl SentFile {
         let (path, text) = read(file)?;
         let variables = given_beside(args, &text, of_process)?;
         let wanted = (ctx.env.secrets)(&text, Path::new(&path), &variables);
-        let secrets = read_all(wanted, of_process).await?;
+        let secrets = read_all(wanted, variable_of_process).await?;
         Ok(Self {
             path,
             text,

@@ -1,6 +1,8 @@
 //! Values of secrets that the file has this command read: variables, files, what commands print. They go to the master in the request,
 //! and nowhere else. Which there are, the reader of the file says.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -46,13 +48,18 @@ pub enum SecretOrigin {
 /// says.
 pub type ReadSecrets = fn(&str, &Path, &Variables) -> Vec<OperatorSecret>;
 
+/// Of the environment of this process: a value need not be text.
+pub(crate) fn variable_of_process(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 /// Reads the values, one after the other, as a person may be asked for each; `env` is the environment.
 ///
 /// # Errors
 /// For the first that can't be had or used, by its name and without its value.
 pub(crate) async fn read_all(
     secrets: Vec<OperatorSecret>,
-    env: impl Fn(&str) -> Option<String>,
+    env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<SecretValue>, Error> {
     let mut values = Vec::with_capacity(secrets.len());
     for OperatorSecret { name, origin } in secrets {
@@ -76,11 +83,11 @@ pub(crate) async fn read_all(
 
 async fn read(
     origin: &SecretOrigin,
-    env: &impl Fn(&str) -> Option<String>,
+    env: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<u8>, String> {
     match origin {
         SecretOrigin::Env(variable) => {
-            let value = env(variable).map(String::into_bytes);
+            let value = env(variable).map(OsString::into_vec);
             value.ok_or_else(|| format!("the environment variable {variable} is not set"))
         }
         SecretOrigin::File(path) => {
@@ -164,9 +171,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("key");
         std::fs::write(&path, b"\xff\x00key\n").expect("written");
-        let env = |name: &str| (name == "DB").then(|| "from env ".to_owned());
+        let env = |name: &str| match name {
+            "DB" => Some("from env ".into()),
+            "BYTES" => Some(OsString::from_vec(b"\xff\xfe key\n".to_vec())),
+            _ => None,
+        };
         for (origin, want) in [
             (SecretOrigin::Env("DB".to_owned()), &b"from env "[..]),
+            (SecretOrigin::Env("BYTES".to_owned()), b"\xff\xfe key\n"),
             (SecretOrigin::File(path), b"\xff\x00key\n"),
             (command("cat key; echo", dir.path()), b"\xff\x00key"),
         ] {
@@ -180,7 +192,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let long = dir.path().join("long");
         std::fs::write(&long, vec![b'x'; MAX_SECRET_BYTES + 1]).expect("written");
-        let env = |name: &str| (name == "SHORT").then(|| "abc".to_owned());
+        let env = |name: &str| (name == "SHORT").then(|| "abc".into());
         for (origin, said) in [
             (
                 SecretOrigin::Env("GONE".to_owned()),

@@ -9,7 +9,8 @@ use super::cluster_source::{ClusterAsk, ClusterSource};
 use super::connect::{Start, connect};
 use super::dial::millis;
 use super::error::{Error, Exit};
-use super::follow_cluster::{ctrl_c, follow};
+use super::follow_cluster::follow;
+use super::interrupt::Interrupt;
 
 /// Follows the wait; the exit code is its last event's.
 ///
@@ -31,7 +32,14 @@ pub(crate) async fn wait(ctx: &mut Ctx<'_>, args: WaitArgs) -> Result<Exit, Erro
     let goes_on = "nothing depends on this wait";
     let mut source = ClusterSource::new(ctx, client, ask, Start::WithState, goes_on)?;
     let events = source.begin(ctx).await?;
-    let followed = follow(ctx, &mut source, events, ctrl_c(), &mut |_| ()).await?;
+    let followed = follow(
+        ctx,
+        &mut source,
+        events,
+        Interrupt::of_process(false),
+        &mut |_| (),
+    )
+    .await?;
     let Some(last) = followed.last else {
         return Ok(Exit::Well);
     };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::node::{Body, Node, ScalarKind};
-use super::read::{Free, FromNode, Located, Loosely, OneOrMany, Reader, Span, Text};
+use super::read::{Free, FromNode, LineOrWords, Located, Loosely, OneOrMany, Reader, Span, Text};
 use super::record::record;
 
 record! {
@@ -234,8 +234,8 @@ record! {
         env: Text => "env";
         /// Path of a file, which launch reads byte for byte.
         file: Text => "file";
-        /// A command whose output it is, run by launch in the folder of cluster.yml: a line for /bin/sh, or a list of words.
-        command: OneOrMany<Located<Text>> => "command";
+        /// A command whose output it is, run by launch in the folder of cluster.yml: a line for /bin/sh, or a program and its arguments as a list, without a shell.
+        command: LineOrWords => "command";
         /// Name or ARN of a parameter in AWS Systems Manager, as in /prod/db/password.
         ssm: Text => "ssm";
         /// Name or ARN of a secret in AWS Secrets Manager.

@@ -315,6 +315,38 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
+/// A command: one text is a line for a shell, a list is a program with its arguments, however many words it has.
+#[derive(Debug, Clone)]
+pub(crate) enum LineOrWords {
+    /// For a shell.
+    Line(Text),
+    /// For none.
+    Words(Vec<Located<Free>>),
+}
+
+impl FromNode for LineOrWords {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match node.body {
+            Body::Seq(_) => Vec::from_node(node, reader).map(Self::Words),
+            _ => Text::from_node(node, reader).map(Self::Line),
+        }
+    }
+}
+
+impl JsonSchema for LineOrWords {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "LineOrWords".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let line = generator.subschema_for::<Text>();
+        let words = generator.subschema_for::<Vec<Located<Free>>>();
+        json_schema!({"anyOf": [line, words]})
+    }
+}
+
 impl<T: FromNode> FromNode for BTreeMap<String, Located<T>> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Body::Map(entries) = &node.body else {

@@ -14,6 +14,13 @@ pub(crate) struct Key {
     pub required: bool,
 }
 
+impl Key {
+    /// Whether it is written so.
+    pub(crate) fn is(&self, given: &str) -> bool {
+        self.name == given || self.aliases.contains(&given)
+    }
+}
+
 /// A mapping with known keys.
 pub(crate) trait Record: Default {
     /// Every key, those of a flattened part too.
@@ -40,10 +47,7 @@ pub(crate) fn read<T: Record>(node: &Node, reader: &mut Reader) -> Option<T> {
             continue;
         };
         let at = reader.under_key(given, |reader| reader.at(key));
-        let Some(known) = keys
-            .iter()
-            .find(|k| k.name == given || k.aliases.contains(&given))
-        else {
+        let Some(known) = keys.iter().find(|known| known.is(given)) else {
             reader.push(unknown(given, &keys, &at));
             continue;
         };

@@ -3,34 +3,22 @@
 use std::error::Error as StdError;
 
 use aot_aws::AwsFault;
-use aot_store::blobs::BoxedSource;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-/// Why a call failed, and the way out.
-#[derive(Debug)]
-pub(super) struct KmsFault {
-    pub(super) hint: &'static str,
-    pub(super) source: BoxedSource,
-}
-
-impl<E> From<SdkError<E, HttpResponse>> for KmsFault
+/// Why a call failed.
+pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> AwsFault
 where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let AwsFault { hint, source } = AwsFault::new(&error, hint);
-        Self { hint, source }
-    }
+    AwsFault::new(&error, hint)
 }
 
-impl KmsFault {
-    /// An answer without what was asked for.
-    pub(super) fn empty() -> Self {
-        Self {
-            hint: "try again later",
-            source: "the answer has no key".into(),
-        }
+/// An answer without what was asked for.
+pub(super) fn no_key() -> AwsFault {
+    AwsFault {
+        hint: "try again later",
+        source: "the answer has no key".into(),
     }
 }
 

@@ -6,13 +6,12 @@
 mod client;
 mod fault;
 
+use aot_aws::AwsFault;
 use aot_store::{DataKey, DataKeyError, DataKeys, Pending};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use tokio::sync::OnceCell;
-
-use fault::KmsFault;
 
 /// Name of the purpose in the encryption context, which KMS logs, and compares when it opens a key.
 const PURPOSE: &str = "aot-fleet";
@@ -41,7 +40,7 @@ impl Kms {
         self.client.get_or_init(made).await
     }
 
-    fn error(&self, what: &'static str, fault: KmsFault) -> DataKeyError {
+    fn error(&self, what: &'static str, fault: AwsFault) -> DataKeyError {
         DataKeyError {
             what,
             key: self.name.clone(),
@@ -50,25 +49,33 @@ impl Kms {
         }
     }
 
-    async fn generate(&self, purpose: &str) -> Result<DataKey, KmsFault> {
+    async fn generate(&self, purpose: &str) -> Result<DataKey, AwsFault> {
         let ask = self.client().await.generate_data_key();
         let ask = ask.key_id(&self.key).key_spec(DataKeySpec::Aes256);
-        let made = ask.encryption_context(PURPOSE, purpose).send().await?;
+        let made = ask
+            .encryption_context(PURPOSE, purpose)
+            .send()
+            .await
+            .map_err(fault::of)?;
         match (made.plaintext, made.ciphertext_blob) {
             (Some(plain), Some(sealed)) => Ok(DataKey {
                 plain: plain.into_inner(),
                 sealed: sealed.into_inner(),
             }),
-            _ => Err(KmsFault::empty()),
+            _ => Err(fault::no_key()),
         }
     }
 
-    async fn decrypt(&self, sealed: &[u8], purpose: &str) -> Result<Vec<u8>, KmsFault> {
+    async fn decrypt(&self, sealed: &[u8], purpose: &str) -> Result<Vec<u8>, AwsFault> {
         // By this key alone: one that somebody else has put there is not opened, whatever the role may use.
         let ask = self.client().await.decrypt().key_id(&self.key);
         let ask = ask.encryption_context(PURPOSE, purpose);
-        let opened = ask.ciphertext_blob(Blob::new(sealed)).send().await?;
-        let plain = opened.plaintext.ok_or_else(KmsFault::empty)?;
+        let opened = ask
+            .ciphertext_blob(Blob::new(sealed))
+            .send()
+            .await
+            .map_err(fault::of)?;
+        let plain = opened.plaintext.ok_or_else(fault::no_key)?;
         Ok(plain.into_inner())
     }
 }

@@ -19,7 +19,7 @@ use aot_daemon::enrol::attest::certificates::Certificates;
 use aot_daemon::{Error, Opened, Providers, ServeOptions, Stop};
 use aot_ec2::Ec2Provider;
 use aot_host::chain::Chain;
-use aot_host::descriptors;
+use aot_host::{core_dumps, descriptors};
 use aot_local::{LocalProvider, machine_init, machine_run};
 use aot_postgres::Postgres;
 use aot_s3::S3;
@@ -44,6 +44,12 @@ fn main() -> ExitCode {
         Command::MachineRun { dir } => return clone(dir),
         Command::MachineInit { dir } => return machine_init(dir),
         _ => {}
+    }
+    // Keys and secrets are in memory from here on.
+    if let Err(error) = core_dumps::forbid() {
+        message(&format!(
+            "aot-masterd: cannot lower the limit on core dumps: {error}"
+        ));
     }
     let settings = match settings::of_command_line(&cli) {
         Ok(settings) => settings,
@@ -70,6 +76,11 @@ fn clone(dir: &Path) -> ExitCode {
     if let Err(error) = descriptors::give_back() {
         message(&format!(
             "aot-masterd: cannot lower the limit on open files: {error}"
+        ));
+    }
+    if let Err(error) = core_dumps::give_back() {
+        message(&format!(
+            "aot-masterd: cannot restore the limit on core dumps: {error}"
         ));
     }
     machine_run(dir)

@@ -77,6 +77,7 @@ impl Event {
             view: None,
             last: self.ends.is_some(),
             exit_code: self.ends.map_or(0, |ends| ends.1),
+            place: None,
         }
     }
 }

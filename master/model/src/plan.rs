@@ -33,6 +33,8 @@ pub enum PlanAction {
     Create,
     /// It is as the file wants it.
     Keep,
+    /// The same, as far as is known here: its machine renders stages again, and runs those of which a file becomes another.
+    Check,
     /// Run this stage, which changed or is new, and all after it.
     Rerun {
         /// Index of the first stage to run.
@@ -52,6 +54,7 @@ impl PlanAction {
         match self {
             Self::Create => "create",
             Self::Keep => "keep",
+            Self::Check => "check",
             Self::Rerun { .. } => "rerun",
             Self::Resume => "resume",
             Self::Orphan => "orphan",

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::batch::{Batch, BatchState, PlannedPool};
 use super::cluster::Cluster;
+use super::hash::sha256_hex;
 use super::instance::{Instance, NodeFacts};
 use super::key::ClusterUuid;
 use super::machine::{ClientToken, Machine, MachineState};
@@ -16,6 +17,7 @@ use super::prerequisites::Prerequisites;
 use super::spec::{
     ClusterSpec, LaunchPolicy, MachineSpec, MemberSpec, MinReady, OnFailure, PoolSpec, ProviderKind,
 };
+use super::stage::StagePlan;
 
 fn pool_of(name: &str, members: impl IntoIterator<Item = String>) -> PoolSpec {
     let member = |name: String| MemberSpec {
@@ -61,6 +63,24 @@ pub fn file(name: &str, provider: ProviderKind, pools: Vec<PoolSpec>) -> Cluster
         secrets: BTreeMap::new(),
         pools,
         base_dir: "/".into(),
+    }
+}
+
+/// A stage with its name as its key, and nothing else.
+pub fn stage_plan(name: &str) -> StagePlan {
+    StagePlan {
+        name: name.to_owned(),
+        bundle_sha256: sha256_hex(name.as_bytes()),
+        bundle_bytes: 1,
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        timeout: None,
+        silence_timeout: None,
+        needs: Vec::new(),
+        key: name.to_owned(),
+        templates: false,
+        secrets: Vec::new(),
+        secret_versions: BTreeMap::new(),
     }
 }
 

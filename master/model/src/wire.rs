@@ -45,6 +45,7 @@ impl From<PlanAction> for v1::PlanAction {
         match action {
             PlanAction::Create => Self::Create,
             PlanAction::Keep => Self::Keep,
+            PlanAction::Check => Self::Check,
             PlanAction::Rerun { .. } => Self::Rerun,
             PlanAction::Resume => Self::Resume,
             PlanAction::Orphan => Self::Orphan,
@@ -97,6 +98,7 @@ mod tests {
         for action in [
             PlanAction::Create,
             PlanAction::Keep,
+            PlanAction::Check,
             PlanAction::Rerun { from: 0 },
             PlanAction::Resume,
             PlanAction::Orphan,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use aot_host::descriptors;
+use aot_host::{core_dumps, descriptors};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Flock, FlockOffsetType, FlockType, Pid, PidfdFlags, Signal, fcntl_getlk, pidfd_open,
@@ -99,6 +99,9 @@ pub(crate) async fn start(exe: &Path, dirs: &Dirs) -> Result<(), String> {
         .current_dir("/");
     if let Some(files) = descriptors::before() {
         command.env(descriptors::VARIABLE, files);
+    }
+    if let Some(bytes) = core_dumps::before() {
+        command.env(core_dumps::VARIABLE, bytes);
     }
     run(command).await
 }

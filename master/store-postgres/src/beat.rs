@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use aot_host::chain::Chain;
 use aot_host::clock::Moment;
+use aot_store::WallClock;
 use aot_store::fatal::vital_thread;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::clocks::{ClockCheck, ClockFinding, ClockReading, WallClock};
+use crate::clocks::{ClockCheck, ClockFinding, ClockReading};
 use crate::connect::EngineLink;
 use crate::held::{FoundHold, FoundHolds, KeptHolds, Renewal};
 use crate::take::{Me, Timing};
@@ -173,7 +174,9 @@ impl Pulse {
             let (place, owner) = (self.link.place(), owner.to_owned());
             Error::Fenced { place, owner }.to_string()
         };
-        let KeptHolds { standing, holds } = &self.kept;
+        let KeptHolds {
+            standing, holds, ..
+        } = &self.kept;
         let Some((reading, finding)) = answer.clocks.zip(finding) else {
             holds.compare(
                 &answer.asked,
@@ -185,6 +188,7 @@ impl Pulse {
             return false;
         };
         log(&finding);
+        self.kept.note_clock(finding.store_clock());
         let renewal = match finding.is_trusted() {
             true => Renewal::Good(reading.sent, reading.sent.since_boot + self.timing.good),
             false => Renewal::Withdrawn,

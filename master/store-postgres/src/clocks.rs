@@ -2,12 +2,13 @@
 //! it means is decided here.
 //!
 //! For how long a hold is good is counted by the clock since boot, and other masters count by theirs. A hypervisor that suspends
-//! its guest may let that clock stand still; the database's goes on.
+//! its guest may let that clock stand still; the database's continues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aot_host::clock::Moment;
+use aot_store::{StoreClock, WallClock};
 
 use crate::witnesses::{ClockVerdict, ClockWitnesses};
 
@@ -48,19 +49,6 @@ pub(crate) struct ClockOffset {
     pub(crate) is_behind: bool,
 }
 
-/// How well the wall clock is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WallClock {
-    #[default]
-    Well,
-    Off,
-    /// It is the database's that is far off, as far as is known.
-    DatabaseFarOff,
-    /// One of the two is far off, and it is not known yet which.
-    Unsure,
-    FarOff,
-}
-
 /// What a reading means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockFinding {
@@ -76,6 +64,14 @@ impl ClockFinding {
     /// Whether the beat makes holds good.
     pub(crate) fn is_trusted(&self) -> bool {
         self.wall < WallClock::Unsure && self.stood_still.is_zero()
+    }
+
+    /// For whoever asks how the clocks are.
+    pub(crate) fn store_clock(&self) -> StoreClock {
+        let by = i64::try_from(self.offset.by.as_millis()).unwrap_or(i64::MAX);
+        let ahead_ms = if self.offset.is_behind { -by } else { by };
+        let wall = self.wall;
+        StoreClock { wall, ahead_ms }
     }
 }
 
@@ -103,7 +99,7 @@ impl ClockCheck {
         }
         self.witnesses
             .hear(others, |wrote| reading.agrees_with(wrote, last.as_ref()));
-        self.wall = before.next(offset.by, self.witnesses.verdict());
+        self.wall = next_wall(before, offset.by, self.witnesses.verdict());
         ClockFinding {
             wall: self.wall,
             is_new: before != self.wall,
@@ -118,19 +114,21 @@ impl ClockCheck {
     }
 }
 
-impl WallClock {
-    fn next(self, off_by: Duration, verdict: ClockVerdict) -> Self {
-        match (self, verdict) {
-            (_, ClockVerdict::Holds) if off_by > FAR_OFF => Self::DatabaseFarOff,
-            // What is known of it stays known until others show that it is different now.
-            (Self::DatabaseFarOff | Self::FarOff, ClockVerdict::Unsure) if off_by > FAR_OFF => self,
-            (_, ClockVerdict::Unsure) if off_by > FAR_OFF => Self::Unsure,
-            (_, ClockVerdict::Outvoted) if off_by > FAR_OFF => Self::FarOff,
-            _ if off_by > OFF => Self::Off,
-            (Self::Well, _) => Self::Well,
-            _ if off_by > WELL => Self::Off,
-            _ => Self::Well,
+fn next_wall(before: WallClock, off_by: Duration, verdict: ClockVerdict) -> WallClock {
+    match (before, verdict) {
+        (_, ClockVerdict::Holds) if off_by > FAR_OFF => WallClock::DatabaseFarOff,
+        // What is known of it stays known until others show that it is different now.
+        (WallClock::DatabaseFarOff | WallClock::FarOff, ClockVerdict::Unsure)
+            if off_by > FAR_OFF =>
+        {
+            before
         }
+        (_, ClockVerdict::Unsure) if off_by > FAR_OFF => WallClock::Unsure,
+        (_, ClockVerdict::Outvoted) if off_by > FAR_OFF => WallClock::FarOff,
+        _ if off_by > OFF => WallClock::Off,
+        (WallClock::Well, _) => WallClock::Well,
+        _ if off_by > WELL => WallClock::Off,
+        _ => WallClock::Well,
     }
 }
 

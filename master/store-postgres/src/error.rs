@@ -55,7 +55,7 @@ pub enum Error {
         /// Why not.
         source: Cause,
     },
-    /// Somebody answers, and does not go on.
+    /// Somebody answers, and does not continue.
     #[error("{place} does not answer")]
     Silent {
         /// Where.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use aot_host::clock::Moment;
-use aot_store::{Hold, HoldPosition};
+use aot_store::{Hold, HoldPosition, StoreClock};
 
 use crate::take::Taken;
 
@@ -55,6 +55,8 @@ pub(crate) struct KeptHolds {
     pub(crate) standing: Arc<Hold>,
     /// All that it has taken.
     pub(crate) holds: Arc<HeldHolds>,
+    /// What the last beat said of the clocks.
+    clock: Arc<Mutex<Option<StoreClock>>>,
 }
 
 impl KeptHolds {
@@ -63,7 +65,18 @@ impl KeptHolds {
         Self {
             standing: Arc::new(Hold::renewable(STANDING)),
             holds: Arc::default(),
+            clock: Arc::default(),
         }
+    }
+
+    /// What a beat says of the clocks.
+    pub(crate) fn note_clock(&self, clock: StoreClock) {
+        *self.clock.lock().expect("nobody panics with it") = Some(clock);
+    }
+
+    /// What the last beat said of them.
+    pub(crate) fn clock(&self) -> Option<StoreClock> {
+        *self.clock.lock().expect("nobody panics with it")
     }
 
     /// One that was just taken. It is good until the next beats renew it, for as long as a beat is good, and no longer than this

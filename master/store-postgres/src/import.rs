@@ -1,5 +1,5 @@
 //! The records of a state folder, brought into the database: a transaction a cluster, in which what was written is read again and
-//! compared before it counts. What was brought is noted, so that a try that was interrupted goes on where it was.
+//! compared before it counts. What was brought is noted, so that a try that was interrupted continues where it was.
 //!
 //! Masters may be at work meanwhile: they see a cluster once all of it is there, and take it then. `compare` reads back.
 

@@ -1,5 +1,5 @@
 //! The level of records: what may be in them that older masters do not know and would drop. A master says which it knows, and
-//! takes no cluster of a later one; the fleet writes what all of its masters know, and goes on to the next when it is told to. What came
+//! takes no cluster of a later one; the fleet writes what all of its masters know, and continues to the next when it is told to. What came
 //! with which level is in `aot_model::level`: each hold says what its records may have.
 
 use std::collections::BTreeMap;

@@ -48,7 +48,7 @@ impl Loaders {
         match timeout_at(until, load).await {
             Ok(loaded) => loaded,
             Err(_) => {
-                link.reset().await; // the engine need not go on with it
+                link.reset().await; // the engine need not continue with it
                 Err(slow().into())
             }
         }

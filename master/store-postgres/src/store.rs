@@ -14,14 +14,15 @@ use aot_model::world::Changes;
 use aot_proto::ids::{JobId, RunId};
 use aot_store::fleet::Fleet;
 use aot_store::{
-    Backend, ClosedJob, Hold, Loaded, OpenStore, Pending, SharedSecrets, Store, StoredOutputs,
+    Backend, ClosedJob, Hold, Loaded, OpenStore, Pending, SharedSecrets, Store, StoreClock,
+    StoredOutputs,
 };
 use prost::bytes::Bytes;
 
 use crate::beat::Beat;
 use crate::connect::EngineLink;
 use crate::fleet::PostgresFleet;
-use crate::held::{HeldHolds, KeptHolds};
+use crate::held::KeptHolds;
 use crate::load::{self, Of};
 use crate::parts::{self, SqlPart};
 use crate::state::StateIdentity;
@@ -120,7 +121,7 @@ impl Postgres {
         hold.set_level(take::serve(link, ALL, me, &taken).await?);
         tracing::info!(store = %self.url, epoch = taken.epoch, taken_over = taken.is_taken_over, "the records are this master's");
         Ok(TakenStore {
-            store: self.store(me, kept.holds, beat)?,
+            store: self.store(me, kept, beat)?,
             hold,
             loaded,
             is_taken_over: taken.is_taken_over,
@@ -141,21 +142,22 @@ impl Postgres {
         kept.standing.until_good().await?; // nothing can be taken before
         tracing::info!(store = %self.url, master = %me.id, "one of the masters of these records");
         let fleet = PostgresFleet::new(&self.url, me.clone(), self.timing, kept.clone())?;
+        let standing = kept.standing.clone();
         Ok(TakenStore {
-            store: self.store(me, kept.holds, beat)?,
-            hold: kept.standing,
+            store: self.store(me, kept, beat)?,
+            hold: standing,
             loaded: Loaded::default(),
             is_taken_over: false,
             fleet: Some(Arc::new(fleet)),
         })
     }
 
-    fn store(&self, me: &Me, holds: Arc<HeldHolds>, beat: Beat) -> Result<PostgresStore, Error> {
+    fn store(&self, me: &Me, kept: KeptHolds, beat: Beat) -> Result<PostgresStore, Error> {
         Ok(PostgresStore {
             writers: FencedWriters::new(&self.url)?,
             reader: EngineLink::new(&self.url)?,
             me: me.clone(),
-            holds,
+            kept,
             beat: Mutex::new(Some(beat)),
             is_closed: AtomicBool::new(false),
         })
@@ -241,7 +243,7 @@ pub(crate) struct PostgresStore {
     pub(crate) writers: FencedWriters,
     reader: EngineLink,
     me: Me,
-    holds: Arc<HeldHolds>,
+    kept: KeptHolds,
     /// `None` once it is closed.
     beat: Mutex<Option<Beat>>,
     is_closed: AtomicBool,
@@ -260,7 +262,7 @@ impl PostgresStore {
         let name = hold.name();
         let written = self.writers.write(name, &mut position, parts).await;
         hold.set_writing(false);
-        if written.is_ok() && self.holds.end_doubt(name) {
+        if written.is_ok() && self.kept.holds.end_doubt(name) {
             let ended = take::end_doubt(self.writers.link(), name, position.epoch).await;
             if let Err(error) = ended {
                 tracing::debug!(error = %Chain(&error), "whoever takes it next doubts once more");
@@ -293,6 +295,10 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn clock(&self) -> Option<StoreClock> {
+        self.kept.clock()
+    }
+
     fn commit<'a>(
         &'a self,
         hold: &'a Hold,

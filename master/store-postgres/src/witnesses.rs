@@ -1,5 +1,5 @@
 //! Whose clock is wrong where a master's and its database's do not agree: each master writes down the time that it has with each of its
-//! beats, and those whose time goes on are witnesses. Pure; asked by `clocks`.
+//! beats, and those whose time continues are witnesses. Pure; asked by `clocks`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ struct Witness {
     wrote: Duration,
     /// Readings since then.
     silent: u8,
-    /// Whether that is about the time that it is here; `None` until it is seen to go on.
+    /// Whether that is about the time that it is here; `None` until it is seen to continue.
     agrees: Option<bool>,
 }
 
@@ -87,7 +87,7 @@ impl ClockWitnesses {
 mod tests {
     use super::*;
 
-    /// One of whom it is known from the last readings that it goes on.
+    /// One of whom it is known from the last readings that it continues.
     fn heard(witnesses: &mut ClockWitnesses, wrote: &[(&str, u64)], agrees: &[&str]) {
         let by_time: BTreeMap<Duration, bool> = wrote
             .iter()

@@ -24,6 +24,7 @@ pub mod room;
 pub mod spool;
 pub mod sqlite;
 mod store;
+mod store_clock;
 
 pub use data_keys::{DataKey, DataKeyError, DataKeys};
 pub use error::Error;
@@ -32,3 +33,4 @@ pub use kept::kept;
 pub use store::{
     Backend, ClosedJob, Loaded, OpenStore, Pending, SharedSecrets, Store, StoredOutputs,
 };
+pub use store_clock::{StoreClock, WallClock};

@@ -16,6 +16,7 @@ use aot_proto::ids::{JobId, RunId};
 use prost::bytes::Bytes;
 
 use crate::fleet::Fleet;
+use crate::store_clock::StoreClock;
 use crate::{Error, Hold};
 
 /// What a call of a store comes to, once it is done.
@@ -155,6 +156,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store can't be read.
     fn closed_jobs(&self) -> Pending<'_, Result<Vec<ClosedJob>, Error>>;
+
+    /// How this host's clock was found to go beside that of the store; `None` where that has none of its own, or was not asked yet.
+    fn clock(&self) -> Option<StoreClock> {
+        None
+    }
 
     /// Ends once all that was given to it is written, and gives the hold back. What is given later is refused.
     fn close<'a>(&'a self, hold: &'a Hold) -> Pending<'a, ()>;

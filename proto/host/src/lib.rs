@@ -5,6 +5,7 @@
 pub mod boot_id;
 pub mod chain;
 pub mod clock;
+pub mod core_dumps;
 pub mod descriptors;
 pub mod files;
 pub mod hash;

@@ -108,7 +108,7 @@ mod tests {
             }
             let most = TUNNEL_WINDOW / TUNNEL_PIECE_COST;
             assert!((8..=most).contains(&under_way), "{bytes}: {under_way}");
-            // Enough comes back to go on, before all of it was passed on.
+            // Enough comes back to continue, before all of it was passed on.
             let mut granted = 0;
             for _ in 0..under_way {
                 if let Some(more) = receive.passed_on(bytes) {

@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 use crate::rig::{LIMIT, agent_dir, master_program, reserve_port};
 use crate::wait;
 
-/// What leads its calls to EC2 nowhere: clusters of machines that are there need none, and go on without an answer.
+/// What leads its calls to EC2 nowhere: clusters of machines that are there need none, and continue without an answer.
 const NO_CLOUD: [(&str, &str); 6] = [
     ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
     ("AWS_ACCESS_KEY_ID", "none"),

@@ -255,7 +255,7 @@ fn used_twice(rig: &Rig, instance: &str) -> Value {
 fn two_that_hold_one_identity_are_told_and_an_honest_agent_that_comes_back_is_not() {
     let _turn = crate::turn();
     let mut rig = launched("{name: a}, {name: b}");
-    // The honest one goes on; the thief does not know which process it is.
+    // The honest one continues; the thief does not know which process it is.
     let identity = Identity::of(&rig, &rig.machine("a"));
     let thief = Liar::attach(&rig, &identity);
     wait::until(

@@ -156,18 +156,18 @@ fn a_disk_that_is_full_to_its_last_byte_is_said_and_ends_the_master_as_a_failure
     serve.finish(LIMIT).expect(0);
 }
 
-/// Lets the command on the clone go on, past its agent, which is not to be asked for anything.
+/// Lets the command on the clone continue, past its agent, which is not to be asked for anything.
 fn go(rig: &Rig) {
     let init = rig.machine("a").init_pid().expect("it runs");
     fs::write(format!("/proc/{init}/root/go"), "").expect("writes");
 }
 
 #[test]
-fn what_is_run_has_the_limit_on_open_files_that_there_was() {
+fn what_is_run_has_the_limits_on_open_files_and_core_dumps_that_there_were() {
     let _turn = crate::turn();
     let before = 700;
     let rig = Rig::local();
-    rig.bundle("b", "ulimit -Sn > /opt/limit\n");
+    rig.bundle("b", "ulimit -Sn > /opt/limit; ulimit -Sc >> /opt/limit\n");
     rig.cluster(
         "
 cluster: files
@@ -187,16 +187,24 @@ instances:
         .find(|line| line.starts_with("Max open files"));
     let soft: Vec<&str> = files.expect("a line").split_whitespace().collect();
     assert_eq!(soft[3], soft[4], "the master raised its own: {soft:?}");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let soft: Vec<&str> = core.expect("a line").split_whitespace().collect();
+    assert_eq!(soft[4], "1", "the master lowered its own: {soft:?}");
     assert_eq!(
-        rig.sh("a", "ulimit -Sn; cat /opt/limit"),
-        format!("{before}\n{before}")
+        rig.sh("a", "ulimit -Sn; ulimit -Sc; cat /opt/limit"),
+        format!("{before}\nunlimited\n{before}\nunlimited")
     );
 }
 
-/// The same command with that soft limit; this process's own is every other test's too.
+/// The same command with that soft limit, and with none on core dumps; this process's own is every other test's too.
 fn with_open_files(soft: u64, command: &Command) -> Command {
     let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", "ulimit -Sn \"$0\" && exec \"$@\""]);
+    limited.args([
+        "-c",
+        "ulimit -Sn \"$0\" && ulimit -Sc unlimited && exec \"$@\"",
+    ]);
     limited.arg(soft.to_string()).arg(command.get_program());
     limited.args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -333,7 +341,7 @@ fn an_operator_who_stops_a_command_and_goes_on_loses_no_line() {
     assert!(all_lines(&ended), "not all lines, or not in order");
 }
 
-/// Stops a process, and has it go on.
+/// Stops a process, and has it continue.
 fn stand_still(pid: u32, time: Duration) {
     process::send(pid, Signal::SIGSTOP);
     let until = Instant::now() + time;

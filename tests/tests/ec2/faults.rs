@@ -42,7 +42,7 @@ struct Plan {
     faults: Vec<Vec<String>>,
     /// When the master is killed after the launch began.
     kill: Option<Duration>,
-    /// Whether the faults go on during `cleanup`.
+    /// Whether the faults continue during `cleanup`.
     dirty: bool,
     /// Members by pool label.
     sizes: BTreeMap<String, usize>,

@@ -93,7 +93,7 @@ fn a_master_that_was_paused_amid_a_call_and_replaced_leaks_no_machine() {
     process::send(first.pid(), Signal::SIGCONT);
     let is_lost = first.logs(0, "the cluster is another master's");
     story.check(is_lost, "and says why", first.log());
-    // It goes on with the next owner, which has ended what it asked for.
+    // It continues with the next owner, which has ended what it asked for.
     launch.finish(LAUNCH).expect(1);
     let since = lab.api_log().split_off(calls);
     let made = since.iter().filter(|call| call["action"] == "RunInstances");

@@ -1,4 +1,4 @@
-//! Records in a database: what goes on while it is away, and who may have them.
+//! Records in a database: what continues while it is away, and who may have them.
 
 use std::time::{Duration, Instant};
 

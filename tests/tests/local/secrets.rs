@@ -121,7 +121,7 @@ instances:
         wait::until(has, LIMIT, &format!("{line:?} in the ledger"));
     }
 
-    /// Lets what waits in the clone go on, without a command.
+    /// Lets what waits in the clone continue, without a command.
     fn release(&self) {
         let init = self.rig.machine("head").init_pid().expect("up");
         fs::write(format!("/proc/{init}/root/opt/go"), "").expect("a file in the clone");

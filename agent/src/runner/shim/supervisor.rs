@@ -25,7 +25,7 @@ use crate::runner::mask::{HiddenValues, Masker};
 use crate::runner::output::{CappedOutput, pump};
 use crate::runner::reap::{self, Gone};
 use crate::runner::signals::{Received, Signals};
-use crate::runner::spawn::{exposed_to_oom, spawn};
+use crate::runner::spawn::{as_before, spawn};
 use crate::runner::spool::SpoolWriter;
 use crate::runner::stop_policy::{Act, GRACE, StopPolicy};
 use crate::runner::tree;
@@ -62,7 +62,7 @@ impl<'a> ChildSupervisor<'a> {
         spool: &mut SpoolWriter,
         signals: &'a mut Signals,
     ) -> Result<Self, String> {
-        let spawned = signals.unblocked(|| exposed_to_oom(|| spawn(dir, command)));
+        let spawned = signals.unblocked(|| as_before(|| spawn(dir, command)));
         let mut child = spawned.unwrap_or_else(|error| Err(unsupervised(&error)))?;
         let started = Instant::now();
         let pid = child.id();

@@ -32,44 +32,12 @@ const OWN_FILES: u64 = 512;
 /// Fewer than this is what a login has that nobody raised: some hundred machines.
 const FEW_FILES: u64 = 4096;
 
-/// One finding.
-pub(super) fn finding(
-    level: FindingLevel,
-    check: &str,
-    about: &str,
-    message: impl Into<String>,
-    hint: &str,
-) -> Finding {
-    Finding {
-        level: level.into(),
-        check: check.to_owned(),
-        about: about.to_owned(),
-        message: message.into(),
-        hint: hint.to_owned(),
-    }
-}
-
-fn ok(check: &str, message: impl Into<String>) -> Finding {
-    finding(FindingLevel::Ok, check, "", message, "")
-}
-
-fn warn(check: &str, about: &str, message: impl Into<String>, hint: &str) -> Finding {
-    finding(FindingLevel::Warn, check, about, message, hint)
-}
-
-/// One that makes the whole fail.
-pub(super) fn fail(check: &str, about: &str, message: impl Into<String>, hint: &str) -> Finding {
-    finding(FindingLevel::Fail, check, about, message, hint)
-}
-
 /// No master was reached. That none runs is no fault: most commands start one.
 pub(super) fn unreached(error: &Error) -> Finding {
     match error {
         Error::NoMaster { source, .. } if source.kind() != std::io::ErrorKind::PermissionDenied => {
-            finding(
-                FindingLevel::Skipped,
+            Finding::skipped(
                 "master",
-                "",
                 "no master is running: it, its agents and its providers are not looked at",
                 "aot-master launch starts one, and so does aot-master serve",
             )
@@ -77,7 +45,7 @@ pub(super) fn unreached(error: &Error) -> Finding {
         error => {
             let hint = error.hint().unwrap_or_default();
             let chain = aot_host::chain::Chain(error).to_string();
-            fail("master", "", chain, &hint)
+            Finding::fail("master", "", chain, &hint)
         }
     }
 }
@@ -89,7 +57,7 @@ pub(super) fn master(info: &InfoReply) -> Finding {
         false => "in the foreground",
     };
     let text = format!("runs {how}, pid {}, listens on {}", info.pid, info.listen);
-    ok("master", text)
+    Finding::ok("master", "", text)
 }
 
 /// Whether this command and all masters are of one build.
@@ -109,11 +77,12 @@ pub(super) fn builds(own: &str, info: &InfoReply) -> Finding {
         others.insert(0, format!("this command is {own}"));
     }
     match others.is_empty() {
-        true => ok(
+        true => Finding::ok(
             VERSIONS,
+            "",
             format!("this command and the master are {}", of(info)),
         ),
-        false => warn(
+        false => Finding::warn(
             VERSIONS,
             "",
             format!("the master is {}, {}", of(info), others.join(", ")),
@@ -156,7 +125,7 @@ pub(super) fn agents(
             day_and_clock(since, offset)
         );
         let hint = "see that these machines reach what the master advertises (aot-master config), and their journal: journalctl -u aot-agent";
-        findings.push(finding(level, AGENTS, cluster, text, hint));
+        findings.push(Finding::new(level, AGENTS, cluster, text, hint));
     }
     let connected: Vec<&InstanceView> = enrolled.filter(|it| it.connected).collect();
     if findings.is_empty() {
@@ -164,7 +133,7 @@ pub(super) fn agents(
             0 => "none has to be connected".to_owned(),
             count => format!("{} connected", plural::count(count, "agent")),
         };
-        findings.push(ok(AGENTS, text));
+        findings.push(Finding::ok(AGENTS, "", text));
     }
     findings.extend(other_versions(&connected, version));
     findings
@@ -189,7 +158,7 @@ fn other_versions(connected: &[&InstanceView], version: &str) -> Option<Finding>
         )
     });
     let each = each.collect::<Vec<_>>().join("; ");
-    Some(warn(
+    Some(Finding::warn(
         "versions",
         "",
         format!("the master is {version}, agents differ: {each}"),
@@ -205,7 +174,7 @@ pub(super) fn host(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !host.daemon {
-        findings.push(fail(
+        findings.push(Finding::fail(
             "programs",
             "",
             "aot-masterd is not beside aot-master: no master can be started",
@@ -216,7 +185,7 @@ pub(super) fn host(
     findings.extend(room(host, master.is_some()));
     findings.extend(open_files(host));
     if let (Some(Err(why)), Some(settings)) = (&host.listen, settings) {
-        findings.push(fail(
+        findings.push(Finding::fail(
             "ports",
             &settings.listen,
             format!("a master could not listen there: {why}"),
@@ -235,8 +204,8 @@ fn state(host: &HostFacts) -> Option<Finding> {
     let mode = host.state_mode?;
     let dir = host.state_dir.display().to_string();
     Some(match mode & 0o077 {
-        0 => ok("state", format!("{dir} is its owner's alone")),
-        _ => fail(
+        0 => Finding::ok("state", "", format!("{dir} is its owner's alone")),
+        _ => Finding::fail(
             "state",
             "",
             format!("{dir} has mode {mode:04o}: others get at the keys in it"),
@@ -253,10 +222,10 @@ fn room(host: &HostFacts, is_served: bool) -> Option<Finding> {
     let text = format!("{} MiB are free for {dir}", free >> 20);
     let hint = "make room there, or put the state elsewhere (AOT_STATE_DIR)";
     match free {
-        free if free < reserve && !is_served => Some(fail("disk", "", text, hint)),
-        free if free < 2 * reserve => Some(warn("disk", "", text, hint)),
+        free if free < reserve && !is_served => Some(Finding::fail("disk", "", text, hint)),
+        free if free < 2 * reserve => Some(Finding::warn("disk", "", text, hint)),
         _ if is_served => None,
-        _ => Some(ok("disk", text)),
+        _ => Some(Finding::ok("disk", "", text)),
     }
 }
 
@@ -267,15 +236,16 @@ fn open_files(host: &HostFacts) -> Option<Finding> {
     let hint = "LimitNOFILE= of the service, or the hard limit of the login (limits.conf)";
     let agents = most.saturating_sub(OWN_FILES);
     Some(match most {
-        u64::MAX => ok(FILES, "there is no limit"),
-        most if most < FEW_FILES => warn(
+        u64::MAX => Finding::ok(FILES, "", "there is no limit"),
+        most if most < FEW_FILES => Finding::warn(
             FILES,
             "",
             format!("at most {most}: with more than {agents} agents the master runs out of them"),
             hint,
         ),
-        most => ok(
+        most => Finding::ok(
             FILES,
+            "",
             format!("at most {most}, one for each agent that is connected"),
         ),
     })
@@ -283,8 +253,8 @@ fn open_files(host: &HostFacts) -> Option<Finding> {
 
 fn agent_files(found: &[String]) -> Finding {
     match found.is_empty() {
-        false => ok("agent files", found.join(", ")),
-        true => fail(
+        false => Finding::ok("agent files", "", found.join(", ")),
+        true => Finding::fail(
             "agent files",
             "",
             "there is no aot-agent to hand out",
@@ -304,8 +274,8 @@ fn kernel(kernel: &KernelFacts) -> Finding {
     let lacks: Vec<&str> = lacks.map(|(_, what)| *what).collect();
     let forbidden = kernel.no_userns.as_ref().filter(|_| !kernel.root);
     match (lacks.is_empty(), forbidden) {
-        (true, None) => ok("kernel", "has what provider: local needs"),
-        (false, _) => warn(
+        (true, None) => Finding::ok("kernel", "", "has what provider: local needs"),
+        (false, _) => Finding::warn(
             "kernel",
             "",
             format!(
@@ -314,7 +284,7 @@ fn kernel(kernel: &KernelFacts) -> Finding {
             ),
             "docs/local-provider.md has what it needs; provider: ec2 needs none of it",
         ),
-        (true, Some((name, value))) => warn(
+        (true, Some((name, value))) => Finding::warn(
             "kernel",
             "",
             format!("{name} is {value}: provider: local does not work without root"),
@@ -325,17 +295,15 @@ fn kernel(kernel: &KernelFacts) -> Finding {
 
 fn clock(is_kept: Option<bool>) -> Finding {
     match is_kept {
-        Some(true) => ok("clock", "is kept by a time server"),
-        Some(false) => warn(
+        Some(true) => Finding::ok("clock", "", "is kept by a time server"),
+        Some(false) => Finding::warn(
             "clock",
             "",
             "is not kept by a time server: certificates and AWS's signatures go by it",
             "timedatectl set-ntp true",
         ),
-        None => finding(
-            FindingLevel::Skipped,
+        None => Finding::skipped(
             "clock",
-            "",
             "timedatectl does not say whether a time server keeps it",
             "",
         ),

@@ -13,8 +13,6 @@ use super::Ctx;
 use super::dial::{ASK_PROVIDER, Client, QUERY, dial, within};
 use super::error::{Error, Exit};
 use crate::view::{finding_json, finding_line};
-use judge::{fail, finding};
-
 pub use judge::ServePlan;
 
 /// A line for each thing that was looked at; exit 1 when one of them is wrong.
@@ -61,7 +59,7 @@ async fn of_master(ctx: &Ctx<'_>, mut client: Client) -> (Option<InfoReply>, Vec
     findings.push(judge::builds(&ctx.env.build, &info));
     findings.extend(info.absent.iter().map(|line| {
         let hint = "aot-master masters shows them all";
-        fail("masters", "", line.clone(), hint)
+        Finding::fail("masters", "", line.clone(), hint)
     }));
     let all = StatusRequest::default();
     match client.status(within(QUERY, all)).await {
@@ -82,10 +80,8 @@ async fn of_master(ctx: &Ctx<'_>, mut client: Client) -> (Option<InfoReply>, Vec
         .await
     {
         Ok(examined) => findings.extend(examined.into_inner().findings),
-        Err(status) if status.code() == Code::Unimplemented => findings.push(finding(
-            FindingLevel::Skipped,
+        Err(status) if status.code() == Code::Unimplemented => findings.push(Finding::skipped(
             "master",
-            "",
             "it is older than this command and does not examine itself",
             "aot-master restart",
         )),
@@ -96,5 +92,5 @@ async fn of_master(ctx: &Ctx<'_>, mut client: Client) -> (Option<InfoReply>, Vec
 
 fn unanswered(check: &str, status: &Status) -> Finding {
     let message = format!("the master does not answer: {}", status.message());
-    fail(check, "", message, "its log says why; aot-master restart")
+    Finding::fail(check, "", message, "its log says why; aot-master restart")
 }

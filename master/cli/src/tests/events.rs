@@ -1,5 +1,7 @@
 //! What happened, and what happens.
 
+use aot_proto::v1::EventPlace;
+
 use super::again::gone;
 use super::*;
 use crate::again::LOST;
@@ -87,4 +89,40 @@ async fn the_next_master_is_asked_for_what_comes_after_what_was_shown() {
     assert!(asked[0].contains("since_unix_ms: None"), "{asked:?}");
     let after = format!("since_unix_ms: Some({})", 1_767_225_784_001_u64);
     assert!(asked[1].contains(&after), "{asked:?}");
+}
+
+#[tokio::test]
+async fn the_next_stream_begins_at_the_place_where_the_last_one_broke_off() {
+    let place = |feed, number| Some(EventPlace { feed, number });
+    // Two events of one millisecond, of which the first was shown; before that, that all up to it were.
+    let mut all = vec![happened(0, "", "", "")];
+    all[0].place = place(7, 40);
+    for (number, event) in (41..).zip(some()) {
+        all.push(Event {
+            unix_ms: all[0].unix_ms,
+            place: place(7, number),
+            ..event
+        });
+    }
+    all.push(Event {
+        place: place(9, 3),
+        ..end()
+    });
+    let fake = Fake::start(Script {
+        rest: all,
+        breaks: vec![(1, gone()), (2, gone()), (3, gone())],
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "-f", "--json"]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    // What has a place alone is not shown. The rest is sent again and again here, whatever is asked for.
+    assert_eq!(ran.out.lines().count(), 1 + 2 + 3, "{}", ran.out);
+    let seen = |feed: u64, number: u64| format!("EventPlace {{ feed: {feed}, number: {number} }}");
+    let asked = fake.asked();
+    assert!(asked[0].contains("seen: []"), "{asked:?}");
+    let since = "since_unix_ms: Some(1767225784000) })";
+    for (asked, number) in asked[1..].iter().zip([40, 41, 42]) {
+        assert!(asked.contains(&seen(7, number)), "{asked}");
+        assert!(asked.contains(since), "{asked}");
+    }
 }

@@ -352,8 +352,6 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         background: false,
         verbose: None,
     };
-    let later = || tokio::time::sleep(std::time::Duration::from_secs(5));
-
     let bodies: Vec<_> = exec_script()
         .into_iter()
         .map(|body| aot_proto::v1::JobEvent { body: Some(body) })
@@ -380,8 +378,10 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
     let mut source = ClusterSource::new(&ctx, nobody, ask, Start::Never, "the launch goes on")
         .expect("there are random numbers");
     let each = &mut |_: &Event| ();
+    // Somebody could be asked, but it is nothing that is cancelled.
+    let interrupt = Interrupt::scripted(&[5000], Some(vec!["c"]));
     let followed =
-        crate::follow_cluster::follow(&mut ctx, &mut source, events, later(), each).await;
+        crate::follow_cluster::follow(&mut ctx, &mut source, events, interrupt, each).await;
     let Err(error) = followed else {
         panic!("not interrupted")
     };

@@ -1,9 +1,13 @@
 //! Launch, plan and wait.
 
 use aot_proto::fault;
-use aot_proto::v1::TargetFault;
+use aot_proto::v1::{ApplyRequest, TargetFault};
 
 use super::*;
+use crate::cluster_source::{ClusterAsk, ClusterSource};
+use crate::connect::Start;
+use crate::follow_cluster::follow;
+use crate::interrupt::Interrupt;
 use crate::{OperatorSecret, SecretOrigin};
 
 #[tokio::test]
@@ -21,6 +25,111 @@ async fn a_launch_shows_its_events_and_ends_with_the_table_and_the_log() {
         asked[1].contains("timeout_ms: 90000") && asked[1].contains("cluster: hadoop"),
         "{asked:?}"
     );
+}
+
+/// Follows an apply with Ctrl-C at these times after it was begun. Its end comes once the master has been asked to cancel it.
+async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'static str>>) -> Ran {
+    let (env, out, err) = (
+        env_in(fake.dir.path()),
+        Shared::default(),
+        Shared::default(),
+    );
+    let mut io = Streams {
+        stdin: Box::new(io::empty()),
+        stdout: Out::new(out.clone()),
+        stderr: Out::new(err.clone()),
+    };
+    let mut ctx = crate::Ctx {
+        env: &env,
+        io: &mut io,
+        json: false,
+        quiet: false,
+        cluster: None,
+        greets: true,
+        compared: false,
+        keeps_requests: false,
+        background: false,
+        verbose: None,
+    };
+    let client = crate::dial::dial(&env, None).await.expect("a master");
+    let ask = ClusterAsk::Apply(ApplyRequest::default());
+    let source = ClusterSource::new(&ctx, client, ask, Start::Never, "it continues");
+    let mut source = source.expect("there are random numbers");
+    source.begin(&mut ctx).await.expect("begun");
+    let cancelled = async {
+        while !fake.asked().iter().any(|it| it.starts_with("CancelJob")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(last("launch-ended", 1, "cancelled by alice", ""))
+    };
+    let events = futures::stream::once(cancelled);
+    let interrupt = Interrupt::scripted(presses_ms, answers);
+    let each = &mut |_: &Event| ();
+    let followed = follow(&mut ctx, &mut source, events, interrupt, each).await;
+    let exit = match followed {
+        Ok(followed) => Exit::from_wire(followed.last.expect("its end").exit_code),
+        Err(error) => {
+            let report = error.report(crate::view::Style::default());
+            ctx.message(&report.expect("it says something"))
+                .expect("written");
+            error.exit()
+        }
+    };
+    Ran {
+        exit,
+        out: out.text(),
+        err: err.text(),
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_asks_as_it_does_elsewhere_whether_to_detach_or_to_cancel() {
+    const QUESTION: &str = "detach (the job continues) or cancel it? [d/c]";
+    for (presses, answers, exit, cancels, said) in [
+        (
+            &[5][..],
+            Some(vec!["c"]),
+            Exit::Failed,
+            1,
+            "cancelling; Ctrl-C once more detaches",
+        ),
+        (
+            &[5],
+            Some(vec!["d"]),
+            Exit::Interrupted,
+            0,
+            "jobs cancel job-1 ends it",
+        ),
+        (
+            &[5, 30],
+            Some(vec![]),
+            Exit::Interrupted,
+            0,
+            "jobs cancel job-1 ends it",
+        ),
+        (
+            &[5],
+            None,
+            Exit::Interrupted,
+            0,
+            "jobs cancel job-1 ends it",
+        ),
+    ] {
+        let fake = Fake::start(Script {
+            job: "job-1".into(),
+            ..Script::default()
+        });
+        let asks = answers.is_some();
+        let ran = interrupted(&fake, presses, answers).await;
+        assert_eq!(ran.exit, exit, "{}", ran.err);
+        assert_eq!(ran.err.contains(QUESTION), asks, "{}", ran.err);
+        assert!(ran.err.contains(said), "{}", ran.err);
+        let asked = fake.asked();
+        let of_cancel = asked
+            .iter()
+            .filter(|it| it.starts_with("CancelJobRequest { job_id: \"job-1\""));
+        assert_eq!(of_cancel.count(), cancels, "{asked:?}");
+    }
 }
 
 #[tokio::test]

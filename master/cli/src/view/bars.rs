@@ -3,9 +3,61 @@
 
 use std::io;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::{harmless, style};
+
+/// How often they are drawn in a second at most, as indicatif has it for a terminal of its own.
+const REDRAWS: u8 = 20;
+
+/// A terminal whose cursor rests at the begin of the last line. At its end, where indicatif leaves it, what is typed would begin a
+/// line below, and the lines would be taken for those one further down.
+#[derive(Debug)]
+struct RestsAtBegin<T>(T);
+
+impl<T: TermLike> TermLike for RestsAtBegin<T> {
+    fn width(&self) -> u16 {
+        self.0.width()
+    }
+
+    fn height(&self) -> u16 {
+        self.0.height()
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.write_str("\r")?;
+        self.0.flush()
+    }
+}
 
 /// Some lines; clones are the same lines.
 #[derive(Clone)]
@@ -19,8 +71,6 @@ pub(crate) struct Bar(ProgressBar);
 pub(crate) enum Shows {
     /// A text, as wide as the terminal at most.
     Text,
-    /// A text that leaves room behind it: where Ctrl-C is echoed as ^C, that stays on the line and goes with it.
-    ShortText,
     /// How many bytes of all have come.
     Share(u64),
     /// How many bytes have come.
@@ -31,6 +81,21 @@ impl Bars {
     /// On the process's standard error; nothing is seen unless it is a terminal.
     pub(crate) fn on_stderr() -> Self {
         Self::on(ProgressDrawTarget::stderr())
+    }
+
+    /// The same for lines that are always taken away again: where Ctrl-C is echoed as ^C, that stays on the last one and goes with it.
+    pub(crate) fn over_stderr() -> Self {
+        let term = Term::buffered_stderr();
+        let dumb = std::env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
+        match term.is_term() && !dumb {
+            true => Self::over(term),
+            false => Self::hidden(),
+        }
+    }
+
+    fn over(term: impl TermLike + 'static) -> Self {
+        let term = Box::new(RestsAtBegin(term));
+        Self::on(ProgressDrawTarget::term_like_with_hz(term, REDRAWS))
     }
 
     /// Not seen at all.
@@ -50,6 +115,13 @@ impl Bars {
         (Self::on(target), term)
     }
 
+    /// In memory, as [`Bars::over_stderr`] on a terminal.
+    #[cfg(test)]
+    pub(crate) fn over_memory(rows: u16, columns: u16) -> (Self, indicatif::InMemoryTerm) {
+        let term = indicatif::InMemoryTerm::new(rows, columns);
+        (Self::over(term.clone()), term)
+    }
+
     /// Whether nobody sees them.
     pub(crate) fn is_hidden(&self) -> bool {
         self.0.is_hidden()
@@ -59,7 +131,6 @@ impl Bars {
     pub(crate) fn add(&self, shows: Shows) -> Bar {
         let (template, bar) = match shows {
             Shows::Text => ("{wide_msg}", ProgressBar::new(0)),
-            Shows::ShortText => ("{msg} ", ProgressBar::new(0)),
             Shows::Share(bytes) => (
                 "{prefix} [{bar:10}] {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}",
                 ProgressBar::new(bytes),
@@ -189,6 +260,26 @@ mod tests {
         bar.end(Some(marks));
         let picture = term.contents();
         assert_eq!(picture.matches("^[[2J^[]0;x^G").count(), 3, "{picture}");
+    }
+
+    #[test]
+    fn what_ctrl_c_is_echoed_as_goes_with_the_lines() {
+        let (bars, term) = Bars::over_memory(10, 40);
+        term.write_line("before").expect("written");
+        let lines: Vec<Bar> = (0..3).map(|_| bars.add(Shows::Text)).collect();
+        for (line, text) in lines.iter().zip(["one", "two", "three"]) {
+            line.set_text(text);
+            line.tick();
+        }
+        bars.print("above").expect("drawn");
+        assert_eq!(term.contents(), "before\nabove\none\ntwo\nthree");
+        term.write_str("^C").expect("written");
+        for line in &lines {
+            bars.remove(line);
+        }
+        assert_eq!(term.contents(), "before\nabove");
+        term.write_line("after").expect("written");
+        assert_eq!(term.contents(), "before\nabove\nafter");
     }
 
     #[test]

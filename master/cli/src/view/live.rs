@@ -38,7 +38,7 @@ pub(crate) struct Picture {
 impl Picture {
     /// On the process's standard error; nothing is there yet.
     pub(crate) fn on_stderr() -> Self {
-        Self::on(Bars::on_stderr(), rows)
+        Self::on(Bars::over_stderr(), rows)
     }
 
     /// On any terminal.
@@ -169,6 +169,10 @@ impl View for LiveView {
             self.board
                 .set_last_line(&line.instance, line.stage, &line.text);
         }
+    }
+
+    fn hide(&mut self) {
+        self.picture.close();
     }
 
     fn close(&mut self, _io: &mut Streams) -> io::Result<()> {

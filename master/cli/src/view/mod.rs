@@ -105,6 +105,9 @@ pub(crate) trait View {
     /// What those have printed last.
     fn last_lines(&mut self, _lines: &[Line]) {}
 
+    /// Takes away what is drawn, until something is shown again. Safe to repeat.
+    fn hide(&mut self) {}
+
     /// Says what was held back, and takes away what is only for the time of the events. Safe to repeat.
     ///
     /// # Errors

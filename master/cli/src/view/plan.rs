@@ -31,7 +31,7 @@ pub(crate) fn plan_lines(plan: &PlanReply, style: Style) -> String {
             PlanAction::Create => ("+", Style::good),
             PlanAction::Terminate => ("-", Style::bad),
             PlanAction::Replace => ("±", Style::bad),
-            PlanAction::Rerun | PlanAction::Resume => ("~", Style::busy),
+            PlanAction::Rerun | PlanAction::Resume | PlanAction::Check => ("~", Style::busy),
             PlanAction::Orphan => ("?", Style::dim),
             PlanAction::Keep | PlanAction::Unspecified => (" ", Style::dim),
         };
@@ -134,6 +134,9 @@ pub(crate) fn plan_json(plan: &PlanReply) -> Vec<Value> {
             object["bundle_sha256"] = some(&line.has).into();
             object["new_bundle_sha256"] = some(&line.wants).into();
             object["at_once"] = line.at_once.into();
+        }
+        if !line.rendered.is_empty() {
+            object["rendered"] = line.rendered.clone().into();
         }
         all.push(object);
     }

@@ -1,5 +1,5 @@
 //! From the shapes of the file to the model: `extends`, `defaults`, templates, bounds and combinations.
-//! Goes on after every problem. Opens no file.
+//! Continues after every problem. Opens no file.
 
 mod extend;
 mod launch;
@@ -22,11 +22,12 @@ use aot_model::spec::{Attestation, ClusterSpec, FactsDetail, PoolSpec, ProviderK
 use aot_proto::ids::ClusterName;
 use serde_json::Map;
 
-use super::raw::{RawCommon, RawFile};
+use super::raw::{RawCommon, RawFile, RawInstance, RawPool};
 use super::read::{At, Located, Text};
-use super::record::nearest;
+use super::record::{Record as _, nearest};
 use super::report::Mistake;
 use extend::NamedEntry;
+use names::NoMembers;
 
 /// One file on its way into the model.
 pub(crate) struct Build {
@@ -180,11 +181,12 @@ impl Build {
         all_named: bool,
     ) -> Vec<PoolSpec> {
         let mut names = names::Names::default();
-        let mut pools: Vec<Option<PoolSpec>> = Vec::new();
+        let mut pools: Vec<Result<PoolSpec, NoMembers>> = Vec::new();
+        let mut stages = Vec::new();
         for entry in entries {
             let members = self.members(entry, &mut names);
             let machine = self.machine(entry, provider);
-            let stages = self.stages(&entry.common);
+            stages.push(self.stages(&entry.common));
             let user = self.user(&entry.common);
             let update = self.update(&entry.common);
             let health = self.health(&entry.common);
@@ -194,14 +196,21 @@ impl Build {
                 owner: text(&entry.common.owner),
                 user,
                 machine,
-                stages,
+                stages: Vec::new(),
                 update,
                 health,
             }));
         }
-        // Needs name other entries, so they come last.
-        self.needs(entries, &mut pools, all_named);
-        pools.into_iter().flatten().collect()
+        // Needs name other entries, so they come last. They are looked at whatever else is wrong.
+        self.needs(entries, &pools, &mut stages, all_named);
+        let with_stages = pools.into_iter().zip(stages);
+        let pools = with_stages.filter_map(|(pool, stages)| {
+            Some(PoolSpec {
+                stages,
+                ..pool.ok()?
+            })
+        });
+        pools.collect()
     }
 
     /// Whether the name of every instance and pool could be read. If not, an unknown name is not a problem of its own.
@@ -216,14 +225,39 @@ impl Build {
             .iter()
             .flat_map(|list| &list.value)
             .all(|one| one.name.is_some());
-        let top = |path: &String| !path.contains('.') && path != "cluster" && path != "provider";
-        instances && pools && !self.unread.iter().any(top)
+        let keys = RawFile::keys();
+        // Of a key that is not known, entries may have been meant.
+        let has_names = |path: &String| {
+            let key = key_of(path);
+            let is_known = keys.iter().any(|known| known.is(key));
+            !path.contains('.') && (matches!(key, "instances" | "pools") || !is_known)
+        };
+        instances && pools && !self.unread.iter().any(has_names)
     }
 
     /// Whether some key of an entry, or of what it takes keys from, could not be read.
     fn unread_of(&self, entry: &NamedEntry) -> bool {
         let mut sources = entry.sources.iter().map(String::as_str).chain(["defaults"]);
         self.unread_under(&entry.path()) || sources.any(|path| self.unread_under(path))
+    }
+
+    /// Whether a part of an entry could not be read that may have had stages: the sequence, what the entry extends, or a key that is
+    /// not known.
+    fn unread_stages_of(&self, entry: &NamedEntry) -> bool {
+        let own = entry.path();
+        let sources = entry.sources.iter().map(String::as_str);
+        let keys = [RawPool::keys(), RawInstance::keys()].concat();
+        let has_stages = |key: &str| {
+            let is_known = keys.iter().any(|known| known.is(key));
+            !is_known || matches!(key, "bootstrap_sequence" | "stages" | "extends")
+        };
+        self.unread.iter().any(|unread| {
+            let of = |path: &str| unread.strip_prefix(path)?.strip_prefix('.');
+            let below = of(&own).or_else(|| sources.clone().find_map(of));
+            below
+                .or_else(|| of("defaults"))
+                .is_some_and(|rest| has_stages(key_of(rest)))
+        })
     }
 
     /// Whether something under this path could not be read.
@@ -345,6 +379,11 @@ impl Build {
         // `a/./b` and a doubled slash are the same file; `..` is left to the system, because of links.
         joined.components().collect()
     }
+}
+
+/// The key at the begin of a path.
+fn key_of(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or_default()
 }
 
 /// The text of an optional value.

@@ -34,21 +34,31 @@ struct NameOwner {
     at: At,
 }
 
+/// Why nobody knows the members of an entry; the problem is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoMembers {
+    /// What they are called: another name may have been meant.
+    Unnamed,
+    /// How many there are, or what their hosts are called; the names that they may have are known.
+    Uncounted,
+}
+
 impl Build {
-    /// The pool's name and its members; `None` when there is a problem that leaves no names.
+    /// The pool's name and its members.
     pub(super) fn members(
         &mut self,
         entry: &NamedEntry,
         names: &mut Names,
-    ) -> Option<(Option<PoolName>, Vec<MemberSpec>)> {
-        let template = self.template(&entry.name, entry.is_pool)?;
+    ) -> Result<(Option<PoolName>, Vec<MemberSpec>), NoMembers> {
+        let template = self.template(&entry.name, entry.is_pool);
+        let template = template.ok_or(NoMembers::Unnamed)?;
         let pool = if entry.is_pool {
-            Some(self.pool_name(entry, names)?)
+            Some(self.pool_name(entry, names).ok_or(NoMembers::Unnamed)?)
         } else {
             None
         };
         let ids = if entry.is_pool {
-            self.ids(entry)?
+            self.ids(entry).ok_or(NoMembers::Uncounted)?
         } else {
             1..2
         };
@@ -63,12 +73,14 @@ impl Build {
                 );
                 self.problems.push(size_at(entry).problem(message));
             }
-            return None;
+            return Err(NoMembers::Uncounted);
         }
-        let hosts = self.host_template(entry, ids.len())?;
+        let hosts = self.host_template(entry, ids.len());
+        let hosts = hosts.ok_or(NoMembers::Uncounted)?;
         let mut members = Vec::with_capacity(ids.len());
         for id in ids {
-            let name = self.instance_name(template.render(id), &entry.name.at, names)?;
+            let name = self.instance_name(template.render(id), &entry.name.at, names);
+            let name = name.ok_or(NoMembers::Unnamed)?;
             let mut called = vec![(name.to_string(), &entry.name.at)];
             if let (Some(hosts), Some(given)) = (&hosts, &entry.common.hostname) {
                 called.push((hosts.render(id), &given.at));
@@ -77,12 +89,12 @@ impl Build {
                 .iter()
                 .all(|(called, at)| self.host_name(called, name.as_str(), at, names));
             if !known {
-                return None;
+                return Err(NoMembers::Unnamed);
             }
             let hostname = called.pop().map_or_else(|| name.to_string(), |last| last.0);
             members.push(MemberSpec { name, hostname });
         }
-        Some((pool, members))
+        Ok((pool, members))
     }
 
     /// Whether an instance can be called so, by itself and beside all others: /etc/hosts and known_hosts of every machine
@@ -168,9 +180,8 @@ impl Build {
         if !is_pool {
             return Some(Template::plain(text));
         }
-        match Template::parse(text) {
-            Ok(template) if template.has_id() => Some(template),
-            Ok(template) => Some(template.with_id()),
+        match Template::of_pool(text) {
+            Ok(template) => Some(template),
             Err(message) => {
                 let problem = name
                     .at

@@ -6,11 +6,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use aot_model::spec::{Need, PoolSpec};
+use aot_model::spec::{Need, PoolSpec, StageSpec};
 use aot_proto::ids::InstanceName;
 
 use super::Build;
 use super::extend::NamedEntry;
+use super::names::NoMembers;
+use super::template::Template;
 use crate::read::{Located, Text};
 use crate::record::nearest;
 use crate::report::Mistake;
@@ -25,6 +27,10 @@ struct StageOwners {
     /// Pools whose stages could not all be read: more may have been meant.
     vague: Vec<bool>,
     members: Vec<Vec<InstanceName>>,
+    /// Every entry has its names.
+    all_named: bool,
+    /// Names of pools of which it is not known how many members they have.
+    uncounted: Vec<(Template, usize)>,
 }
 
 /// What a need looks like.
@@ -40,44 +46,43 @@ fn listed(names: &[String]) -> String {
 }
 
 impl Build {
-    /// Fills in the needs of all stages. `pools` stand in the order of `entries`.
+    /// Fills in the needs of all stages. `pools` and `stages` stand in the order of `entries`. What else is wrong with a pool keeps
+    /// nobody from learning what is wrong with its needs, or with those of which it is one.
     pub(super) fn needs(
         &mut self,
         entries: &[NamedEntry],
-        pools: &mut [Option<PoolSpec>],
+        pools: &[Result<PoolSpec, NoMembers>],
+        stages: &mut [Vec<StageSpec>],
         all_named: bool,
     ) {
-        let mut known = StageOwners::of(pools);
+        let mut known = StageOwners::of(entries, pools, stages);
+        known.all_named &= all_named;
         known.vague = entries
             .iter()
             .zip(&known.stages)
             .map(|(entry, built)| self.is_vague(entry, built.len()))
             .collect();
-        let complete = all_named && pools.iter().all(Option::is_some);
         let mut edges: Edges = BTreeMap::new();
-        for (index, (entry, pool)) in entries.iter().zip(pools.iter_mut()).enumerate() {
+        for (index, (entry, stages)) in entries.iter().zip(stages).enumerate() {
             let raw = entry
                 .common
                 .bootstrap_sequence
                 .as_ref()
                 .map_or(&[][..], |list| &list.value);
-            let Some(pool) = pool.as_mut().filter(|pool| pool.stages.len() == raw.len()) else {
-                // It could not be built, and has its problem already.
-                continue;
-            };
+            let are_built = stages.len() == raw.len();
             for (stage, raw) in raw.iter().enumerate() {
                 for given in raw.value.needs.iter().flat_map(|list| &list.value.0) {
-                    match known.resolve(given, complete) {
-                        Ok(Some((on, need))) => {
+                    match known.resolve(given) {
+                        Ok(Some((on, need))) if are_built => {
                             let edge = Edge {
                                 on,
                                 of: need.of.clone(),
                                 at: given.at.clone(),
                             };
                             edges.entry((index, stage)).or_default().push(edge);
-                            pool.stages[stage].needs.push(need);
+                            stages[stage].needs.push(need);
                         }
-                        Ok(None) => {}
+                        Ok(_) => {}
                         Err(problem) => self.problems.push(problem),
                     }
                 }
@@ -94,49 +99,59 @@ impl Build {
             .bootstrap_sequence
             .as_ref()
             .map_or(0, |list| list.value.len());
-        given != built || self.unread_of(entry)
+        given != built || self.unread_stages_of(entry)
     }
 }
 
 impl StageOwners {
-    fn of(pools: &[Option<PoolSpec>]) -> Self {
+    fn of(
+        entries: &[NamedEntry],
+        pools: &[Result<PoolSpec, NoMembers>],
+        stages: &[Vec<StageSpec>],
+    ) -> Self {
         let mut known = Self {
             instances: BTreeMap::new(),
             pools: BTreeMap::new(),
             stages: Vec::new(),
             vague: Vec::new(),
             members: Vec::new(),
-        };
-        for (index, pool) in pools.iter().enumerate() {
-            let members = pool
+            all_named: !pools
                 .iter()
-                .flat_map(|pool| &pool.members)
-                .map(|member| member.name.clone());
-            let members: Vec<InstanceName> = members.collect();
+                .any(|pool| matches!(pool, Err(NoMembers::Unnamed))),
+            uncounted: Vec::new(),
+        };
+        for (index, ((entry, pool), stages)) in entries.iter().zip(pools).zip(stages).enumerate() {
+            let members = pool.iter().flat_map(|pool| &pool.members);
+            let members: Vec<InstanceName> = members.map(|member| member.name.clone()).collect();
+            let names = members.iter().map(|member| (member.to_string(), index));
+            known.instances.extend(names);
+            match (pool, entry.is_pool) {
+                (Err(NoMembers::Uncounted), true) => {
+                    known.pools.insert(entry.label(), index);
+                    let template = Template::of_pool(&entry.name.value.0).ok();
+                    known.uncounted.extend(template.map(|it| (it, index)));
+                }
+                (Err(NoMembers::Uncounted), false) => {
+                    known.instances.insert(entry.label(), index);
+                }
+                (Ok(pool), _) => {
+                    let name = pool.name.as_ref();
+                    known
+                        .pools
+                        .extend(name.map(|name| (name.to_string(), index)));
+                }
+                (Err(NoMembers::Unnamed), _) => {}
+            }
             known
-                .instances
-                .extend(members.iter().map(|member| (member.to_string(), index)));
-            let name = pool.as_ref().and_then(|pool| pool.name.as_ref());
-            known
-                .pools
-                .extend(name.map(|name| (name.to_string(), index)));
-            known.stages.push(
-                pool.iter()
-                    .flat_map(|pool| &pool.stages)
-                    .map(|stage| stage.name.clone())
-                    .collect(),
-            );
+                .stages
+                .push(stages.iter().map(|stage| stage.name.clone()).collect());
             known.members.push(members);
         }
         known
     }
 
     /// `None` for an unknown name or stage where not all of them could be read.
-    fn resolve(
-        &self,
-        given: &Located<Text>,
-        complete: bool,
-    ) -> Result<Option<(PoolStage, Need)>, Mistake> {
+    fn resolve(&self, given: &Located<Text>) -> Result<Option<(PoolStage, Need)>, Mistake> {
         let text = &given.value.0;
         let (whose, stage) = match text.split_once('/') {
             Some((whose, stage)) => (whose, Some(stage)),
@@ -150,8 +165,11 @@ impl StageOwners {
             let problem = given.at.problem(format!("{text:?} is not a need"));
             return Err(problem.help(FORM));
         }
-        let Some(&pool) = names.get(name) else {
-            if !complete {
+        let mut uncounted = self.uncounted.iter().filter(|_| whose == name);
+        let may_be_of = |(of, _): &&(Template, usize)| of.fits(name);
+        let maybe = || uncounted.find(may_be_of).map(|(_, pool)| pool);
+        let Some(&pool) = names.get(name).or_else(maybe) else {
+            if !self.all_named {
                 return Ok(None);
             }
             return Err(self.unknown(given, whose, name));

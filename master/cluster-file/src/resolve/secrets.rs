@@ -11,7 +11,7 @@ use aot_proto::secret::{is_secret_name, is_secret_variable, is_variable_name};
 use super::Build;
 use super::extend::NamedEntry;
 use crate::raw::{RawFile, RawSecret, RawSecretUse, RawStage};
-use crate::read::{At, Located, Text};
+use crate::read::{At, LineOrWords, Located, Text};
 use crate::record::nearest;
 use crate::report::Mistake;
 
@@ -103,27 +103,30 @@ impl Build {
             return Some(SecretSource::File(self.path(&file.value.0)));
         }
         if let Some(command) = &raw.command {
-            let words: Vec<String> = command
-                .value
-                .0
-                .iter()
-                .map(|it| it.value.0.clone())
-                .collect();
-            return match words.as_slice() {
-                [] => {
-                    self.problems.push(command.at.problem("is empty"));
-                    None
-                }
-                [line] => {
-                    let shell = ["/bin/sh", "-c", line].map(str::to_owned);
-                    Some(SecretSource::Command(shell.to_vec()))
-                }
-                _ => Some(SecretSource::Command(words)),
-            };
+            return self.secret_command(command).map(SecretSource::Command);
         }
         let ssm = raw.ssm.as_ref().map(|id| SecretSource::Ssm(aws(id)));
         let manager = raw.secrets_manager.as_ref();
         ssm.or_else(|| manager.map(|id| SecretSource::SecretsManager(aws(id))))
+    }
+
+    /// What is run: a line by a shell, words as they are.
+    fn secret_command(&mut self, given: &Located<LineOrWords>) -> Option<Vec<String>> {
+        let words: Vec<String> = match &given.value {
+            LineOrWords::Line(line) => {
+                return Some(["/bin/sh", "-c", &line.0].map(str::to_owned).to_vec());
+            }
+            LineOrWords::Words(words) => words.iter().map(|word| word.value.0.clone()).collect(),
+        };
+        match words.first() {
+            None => self.problems.push(given.at.problem("is empty")),
+            Some(program) if program.trim().is_empty() => {
+                self.problems
+                    .push(given.at.problem("its first word, the program, is empty"));
+            }
+            Some(_) => return Some(words),
+        }
+        None
     }
 
     fn secret_env(&mut self, env: &Located<Text>) -> Option<String> {

@@ -37,6 +37,18 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// Reads the name of a pool; one without a place for the number has it at its end.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub(super) fn of_pool(text: &str) -> Result<Self, String> {
+        let template = Self::parse(text)?;
+        Ok(match template.has_id() {
+            true => template,
+            false => template.with_id(),
+        })
+    }
+
     /// A name without a place for a number.
     pub(crate) fn plain(text: &str) -> Self {
         Self(vec![Part::Text(text.to_owned())])
@@ -51,6 +63,24 @@ impl Template {
     /// Whether it has a place for the number.
     pub(crate) fn has_id(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Id { .. }))
+    }
+
+    /// Whether some number makes it this name.
+    pub(super) fn fits(&self, name: &str) -> bool {
+        const MOST_DIGITS: usize = 6;
+        let Some((Part::Text(begin), rest)) = self.0.split_first() else {
+            return false;
+        };
+        let Some(behind) = name.strip_prefix(&**begin) else {
+            return false;
+        };
+        if rest.is_empty() {
+            return behind.is_empty();
+        }
+        // What stands first behind a text is a number, and all numbers of a name are one.
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let ids = (1..=digits.min(MOST_DIGITS)).filter_map(|len| behind[..len].parse().ok());
+        ids.into_iter().any(|id| self.render(id) == name)
     }
 
     /// With the number in its place.
@@ -83,6 +113,27 @@ pub(crate) fn without_template(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_fits_a_template_by_some_number() {
+        for (template, name, fits) in [
+            ("web{id}", "web7", true),
+            ("web{id}", "web07", false),
+            ("web{id}", "web", false),
+            ("web{id}", "wob7", false),
+            ("web{id:02}-x", "web07-x", true),
+            ("web{id:02}-x", "web123-x", true),
+            ("web{id:02}-x", "web7-x", false),
+            ("a{id}0", "a120", true),
+            ("{id}-{id}", "3-3", true),
+            ("{id}-{id}", "3-4", false),
+            ("plain", "plain", true),
+            ("plain", "plain1", false),
+        ] {
+            let template = Template::parse(template).expect("a template");
+            assert_eq!(template.fits(name), fits, "{template:?} {name}");
+        }
+    }
 
     #[test]
     fn templates_put_the_number_where_they_say() {

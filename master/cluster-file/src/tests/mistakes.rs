@@ -153,6 +153,11 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
         "{command: systemctl is-active db, retries: 3, wait: 2s}",
         "[ping]",
     ),
+    (
+        "wrong type: a list for the line of a health check",
+        "{command: systemctl is-active db, retries",
+        "{command: [systemctl is-active db], retries",
+    ),
     ("a duration without unit", "timeout: 45m", "timeout: 45"),
     ("a duration that is none", "timeout: 45m", "timeout: soon"),
     ("no time at all", "timeout: 45m", "timeout: 0s"),
@@ -291,7 +296,7 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         .iter()
         .map(|problem| report.position(problem).0)
         .collect();
-    assert_eq!(lines, [2, 25, 31], "{report}");
+    assert_eq!(lines, [2, 25, 31, 36], "{report}");
     insta::assert_snapshot!("all_at_once", report);
 }
 

@@ -78,6 +78,27 @@ fn each_source_is_read_and_stages_are_given_what_they_name() {
 }
 
 #[test]
+fn a_list_of_words_never_goes_through_a_shell_and_a_line_does() {
+    for (given, want) in [
+        ("a b", &["/bin/sh", "-c", "a b"][..]),
+        ("a", &["/bin/sh", "-c", "a"]),
+        ("[a b]", &["a b"]),
+        ("[a]", &["a"]),
+        ("[\"a; b\"]", &["a; b"]),
+        ("[a, \"\", 3]", &["a", "", "3"]),
+    ] {
+        let text = SECRETS.replacen("[vault, read, x]", given, 1);
+        let spec = parsed(&text).expect("good").spec;
+        let want = want.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            spec.secrets["words"],
+            SecretSource::Command(want),
+            "{given}"
+        );
+    }
+}
+
+#[test]
 fn every_mistake_is_told_where_it_stands() {
     for (from, to, path, said) in [
         (
@@ -127,6 +148,12 @@ fn every_mistake_is_told_where_it_stands() {
             "[]",
             "secrets.words.command",
             "is empty",
+        ),
+        (
+            "[vault, read, x]",
+            "[\"\", read]",
+            "secrets.words.command",
+            "the program, is empty",
         ),
         (
             "on: master",

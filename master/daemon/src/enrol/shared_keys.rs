@@ -198,7 +198,7 @@ pub async fn bring(
 }
 
 /// Seals the keys of the masters of a store with another key; false when they are sealed with it already. Masters that run have
-/// opened them, and go on.
+/// opened them, and continue.
 ///
 /// # Errors
 /// When neither opens them, there are none, or they were changed meanwhile.

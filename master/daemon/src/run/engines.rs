@@ -19,6 +19,7 @@ use aot_host::chain::Chain;
 use aot_model::unix_ms::UnixMs;
 use aot_model::world::{Answer, Input, Refused, RoutingKey, World};
 use aot_proto::ids::ClusterName;
+use aot_proto::v1;
 use aot_store::fatal::vital;
 use aot_store::{Hold, Loaded};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -60,10 +61,12 @@ impl Engines {
     /// system's random numbers.
     pub(crate) fn start(inherited: Inherited, parts: Arc<Parts>, seed: [u8; 32]) -> Self {
         let seeds = Seeds::new(&seed);
+        let feed = seeds.draw();
+        let feed = feed.first_chunk().expect("a seed has 32 bytes");
         let engines = Self(Arc::new(Shared {
             engines: RwLock::default(),
             vacant: world_of(Loaded::default(), &parts, seeds.draw(), now_ms()),
-            events: EventFeed::new(now_ms()),
+            events: EventFeed::new(u64::from_le_bytes(*feed), now_ms()),
             seeds,
             taking: Mutex::default(),
             taken_over: broadcast::channel(TAKEN_OVER).0,
@@ -158,13 +161,13 @@ impl Engines {
         self.0.events.subscribe()
     }
 
-    /// What is remembered of a cluster from then on, and all events of all clusters from now on.
-    pub(crate) fn subscribe_since(
+    /// What is remembered of a cluster and was not seen yet, and all events of all clusters from now on.
+    pub(crate) fn subscribe_from(
         &self,
         cluster: &ClusterName,
-        since: UnixMs,
+        cursor: &v1::EventCursor,
     ) -> (Remembered, broadcast::Receiver<Published>) {
-        self.0.events.subscribe_since(cluster, since)
+        self.0.events.subscribe_from(cluster, cursor)
     }
 
     /// Leads an input to its loop; to the next one when that has ended meanwhile.

@@ -1,5 +1,8 @@
 //! Where events of all clusters go: to whoever follows one now, and into a memory of the last ones, for whoever asks later what
 //! happened. Called by the loops and, through `engines`, by the operators' service. What is remembered goes with this process.
+//!
+//! Each event has a number, so that whoever has lost its stream has the next one begin where that broke off: several events have
+//! one millisecond, and clocks differ. Numbers count within this process, whose feed has a random number of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +30,7 @@ const MOST_BYTES: usize = 8 << 20;
 pub(crate) struct EventFeed(Arc<FeedState>);
 
 struct FeedState {
+    feed: u64,
     sender: broadcast::Sender<Published>,
     recent: Mutex<RecentEvents>,
 }
@@ -38,12 +42,17 @@ pub(crate) struct Remembered {
     pub events: Vec<v1::Event>,
     /// Whatever came before this is not known any more.
     pub since_ms: UnixMs,
+    /// Some of what was asked for may not be known any more.
+    pub is_short: bool,
+    /// Of the last event so far, of whatever cluster.
+    pub place: v1::EventPlace,
 }
 
 impl EventFeed {
-    /// One that remembers nothing from before `now`.
-    pub(super) fn new(now: UnixMs) -> Self {
+    /// One that remembers nothing from before `now`; `feed` is random.
+    pub(super) fn new(feed: u64, now: UnixMs) -> Self {
         Self(Arc::new(FeedState {
+            feed,
             sender: broadcast::channel(EVENTS).0,
             recent: Mutex::new(RecentEvents {
                 since_ms: now,
@@ -56,12 +65,23 @@ impl EventFeed {
     pub(super) fn publish(&self, event: &Event, now: UnixMs) {
         // Until it is sent, nobody reads what is remembered: whoever does and follows misses nothing, and sees nothing twice.
         let mut recent = self.recent();
-        if event.aside.is_none() {
-            recent.push(slim(event, now), MOST_REMEMBERED, MOST_BYTES);
+        let place = event.aside.is_none().then(|| {
+            recent.number += 1;
+            self.place(recent.number)
+        });
+        if place.is_some() {
+            let kept = v1::Event {
+                place,
+                ..slim(event, now)
+            };
+            recent.push(kept, MOST_REMEMBERED, MOST_BYTES);
         }
         if self.0.sender.receiver_count() > 0 {
             let published = Published {
-                event: event.to_wire(now),
+                event: v1::Event {
+                    place,
+                    ..event.to_wire(now)
+                },
                 ends: event.ends.map(|ends| ends.0),
                 aside: event.aside,
             };
@@ -69,22 +89,42 @@ impl EventFeed {
         }
     }
 
+    fn place(&self, number: u64) -> v1::EventPlace {
+        let feed = self.0.feed;
+        v1::EventPlace { feed, number }
+    }
+
     /// All events from now on.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Published> {
         self.0.sender.subscribe()
     }
 
-    /// What is remembered of a cluster from then on, and all events from now on.
-    pub(super) fn subscribe_since(
+    /// What is remembered of a cluster and was not seen yet, and all events from now on.
+    pub(super) fn subscribe_from(
         &self,
         cluster: &ClusterName,
-        since: UnixMs,
+        cursor: &v1::EventCursor,
     ) -> (Remembered, broadcast::Receiver<Published>) {
         let recent = self.recent();
-        let fits = |event: &&v1::Event| event.cluster == cluster.as_str() && event.unix_ms >= since;
+        let seen = cursor.seen.iter().filter(|it| it.feed == self.0.feed);
+        let seen = seen.map(|it| it.number).max();
+        let is_next = |event: &v1::Event| match seen {
+            Some(seen) => number(event) > seen,
+            None => cursor
+                .since_unix_ms
+                .is_some_and(|since| event.unix_ms >= since),
+        };
+        let fits = |event: &&v1::Event| event.cluster == cluster.as_str() && is_next(event);
         let remembered = Remembered {
             events: recent.events.iter().filter(fits).cloned().collect(),
             since_ms: recent.since_ms,
+            is_short: match seen {
+                Some(seen) => seen < recent.forgotten,
+                None => cursor
+                    .since_unix_ms
+                    .is_some_and(|since| since > 0 && since < recent.since_ms),
+            },
+            place: self.place(recent.number),
         };
         (remembered, self.subscribe())
     }
@@ -114,11 +154,19 @@ fn slim(event: &Event, now: UnixMs) -> v1::Event {
     }
 }
 
+fn number(event: &v1::Event) -> u64 {
+    event.place.map_or(0, |place| place.number)
+}
+
 #[derive(Debug, Default)]
 struct RecentEvents {
     events: VecDeque<v1::Event>,
     bytes: usize,
     since_ms: UnixMs,
+    /// Of the last one.
+    number: u64,
+    /// Of the last one that is not remembered any more.
+    forgotten: u64,
 }
 
 impl RecentEvents {
@@ -131,6 +179,7 @@ impl RecentEvents {
             };
             self.bytes -= oldest.encoded_len();
             self.since_ms = self.since_ms.max(oldest.unix_ms + 1);
+            self.forgotten = number(&oldest);
         }
     }
 }
@@ -143,6 +192,13 @@ mod tests {
         text.parse().expect("a name")
     }
 
+    fn since(since: UnixMs) -> v1::EventCursor {
+        v1::EventCursor {
+            seen: Vec::new(),
+            since_unix_ms: Some(since),
+        }
+    }
+
     fn messages(remembered: &Remembered) -> Vec<&str> {
         let events = remembered.events.iter();
         events.map(|event| event.message.as_str()).collect()
@@ -150,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_happened_is_remembered_by_cluster_and_time() {
-        let feed = EventFeed::new(5);
+        let feed = EventFeed::new(7, 5);
         for (cluster, text, now) in [("a", "one", 10), ("b", "other", 11), ("a", "two", 12)] {
             feed.publish(&Event::cluster(&name(cluster), "notice", text), now);
         }
@@ -159,16 +215,72 @@ mod tests {
             ..Event::cluster(&name("a"), "receipt", "for one job")
         };
         feed.publish(&aside, 13);
-        let all = feed.subscribe_since(&name("a"), 0).0;
+        let from = |cluster, ms| feed.subscribe_from(&name(cluster), &since(ms)).0;
+        let all = from("a", 0);
         assert_eq!(messages(&all), ["one", "two"]);
         assert_eq!(all.since_ms, 5);
-        assert_eq!(messages(&feed.subscribe_since(&name("a"), 11).0), ["two"]);
-        assert_eq!(messages(&feed.subscribe_since(&name("c"), 0).0), [""; 0]);
+        assert_eq!(messages(&from("a", 11)), ["two"]);
+        assert_eq!(messages(&from("c", 0)), [""; 0]);
+        let is_short = [0, 4, 5].map(|ms| from("a", ms).is_short);
+        assert_eq!(is_short, [false, true, false]);
+    }
+
+    #[test]
+    fn what_has_one_time_is_sent_from_where_the_last_stream_broke_off() {
+        let feed = EventFeed::new(7, 5);
+        let publish = |cluster: &str, text: &str| {
+            feed.publish(&Event::cluster(&name(cluster), "notice", text), 10);
+        };
+        publish("a", "one");
+        publish("b", "other");
+        let (_, mut live) = feed.subscribe_from(&name("a"), &since(10));
+        publish("a", "two");
+        publish("a", "three");
+        let two = live.try_recv().expect("it was published").event;
+        assert_eq!(two.message, "two");
+        let mut cursor = v1::EventCursor {
+            seen: vec![two.place.expect("it has one")],
+            since_unix_ms: Some(0),
+        };
+        let of = |cursor: &v1::EventCursor| feed.subscribe_from(&name("a"), cursor).0;
+        let next = of(&cursor);
+        assert_eq!((messages(&next), next.is_short), (vec!["three"], false));
+        // All up to the last: nothing but what comes.
+        cursor.seen.push(next.place);
+        assert_eq!(messages(&of(&cursor)), [""; 0]);
+        // Another process has a feed of its own: its numbers say nothing of these.
+        let other = v1::EventPlace {
+            feed: 8,
+            number: 100,
+        };
+        cursor.seen = vec![other];
+        assert_eq!(messages(&of(&cursor)), ["one", "two", "three"]);
+        for since in [Some(11), None] {
+            cursor.since_unix_ms = since;
+            assert_eq!(messages(&of(&cursor)), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_was_not_seen_and_is_forgotten_is_known_to_be_missing() {
+        let feed = EventFeed::new(7, 0);
+        let long = "x".repeat(MOST_BYTES / 2);
+        for now in 1..=4 {
+            feed.publish(&Event::cluster(&name("a"), "notice", long.clone()), now);
+        }
+        for (number, is_short) in [(1, true), (2, true), (3, false), (4, false)] {
+            let cursor = v1::EventCursor {
+                seen: vec![v1::EventPlace { feed: 7, number }],
+                since_unix_ms: None,
+            };
+            let remembered = feed.subscribe_from(&name("a"), &cursor).0;
+            assert_eq!(remembered.is_short, is_short, "{number}");
+        }
     }
 
     #[tokio::test]
     async fn whoever_follows_from_then_on_sees_each_event_once() {
-        let feed = EventFeed::new(0);
+        let feed = EventFeed::new(7, 0);
         let event = |number: u64| Event::cluster(&name("a"), "notice", number.to_string());
         let publisher = {
             let feed = feed.clone();
@@ -178,7 +290,7 @@ mod tests {
                 }
             })
         };
-        let (remembered, mut live) = feed.subscribe_since(&name("a"), 0);
+        let (remembered, mut live) = feed.subscribe_from(&name("a"), &since(0));
         publisher.join().expect("it ends");
         let mut seen: Vec<String> = remembered.events.into_iter().map(|it| it.message).collect();
         while let Ok(published) = live.try_recv() {

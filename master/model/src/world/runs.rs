@@ -275,6 +275,19 @@ impl World {
             && verdict.is_some_and(|v| v.outcome == Outcome::LostContact)
     }
 
+    /// A run of a stage that has been changed since it was asked for: it would be run as the stage is now, with other secrets than
+    /// it was launched with, and the stage has another run for that.
+    pub(super) fn is_outdated(&self, id: RunId) -> bool {
+        let Some(run) = self.runs.get(&id) else {
+            return false;
+        };
+        let RunKind::Stage { index, .. } = run.what else {
+            return false;
+        };
+        let stage = self.instance(&run.at).and_then(|it| it.stages.get(index));
+        stage.is_none_or(|stage| stage.run != Some(id))
+    }
+
     /// Commands whose agent has been away for too long.
     pub(super) fn end_lost_runs(&mut self) {
         let lost: Vec<(RunId, JobId, InstanceName)> = self

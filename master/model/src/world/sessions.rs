@@ -146,6 +146,10 @@ impl World {
                     let detail = "the agent never got it before contact was lost";
                     self.end_run(id, Verdict::without_run(Outcome::Rejected, detail), None);
                 }
+                (false, RunState::Asked) if self.is_outdated(id) => {
+                    let detail = "the agent never got it before its stage was changed";
+                    self.end_run(id, Verdict::without_run(Outcome::Rejected, detail), None);
+                }
                 (false, RunState::Asked) => self.give(id, session),
                 (false, _) => self.run_vanished(id),
             }

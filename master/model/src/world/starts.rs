@@ -12,7 +12,7 @@ use crate::machine::MachineState;
 
 impl World {
     /// Instances whose machines are stopped: a launch starts them.
-    pub(super) fn stopped(&self, name: &ClusterName) -> BTreeSet<InstanceName> {
+    pub fn stopped(&self, name: &ClusterName) -> BTreeSet<InstanceName> {
         let Some(cluster) = self.clusters.get(name) else {
             return BTreeSet::new();
         };

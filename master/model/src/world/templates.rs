@@ -1,7 +1,9 @@
 //! Stages with templates that have succeeded: when what they were rendered from has changed, the agent renders them again, and
 //! runs only those whose files have become others. Whether they have, the agent alone can say.
 
-use aot_proto::ids::ClusterName;
+use std::collections::BTreeMap;
+
+use aot_proto::ids::{ClusterName, InstanceName};
 use aot_proto::v1;
 use serde_json::{Map, Value};
 
@@ -44,6 +46,26 @@ impl World {
                 recheck(&mut instance.stages[index]);
             }
         }
+    }
+
+    /// Which stages of each instance a launch or an apply with these variables would let wait for that, by their places, as far as
+    /// none before them runs again. `moves`: as of a launch by which machines come, start or go.
+    pub fn rendered_again(
+        &self,
+        name: &ClusterName,
+        vars: &Map<String, Value>,
+        moves: bool,
+    ) -> BTreeMap<InstanceName, Vec<usize>> {
+        let Some(cluster) = self.clusters.get(name) else {
+            return BTreeMap::new();
+        };
+        let basis = RenderBasis {
+            vars_sha256: vars_sha256(vars),
+            ..RenderBasis::of(cluster, moves)
+        };
+        let due = |instance: &Instance| (instance.name.clone(), basis.due(instance));
+        let all = cluster.wanted().map(due);
+        all.filter(|(_, due)| !due.is_empty()).collect()
     }
 
     /// The end of a try of a stage that had succeeded before: whether it was found unchanged, and is as it was.

@@ -102,20 +102,7 @@ fn spec(sizes: &[usize], types: &[&str]) -> ClusterSpec {
 }
 
 fn stage(content: &str) -> StagePlan {
-    StagePlan {
-        name: content.to_owned(),
-        bundle_sha256: sha256_hex(content.as_bytes()),
-        bundle_bytes: 1,
-        args: Vec::new(),
-        env: BTreeMap::new(),
-        timeout: None,
-        silence_timeout: None,
-        needs: Vec::new(),
-        key: content.to_owned(),
-        templates: false,
-        secrets: Vec::new(),
-        secret_versions: BTreeMap::new(),
-    }
+    samples::stage_plan(content)
 }
 
 fn ask(spec: &ClusterSpec, stages: &[&str]) -> Input {

@@ -204,7 +204,7 @@ impl World {
         let mut next = None;
         while let Some(instance) = open.pop() {
             if !needs.waits(instance) {
-                return NextTurn::Wait; // it goes on by itself
+                return NextTurn::Wait; // it continues by itself
             }
             for name in needs.awaited(instance) {
                 let other = cluster.instances.get(name).filter(|_| seen.insert(name));

@@ -29,7 +29,7 @@ impl Clocks {
         }
     }
 
-    /// All go on.
+    /// All continue.
     fn pass(&mut self, ms: u64) {
         self.boot += ms;
         self.wall += ms;
@@ -213,7 +213,7 @@ fn a_clock_that_is_put_on_is_not_believed_for_what_was_said_before() {
         };
         assert_eq!(finding.wall, want, "{at}");
     }
-    // After a time without the database nothing is known of the others, until they go on.
+    // After a time without the database nothing is known of the others, until they continue.
     clocks.pass(60_000);
     let others = [("other".to_owned(), other(&clocks))].into();
     let finding = check.read(clocks.beat(1, 1), &others);

@@ -2,6 +2,7 @@
 
 use super::fleet::join;
 use super::*;
+use aot_store::{Store as _, WallClock};
 
 /// A database that says a time of its own: later by what is in this table.
 const OWN_CLOCK: &str = "CREATE TABLE skew (amount interval NOT NULL); INSERT INTO skew VALUES ('0'); \
@@ -50,15 +51,25 @@ async fn a_master_whose_clock_is_far_off_does_nothing_and_beats_no_more_until_it
         lost.await.expect("it gives up what it has to do");
         assert!(!a.fleet.standing().is_good() && !web.hold.is_lost());
         assert!(a.take("db").await.is_none(), "it takes nothing");
+        let clock = a.store.clock().expect("it was compared");
+        assert_eq!(clock.wall, WallClock::FarOff, "{clock:?}");
+        let off_by = if amount.starts_with('-') {
+            3_600_000
+        } else {
+            -3_600_000
+        };
+        assert!(clock.ahead_ms.abs_diff(off_by) < 60_000, "{clock:?}");
         put_on(&server, &database, "1500 ms");
         let good = tokio::time::timeout(LIMIT, web.hold.until_good()).await;
         good.expect("in time").expect("it is its own");
+        let clock = a.store.clock().expect("it was compared");
+        assert_eq!(clock.wall, WallClock::Off, "{clock:?}");
     }
     a.write(&web, 1).await.expect("commits");
     a.close().await;
 }
 
-/// Both masters go on for as long as they beat many times with the database's clock put on like this.
+/// Both masters continue for as long as they beat many times with the database's clock put on like this.
 async fn go_on(server: &Server, database: &str, holds: &[&Hold]) {
     let beats = || {
         let all = server.ask(database, "SELECT beat FROM masters ORDER BY id");

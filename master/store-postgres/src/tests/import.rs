@@ -1,4 +1,4 @@
-//! A folder's records in a fleet's database: all of them or none of a cluster, each try going on where the last one ended.
+//! A folder's records in a fleet's database: all of them or none of a cluster, each try continuing where the last one ended.
 
 use std::path::Path;
 

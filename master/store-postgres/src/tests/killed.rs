@@ -76,7 +76,7 @@ async fn a_server_that_is_killed_under_commits_loses_and_doubles_nothing() {
     open.close().await;
 }
 
-/// Stopped and started by its administrator: whoever writes waits, and goes on.
+/// Stopped and started by its administrator: whoever writes waits, and continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_for_a_while_is_waited_for() {
     let server = match Server::start() {

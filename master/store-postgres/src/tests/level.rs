@@ -1,4 +1,4 @@
-//! Levels of records: a master takes nothing that it would drop, and the fleet goes on once all that live know more.
+//! Levels of records: a master takes nothing that it would drop, and the fleet continues once all that live know more.
 
 use aot_host::chain::Chain;
 use aot_model::level::LEVEL;

@@ -14,7 +14,7 @@ pub(crate) struct TallyLine {
 impl TallyLine {
     /// On the process's standard error.
     pub(crate) fn new(total: usize) -> Self {
-        Self::on(Bars::on_stderr(), total)
+        Self::on(Bars::over_stderr(), total)
     }
 
     /// On any terminal.
@@ -42,7 +42,7 @@ impl TallyLine {
 
     /// Shows it, also after [`TallyLine::hide`].
     pub(crate) fn draw(&mut self) {
-        let add = || self.bars.add(Shows::ShortText);
+        let add = || self.bars.add(Shows::Text);
         let line = self.line.get_or_insert_with(add);
         line.set_text(&tally_text(self.total, self.done, self.failed));
     }

@@ -31,6 +31,10 @@ fn sample() -> PlanReply {
             line("keep", "web1", ""),
             line("rerun", "web2", "stage 1 changed"),
             line("terminate", "old", "not in the file"),
+            PlanLine {
+                rendered: vec!["site".into()],
+                ..line("check", "web3", "stage site is rendered again")
+            },
         ],
         things: vec![
             thing("create", "security-group", "hadoop", "in vpc-1"),

@@ -273,3 +273,92 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_wrong_elsewhere_hides_no_need() {
+    let said = |from: &str, to: &str, need: &str| {
+        let text = FILE.replacen(from, to, 1).replace("NEED", need);
+        assert_ne!(text, FILE, "{from}");
+        let report = read(&text).expect_err("two mistakes");
+        report.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (from, to, need, want) in [
+        // The size of the pool that is needed, or of the one that needs.
+        (
+            "size: 3",
+            "size: three",
+            "\"pool:db/9\"",
+            Some("has no stage 9"),
+        ),
+        (
+            "size: 3",
+            "size: three",
+            "db2/9",
+            Some("db2 has no stage 9"),
+        ),
+        (
+            "size: 3",
+            "size: three",
+            "db/9",
+            Some("\"db\" is a pool, not an instance"),
+        ),
+        (
+            "size: 3",
+            "size: three",
+            "dc2/0",
+            Some("no instance is named \"dc2\""),
+        ),
+        ("size: 2", "size: two", "manager/9", Some("has no stage 9")),
+        (
+            "size: 2",
+            "size: two",
+            "menager",
+            Some("did you mean \"manager\"?"),
+        ),
+        // Keys that have nothing to do with names or stages, at any place.
+        (
+            "provider: local",
+            "provider: local\nregion: [x]",
+            "menager",
+            Some("no instance is named"),
+        ),
+        (
+            "- {name: bare}",
+            "- {name: bare, user: [x]}",
+            "bare/0",
+            Some("has no stages"),
+        ),
+        // Another stage of the pool, or of the one that is needed.
+        (
+            "{dir: w,",
+            "{name: w}, {dir: w,",
+            "manager/9",
+            Some("has no stage 9"),
+        ),
+        ("{dir: y}", "{name: y}", "\"pool:db/9\"", None),
+        // What may have been meant for stages or names.
+        (
+            "- {name: bare}",
+            "- {name: bare, stagse: [{dir: x}]}",
+            "bare/0",
+            None,
+        ),
+        ("- {name: bare}", "- {nam: bare}", "bear/0", None),
+        ("pools:", "pols: []\npools:", "bear/0", None),
+    ] {
+        let found = said(from, to, need);
+        match want {
+            Some(want) => {
+                assert_eq!(found.len(), 2, "{to} {need}: {found:?}");
+                assert!(
+                    found.iter().any(|it| it.contains(want)),
+                    "{to} {need}: {found:?}"
+                );
+            }
+            None => assert!(
+                found.iter().all(|it| !it.contains(".needs")),
+                "{to} {need}: {found:?}"
+            ),
+        }
+    }
+}

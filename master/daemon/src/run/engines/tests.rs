@@ -193,7 +193,7 @@ async fn launches_of_one_new_name_at_once_make_one_world() {
     }
     assert_eq!(engines.clusters(), [name("new")]);
     let worlds = engines.0.seeds.drawn.load(Ordering::Relaxed);
-    assert_eq!(worlds, 2, "the vacant one and one more");
+    assert_eq!(worlds, 3, "the vacant one, the feed and one more");
     rig.end().await;
 }
 
@@ -207,7 +207,7 @@ async fn of_several_that_find_no_loop_at_the_same_moment_one_starts_it() {
             .start_loaded(name("new"), Loaded::default(), hold, false);
     }
     let worlds = rig.engines.0.seeds.drawn.load(Ordering::Relaxed);
-    assert_eq!(worlds, 2, "the vacant one and one more");
+    assert_eq!(worlds, 3, "the vacant one, the feed and one more");
     rig.end().await;
 }
 

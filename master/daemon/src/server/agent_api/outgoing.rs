@@ -1,6 +1,6 @@
 //! A session's messages as the body of its `Attach`, in gRPC's framing ("gRPC over HTTP2", Length-Prefixed-Message). By hand, since
 //! tonic copies each message into a buffer of its stream, which stays as large as the largest message was: after cluster facts
-//! every session would hold a piece. Here a piece's bytes go on as they are, one copy for all sessions.
+//! every session would hold a piece. Here a piece's bytes are passed on as they are, one copy for all sessions.
 
 use std::convert::Infallible;
 use std::pin::Pin;

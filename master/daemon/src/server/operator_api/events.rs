@@ -18,7 +18,7 @@ use tonic::Status;
 
 pub(super) use until::{Goal, Until};
 
-use joined::JobEnd;
+use joined::{JobEnd, recalled};
 pub(super) use joined::{continues, has_left};
 
 use super::notes::note;
@@ -45,6 +45,19 @@ impl OperatorApi {
         self.follow_from(cluster, until, published, first, false)
     }
 
+    /// Streams `first`, then all that is published about the cluster after `place`, until nothing is left of it.
+    fn follow_all(
+        &self,
+        cluster: ClusterName,
+        place: v1::EventPlace,
+        published: broadcast::Receiver<Published>,
+        first: Vec<v1::Event>,
+    ) -> Events {
+        self.stream(cluster, Until::Gone, published, first, |follower| {
+            follower.place = Some(place);
+        })
+    }
+
     /// The same of a job that was begun before, where `is_joined`.
     fn follow_from(
         &self,
@@ -54,16 +67,31 @@ impl OperatorApi {
         first: Vec<v1::Event>,
         is_joined: bool,
     ) -> Events {
+        self.stream(cluster, until, published, first, |follower| {
+            follower.is_joined = is_joined;
+        })
+    }
+
+    fn stream(
+        &self,
+        cluster: ClusterName,
+        until: Until,
+        published: broadcast::Receiver<Published>,
+        first: Vec<v1::Event>,
+        with: impl FnOnce(&mut ClusterFollower),
+    ) -> Events {
         let (sender, stream) = mpsc::channel(EVENTS);
-        let follower = ClusterFollower {
+        let mut follower = ClusterFollower {
             api: self.clone(),
             cluster,
             until,
-            is_joined,
+            is_joined: false,
+            place: None,
             refused: BTreeMap::new(),
             short_since: None,
             sender,
         };
+        with(&mut follower);
         self.tasks.spawn(follower.run(published, first));
         paced(ReceiverStream::new(stream)).boxed()
     }
@@ -101,6 +129,8 @@ struct ClusterFollower {
     until: Until,
     /// The job was begun before this, and may have ended before it.
     is_joined: bool,
+    /// Up to where it has been sent, where all events are: what is remembered after that stands for what was missed.
+    place: Option<v1::EventPlace>,
     /// Instances whose machines are not terminated, and why.
     refused: BTreeMap<String, String>,
     /// Since when there is too little room on the master's disk.
@@ -131,19 +161,18 @@ impl ClusterFollower {
                 next = published.recv() => next,
                 () = self.sender.closed() => return,
                 () = self.api.stop.cancelled() => {
-                    let _ = self.sender.send(Err(super::stopping())).await;
-                    return;
+                    return self.leave(&mut published, super::stopping()).await;
                 }
                 () = at(deadline) => return self.give_up().await,
                 _ = recheck.tick() => {
-                    if self.has_left().await || self.is_gone().await || self.is_over_silently(MISSED_MS).await || self.is_out_of_room().await { return; }
+                    if self.has_left(&mut published).await || self.is_gone().await || self.is_over_silently(MISSED_MS).await || self.is_out_of_room().await { return; }
                     self.poll_again().await;
                     continue;
                 }
             };
             let over = match next {
                 Ok(published) => self.pass_on(published).await,
-                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up(&mut published).await,
                 Err(broadcast::error::RecvError::Closed) => true,
             };
             if over {
@@ -194,6 +223,9 @@ impl ClusterFollower {
         if published.aside != aside || published.event.cluster != self.cluster.as_str() {
             return false;
         }
+        if let (Some(place), Some(at)) = (&mut self.place, published.event.place) {
+            *place = at;
+        }
         if published.event.event == "instance-not-terminated" {
             let why = published.event.message.clone();
             self.refused.insert(published.event.instance.clone(), why);
@@ -223,9 +255,21 @@ impl ClusterFollower {
         serde_json::Value::Object(fields).to_string()
     }
 
-    /// Too far behind: the instances as they are now stand for all that was missed.
-    async fn catch_up(&self) -> bool {
-        for event in self.api.snapshot(&self.cluster) {
+    /// Too far behind: what is remembered stands for all that was missed, or the instances as they are now.
+    async fn catch_up(&mut self, published: &mut broadcast::Receiver<Published>) -> bool {
+        let missed = match self.place {
+            Some(place) => {
+                let cursor = v1::EventCursor {
+                    seen: vec![place],
+                    since_unix_ms: None,
+                };
+                let (remembered, next) = self.api.engine.subscribe_from(&self.cluster, &cursor);
+                (*published, self.place) = (next, Some(remembered.place));
+                recalled(&self.cluster, remembered)
+            }
+            None => self.api.snapshot(&self.cluster),
+        };
+        for event in missed {
             if self.sender.send(Ok(event)).await.is_err() {
                 return true;
             }
@@ -294,12 +338,27 @@ impl ClusterFollower {
     }
 
     /// Another master has the cluster: what is followed is told by that one.
-    async fn has_left(&self) -> bool {
+    async fn has_left(&mut self, published: &mut broadcast::Receiver<Published>) -> bool {
         if !has_left(&self.api, &self.cluster) {
             return false;
         }
-        let _ = self.sender.send(Err(aot_proto::status::left())).await; // whoever follows may have left
+        self.leave(published, aot_proto::status::left()).await;
         true
+    }
+
+    /// Ends the stream so, after all that has been published: nobody else knows of that.
+    async fn leave(&mut self, published: &mut broadcast::Receiver<Published>, why: Status) {
+        loop {
+            let over = match published.try_recv() {
+                Ok(published) => self.pass_on(published).await,
+                Err(broadcast::error::TryRecvError::Lagged(_)) => self.catch_up(published).await,
+                Err(_) => break,
+            };
+            if over {
+                return;
+            }
+        }
+        let _ = self.sender.send(Err(why)).await; // whoever follows may have left
     }
 }
 

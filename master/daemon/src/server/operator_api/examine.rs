@@ -1,16 +1,17 @@
 //! What is wrong with this master, with what it stands on and with what its clusters need, for `aot-master doctor`. Asks, and
 //! changes nothing; what an answer means is decided in the functions below `impl`.
 
+mod clocks;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use aot_model::key::InstanceKey;
 use aot_model::spec::ProviderKind;
 use aot_model::world::World;
 use aot_proto::plural;
-use aot_proto::v1::{ExamineReply, Finding, FindingLevel};
+use aot_proto::v1::{ExamineReply, Finding};
 use futures::StreamExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -28,12 +29,6 @@ const VERSION: Duration = Duration::from_secs(5);
 /// Clusters whose providers are asked at once.
 const AT_ONCE: usize = 4;
 
-/// Clocks that are further apart than this are named: signatures and certificates go by them.
-const CLOCKS_APART_MS: u64 = 5_000;
-
-/// Most names in a line.
-const MOST_NAMED: usize = 10;
-
 /// Variables by which a process is given credentials of AWS (AWS SDKs and Tools Reference Guide, "Settings reference").
 const CREDENTIALS: [&str; 5] = [
     "AWS_PROFILE",
@@ -50,7 +45,8 @@ impl OperatorApi {
             tokio::join!(self.ports(), self.agent_file(), self.providers());
         let mut findings = self.own();
         findings.extend(ports);
-        findings.push(clocks(&self.registry.clocks()));
+        findings.push(clocks::of_machines(&self.registry.clocks()));
+        findings.extend(self.store.clock().map(clocks::of_store));
         findings.push(files);
         findings.extend(providers);
         ExamineReply { findings }
@@ -58,25 +54,26 @@ impl OperatorApi {
 
     fn own(&self) -> Vec<Finding> {
         let records = match self.away() {
-            Some(away) => fail(
+            Some(away) => Finding::fail(
                 "records",
                 "",
                 away,
                 "see docs/postgresql.md: what happens when something is away",
             ),
-            None => ok("records", "", "can be written"),
+            None => Finding::ok("records", "", "can be written"),
         };
         let disk = match self.room.check_now() {
-            Err(full) => fail(
+            Err(full) => Finding::fail(
                 "disk",
                 "",
                 full.to_string(),
                 "remove what is not needed there",
             ),
-            Ok(()) => ok("disk", "", "more is free than is kept in reserve"),
+            Ok(()) => Finding::ok("disk", "", "more is free than is kept in reserve"),
         };
         let notes = self.lesser_notes().into_iter();
-        let notes = notes.map(|note| warn("master", "", note, "aot-master status shows it too"));
+        let notes =
+            notes.map(|note| Finding::warn("master", "", note, "aot-master status shows it too"));
         [records, disk].into_iter().chain(notes).collect()
     }
 
@@ -159,7 +156,7 @@ impl OperatorApi {
         let check = &*check;
         match self.lookups.checks(checks, false).await {
             Ok((problems, _)) if problems.is_empty() => {
-                vec![ok(
+                vec![Finding::ok(
                     check,
                     &name,
                     "another machine of each pool could be launched",
@@ -167,10 +164,10 @@ impl OperatorApi {
             }
             Ok((problems, _)) => {
                 let each = problems.into_iter();
-                each.map(|it| fail(check, &name, it.message, &it.hint))
+                each.map(|it| Finding::fail(check, &name, it.message, &it.hint))
                     .collect()
             }
-            Err(error) => vec![fail(
+            Err(error) => vec![Finding::fail(
                 check,
                 &name,
                 format!("cannot be asked: {error}"),
@@ -185,7 +182,7 @@ impl OperatorApi {
         CREDENTIALS.iter().find(|name| is_set(name))?;
         let asked = self.lookups.tagged(ProviderKind::Ec2, None).await;
         Some(match asked {
-            Ok(found) => ok(
+            Ok(found) => Finding::ok(
                 "ec2",
                 "",
                 format!(
@@ -193,7 +190,7 @@ impl OperatorApi {
                     plural::count(found.len(), "resource")
                 ),
             ),
-            Err(error) => fail(
+            Err(error) => Finding::fail(
                 "ec2",
                 "",
                 format!("cannot be asked with this master's AWS settings: {error}"),
@@ -209,34 +206,6 @@ fn one_each(spec: &aot_model::spec::ClusterSpec) -> BTreeMap<String, usize> {
     pools.map(|pool| (pool.label().to_owned(), 1)).collect()
 }
 
-fn finding(
-    level: FindingLevel,
-    check: &str,
-    about: &str,
-    message: impl Into<String>,
-    hint: &str,
-) -> Finding {
-    Finding {
-        level: level.into(),
-        check: check.to_owned(),
-        about: about.to_owned(),
-        message: message.into(),
-        hint: hint.to_owned(),
-    }
-}
-
-fn ok(check: &str, about: &str, message: impl Into<String>) -> Finding {
-    finding(FindingLevel::Ok, check, about, message, "")
-}
-
-fn warn(check: &str, about: &str, message: impl Into<String>, hint: &str) -> Finding {
-    finding(FindingLevel::Warn, check, about, message, hint)
-}
-
-fn fail(check: &str, about: &str, message: impl Into<String>, hint: &str) -> Finding {
-    finding(FindingLevel::Fail, check, about, message, hint)
-}
-
 /// What a try of an address means. Where agents have sessions, it may well be this host alone that does not reach it.
 fn port(address: &str, reached: Result<(), String>, is_used: bool, on_ec2: bool) -> Finding {
     const PORTS: &str = "ports";
@@ -244,20 +213,20 @@ fn port(address: &str, reached: Result<(), String>, is_used: bool, on_ec2: bool)
     let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
     let is_loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
     match reached {
-        _ if is_loopback && on_ec2 => fail(
+        _ if is_loopback && on_ec2 => Finding::fail(
             PORTS,
             address,
             "agents are told to dial this address, which no machine of EC2 reaches",
             "aot-master restart --listen 0.0.0.0:7440 --advertise HOST:7440",
         ),
-        Ok(()) => ok(PORTS, address, "answers here, where agents dial"),
-        Err(why) if is_used => warn(
+        Ok(()) => Finding::ok(PORTS, address, "answers here, where agents dial"),
+        Err(why) if is_used => Finding::warn(
             PORTS,
             address,
             format!("agents dial this address, and this host does not reach it: {why}"),
             "agents are connected, so they may; see that another --advertise is not meant",
         ),
-        Err(why) => fail(
+        Err(why) => Finding::fail(
             PORTS,
             address,
             format!("agents are told to dial this address, and nobody answers there: {why}"),
@@ -266,61 +235,23 @@ fn port(address: &str, reached: Result<(), String>, is_used: bool, on_ec2: bool)
     }
 }
 
-/// How far the machines' clocks are from this host's.
-fn clocks(said: &[(InstanceKey, i64)]) -> Finding {
-    const CLOCKS: &str = "clocks";
-    let mut off: Vec<_> = said
-        .iter()
-        .filter(|(_, ahead_ms)| ahead_ms.unsigned_abs() > CLOCKS_APART_MS)
-        .collect();
-    if said.is_empty() {
-        return finding(
-            FindingLevel::Skipped,
-            CLOCKS,
-            "",
-            "no agent is connected that says its time",
-            "",
-        );
-    }
-    if off.is_empty() {
-        let count = plural::count(said.len(), "machine");
-        return ok(CLOCKS, "", format!("{count} had the time of this host"));
-    }
-    off.sort_by_key(|(_, ahead_ms)| std::cmp::Reverse(ahead_ms.unsigned_abs()));
-    let named = off.iter().take(MOST_NAMED).map(|(at, ahead_ms)| {
-        let seconds = ahead_ms.unsigned_abs() / 1000;
-        let side = if *ahead_ms > 0 { "ahead" } else { "behind" };
-        format!("{at} {seconds} s {side}")
-    });
-    let mut named = named.collect::<Vec<_>>().join(", ");
-    if off.len() > MOST_NAMED {
-        named.push_str(&format!(" and {} more", off.len() - MOST_NAMED));
-    }
-    let hint = match off.len() * 2 > said.len() {
-        true => "most machines differ: it may be this host's clock (timedatectl)",
-        false => "see that they reach a time server (timedatectl), and restart their agents",
-    };
-    let text = format!("clocks differ from this host's: {named}");
-    warn(CLOCKS, "", text, hint)
-}
-
 /// What an agent that is handed out says of itself, beside the master's version.
 fn agent_file(said: &str, version: &str, kinds: &[&str]) -> Finding {
     const AGENTS: &str = "agent files";
     let kinds = kinds.join(", ");
     match said.strip_prefix("aot-agent ") {
-        Some(theirs) if theirs == version => ok(
+        Some(theirs) if theirs == version => Finding::ok(
             AGENTS,
             "",
             format!("aot-agent {theirs} is handed out, for {kinds}"),
         ),
-        Some(theirs) => warn(
+        Some(theirs) => Finding::warn(
             AGENTS,
             "",
             format!("aot-agent {theirs} is handed out by a master of version {version}"),
             "put the agents of the master's version into AOT_AGENT_DIR, and restart the master",
         ),
-        None => fail(
+        None => Finding::fail(
             AGENTS,
             "",
             format!("the agent that is handed out is not one: it {said}"),
@@ -331,6 +262,8 @@ fn agent_file(said: &str, version: &str, kinds: &[&str]) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use aot_proto::v1::FindingLevel;
+
     use super::*;
 
     fn level(finding: &Finding) -> &'static str {
@@ -353,36 +286,6 @@ mod tests {
             assert_eq!(level(&finding), wanted, "{address}: {finding:?}");
             assert_eq!(finding.hint.is_empty(), wanted == "ok", "{finding:?}");
         }
-    }
-
-    #[test]
-    fn clocks_that_differ_are_named_the_worst_first() {
-        let at = |name: &str, ahead_ms| {
-            let key = InstanceKey {
-                cluster: "web".parse().expect("a name"),
-                instance: name.parse().expect("a name"),
-            };
-            (key, ahead_ms)
-        };
-        assert_eq!(level(&clocks(&[])), "skipped");
-        let well = [at("a", 4_000), at("b", -5_000)];
-        assert_eq!(level(&clocks(&well)), "ok");
-        let some = [
-            at("a", 61_500),
-            at("b", -3_600_000),
-            at("c", 1),
-            at("d", 2),
-            at("e", 3),
-        ];
-        let finding = clocks(&some);
-        assert_eq!(level(&finding), "warn");
-        let wanted = "b 3600 s behind, web/a 61 s ahead";
-        assert!(finding.message.ends_with(wanted), "{finding:?}");
-        assert!(finding.hint.contains("time server"), "{finding:?}");
-        let most = clocks(&some[..2]);
-        assert!(most.hint.contains("this host's clock"), "{most:?}");
-        let many: Vec<_> = (1..=12).map(|n| at(&format!("n{n}"), 60_000)).collect();
-        assert!(clocks(&many).message.ends_with(" and 2 more"));
     }
 
     #[test]

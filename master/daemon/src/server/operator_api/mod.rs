@@ -28,6 +28,7 @@ mod plan;
 mod plan_lines;
 mod problems;
 mod refusals;
+mod rendered;
 mod request;
 mod secrets;
 mod select;

@@ -72,7 +72,8 @@ impl OperatorApi {
                 let stages = self.stages_of(&file, &versions).await?;
                 let mut items = self.items(&read.spec, &stages, request.prune);
                 self.explain(&read.spec, &stages, &mut items).await?;
-                self.plan_lines(&read.spec, &stages, items)
+                let rendered = self.rendered(&read.spec, &stages, &mut items, true);
+                self.plan_lines(&read.spec, &stages, items, rendered)
             }
             false => Vec::<v1::PlanLine>::new(), // without its bundles nobody knows what would run
         };

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::handed::PoolStages;
 use super::others::about;
+use super::rendered::RenderedAgain;
 use super::{Asker, OperatorApi};
 
 impl OperatorApi {
@@ -47,8 +48,9 @@ impl OperatorApi {
             items.iter_mut().for_each(|item| run_again(item, from));
         }
         self.explain(&spec, &stages, &mut items).await?;
+        let rendered = self.rendered(&spec, &stages, &mut items, false);
         Ok(v1::PlanReply {
-            lines: self.plan_lines(&spec, &stages, items),
+            lines: self.plan_lines(&spec, &stages, items, rendered),
             notices: self.notes(),
             build: self.info.build.clone(),
             background: self.info.background,
@@ -61,6 +63,7 @@ impl OperatorApi {
         spec: &ClusterSpec,
         stages: &PoolStages,
         items: Vec<PlanItem>,
+        mut rendered: RenderedAgain,
     ) -> Vec<v1::PlanLine> {
         let pools: HashMap<&InstanceName, &PoolSpec> = spec
             .instances()
@@ -69,6 +72,7 @@ impl OperatorApi {
         let had = self.had(spec, &items);
         let line = |item: PlanItem| {
             let mut line = v1::PlanLine {
+                rendered: rendered.remove(&item.instance).unwrap_or_default(),
                 action: v1::PlanAction::from(item.action).into(),
                 instance: item.instance.to_string(),
                 pool: item.pool.map(|pool| pool.to_string()).unwrap_or_default(),

@@ -108,7 +108,7 @@ fn few_descriptors_leave_some_for_operators_and_files() {
     assert_eq!((many.requests, many.requests_of_one), (1024, 512));
 }
 
-/// Whether one goes on at once.
+/// Whether one continues at once.
 fn goes_on(stay: &Stay) -> bool {
     matches!(stay.try_to_go_on(), GoesOn::Now)
 }

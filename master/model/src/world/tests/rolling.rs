@@ -190,7 +190,7 @@ fn a_canary_that_fails_leaves_all_others_as_they_were() {
         "as before: its turn did not come"
     );
     assert_eq!(instance(&sim, "a2").phase, Phase::Ready);
-    // The one that failed goes first when it goes on, and all end on what it was mended to.
+    // The one that failed goes first when it continues, and all end on what it was mended to.
     sim.exit.clear();
     sim.crash();
     apply(&mut sim, &spec, &["mended"], |_| ());

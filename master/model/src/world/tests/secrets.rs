@@ -28,7 +28,12 @@ fn given(names: &[&str]) -> Vec<SecretUse> {
 /// A launch of stages `plain`, `keeps db` and `follows db`, and `last`, with these values.
 fn launch(size: usize, secrets: &SealedSecrets) -> Input {
     let names = ["plain", "keeps db", "follows db", "last"];
-    let Input::Launch(mut ask) = ask(&spec(&[size], &[]), &names) else {
+    launch_of(&spec(&[size], &[]), &names, secrets)
+}
+
+/// A launch of these stages, each with the secret that is the second word of its name.
+fn launch_of(spec: &ClusterSpec, names: &[&str], secrets: &SealedSecrets) -> Input {
+    let Input::Launch(mut ask) = ask(spec, names) else {
         panic!("a launch")
     };
     for plan in ask.stages.values_mut().flatten() {
@@ -188,6 +193,85 @@ fn a_command_is_given_what_the_cluster_has_when_it_is_started_or_nothing() {
         ("gone".to_owned(), None),
     ];
     assert_eq!(sim.secrets.values().next().expect("one run"), &want);
+}
+
+#[test]
+fn a_stage_that_waits_for_its_turn_is_given_what_it_names_or_none_when_its_file_names_none_any_more()
+ {
+    let mut spec = spec(&[4], &[]);
+    spec.pools[0].update.concurrency = Some(crate::pace::Amount::Count(1));
+    let mut sim = Sim::new();
+    let names = ["keeps db", "follows db"];
+    ready(&mut sim, launch_of(&spec, &names, &sealed(&[("db", "1")])));
+    sim.input(launch_of(&spec, &names, &sealed(&[("db", "2")])));
+    // The first one is under way, three wait: the next file has neither the secret nor a stage that needs it.
+    sim.run_until(|sim| sim.secrets.len() == 9);
+    sim.input(launch_of(&spec, &["keeps", "follows"], &sealed(&[])));
+    sim.run_until_quiet();
+    assert_eq!(
+        (sim.phases(), last_code(&sim)),
+        (BTreeSet::from([Phase::Ready]), 0)
+    );
+    let given: BTreeSet<_> = sim.secrets.values().flatten().cloned().collect();
+    let db = |version: &str| ("db".to_owned(), Some(version.to_owned()));
+    assert_eq!(given, [db("1"), db("2")].into(), "and never without");
+    assert_eq!(sim.secrets.len(), 9);
+    for name in ["a1", "a2", "a3", "a4"] {
+        for stage in ["keeps", "follows"] {
+            let count = sim.started.get(&(key(name), stage.to_owned()));
+            assert_eq!(count, Some(&1), "{name} {stage}");
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_the_file_has_dropped_with_its_secret_has_no_stage_without_it() {
+    let mut sim = Sim::new();
+    let (both, names) = (spec(&[1, 1], &[]), ["plain", "keeps db"]);
+    sim.input(launch_of(&both, &names, &sealed(&[("db", "1")])));
+    sim.run_until(|sim| sim.started.contains_key(&(key("b1"), "plain".to_owned())));
+    sim.input(launch_of(&spec(&[1], &[]), &["plain"], &sealed(&[])));
+    sim.run_until_quiet();
+    // It is asked for by name, so that whoever gives it says that it is gone.
+    let of_b = sim.secrets.values().filter(|given| given[0].1.is_none());
+    assert_eq!(of_b.count(), 1);
+}
+
+#[test]
+fn a_run_that_its_agent_never_got_is_not_given_as_its_stage_has_become() {
+    for changed in [&["plain", "keeps", "follows"][..], &["plain"]] {
+        let mut sim = Sim::new();
+        ready(&mut sim, launch(1, &sealed(&[("db", "1")])));
+        sim.input(launch(1, &sealed(&[("db", "2")])));
+        let on_its_way = |effect: &Effect| matches!(effect, Effect::StartWithSecrets { .. });
+        sim.run_until(|sim| sim.pending.iter().any(on_its_way));
+        let Some(index) = sim.pending.iter().position(on_its_way) else {
+            panic!("it was there")
+        };
+        // The link is cut before the agent has it, and the file is another one when the agent is back.
+        sim.pending.remove(index);
+        let agent = sim.agents.get_mut(&key("a1")).expect("it joined");
+        let session = agent.session.take().expect("is connected");
+        let why = "cut".to_owned();
+        sim.agent(key("a1"), session, AgentInput::Closed { why });
+        let lost: Vec<RunId> = sim.world.runs.keys().copied().collect();
+        sim.input(launch_of(&spec(&[1], &[]), changed, &sealed(&[])));
+        sim.run_until_quiet();
+        let agent = &sim.agents[&key("a1")];
+        let [lost] = lost[..] else {
+            panic!("one run was on its way")
+        };
+        assert!(!sim.secrets.contains_key(&lost), "{changed:?}");
+        assert_eq!(agent.journal.get(&lost), Some(&true), "only forgotten");
+        assert_eq!(
+            (sim.phases(), last_code(&sim)),
+            (BTreeSet::from([Phase::Ready]), 0)
+        );
+        for stage in &changed[1..] {
+            let count = sim.started.get(&(key("a1"), (*stage).to_owned()));
+            assert_eq!(count, Some(&1), "{stage}");
+        }
+    }
 }
 
 #[test]

@@ -57,6 +57,33 @@ fn a_variable_that_changes_a_file_runs_its_stage_and_all_after_it() {
 }
 
 #[test]
+fn what_is_rendered_again_is_known_before_and_whether_it_runs_is_not() {
+    let stages = ["vars:port", "plain", "facts:", "vars:motto"];
+    let vars = json!({"port": 1, "motto": "a"});
+    let mut sim = Sim::new();
+    ready(&mut sim, launch(2, &stages, &vars));
+    let again = |sim: &Sim, vars: &Value, moves| {
+        let vars = vars.as_object().expect("an object");
+        let all = sim.world.rendered_again(&cluster(), vars, moves);
+        let names = all.into_iter().map(|(name, due)| (name.to_string(), due));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(again(&sim, &vars, false), []);
+    let both = |due: &[usize]| {
+        vec![
+            ("a1".to_owned(), due.to_vec()),
+            ("a2".to_owned(), due.to_vec()),
+        ]
+    };
+    assert_eq!(again(&sim, &vars, true), both(&[0, 2, 3]), "machines come");
+    let other = json!({"port": 1, "motto": "b"});
+    assert_eq!(again(&sim, &other, false), both(&[0, 2, 3]));
+    ready(&mut sim, launch(2, &stages, &other));
+    assert_eq!(runs(&sim, "a1", &stages), [1, 1, 1, 2]);
+    assert_eq!(again(&sim, &other, false), []);
+}
+
+#[test]
 fn a_variable_that_changes_no_file_runs_nothing_and_leaves_the_record_as_it_is() {
     let stages = ["vars:port", "last"];
     let mut sim = Sim::new();

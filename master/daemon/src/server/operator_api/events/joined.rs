@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use aot_model::job::{Job, JobKind, MachineCall};
 use aot_model::machine::MachineState;
-use aot_model::unix_ms::UnixMs;
 use aot_proto::ids::{ClusterName, InstanceName, JobId};
 use aot_proto::v1;
 use futures::StreamExt;
@@ -27,15 +26,20 @@ impl OperatorApi {
     ) -> Result<Events, Status> {
         if request.job_id.is_empty() {
             let cluster = self.cluster(request.cluster.as_deref())?;
-            let Some(since) = request.since_unix_ms else {
-                let published = self.engine.subscribe();
-                return Ok(self.follow(cluster, Until::Gone, published, Vec::new()));
-            };
-            let (remembered, published) = self.engine.subscribe_since(&cluster, since);
-            let first = recalled(&cluster, since, remembered);
+            let is_placed = request.cursor.is_some();
+            let cursor = request.cursor.unwrap_or(v1::EventCursor {
+                seen: Vec::new(),
+                since_unix_ms: request.since_unix_ms,
+            });
+            let (remembered, published) = self.engine.subscribe_from(&cluster, &cursor);
+            let place = remembered.place;
+            let mut first = recalled(&cluster, remembered);
+            if is_placed && !request.remembered_only {
+                first.push(up_to(&cluster, place));
+            }
             return Ok(match request.remembered_only {
                 true => iter(first.into_iter().map(Ok)).boxed(),
-                false => self.follow(cluster, Until::Gone, published, first),
+                false => self.follow_all(cluster, place, published, first),
             });
         }
         let job = self.job_of(&request.job_id).await?;
@@ -82,10 +86,18 @@ impl OperatorApi {
     }
 }
 
-/// What is remembered from then on; first that it is not all, where somebody asked for what came before.
-fn recalled(cluster: &ClusterName, since: UnixMs, remembered: Remembered) -> Vec<v1::Event> {
-    let is_short = since > 0 && since < remembered.since_ms;
-    let forgotten = is_short.then(|| v1::Event {
+/// That all up to this place has been sent, for whoever takes the stream up again before there is an event.
+fn up_to(cluster: &ClusterName, place: v1::EventPlace) -> v1::Event {
+    v1::Event {
+        event: String::new(),
+        place: Some(place),
+        ..note(cluster, String::new())
+    }
+}
+
+/// What is remembered; first that it is not all, where somebody asked for what came before.
+pub(super) fn recalled(cluster: &ClusterName, remembered: Remembered) -> Vec<v1::Event> {
+    let forgotten = remembered.is_short.then(|| v1::Event {
         unix_ms: remembered.since_ms,
         ..note(
             cluster,
@@ -281,14 +293,17 @@ mod tests {
     #[test]
     fn whoever_asks_for_more_than_is_remembered_is_told_so() {
         let cluster: ClusterName = "web".parse().expect("a name");
-        let of = |since| {
-            let events = vec![note(&cluster, "it happened".to_owned())];
-            let since_ms = 1_000;
-            recalled(&cluster, since, Remembered { events, since_ms })
+        let of = |is_short| {
+            let remembered = Remembered {
+                events: vec![note(&cluster, "it happened".to_owned())],
+                since_ms: 1_000,
+                is_short,
+                place: v1::EventPlace::default(),
+            };
+            recalled(&cluster, remembered)
         };
-        assert_eq!(of(0).len(), 1, "all that there is");
-        assert_eq!(of(1_000).len(), 1);
-        let short = of(999);
+        assert_eq!(of(false).len(), 1, "all that there is");
+        let short = of(true);
         assert_eq!((short.len(), short[0].unix_ms), (2, 1_000));
         assert!(
             short[0].message.contains("no events from before"),
