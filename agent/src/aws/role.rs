@@ -145,7 +145,10 @@ mod tests {
             (good[..60].to_owned(), "its credentials"),
             (String::new(), "its credentials"),
         ] {
-            let why = credentials("web", &bad).err().expect(said).to_string();
+            let Err(why) = credentials("web", &bad) else {
+                panic!("{said}");
+            };
+            let why = why.to_string();
             assert!(why.contains(said) && !why.contains("hush"), "{why}");
         }
     }
