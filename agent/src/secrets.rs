@@ -323,7 +323,7 @@ mod tests {
         for (bad, said) in [
             (but(|it| it.name = "../x".to_owned()), "not of its form"),
             (but(|it| it.name = "a".to_owned()), "twice"),
-            (but(|it| it.env = "AOT_X".to_owned()), "variable"),
+            (but(|it| it.env = "AOT_INSTANCE".to_owned()), "variable"),
             (but(|it| it.service = 0), "update the agent"),
             (but(|it| it.service = 99), "update the agent"),
             (but(|it| it.id.clear()), "its name in AWS"),

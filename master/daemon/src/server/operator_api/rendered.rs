@@ -37,7 +37,7 @@ impl OperatorApi {
             let (Some(plans), Some(due)) = (plans, due.get(&item.instance)) else {
                 continue;
             };
-            let names = tell(item, plans, due);
+            let names = mark_checked(item, plans, due);
             if !names.is_empty() {
                 all.insert(item.instance.clone(), names);
             }
@@ -53,7 +53,7 @@ fn moves(items: &[PlanItem]) -> bool {
 }
 
 /// Says it in the line of an instance; the names of these stages, but for what runs anyway.
-fn tell(item: &mut PlanItem, plans: &[StagePlan], due: &[usize]) -> Vec<String> {
+fn mark_checked(item: &mut PlanItem, plans: &[StagePlan], due: &[usize]) -> Vec<String> {
     let before = match item.action {
         PlanAction::Keep | PlanAction::Resume => plans.len(),
         PlanAction::Rerun { from } => from,
@@ -127,7 +127,11 @@ mod tests {
         ];
         for (before, due, after, named) in cases {
             let mut told = item(before, "");
-            assert_eq!(tell(&mut told, &plans(), due), named, "{before:?} {due:?}");
+            assert_eq!(
+                mark_checked(&mut told, &plans(), due),
+                named,
+                "{before:?} {due:?}"
+            );
             assert_eq!(told.action, after);
             assert_eq!(
                 told.detail.contains("decided on the machine"),
@@ -135,7 +139,7 @@ mod tests {
             );
         }
         let mut told = item(PlanAction::Rerun { from: 2 }, "stage 2 changed");
-        tell(&mut told, &plans(), &[0, 1]);
+        mark_checked(&mut told, &plans(), &[0, 1]);
         let begin = "stage 2 changed; stages base, site are rendered again: ";
         assert!(told.detail.starts_with(begin), "{}", told.detail);
     }

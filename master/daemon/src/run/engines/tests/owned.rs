@@ -182,7 +182,7 @@ async fn of_many_requests_at_once_one_takes_the_cluster() {
     });
     futures::future::join_all(asks).await;
     let worlds = rig.engines.0.seeds.drawn.load(Ordering::Relaxed);
-    assert_eq!(worlds, 2, "the vacant one and one more");
+    assert_eq!(worlds, 3, "the vacant one, the feed and one more");
     rig.end().await;
 }
 
