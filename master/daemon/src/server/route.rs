@@ -252,8 +252,8 @@ impl Passed {
     /// Copies until either side is through, it is let go for another, or `stop` fires.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Self {
-            machine,
-            owner,
+            mut machine,
+            mut owner,
             stay,
             evicted,
         } = self;
@@ -262,7 +262,7 @@ impl Passed {
             let _ = set_socket_keepalive(stream, true);
             let _ = set_tcp_keepidle(stream, KEEPALIVE);
         }
-        let mut copied = std::pin::pin!(copy_both(&machine, &owner));
+        let mut copied = std::pin::pin!(copy_both(&mut machine, &mut owner));
         let is_over = tokio::select! {
             _ = copied.as_mut() => true,
             _ = evicted => true,
