@@ -11,6 +11,7 @@ use std::time::Duration;
 use aot_host::chain::Chain;
 use aot_proto::ids::ClusterName;
 use aot_proto::route::Route;
+use aot_tls::ReadAhead;
 use hickory_resolver::Resolver;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -255,7 +256,7 @@ async fn dial(
     address: &str,
     config: Arc<ClientConfig>,
     route: Option<&Route>,
-) -> Result<TlsStream<TcpStream>, Error> {
+) -> Result<TlsStream<ReadAhead<TcpStream>>, Error> {
     let unreachable = |source| Error::Unreachable {
         address: address.to_owned(),
         source,
@@ -268,7 +269,7 @@ async fn dial(
             let stream = TcpStream::connect(SocketAddr::new(ip, port)).await?;
             stream.set_nodelay(true)?;
             TlsConnector::from(config.clone())
-                .connect(server_name(route, host, ip), stream)
+                .connect(server_name(route, host, ip), ReadAhead::new(stream))
                 .await
         };
         match connected.await {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use aot_tls::ReadAhead;
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -33,7 +34,7 @@ impl Refusal {
 
 /// A stream whose errors are looked through for a [`Refusal`]: HTTP/2 keeps only their text.
 pub(super) struct Inspected {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<ReadAhead<TcpStream>>,
     pub(super) refusal: Refusal,
 }
 

@@ -7,6 +7,8 @@
 
 #![warn(unreachable_pub)]
 
+mod read_ahead;
+
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,6 +22,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub use read_ahead::ReadAhead;
 
 /// How the names begin of agents, and of masters among themselves.
 const NAMED: &str = "spiffe://";

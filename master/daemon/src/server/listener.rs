@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_tls::ReadAhead;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -207,7 +208,7 @@ async fn serve_here(met: Met, hello: Box<Hello>, served: Served) {
 }
 
 /// Boxed: it goes from hand to hand, and each hand would have room for all of it for as long as the connection lives.
-type Secured = Box<TlsStream<TcpStream>>;
+type Secured = Box<TlsStream<ReadAhead<TcpStream>>>;
 
 async fn shake(
     stream: TcpStream,
@@ -217,7 +218,7 @@ async fn shake(
     stay: &Stay,
     served: &Served,
 ) -> Option<(Secured, Peer)> {
-    let begun = StartHandshake::from_parts(hello.accepted, stream);
+    let begun = StartHandshake::from_parts(hello.accepted, ReadAhead::new(stream));
     // From here on it waits for us.
     stay.stays();
     let turn = served.turns.acquire().await.ok()?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use aot_host::chain::Chain;
 use aot_proto::headers;
 use aot_store::fleet::FleetMaster;
+use aot_tls::ReadAhead;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
@@ -201,7 +202,7 @@ impl Peers {
         let _ = tcp.set_nodelay(true); // only a matter of speed
         let name = ServerName::try_from(masters::host(&master.id)).map_err(|_| Error::Other)?;
         let connector = TlsConnector::from(self.0.identity.client()?);
-        let stream = connector.connect(name, tcp).await?;
+        let stream = connector.connect(name, ReadAhead::new(tcp)).await?;
         let shown = stream.get_ref().1.peer_certificates();
         if self.0.identity.peer(shown).as_deref() != Some(&*master.id) {
             return Err(Error::Other);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_tls::ReadAhead;
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -84,7 +85,7 @@ pub(crate) async fn serve<S>(
 }
 
 /// A connection of a master.
-type PeerStream = NamedStream<TlsStream<TcpStream>, PeerMaster>;
+type PeerStream = NamedStream<TlsStream<ReadAhead<TcpStream>>, PeerMaster>;
 
 type Shaken = mpsc::Sender<io::Result<PeerStream>>;
 
@@ -120,7 +121,8 @@ async fn shake(
             return;
         }
     };
-    let secured = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(server).accept(stream)).await;
+    let shaking = TlsAcceptor::from(server).accept(ReadAhead::new(stream));
+    let secured = tokio::time::timeout(HANDSHAKE, shaking).await;
     let stream = match secured {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
