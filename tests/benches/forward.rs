@@ -9,8 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use aot_tests::bench::copy::shown_tls_copy;
-use aot_tests::bench::figures::{at_least, at_most, median, number, seconds};
+use aot_tests::bench::figures::{at_least, at_most, cpu_seconds, median, number, seconds};
 use aot_tests::bench::roles::played;
+use aot_tests::process::Running;
 use aot_tests::rig::Rig;
 
 const LONGEST: Duration = Duration::from_secs(300);
@@ -39,7 +40,12 @@ fn main() {
     let there = line["listen"].as_str().expect("an address").to_owned();
     let here = format!("127.0.0.1:{here}");
 
-    let (down, up) = (receive(&there, total), send(&there, total));
+    let processes = Processes::of(&rig, &running);
+    let before = processes.cpu();
+    let down = receive(&there, total);
+    let between = processes.cpu();
+    let up = send(&there, total);
+    let after = processes.cpu();
     let (plain, forwarded) = (round_trip(&here, rounds), round_trip(&there, rounds));
     let opened = open(&there, rounds / 20);
     let rate = |seconds: f64| total as f64 / seconds / 1e6;
@@ -48,6 +54,8 @@ fn main() {
         rate(down),
         rate(up)
     );
+    shown("from the machine", total, &before, &between);
+    shown("to it", total, &between, &after);
     println!(
         "a byte there and back: {:.0} us, on the loopback {:.0} us; a new connection and its first byte: {:.1} ms",
         forwarded * 1e6,
@@ -71,6 +79,43 @@ fn main() {
         (forwarded - plain) * 1e3,
         2.0,
         "ms",
+    );
+}
+
+/// What carries a connection.
+struct Processes([(&'static str, u32); 4]);
+
+impl Processes {
+    fn of(rig: &Rig, command: &Running) -> Self {
+        let master = rig.master_pid().expect("it runs");
+        let agent = rig.machine("n").agent_pid().expect("it runs");
+        let (command, own) = (command.pid(), std::process::id());
+        Self([
+            ("the command", command),
+            ("the master", master),
+            ("the agent", agent),
+            ("both ends", own),
+        ])
+    }
+
+    /// Processor seconds of each so far.
+    fn cpu(&self) -> Vec<(&'static str, f64)> {
+        let each = self.0.iter();
+        each.map(|(what, pid)| (*what, cpu_seconds(*pid))).collect()
+    }
+}
+
+/// Prints what a copy took of the processors, which other work on this machine changes less than its time.
+fn shown(way: &str, total: u64, before: &[(&str, f64)], after: &[(&str, f64)]) {
+    let each = before
+        .iter()
+        .zip(after)
+        .map(|((what, before), (_, after))| {
+            format!("{what} {:.2}", (after - before) / total as f64 * 1e9)
+        });
+    println!(
+        "  processor seconds a GB {way}: {}",
+        each.collect::<Vec<_>>().join(", ")
     );
 }
 

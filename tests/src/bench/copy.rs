@@ -69,13 +69,24 @@ pub(super) fn play(folder: &Path) {
 
 /// Seconds of [`tls_copy`], the median of three; printed.
 pub fn shown_tls_copy(bytes: u64) -> f64 {
+    let before = own_cpu();
     let seconds = median(3, || tls_copy(bytes));
     println!(
-        "one TLS copy of {} MB over loopback: {seconds:.2} s, {:.0} MB/s",
+        "one TLS copy of {} MB over loopback: {seconds:.2} s, {:.0} MB/s; processor seconds a GB, both ends: {:.2}",
         bytes / 1_000_000,
-        bytes as f64 / seconds / 1e6
+        bytes as f64 / seconds / 1e6,
+        (own_cpu() - before) / 3.0 / bytes as f64 * 1e9
     );
     seconds
+}
+
+/// Processor seconds of this process and of those that it has started and that have ended.
+fn own_cpu() -> f64 {
+    let used = |who| {
+        let usage = getrusage(who).expect("it is known");
+        (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
+    };
+    used(UsageWho::RUSAGE_SELF) + used(UsageWho::RUSAGE_CHILDREN)
 }
 
 /// Bytes a second that the disk under `folder` takes when they are to stay: one file, synced every MiB.
