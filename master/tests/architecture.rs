@@ -46,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
             "proto",
             "store",
             "tls",
+            "tunnel",
         ],
     ),
     ("master/settings", &["cli", "cluster-file", "host", "model"]),
