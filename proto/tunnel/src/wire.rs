@@ -18,8 +18,10 @@ pub use call::open;
 pub use incoming::{Messages, requests};
 pub use outgoing::response;
 
-/// The calls of a forwarded connection: an agent's, and an operator's.
+/// The call of a forwarded connection of an agent.
 pub const AGENTS_CALL: &str = "/aot.v1.AgentLink/Tunnel";
+
+/// The same of an operator.
 pub const OPERATORS_CALL: &str = "/aot.v1.Operator/Tunnel";
 
 /// Before each message: whether it is compressed, and its length.
