@@ -46,7 +46,6 @@ const MAY_USE: [(&str, &[&str]); 23] = [
             "proto",
             "store",
             "tls",
-            "tunnel",
         ],
     ),
     ("master/settings", &["cli", "cluster-file", "host", "model"]),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aot_host::chain::Chain;
+use aot_proto::limits::MAX_MESSAGE_BYTES;
+use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::{
     OpenTunnel, TunnelAnswer, TunnelDestination, TunnelHello, TunnelPiece, TunnelReset, TunnelUp,
     tunnel_piece, tunnel_up,
 };
-use aot_tunnel::wire::{self, Messages};
 use aot_tunnel::{Carried, Close, Leave, carry};
 use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use crate::config::ForwardPolicy;
 use crate::identity::ClientIdentity;
@@ -139,11 +140,12 @@ impl Tunnel {
         };
         let _ = up.try_send(message(tunnel_up::Body::Hello(hello))); // the channel is empty
         let channel = self.link.connect(self.identity.as_deref()).await?;
-        let opened = wire::open(channel, wire::AGENTS_CALL, ReceiverStream::new(rest));
-        let answer = timeout(ANSWER, opened).await;
+        let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let answer = timeout(ANSWER, client.tunnel(ReceiverStream::new(rest))).await;
         let down = answer
             .map_err(|_| Error::Silent)?
-            .map_err(|status| Error::Refused(Box::new(status)))?;
+            .map_err(|status| Error::Refused(Box::new(status)))?
+            .into_inner();
         // Nothing is connected to before the master has taken the stream: one that nobody waits for is never opened.
         let connected = match has_slot {
             true => self.connect(&open.to.unwrap_or_default()).await,
@@ -173,7 +175,7 @@ impl Tunnel {
     async fn serve(
         &self,
         stream: LocalStream,
-        down: Messages<TunnelPiece>,
+        down: Streaming<TunnelPiece>,
         up: mpsc::Sender<TunnelUp>,
     ) -> Carried {
         match stream {
@@ -197,7 +199,7 @@ impl Tunnel {
         &self,
         read: impl AsyncRead + Unpin,
         write: impl AsyncWrite + Unpin,
-        down: Messages<TunnelPiece>,
+        down: Streaming<TunnelPiece>,
         up: mpsc::Sender<TunnelUp>,
     ) -> Carried {
         let last = up.downgrade();
@@ -219,8 +221,8 @@ impl Tunnel {
 }
 
 /// The master ends its half when it has read ours.
-async fn hung_up(mut down: Messages<TunnelPiece>) {
-    let read = async { while let Some(Ok(_)) = down.next().await {} };
+async fn hung_up(mut down: Streaming<TunnelPiece>) {
+    let read = async { while let Ok(Some(_)) = down.message().await {} };
     let _ = timeout(END, read).await; // it had the time to read
 }
 

@@ -19,10 +19,7 @@ use super::CliEnv;
 use super::error::Error;
 
 /// Who answers the commands.
-pub(crate) type Client = OperatorClient<AddressedChannel>;
-
-/// The same, for a call that is made by hand.
-pub(crate) type AddressedChannel = InterceptedService<Channel, Addressed>;
+pub(crate) type Client = OperatorClient<InterceptedService<Channel, Addressed>>;
 
 /// Names the cluster of `--cluster` in the headers of each request that names nothing else there: a master that does not have
 /// it passes the request on, unread.
@@ -97,18 +94,6 @@ const FRAME_BYTES: u32 = 64 << 10;
 /// # Errors
 /// [`Error::NoMaster`] when nobody answers, [`Error::NotAMaster`] when something else does.
 pub(crate) async fn dial(env: &CliEnv, cluster: Option<&str>) -> Result<Client, Error> {
-    let client = OperatorClient::new(channel(env, cluster).await?);
-    Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
-}
-
-/// As [`dial`].
-///
-/// # Errors
-/// As [`dial`].
-pub(crate) async fn channel(
-    env: &CliEnv,
-    cluster: Option<&str>,
-) -> Result<AddressedChannel, Error> {
     let socket = &env.socket;
     let stream = UnixStream::connect(socket)
         .await
@@ -144,7 +129,8 @@ pub(crate) async fn channel(
     let addressed = Addressed {
         cluster: cluster.map(str::to_owned),
     };
-    Ok(InterceptedService::new(channel, addressed))
+    let client = OperatorClient::with_interceptor(channel, addressed);
+    Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// A duration on the wire. At least 1: 0 stands for "as the file says".

@@ -4,7 +4,6 @@ use aot_proto::v1::{
     ForwardEnded, ForwardEvent, ForwardRequest, ForwardStarted, Outcome, TunnelInput, TunnelOpen,
     TunnelOutput, TunnelPiece, forward_event, tunnel_input, tunnel_output,
 };
-use aot_tunnel::wire::{self, Messages};
 use aot_tunnel::{Carried, Leave, carry};
 use futures::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,7 +13,7 @@ use tonic::Streaming;
 
 use super::place::ForwardPlace;
 use crate::connect::{Start, connect};
-use crate::dial;
+use crate::dial::dial;
 use crate::error::{Error, Exit};
 use crate::{CliEnv, Ctx};
 
@@ -81,7 +80,7 @@ fn lost(source: Option<Box<tonic::Status>>) -> Error {
 /// A connection that the machine has made.
 pub(super) struct Connected {
     to_master: mpsc::Sender<TunnelInput>,
-    from_master: Messages<TunnelOutput>,
+    from_master: Streaming<TunnelOutput>,
 }
 
 /// Opens a connection of a forward; on a connection of its own to the master, so that none waits for another.
@@ -89,17 +88,17 @@ pub(super) struct Connected {
 /// # Errors
 /// [`Error::NotConnected`] when the machine refuses, others when the master can't be asked.
 pub(super) async fn open(env: &CliEnv, started: &ForwardStarted) -> Result<Connected, Error> {
-    let master = dial::channel(env, Some(&started.cluster)).await?;
+    let mut client = dial(env, Some(&started.cluster)).await?;
     let (to_master, messages) = mpsc::channel(QUEUE);
     let open = TunnelOpen {
         job_id: started.job_id.clone(),
     };
     let _ = to_master.try_send(message(tunnel_input::Body::Open(open))); // the channel is empty
-    let messages = ReceiverStream::new(messages);
-    let mut from_master: Messages<TunnelOutput> =
-        wire::open(master, wire::OPERATORS_CALL, messages).await?;
-    let first = from_master.next().await.transpose()?;
-    match first.and_then(|first| first.body) {
+    let mut from_master = client
+        .tunnel(ReceiverStream::new(messages))
+        .await?
+        .into_inner();
+    match from_master.message().await?.and_then(|first| first.body) {
         Some(tunnel_output::Body::Answer(answer)) if answer.refused.is_empty() => Ok(Connected {
             to_master,
             from_master,
@@ -131,7 +130,7 @@ fn message(body: tunnel_input::Body) -> TunnelInput {
 }
 
 fn pieces(
-    outputs: Messages<TunnelOutput>,
+    outputs: Streaming<TunnelOutput>,
 ) -> impl Stream<Item = Result<TunnelPiece, String>> + Unpin {
     outputs.map(|output| match output {
         Ok(TunnelOutput {

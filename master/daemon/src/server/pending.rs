@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aot_model::key::InstanceKey;
 use aot_proto::v1;
-use aot_tunnel::wire::Messages;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -29,7 +28,7 @@ pub(crate) struct StreamHalves<U, D> {
 pub(crate) type ShellLink = StreamHalves<Streaming<v1::ShellUp>, v1::ShellDown>;
 
 /// Of a forwarded connection.
-pub(crate) type TunnelLink = StreamHalves<Messages<v1::TunnelUp>, v1::TunnelPiece>;
+pub(crate) type TunnelLink = StreamHalves<Streaming<v1::TunnelUp>, v1::TunnelPiece>;
 
 #[derive(Debug)]
 struct PendingLink<L> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use aot_host::chain::Chain;
 use aot_proto::v1;
 use aot_proto::v1::agent_link_server::AgentLink;
-use aot_tunnel::wire::{self, Messages};
 use axum::extract::State;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
@@ -20,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::broken::in_words;
 use super::fetch::{CHUNKS, open_either, send_file};
 use super::inbound::Inbound;
-use super::outgoing;
+use super::outgoing::{self, Messages};
 use super::{AgentApi, Caller, peer};
 use crate::server::pending::{PendingLinks, StreamHalves};
 use crate::session::life::Attached;
@@ -39,7 +38,7 @@ const STREAM_HELLO: Duration = Duration::from_secs(10);
 
 /// What a session is sent.
 type FromAgent = BoxStream<'static, Result<v1::AgentMessage, Status>>;
-type HttpResponse = axum::http::Response<axum::body::Body>;
+type AttachResponse = axum::http::Response<axum::body::Body>;
 type DownStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Chunks = DownStream<v1::FetchChunk>;
 
@@ -56,24 +55,19 @@ struct LinkKind<U> {
 
 impl AgentApi {
     /// Takes the stream that this agent opens to whoever waits for the id in its hello.
-    async fn bring<S, U, D>(
+    async fn bring<U: 'static, D: Send + 'static>(
         &self,
-        request: Request<S>,
-        waiting: &PendingLinks<StreamHalves<S, D>>,
+        request: Request<Streaming<U>>,
+        waiting: &PendingLinks<StreamHalves<Streaming<U>, D>>,
         kind: LinkKind<U>,
-    ) -> Result<DownStream<D>, Status>
-    where
-        S: Stream<Item = Result<U, Status>> + Unpin,
-        D: Send + 'static,
-    {
+    ) -> Result<Response<DownStream<D>>, Status> {
         let (at, open) = self.open(&peer(&request)?).await?;
         let mut up = request.into_inner();
         let hello = tokio::select! {
-            hello = tokio::time::timeout(STREAM_HELLO, up.next()) => hello,
+            hello = tokio::time::timeout(STREAM_HELLO, up.message()) => hello,
             () = open.shut_out().cancelled() => return Err(shut_out()),
         };
-        let hello = hello.map_err(|_| Status::deadline_exceeded("no hello in 10 s"))?;
-        let hello = hello.transpose()?;
+        let hello = hello.map_err(|_| Status::deadline_exceeded("no hello in 10 s"))??;
         let hello = hello.map(kind.admit).transpose();
         let hello = hello.map_err(Status::invalid_argument)?;
         let Some(id) = hello.and_then(kind.id) else {
@@ -84,30 +78,16 @@ impl AgentApi {
         let brought = waiting.bring(&id, &at, StreamHalves { up, down, over });
         let nobody = |_| Status::not_found(format!("nobody waits for this {}", kind.what));
         brought.map_err(nobody)?;
-        let down = until_shut_out(ReceiverStream::new(stream), open);
-        Ok(Box::pin(down))
-    }
-
-    async fn bring_tunnel(
-        &self,
-        request: Request<Messages<v1::TunnelUp>>,
-    ) -> Result<DownStream<v1::TunnelPiece>, Status> {
-        let kind = LinkKind {
-            what: "connection",
-            places: TUNNEL_PIECES,
-            admit: wall::admit_tunnel,
-            id: |up: v1::TunnelUp| match up.body? {
-                v1::tunnel_up::Body::Hello(hello) => Some(hello.tunnel_id),
-                _ => None,
-            },
-        };
-        self.bring(request, &self.tunnels, kind).await
+        Ok(Response::new(Box::pin(until_shut_out(
+            ReceiverStream::new(stream),
+            open,
+        ))))
     }
 }
 
 #[tonic::async_trait]
 impl AgentLink for AgentApi {
-    type AttachStream = outgoing::Messages;
+    type AttachStream = Messages;
     type FetchStream = Chunks;
     type ShellStream = DownStream<v1::ShellDown>;
     type TunnelStream = DownStream<v1::TunnelPiece>;
@@ -125,22 +105,29 @@ impl AgentLink for AgentApi {
                 _ => None,
             },
         };
-        let down = self.bring(request, &self.shells, kind).await?;
-        Ok(Response::new(down))
+        self.bring(request, &self.shells, kind).await
     }
 
     async fn tunnel(
         &self,
         request: Request<Streaming<v1::TunnelUp>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        let down = self.bring_tunnel(request.map(StreamExt::boxed)).await?;
-        Ok(Response::new(down))
+        let kind = LinkKind {
+            what: "connection",
+            places: TUNNEL_PIECES,
+            admit: wall::admit_tunnel,
+            id: |up: v1::TunnelUp| match up.body? {
+                v1::tunnel_up::Body::Hello(hello) => Some(hello.tunnel_id),
+                _ => None,
+            },
+        };
+        self.bring(request, &self.tunnels, kind).await
     }
 
     async fn attach(
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
-    ) -> Result<Response<outgoing::Messages>, Status> {
+    ) -> Result<Response<Messages>, Status> {
         Ok(Response::new(
             self.begin_session(request.map(StreamExt::boxed))?,
         ))
@@ -183,7 +170,7 @@ impl AgentLink for AgentApi {
 
 impl AgentApi {
     /// Begins a session; gives what it sends.
-    fn begin_session(&self, request: Request<FromAgent>) -> Result<outgoing::Messages, Status> {
+    fn begin_session(&self, request: Request<FromAgent>) -> Result<Messages, Status> {
         let peer = peer(&request)?;
         let Caller { at, id, serial, .. } = self.known(&peer)?;
         let registered = self.registry.register(&at);
@@ -240,27 +227,15 @@ impl AgentApi {
     }
 }
 
-/// `Attach` and `Tunnel` themselves, past tonic's own service: see `inbound` and `outgoing`, and [`wire`].
+/// `Attach` itself, past tonic's own service: see `inbound` and `outgoing`.
 pub(crate) fn routes(api: AgentApi) -> axum::Router {
     let path = "/aot.v1.AgentLink/Attach";
     axum::Router::new()
         .route(path, axum::routing::post(attach))
-        .route(wire::AGENTS_CALL, axum::routing::post(tunnel))
         .with_state(api)
 }
 
-async fn tunnel(State(api): State<AgentApi>, request: axum::extract::Request) -> HttpResponse {
-    let (parts, body) = request.into_parts();
-    let headers = MetadataMap::from_headers(parts.headers);
-    let up = wire::requests(body);
-    let request = Request::from_parts(headers, parts.extensions, up);
-    match api.bring_tunnel(request).await {
-        Ok(down) => wire::response(down).map(axum::body::Body::new),
-        Err(status) => status.into_http(),
-    }
-}
-
-async fn attach(State(api): State<AgentApi>, request: axum::extract::Request) -> HttpResponse {
+async fn attach(State(api): State<AgentApi>, request: axum::extract::Request) -> AttachResponse {
     let (parts, body) = request.into_parts();
     let headers = MetadataMap::from_headers(parts.headers);
     let inbound = Inbound::new(body).boxed();

@@ -4,7 +4,6 @@ mod agents;
 mod api_calls;
 mod attestation;
 mod builtin;
-mod by_hand;
 mod copy;
 mod end;
 mod events;
@@ -67,8 +66,6 @@ use crate::server::pending::{PendingLinks, ShellLink, TunnelLink};
 use crate::server::transfers::Transfers;
 use crate::server::ways::Ways;
 use crate::session::registry::Registry;
-
-pub(crate) use by_hand::OperatorService;
 
 /// Events that may wait for one operator.
 const EVENTS: usize = 256;

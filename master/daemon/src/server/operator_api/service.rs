@@ -7,7 +7,7 @@ use aot_proto::headers;
 use aot_proto::ids::ClusterName;
 use aot_proto::v1;
 use aot_proto::v1::operator_server::Operator;
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::follow::JobEvents;
@@ -187,7 +187,7 @@ impl Operator for OperatorApi {
         request: Request<Streaming<v1::TunnelInput>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
         let operator = operator(&request);
-        self.do_tunnel(request.into_inner().boxed(), operator)
+        self.do_tunnel(request.into_inner(), operator)
             .await
             .map(Response::new)
     }

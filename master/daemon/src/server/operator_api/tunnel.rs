@@ -10,12 +10,11 @@ use aot_proto::ids::JobId;
 use aot_proto::limits::MAX_TUNNELS;
 use aot_proto::v1::{self, master_message, tunnel_input, tunnel_output, tunnel_piece, tunnel_up};
 use aot_proto::version::FORWARDS;
-use aot_tunnel::wire::Messages;
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use super::OperatorApi;
 use super::shell::random;
@@ -49,7 +48,7 @@ fn output(body: tunnel_output::Body) -> Result<v1::TunnelOutput, Status> {
 impl OperatorApi {
     pub(super) async fn do_tunnel(
         &self,
-        mut input: Messages<v1::TunnelInput>,
+        mut input: Streaming<v1::TunnelInput>,
         operator: String,
     ) -> Result<TunnelEvents, Status> {
         let job = first(&mut input).await?;
@@ -61,13 +60,10 @@ impl OperatorApi {
             Status::resource_exhausted(format!("the forward has {MAX_TUNNELS} connections open"))
         })?;
         let (sender, stream) = mpsc::channel(PIECES);
-        let asked = AskedTunnel {
+        let call = TunnelCall {
             api: self.clone(),
             job,
             forward,
-        };
-        let call = TunnelCall {
-            asked,
             input,
             sender,
             carried: Counts::default(),
@@ -78,11 +74,10 @@ impl OperatorApi {
     }
 }
 
-async fn first(input: &mut Messages<v1::TunnelInput>) -> Result<JobId, Status> {
-    let first = timeout(FIRST, input.next())
+async fn first(input: &mut Streaming<v1::TunnelInput>) -> Result<JobId, Status> {
+    let first = timeout(FIRST, input.message())
         .await
-        .map_err(|_| Status::deadline_exceeded("no connection was requested in 10 s"))?;
-    let first = first.transpose()?;
+        .map_err(|_| Status::deadline_exceeded("no connection was requested in 10 s"))??;
     let Some(tunnel_input::Body::Open(open)) = first.and_then(|first| first.body) else {
         let why = "the first message must request a connection";
         return Err(Status::invalid_argument(why));
@@ -106,28 +101,22 @@ impl Counts {
     }
 }
 
-/// A connection that an agent is to make.
-struct AskedTunnel {
+/// One connection.
+struct TunnelCall {
     api: OperatorApi,
     job: JobId,
     forward: Arc<Forward>,
-}
-
-/// One connection.
-struct TunnelCall {
-    asked: AskedTunnel,
-    input: Messages<v1::TunnelInput>,
+    input: Streaming<v1::TunnelInput>,
     sender: mpsc::Sender<Result<v1::TunnelOutput, Status>>,
     carried: Counts,
 }
 
 impl TunnelCall {
     async fn run(mut self, tunnel_id: String, turn: OwnedSemaphorePermit) {
-        let (api, job) = (self.asked.api.clone(), self.asked.job);
-        let forward = Arc::clone(&self.asked.forward);
+        let (api, forward) = (self.api.clone(), Arc::clone(&self.forward));
         let began = Instant::now();
         let connected = tokio::select! {
-            connected = self.asked.connect(tunnel_id) => connected,
+            connected = self.connect(tunnel_id) => connected,
             () = self.sender.closed() => Err("the operator went away".to_owned()),
             () = forward.end.cancelled() => Err("the forward has ended".to_owned()),
             () = api.stop.cancelled() => Err("the master is stopping".to_owned()),
@@ -148,44 +137,16 @@ impl TunnelCall {
                 let (sent, received) = (count(&self.carried.sent), count(&self.carried.received));
                 forward.carried(sent, received);
                 let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(%job, instance = %forward.at, sent, received, ms, why, "a forwarded connection has ended");
+                tracing::info!(job = %self.job, instance = %forward.at, sent, received, ms, why, "a forwarded connection has ended");
             }
             Err(_) => {
                 forward.refused();
-                tracing::info!(%job, instance = %forward.at, why = refused, "a connection was not forwarded");
+                tracing::info!(job = %self.job, instance = %forward.at, why = refused, "a connection was not forwarded");
             }
         }
         drop(turn);
     }
 
-    /// Passes pieces on until both ways are over, or one of those who carry them is gone; says why in the latter case.
-    async fn pass(&mut self, link: TunnelLink, session: &SessionEnd) -> &'static str {
-        let TunnelLink { mut up, down, over } = link;
-        let (sender, asked) = (&self.sender, &self.asked);
-        let counts = &self.carried;
-        let both = async {
-            tokio::join!(
-                from_agent(&mut up, sender, &counts.received),
-                to_agent(&mut self.input, down, &counts.sent)
-            )
-            .0
-        };
-        let why = tokio::select! {
-            why = both => why,
-            () = sender.closed() => return "the operator went away",
-            () = over.cancelled() => "its identity was revoked",
-            () = session.come() => "its agent has lost the master",
-            () = asked.forward.end.cancelled() => "the forward has ended",
-            () = asked.api.stop.cancelled() => "the master was stopped",
-        };
-        if !why.is_empty() {
-            let _ = timeout(LAST, sender.send(reset(why))).await; // it may not be read
-        }
-        why
-    }
-}
-
-impl AskedTunnel {
     /// The stream of an agent that has connected, and the end of its session; else why not.
     async fn connect(&self, tunnel_id: String) -> Result<(TunnelLink, SessionEnd), String> {
         let (at, deadline) = (&self.forward.at, Instant::now() + OPEN);
@@ -239,6 +200,32 @@ impl AskedTunnel {
             }
         }
     }
+
+    /// Passes pieces on until both ways are over, or one of those who carry them is gone; says why in the latter case.
+    async fn pass(&mut self, link: TunnelLink, session: &SessionEnd) -> &'static str {
+        let TunnelLink { mut up, down, over } = link;
+        let (sender, forward) = (&self.sender, &self.forward);
+        let counts = &self.carried;
+        let both = async {
+            tokio::join!(
+                from_agent(&mut up, sender, &counts.received),
+                to_agent(&mut self.input, down, &counts.sent)
+            )
+            .0
+        };
+        let why = tokio::select! {
+            why = both => why,
+            () = sender.closed() => return "the operator went away",
+            () = over.cancelled() => "its identity was revoked",
+            () = session.come() => "its agent has lost the master",
+            () = forward.end.cancelled() => "the forward has ended",
+            () = self.api.stop.cancelled() => "the master was stopped",
+        };
+        if !why.is_empty() {
+            let _ = timeout(LAST, sender.send(reset(why))).await; // it may not be read
+        }
+        why
+    }
 }
 
 /// Whether an agent that speaks this version knows what it would be asked.
@@ -259,8 +246,8 @@ fn reset(detail: &str) -> Result<v1::TunnelOutput, Status> {
 }
 
 /// Whether the agent has connected: why not, empty when it has. `None` when it is gone.
-async fn answer(up: &mut Messages<v1::TunnelUp>) -> Option<String> {
-    let first = up.next().await?.ok()?;
+async fn answer(up: &mut Streaming<v1::TunnelUp>) -> Option<String> {
+    let first = up.message().await.ok()??;
     match wall::admit_tunnel(first).ok()?.body {
         Some(tunnel_up::Body::Answer(answer)) => Some(answer.refused),
         _ => None,
@@ -269,16 +256,16 @@ async fn answer(up: &mut Messages<v1::TunnelUp>) -> Option<String> {
 
 /// Passes on what comes from the machine, to its end; then says nothing, or why it ended too soon.
 async fn from_agent(
-    up: &mut Messages<v1::TunnelUp>,
+    up: &mut Streaming<v1::TunnelUp>,
     sender: &mpsc::Sender<Result<v1::TunnelOutput, Status>>,
     received: &AtomicU64,
 ) -> &'static str {
     let why = loop {
-        let piece = match up.next().await.map(|up| up.map(wall::admit_tunnel)) {
-            None => return "",
-            Some(Ok(Ok(v1::TunnelUp { body }))) => body,
-            Some(Ok(Err(breach))) => break breach,
-            Some(Err(_)) => break "the connection to its agent broke",
+        let piece = match up.message().await.map(|up| up.map(wall::admit_tunnel)) {
+            Ok(None) => return "",
+            Ok(Some(Ok(v1::TunnelUp { body }))) => body,
+            Ok(Some(Err(breach))) => break breach,
+            Err(_) => break "the connection to its agent broke",
         };
         if let Some(tunnel_up::Body::Piece(piece)) = piece {
             Counts::add(received, &piece);
@@ -293,11 +280,11 @@ async fn from_agent(
 
 /// Passes on what comes from the operator, to its end; then the agent's stream is closed.
 async fn to_agent(
-    input: &mut Messages<v1::TunnelInput>,
+    input: &mut Streaming<v1::TunnelInput>,
     down: mpsc::Sender<Result<v1::TunnelPiece, Status>>,
     sent: &AtomicU64,
 ) {
-    while let Some(Ok(v1::TunnelInput { body })) = input.next().await {
+    while let Ok(Some(v1::TunnelInput { body })) = input.message().await {
         if let Some(tunnel_input::Body::Piece(piece)) = body {
             Counts::add(sent, &piece);
             if down.send(Ok(piece)).await.is_err() {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::run::stop;
 use crate::server::door::Door;
 use crate::server::named_stream::NamedStream;
-use crate::server::operator_api::{OperatorApi, OperatorService};
+use crate::server::operator_api::OperatorApi;
 use crate::server::operator_name::{self, OperatorName};
 use crate::server::ways::Ways;
 
@@ -60,14 +60,14 @@ async fn allowed(stream: UnixStream, own: u32) -> io::Result<Option<OperatorStre
 pub(crate) type OperatorStream = NamedStream<UnixStream, OperatorName>;
 
 /// The operators' service behind its door.
-pub(super) type Operators = Door<OperatorService>;
+pub(super) type Operators = Door<OperatorServer<OperatorApi>>;
 
 /// The same one for operators' socket and masters' port.
 pub(super) fn service(api: OperatorApi, ways: Ways, store: Arc<dyn Store>) -> Operators {
-    let rest = OperatorServer::new(api.clone())
+    let service = OperatorServer::new(api)
         .max_decoding_message_size(16 << 20)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
-    Door::new(OperatorService::new(api, rest), ways, store)
+    Door::new(service, ways, store)
 }
 
 /// Connections of those who may connect, with their names.
