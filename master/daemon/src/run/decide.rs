@@ -285,8 +285,8 @@ impl Loop {
         }
     }
 
-    pub(super) fn publish(&self, event: &Event, now: UnixMs) {
-        log(event);
+    pub(super) fn publish(&self, event: Event, now: UnixMs) {
+        log(&event);
         self.engine.events.publish(event, now);
     }
 }

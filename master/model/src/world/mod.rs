@@ -253,7 +253,7 @@ impl World {
     fn about(&self, at: &InstanceKey, kind: &'static str, message: impl Into<String>) -> Event {
         let mut event = Event::cluster(&at.cluster, kind, message);
         event.instance = Some(at.instance.clone());
-        event.view = self.view(at);
+        event.view = self.event_view(at);
         event
     }
 
@@ -277,6 +277,13 @@ impl World {
     /// The id of a job that begins: the one that was asked for, or a new one.
     fn job_id(&mut self, request: Option<JobId>) -> JobId {
         request.unwrap_or_else(|| self.new_job())
+    }
+
+    /// The same as events bring it.
+    pub fn event_view(&self, at: &InstanceKey) -> Option<aot_proto::v1::InstanceView> {
+        let cluster = self.clusters.get(&at.cluster)?;
+        let instance = cluster.instances.get(&at.instance)?;
+        Some(view::of_event(cluster, instance, self.now))
     }
 
     fn new_job(&mut self) -> JobId {
