@@ -29,6 +29,7 @@ mod jobs;
 mod launch;
 mod level;
 mod lifecycle;
+mod moved;
 mod observe;
 mod orphans;
 mod overdue;
@@ -78,6 +79,7 @@ use super::job::{Job, Tally};
 use super::key::InstanceKey;
 use super::random::Ids;
 use super::run::Run;
+use super::turn_queue::TurnQueue;
 use super::unix_ms::UnixMs;
 use super::view;
 
@@ -110,6 +112,8 @@ pub struct World {
     join_key: JoinKey,
     ids: Ids,
     due: step::Due,
+    /// Changes at a pace, from a pass over all instances until something may have made that untrue.
+    queues: BTreeMap<ClusterName, TurnQueue>,
     started_ms: UnixMs,
     now: UnixMs,
     effects: Vec<Effect>,
@@ -155,6 +159,7 @@ impl World {
             tallies: BTreeMap::new(),
             machines: clusters.iter().flat_map(machines_of).collect(),
             due: step::Due::default(),
+            queues: BTreeMap::new(),
             clusters: clusters
                 .into_iter()
                 .map(|c| (c.spec.name.clone(), c))
@@ -274,16 +279,16 @@ impl World {
         Some(view::instance(cluster, instance, self.now))
     }
 
-    /// The id of a job that begins: the one that was asked for, or a new one.
-    fn job_id(&mut self, request: Option<JobId>) -> JobId {
-        request.unwrap_or_else(|| self.new_job())
-    }
-
     /// The same as events bring it.
     pub fn event_view(&self, at: &InstanceKey) -> Option<aot_proto::v1::InstanceView> {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
         Some(view::of_event(cluster, instance, self.now))
+    }
+
+    /// The id of a job that begins: the one that was asked for, or a new one.
+    fn job_id(&mut self, request: Option<JobId>) -> JobId {
+        request.unwrap_or_else(|| self.new_job())
     }
 
     fn new_job(&mut self) -> JobId {
