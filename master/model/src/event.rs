@@ -19,7 +19,7 @@ pub struct Event {
     pub message: String,
     /// The event's own fields.
     pub fields: Map<String, Value>,
-    /// The instance as it is now, when this changed it.
+    /// The instance as it is now, when this changed it; without its cloud properties.
     pub view: Option<v1::InstanceView>,
     /// Job that this belongs to and ends, with the exit status.
     pub ends: Option<(aot_proto::ids::JobId, u32)>,
@@ -50,15 +50,7 @@ impl Event {
     }
 
     /// As it goes over the operator's socket.
-    pub fn to_wire(&self, now: UnixMs) -> v1::Event {
-        v1::Event {
-            view: self.view.clone(),
-            ..self.to_wire_without_view(now)
-        }
-    }
-
-    /// The same without the instance as it is now.
-    pub fn to_wire_without_view(&self, now: UnixMs) -> v1::Event {
+    pub fn into_wire(self, now: UnixMs) -> v1::Event {
         v1::Event {
             unix_ms: now,
             cluster: self.cluster.to_string(),
@@ -68,13 +60,13 @@ impl Event {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             event: self.kind.to_owned(),
-            message: self.message.clone(),
+            message: self.message,
             fields_json: if self.fields.is_empty() {
                 String::new()
             } else {
-                Value::Object(self.fields.clone()).to_string()
+                Value::Object(self.fields).to_string()
             },
-            view: None,
+            view: self.view,
             last: self.ends.is_some(),
             exit_code: self.ends.map_or(0, |ends| ends.1),
             place: None,

@@ -38,6 +38,7 @@ pub mod spec;
 pub mod stage;
 pub mod task;
 pub mod text;
+mod turn_queue;
 pub mod unix_ms;
 pub mod view;
 pub mod wire;

@@ -24,6 +24,14 @@ const LEFT_OUT: &str = "no longer in the file";
 ///
 /// An open session has been heard within its silence limit: its instance was seen `now`.
 pub fn instance(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::InstanceView {
+    v1::InstanceView {
+        properties_json: properties(instance).to_string(),
+        ..of_event(cluster, instance, now)
+    }
+}
+
+/// The same with an event, of which there are many: without its cloud properties, which no event shows.
+pub fn of_event(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::InstanceView {
     // What is gone has no address, whatever it had last.
     let machine = instance
         .machine
@@ -67,7 +75,7 @@ pub fn instance(cluster: &Cluster, instance: &Instance, now: UnixMs) -> v1::Inst
             (note, _) => note.to_owned(),
         },
         warning: warning(instance),
-        properties_json: properties(instance).to_string(),
+        properties_json: String::new(),
         stage_views: stages(instance, waits, now),
         provider: cluster.spec.provider.to_string(),
         generation: instance.applied_generation,

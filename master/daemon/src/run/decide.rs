@@ -256,7 +256,7 @@ impl Loop {
     fn reconcile(&mut self, world: &mut World, now: UnixMs) -> Vec<Effect> {
         let begun = Instant::now();
         if begun < self.reconcile_from {
-            return world.reconcile_jobs(now);
+            return world.reconcile_paced(now);
         }
         // What an input means for its cluster reads all its instances, so all that has come shares one pass over them.
         let effects = world.reconcile(now);
@@ -285,8 +285,8 @@ impl Loop {
         }
     }
 
-    pub(super) fn publish(&self, event: &Event, now: UnixMs) {
-        log(event);
+    pub(super) fn publish(&self, event: Event, now: UnixMs) {
+        log(&event);
         self.engine.events.publish(event, now);
     }
 }

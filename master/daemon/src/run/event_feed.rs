@@ -62,29 +62,18 @@ impl EventFeed {
     }
 
     /// Sends an event to those who follow, and remembers it unless it is for the followers of a job alone.
-    pub(super) fn publish(&self, event: &Event, now: UnixMs) {
+    pub(super) fn publish(&self, event: Event, now: UnixMs) {
+        let (ends, aside) = (event.ends.map(|ends| ends.0), event.aside);
+        let mut event = event.into_wire(now);
         // Until it is sent, nobody reads what is remembered: whoever does and follows misses nothing, and sees nothing twice.
         let mut recent = self.recent();
-        let place = event.aside.is_none().then(|| {
+        if aside.is_none() {
             recent.number += 1;
-            self.place(recent.number)
-        });
-        if place.is_some() {
-            let kept = v1::Event {
-                place,
-                ..slim(event, now)
-            };
-            recent.push(kept, MOST_REMEMBERED, MOST_BYTES);
+            event.place = Some(self.place(recent.number));
+            recent.push(slim(&event), MOST_REMEMBERED, MOST_BYTES);
         }
         if self.0.sender.receiver_count() > 0 {
-            let published = Published {
-                event: v1::Event {
-                    place,
-                    ..event.to_wire(now)
-                },
-                ends: event.ends.map(|ends| ends.0),
-                aside: event.aside,
-            };
+            let published = Published { event, ends, aside };
             let _ = self.0.sender.send(published); // they may have left meanwhile
         }
     }
@@ -135,7 +124,7 @@ impl EventFeed {
 }
 
 /// An event as it is remembered: of its instance only what is shown with an event, and never as the last of a stream.
-fn slim(event: &Event, now: UnixMs) -> v1::Event {
+fn slim(event: &v1::Event) -> v1::Event {
     let view = event.view.as_ref().map(|view| v1::InstanceView {
         cluster: view.cluster.clone(),
         name: view.name.clone(),
@@ -147,10 +136,16 @@ fn slim(event: &Event, now: UnixMs) -> v1::Event {
         ..v1::InstanceView::default()
     });
     v1::Event {
+        unix_ms: event.unix_ms,
+        cluster: event.cluster.clone(),
+        instance: event.instance.clone(),
+        event: event.event.clone(),
+        message: event.message.clone(),
+        fields_json: event.fields_json.clone(),
         view,
         last: false,
         exit_code: 0,
-        ..event.to_wire_without_view(now)
+        place: event.place,
     }
 }
 
@@ -208,13 +203,13 @@ mod tests {
     fn what_happened_is_remembered_by_cluster_and_time() {
         let feed = EventFeed::new(7, 5);
         for (cluster, text, now) in [("a", "one", 10), ("b", "other", 11), ("a", "two", 12)] {
-            feed.publish(&Event::cluster(&name(cluster), "notice", text), now);
+            feed.publish(Event::cluster(&name(cluster), "notice", text), now);
         }
         let aside = Event {
             aside: Some(aot_proto::ids::JobId::from_parts(1, 1)),
             ..Event::cluster(&name("a"), "receipt", "for one job")
         };
-        feed.publish(&aside, 13);
+        feed.publish(aside, 13);
         let from = |cluster, ms| feed.subscribe_from(&name(cluster), &since(ms)).0;
         let all = from("a", 0);
         assert_eq!(messages(&all), ["one", "two"]);
@@ -229,7 +224,7 @@ mod tests {
     fn what_has_one_time_is_sent_from_where_the_last_stream_broke_off() {
         let feed = EventFeed::new(7, 5);
         let publish = |cluster: &str, text: &str| {
-            feed.publish(&Event::cluster(&name(cluster), "notice", text), 10);
+            feed.publish(Event::cluster(&name(cluster), "notice", text), 10);
         };
         publish("a", "one");
         publish("b", "other");
@@ -266,7 +261,7 @@ mod tests {
         let feed = EventFeed::new(7, 0);
         let long = "x".repeat(MOST_BYTES / 2);
         for now in 1..=4 {
-            feed.publish(&Event::cluster(&name("a"), "notice", long.clone()), now);
+            feed.publish(Event::cluster(&name("a"), "notice", long.clone()), now);
         }
         for (number, is_short) in [(1, true), (2, true), (3, false), (4, false)] {
             let cursor = v1::EventCursor {
@@ -286,7 +281,7 @@ mod tests {
             let feed = feed.clone();
             std::thread::spawn(move || {
                 for number in 0..2_000 {
-                    feed.publish(&event(number), number);
+                    feed.publish(event(number), number);
                 }
             })
         };
@@ -341,7 +336,7 @@ mod tests {
             ends: Some((aot_proto::ids::JobId::from_parts(1, 1), 1)),
             ..Event::cluster(&name("a"), "instance-ready", "")
         };
-        let kept = slim(&event, 3);
+        let kept = slim(&event.into_wire(3));
         assert!(kept.encoded_len() < 100, "{kept:?}");
         let view = kept.view.expect("a view");
         assert_eq!((view.phase(), &*view.machine_id), (v1::Phase::Ready, "i-1"));

@@ -91,6 +91,7 @@ impl World {
         self.stale.remove(name);
         self.published.remove(name);
         self.due.forget(name);
+        self.queues.remove(name);
         self.machines.retain(|_, at| &at.cluster != name);
     }
 

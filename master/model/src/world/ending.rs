@@ -154,6 +154,7 @@ impl World {
 
     pub(super) fn finish_launch(&mut self, name: &ClusterName, error: String) {
         let now = self.now;
+        self.queues.remove(name); // nobody is next
         self.mark_lost(name);
         let cluster = self
             .cluster_mut(name)

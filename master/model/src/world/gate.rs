@@ -101,7 +101,9 @@ impl World {
 
     /// A check is over.
     pub(super) fn health_ended(&mut self, at: &InstanceKey, run: RunId, verdict: &Verdict) {
-        self.mark_due(&at.cluster);
+        if verdict.outcome != Outcome::Succeeded {
+            self.mark_due(&at.cluster);
+        }
         let gate = self.gate_of(at).map(|(_, health)| health);
         let is_cancelled = self
             .clusters
@@ -115,10 +117,11 @@ impl World {
                 run: Some(own),
                 ..
             }) if *own == run => *tries,
-            _ => return, // another launch has begun since
+            _ => return self.mark_due(&at.cluster), // another launch has begun since
         };
         if verdict.outcome == Outcome::Succeeded {
-            return self.stages_done(at);
+            self.stages_done(at);
+            return self.mark_moved(at);
         }
         let now = self.now;
         let Some(turn) = self.instance_mut(at).and_then(|it| it.turn.as_mut()) else {

@@ -29,6 +29,7 @@ mod jobs;
 mod launch;
 mod level;
 mod lifecycle;
+mod moved;
 mod observe;
 mod orphans;
 mod overdue;
@@ -78,6 +79,7 @@ use super::job::{Job, Tally};
 use super::key::InstanceKey;
 use super::random::Ids;
 use super::run::Run;
+use super::turn_queue::TurnQueue;
 use super::unix_ms::UnixMs;
 use super::view;
 
@@ -110,6 +112,8 @@ pub struct World {
     join_key: JoinKey,
     ids: Ids,
     due: step::Due,
+    /// Changes at a pace, from a pass over all instances until something may have made that untrue.
+    queues: BTreeMap<ClusterName, TurnQueue>,
     started_ms: UnixMs,
     now: UnixMs,
     effects: Vec<Effect>,
@@ -155,6 +159,7 @@ impl World {
             tallies: BTreeMap::new(),
             machines: clusters.iter().flat_map(machines_of).collect(),
             due: step::Due::default(),
+            queues: BTreeMap::new(),
             clusters: clusters
                 .into_iter()
                 .map(|c| (c.spec.name.clone(), c))
@@ -253,7 +258,7 @@ impl World {
     fn about(&self, at: &InstanceKey, kind: &'static str, message: impl Into<String>) -> Event {
         let mut event = Event::cluster(&at.cluster, kind, message);
         event.instance = Some(at.instance.clone());
-        event.view = self.view(at);
+        event.view = self.event_view(at);
         event
     }
 
@@ -272,6 +277,13 @@ impl World {
         let cluster = self.clusters.get(&at.cluster)?;
         let instance = cluster.instances.get(&at.instance)?;
         Some(view::instance(cluster, instance, self.now))
+    }
+
+    /// The same as events bring it.
+    pub fn event_view(&self, at: &InstanceKey) -> Option<aot_proto::v1::InstanceView> {
+        let cluster = self.clusters.get(&at.cluster)?;
+        let instance = cluster.instances.get(&at.instance)?;
+        Some(view::of_event(cluster, instance, self.now))
     }
 
     /// The id of a job that begins: the one that was asked for, or a new one.

@@ -45,6 +45,21 @@ impl World {
         }
     }
 
+    /// The same of one, where it is known whether the barrier is open: whether anything was started there, or asked of it.
+    pub(super) fn continue_stages(&mut self, at: &InstanceKey, is_barrier_open: bool) -> bool {
+        let next = self.clusters.get(&at.cluster).and_then(|cluster| {
+            let launch = cluster.launch.as_ref().filter(|it| !it.cancelled)?;
+            let instance = cluster.instances.get(&at.instance)?;
+            Some((launch.job, next(cluster, instance, || is_barrier_open)))
+        });
+        match next {
+            Some((job, NextStage::Start(index))) => self.start_stage(job, at, index),
+            Some((_, NextStage::Done)) => self.pass_gate(at),
+            Some((_, NextStage::Wait)) | None => return false,
+        }
+        true
+    }
+
     fn next_stages(&self, name: &ClusterName) -> NextStages {
         let mut found = NextStages::default();
         let Some(cluster) = self.clusters.get(name) else {
@@ -87,7 +102,9 @@ impl World {
         let now = self.now;
         let cluster = self.clusters.get(&at.cluster);
         let known = cluster.and_then(|it| Some((it, it.instances.get(&at.instance)?)));
-        let rendered = known.map(|(cluster, instance)| render_record(cluster, instance));
+        let rendered = known
+            .filter(|(_, instance)| instance.stages[index].plan.templates)
+            .map(|(cluster, instance)| render_record(cluster, instance));
         let Some(instance) = self.instance_mut(at) else {
             return;
         };
@@ -105,7 +122,7 @@ impl World {
         stage.detail.clear();
         stage.started_ms = now;
         stage.ended_ms = 0;
-        stage.rendered = rendered.filter(|_| stage.plan.templates);
+        stage.rendered = rendered;
         let rechecks = stage.before.is_some();
         let (attempt, label) = (stage.attempt, stage.plan.name.clone());
         let count = instance.stages.len();
@@ -230,7 +247,10 @@ impl World {
             }
             _ => {}
         }
-        self.mark_due(&at.cluster);
+        match end {
+            StageEnd::Succeeded => self.mark_moved(at),
+            _ => self.mark_due(&at.cluster),
+        }
     }
 
     /// The last that a stage printed whose end comes next.

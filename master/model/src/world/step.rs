@@ -11,6 +11,7 @@ use super::identity::IssuedCertificate;
 use super::input::Input;
 use crate::batch::BatchState;
 use crate::cluster::Cluster;
+use crate::key::InstanceKey;
 use crate::unix_ms::UnixMs;
 
 /// How often a cluster is reconciled where nothing is known to be under way: for what time alone moves.
@@ -20,6 +21,8 @@ const PASS_MS: UnixMs = 2_000;
 #[derive(Debug, Default)]
 pub(super) struct Due {
     clusters: BTreeSet<ClusterName>,
+    /// Of a change at a pace: a stage or a check has succeeded there.
+    pub(super) moved: BTreeSet<InstanceKey>,
     pub(super) jobs: BTreeSet<JobId>,
     passed_ms: UnixMs,
 }
@@ -56,9 +59,11 @@ impl World {
         std::mem::take(&mut self.effects)
     }
 
-    /// [`World::reconcile`] for jobs alone: cheap, while a cluster is read as a whole.
-    pub fn reconcile_jobs(&mut self, now: UnixMs) -> Vec<Effect> {
+    /// [`World::reconcile`] for what goes over instances at a pace alone, jobs and changes: cheap, while a cluster is read as a
+    /// whole.
+    pub fn reconcile_paced(&mut self, now: UnixMs) -> Vec<Effect> {
         self.now = now;
+        self.advance_moved();
         while let Some(job) = self.due.jobs.pop_first() {
             self.advance_job(job);
         }
@@ -67,14 +72,25 @@ impl World {
 
     /// Whether nothing is left for [`World::reconcile`].
     pub fn is_reconciled(&self) -> bool {
-        self.due.clusters.is_empty() && self.due.jobs.is_empty()
+        self.due.clusters.is_empty() && self.due.jobs.is_empty() && self.due.moved.is_empty()
     }
 
     /// To be reconciled: something in this cluster has changed.
     pub(super) fn mark_due(&mut self, cluster: &ClusterName) {
+        self.queues.remove(cluster);
+        self.mark_awaited(cluster);
+    }
+
+    /// To be reconciled: something may have come that others in this cluster wait for. Its change at a pace is where it was.
+    pub(super) fn mark_awaited(&mut self, cluster: &ClusterName) {
         if !self.due.clusters.contains(cluster) {
             self.due.clusters.insert(cluster.clone());
         }
+    }
+
+    /// Whether it is to be reconciled.
+    pub(super) fn is_due(&self, cluster: &ClusterName) -> bool {
+        self.due.clusters.contains(cluster)
     }
 
     /// To be reconciled: there may be room for more targets of this job.
@@ -84,6 +100,7 @@ impl World {
 
     fn reconcile_due(&mut self) {
         loop {
+            self.advance_moved();
             if let Some(cluster) = self.due.clusters.pop_first() {
                 self.advance(&cluster);
             } else if let Some(job) = self.due.jobs.pop_first() {
@@ -97,6 +114,7 @@ impl World {
     /// Level-triggered: does whatever a cluster's state calls for now. Safe to call at any time. What one pass makes possible
     /// comes after it, so that one round of them is enough.
     fn advance(&mut self, cluster: &ClusterName) {
+        self.queues.remove(cluster);
         self.prepare_if_due(cluster);
         self.call_due_batches(cluster);
         self.end_machines(cluster);
@@ -113,6 +131,7 @@ impl World {
         self.start_stages(cluster);
         self.fail_unwritten(cluster);
         self.end_launch(cluster);
+        self.queue_turns(cluster);
     }
 
     fn tick(&mut self) -> Answer {

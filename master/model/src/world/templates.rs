@@ -28,6 +28,15 @@ impl World {
         let Some(cluster) = self.clusters.get(name) else {
             return;
         };
+        let has_templates = |it: &Instance| it.stages.iter().any(|stage| stage.plan.templates);
+        let instance = |at: &&InstanceKey| cluster.instances.get(&at.instance);
+        let at: Vec<&InstanceKey> = at
+            .iter()
+            .filter(|at| instance(at).is_some_and(has_templates))
+            .collect();
+        if at.is_empty() {
+            return;
+        }
         let rendered = RenderBasis::of(cluster, moves);
         for at in at {
             let Some(instance) = self

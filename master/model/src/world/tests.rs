@@ -31,6 +31,7 @@ mod prerequisites;
 mod request;
 mod revoke;
 mod rolling;
+mod rolling_cost;
 mod rolling_waits;
 mod secrets;
 mod shells;

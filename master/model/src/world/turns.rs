@@ -37,8 +37,9 @@ enum NextTurn {
 
 /// How far a group is.
 #[derive(Default)]
-struct GroupCount<'a> {
-    so_far: SoFar,
+pub(super) struct GroupCount<'a> {
+    pub(super) so_far: SoFar,
+    pub(super) running: Vec<&'a InstanceName>,
     failed: Vec<&'a InstanceName>,
 }
 
@@ -147,7 +148,7 @@ impl World {
         self.awaited(cluster, launch)
     }
 
-    fn count_groups<'a>(
+    pub(super) fn count_groups<'a>(
         &self,
         cluster: &'a Cluster,
         launch: &Launch,
@@ -179,6 +180,7 @@ impl World {
                 count.failed.push(&instance.name);
             } else {
                 count.so_far.running += 1;
+                count.running.push(&instance.name);
             }
         }
         counts
@@ -257,7 +259,7 @@ impl World {
         }
     }
 
-    fn begin_turn(&mut self, at: &InstanceKey) {
+    pub(super) fn begin_turn(&mut self, at: &InstanceKey) {
         let known = self.instance(at).and_then(|instance| {
             let launch = self.clusters.get(&at.cluster)?.launch.as_ref()?;
             let rolling = launch.rolling.as_ref()?;
@@ -307,7 +309,12 @@ impl World {
 }
 
 /// The next of a group that are there, in their order.
-fn next_of(cluster: &Cluster, launch: &Launch, group: usize, most: usize) -> Vec<InstanceName> {
+pub(super) fn next_of(
+    cluster: &Cluster,
+    launch: &Launch,
+    group: usize,
+    most: usize,
+) -> Vec<InstanceName> {
     let in_group = |it: &&Instance| {
         let turn = it.turn.as_ref();
         it.session.is_some()
@@ -321,7 +328,7 @@ fn next_of(cluster: &Cluster, launch: &Launch, group: usize, most: usize) -> Vec
     first.map(|instance| instance.name.clone()).collect()
 }
 
-fn waits_in(instance: &Instance, launch: &Launch) -> bool {
+pub(super) fn waits_in(instance: &Instance, launch: &Launch) -> bool {
     let turn = instance.turn.as_ref();
     turn.is_some_and(|turn| turn.waits_in(launch.job))
 }

@@ -95,7 +95,7 @@ impl World {
     }
 }
 
-fn mounts_any(cluster: &Cluster) -> bool {
+pub(super) fn mounts_any(cluster: &Cluster) -> bool {
     let volumes = |batch: &Batch| {
         batch
             .spec

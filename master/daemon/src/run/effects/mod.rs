@@ -59,7 +59,7 @@ impl Loop {
                 };
                 self.call_orphans(job, cluster, place);
             }
-            Effect::Event(event) => self.publish(&event, now),
+            Effect::Event(event) => self.publish(*event, now),
             Effect::RunBegan { job, instance, run } => {
                 let spools = self.parts.spools.clone();
                 self.followers.notify(job, || {

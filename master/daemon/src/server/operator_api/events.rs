@@ -107,7 +107,7 @@ impl OperatorApi {
                 cluster: cluster.to_string(),
                 instance: name.to_string(),
                 event: "snapshot".to_owned(),
-                view: world.view(&InstanceKey {
+                view: world.event_view(&InstanceKey {
                     cluster: cluster.clone(),
                     instance: name.clone(),
                 }),

@@ -43,7 +43,7 @@ fn facts(name: &InstanceName) -> NodeFacts {
 }
 
 /// A cluster of one pool whose launch is long over.
-fn standing(size: usize) -> Cluster {
+pub(super) fn standing(size: usize) -> Cluster {
     let spec = spec(&[size], &[]);
     let mut cluster = samples::empty_cluster(spec.clone());
     for number in 0..size {
@@ -54,9 +54,14 @@ fn standing(size: usize) -> Cluster {
     cluster
 }
 
-fn begun(cluster: Cluster) -> World {
+pub(super) fn begun(cluster: Cluster) -> World {
     let join_key = JoinKey::new(b"key");
     World::new(vec![cluster], Vec::new(), Vec::new(), join_key, [1; 32], 1)
+}
+
+/// Now, to measure what decisions cost.
+pub(super) fn begin_to_measure() -> Instant {
+    Instant::now()
 }
 
 #[test]
@@ -78,11 +83,16 @@ fn agents_that_spread_are_back_before_contact_is_lost() {
 /// An input, and all that follows from it.
 fn input(world: &mut World, input: Input) -> Vec<Effect> {
     let (_, mut effects) = world.step(input, 1_000);
-    effects.extend(world.reconcile_jobs(1_000));
+    effects.extend(world.reconcile_paced(1_000));
     effects
 }
 
-fn agent(world: &mut World, at: &InstanceKey, session: u64, report: AgentInput) -> Vec<Effect> {
+pub(super) fn agent(
+    world: &mut World,
+    at: &InstanceKey,
+    session: u64,
+    report: AgentInput,
+) -> Vec<Effect> {
     let at = at.clone();
     input(
         world,
@@ -94,7 +104,7 @@ fn agent(world: &mut World, at: &InstanceKey, session: u64, report: AgentInput) 
     )
 }
 
-fn hello() -> v1::Hello {
+pub(super) fn hello() -> v1::Hello {
     v1::Hello {
         boot_id: "boot".to_owned(),
         cluster_facts_generation: 1,
@@ -336,7 +346,7 @@ fn paced(size: usize, kept_for: usize) -> Paced {
                 report,
             };
             next.extend(world.step(input, 100_000).1);
-            next.extend(world.reconcile_jobs(100_000));
+            next.extend(world.reconcile_paced(100_000));
             write(&mut world); // each end in a commit of its own
             ended += 1;
         }

@@ -134,7 +134,7 @@ fn the_end_of_a_launch_can_be_told_again_until_another_takes_its_place() {
     sim.run_until_quiet();
     let end = sim.world.launch_end(&cluster(), id(1)).expect("is over");
     assert_eq!(end.message, "2 instances are ready");
-    let fields = end.to_wire(1).fields_json;
+    let fields = end.into_wire(1).fields_json;
     assert!(fields.contains(r#""summary":{"ready":2}"#), "{fields}");
     sim.input(with_id(ask(&spec(&[3], &[]), &[]), id(2)));
     assert!(sim.world.launch_end(&cluster(), id(1)).is_none());

@@ -138,7 +138,7 @@ impl Sim {
         let (answer, mut effects) = self.world.step(input, self.now);
         effects.extend(match whole {
             true => self.world.reconcile(self.now),
-            false => self.world.reconcile_jobs(self.now),
+            false => self.world.reconcile_paced(self.now),
         });
         self.check_counts();
         self.disk.write(self.world.drain_changes());
@@ -186,10 +186,19 @@ impl Sim {
         }
         assert_eq!(self.world.runs_at, at);
         for cluster in self.world.clusters.values() {
+            self.check_queue(cluster);
             for (machine, at) in machines_of(cluster) {
                 let found = self.world.by_machine(&cluster.spec.name, &machine);
                 assert_eq!(found.map(|instance| &instance.name), Some(&at.instance));
             }
+        }
+    }
+
+    /// How far a change at a pace is known to be without a pass is how far it is. Who is away is seen when it is their turn.
+    fn check_queue(&self, cluster: &crate::cluster::Cluster) {
+        let queue = self.world.queues.get(&cluster.spec.name);
+        if queue.is_some() && cluster.instances.values().all(Instance::connected) {
+            assert_eq!(queue, self.world.turn_queue(cluster).as_ref());
         }
     }
 

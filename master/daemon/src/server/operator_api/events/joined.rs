@@ -194,7 +194,7 @@ impl ClusterFollower {
         if kind == "launch-ended"
             && let Some(event) = launch_end()
         {
-            let mut event = event.to_wire(now_ms());
+            let mut event = event.into_wire(now_ms());
             event.fields_json = self.with_log(&event.fields_json);
             return v1::Event {
                 exit_code,
