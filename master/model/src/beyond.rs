@@ -28,7 +28,7 @@ pub fn beyond_stages(had: &ClusterSpec, wants: &ClusterSpec) -> Vec<String> {
     let changed = keys.into_iter().filter(|(_, differs)| *differs);
     let mut found: Vec<String> = changed.map(|(key, _)| format!("`{key}` differs")).collect();
     let (before, after) = (members(had), members(wants));
-    let lacks = |of: &BTreeMap<&InstanceName, Place<'_>>, other: &BTreeMap<_, _>| {
+    let lacks = |of: &BTreeMap<&InstanceName, PooledMember<'_>>, other: &BTreeMap<_, _>| {
         let names = of.keys().filter(|name| !other.contains_key(*name));
         names.map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -48,15 +48,15 @@ pub fn beyond_stages(had: &ClusterSpec, wants: &ClusterSpec) -> Vec<String> {
 }
 
 /// A member and its pool.
-type Place<'a> = (&'a PoolSpec, &'a MemberSpec);
+type PooledMember<'a> = (&'a PoolSpec, &'a MemberSpec);
 
-fn members(spec: &ClusterSpec) -> BTreeMap<&InstanceName, Place<'_>> {
+fn members(spec: &ClusterSpec) -> BTreeMap<&InstanceName, PooledMember<'_>> {
     let all = spec.instances();
     all.map(|(pool, member)| (&member.name, (pool, member)))
         .collect()
 }
 
-fn is_alike((pool, member): Place<'_>, (other, twin): Place<'_>) -> bool {
+fn is_alike((pool, member): PooledMember<'_>, (other, twin): PooledMember<'_>) -> bool {
     member == twin
         && (&pool.name, &pool.owner, &pool.user, &pool.machine)
             == (&other.name, &other.owner, &other.user, &other.machine)
