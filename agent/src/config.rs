@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use aot_host::environment::{self, NotText};
 use aot_proto::route::Route;
 use serde::Deserialize;
 
@@ -172,11 +173,14 @@ impl Config {
         {
             tracing::warn!(path = %path.display(), "the settings hold a token and others can read them: chmod 600 them");
         }
-        Self::parse(&text, path)?.with_environment(|name| std::env::var(name).ok())
+        Self::parse(&text, path)?.with_environment(environment::text)
     }
 
     /// With what these variables say, which the SDKs of AWS read too: they go before the file.
-    fn with_environment(mut self, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+    fn with_environment(
+        mut self,
+        env: impl Fn(&str) -> Result<Option<String>, NotText>,
+    ) -> Result<Self, Error> {
         let places = [
             ("AWS_ENDPOINT_URL_SSM", &mut self.aws.ssm),
             (
@@ -185,14 +189,16 @@ impl Config {
             ),
         ];
         for (name, place) in places {
-            let Some(text) = env(name).filter(|text| !text.is_empty()) else {
+            let bad = |why: String| Error::Bad {
+                path: self.file.clone(),
+                why,
+            };
+            let text = env(name).map_err(|error| bad(error.to_string()))?;
+            let Some(text) = text.filter(|text| !text.is_empty()) else {
                 continue;
             };
-            let bad = |error| Error::Bad {
-                path: self.file.clone(),
-                why: format!("{name}: {error}"),
-            };
-            *place = Some(text.parse().map_err(bad)?);
+            let place_of = text.parse();
+            *place = Some(place_of.map_err(|error| bad(format!("{name}: {error}")))?);
         }
         Ok(self)
     }
@@ -355,7 +361,13 @@ mod tests {
         let said = |variables: &'static [(&str, &str)]| {
             let env = move |name: &str| {
                 let found = variables.iter().find(|(known, _)| *known == name);
-                found.map(|(_, value)| (*value).to_owned())
+                let value = found.map(|(_, value)| (*value).to_owned());
+                match value.as_deref() {
+                    Some("not text") => Err(NotText {
+                        name: name.to_owned(),
+                    }),
+                    _ => Ok(value),
+                }
             };
             parse(&text).unwrap().with_environment(env)
         };
@@ -372,6 +384,9 @@ mod tests {
         assert_eq!(manager.secrets_manager, Some(of_shell.clone()));
         let ssm = said(&[("AWS_ENDPOINT_URL_SSM", "https://of.shell")]);
         assert_eq!(ssm.unwrap().aws.ssm, Some(of_shell));
+        let bad = said(&[("AWS_ENDPOINT_URL_SSM", "not text")]).expect_err("not UTF-8");
+        let bad = bad.to_string();
+        assert!(bad.ends_with("AWS_ENDPOINT_URL_SSM is not UTF-8"), "{bad}");
         let bad = said(&[("AWS_ENDPOINT_URL_SSM", "of.shell")]).expect_err("no address");
         assert!(bad.to_string().contains("AWS_ENDPOINT_URL_SSM"), "{bad}");
     }

@@ -18,6 +18,7 @@ mod hostname;
 mod identity;
 mod ignored_signals;
 mod imds;
+mod let_in;
 mod link;
 mod masters;
 mod node_facts;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use aot_agent::{Config, DEFAULT_PATH, Mode, programs};
 use aot_host::log::{self, LogFormat};
-use aot_host::{core_dumps, descriptors};
+use aot_host::{core_dumps, descriptors, environment};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
     if matches!(
         args.command,
         AgentCommand::Run { .. } | AgentCommand::EnrolCheck { .. }
-    ) && let Err(error) = log_to_stderr(|name| std::env::var(name).unwrap_or_default())
+    ) && let Err(error) = log_to_stderr()
     {
         eprintln!("error: {error}");
         return ExitCode::from(2);
@@ -142,8 +142,12 @@ fn main() -> ExitCode {
 }
 
 /// Logs as `AOT_LOG` and `AOT_LOG_FORMAT` say. The journal has the time, so text goes without.
-fn log_to_stderr(env: impl Fn(&str) -> String) -> Result<(), String> {
-    let (filter, format) = log_settings(&env("AOT_LOG"), &env("AOT_LOG_FORMAT"))?;
+fn log_to_stderr() -> Result<(), String> {
+    let env = |name| {
+        let text = environment::text(name).map_err(|error| error.to_string());
+        text.map(Option::unwrap_or_default)
+    };
+    let (filter, format) = log_settings(&env("AOT_LOG")?, &env("AOT_LOG_FORMAT")?)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

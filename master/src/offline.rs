@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aot_cli::args::{Cli, VariableArgs};
-use aot_cli::variables::{given_beside, of_process};
+use aot_cli::variables::given_beside;
 use aot_cli::view::settings_table;
 use aot_cli::{CLUSTER_FILE, OperatorSecret, SecretOrigin};
 use aot_cluster_file::{FileProblem, Parsed, Report, Variables};
+use aot_host::environment;
 use aot_model::machine_rights::machine_rights;
 use aot_model::plural;
 use aot_model::problem::Problem;
@@ -164,10 +165,11 @@ pub fn check(path: &Path, variables: &VariableArgs) -> Result<CheckOk, CheckErro
         source,
     };
     let text = fs::read_to_string(path).map_err(read)?;
-    let given = given_beside(variables, &text, of_process).map_err(|unread| CheckError::Read {
-        path: unread.path,
-        source: unread.source,
-    })?;
+    let given =
+        given_beside(variables, &text, environment::text).map_err(|unread| CheckError::Read {
+            path: unread.path,
+            source: unread.source,
+        })?;
     let parsed = aot_cluster_file::parse_with(&text, path, &given).map_err(CheckError::File)?;
     let found = aot_cluster_file::file_problems(&parsed.spec, path);
     if found.is_empty() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Set to 1, the table of keys is written instead of compared.
 const WRITE: &str = "AOT_WRITE_DOCS";
@@ -145,8 +145,7 @@ fn holds(schema: &Value) -> Option<(&str, &'static str)> {
     if let Some(name) = reference(&schema["additionalProperties"]) {
         return Some((name, ".NAME"));
     }
-    let options = schema["anyOf"].as_array().or(schema["oneOf"].as_array())?;
-    options.iter().find_map(holds)
+    options(schema)?.iter().find_map(holds)
 }
 
 /// A definition on the page: its heading, and the places where it may stand.
@@ -205,6 +204,8 @@ fn path(place: &str, key: &str) -> String {
     }
 }
 
+const TRUE_OR_FALSE: &str = "true or false";
+
 /// What a value must be, in words; definitions are linked.
 fn kind(schema: &Value, headings: &BTreeMap<&str, &str>) -> String {
     if let Some(name) = reference(schema) {
@@ -212,12 +213,7 @@ fn kind(schema: &Value, headings: &BTreeMap<&str, &str>) -> String {
         return format!("[`{heading}`](#{})", slug(heading));
     }
     let joined = |values: &[Value], one: &dyn Fn(&Value) -> String| {
-        let words: Vec<String> = values.iter().map(one).collect();
-        match words.split_last() {
-            Some((last, [])) => last.clone(),
-            Some((last, first)) => format!("{} or {last}", first.join(", ")),
-            None => "anything".to_owned(),
-        }
+        any_of(&values.iter().map(one).collect::<Vec<_>>())
     };
     if let Some(values) = schema["enum"].as_array() {
         return joined(values, &literal);
@@ -225,13 +221,49 @@ fn kind(schema: &Value, headings: &BTreeMap<&str, &str>) -> String {
     if let Some(value) = schema.get("const") {
         return literal(value);
     }
-    if let Some(options) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+    if let Some(options) = options(schema) {
+        // Of two lists, one inside the other, nobody could say where the inner one ends.
+        if let [one, list] = options.as_slice()
+            && self::options(one).is_some()
+            && list["items"] == *one
+        {
+            let inner = self::options(one).into_iter().flatten();
+            let mut words: Vec<String> = inner.map(|it| kind(it, headings)).collect();
+            words.push("list of these".to_owned());
+            return any_of(&words);
+        }
         return joined(options, &|option| kind(option, headings));
     }
     match &schema["type"] {
         Value::Array(types) => joined(types, &|of| named(of, schema, headings)),
         of => named(of, schema, headings),
     }
+}
+
+/// What a schema leaves the choice of.
+fn options(schema: &Value) -> Option<&Vec<Value>> {
+    schema["anyOf"].as_array().or(schema["oneOf"].as_array())
+}
+
+/// `text, number or list`.
+fn any_of(words: &[String]) -> String {
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        // It has its `or` already.
+        Some((last, first)) if last == TRUE_OR_FALSE => format!("{}, {last}", first.join(", ")),
+        Some((last, first)) => format!("{} or {last}", first.join(", ")),
+        None => "anything".to_owned(),
+    }
+}
+
+/// Whether any single value will do: text, a number, true or false.
+fn is_any_single(schema: &Value) -> bool {
+    let types = schema["type"].as_array();
+    types.is_some_and(|types| {
+        ["string", "number", "boolean"]
+            .iter()
+            .all(|it| types.contains(&Value::from(*it)))
+    })
 }
 
 fn literal(value: &Value) -> String {
@@ -245,8 +277,9 @@ fn named(of: &Value, schema: &Value, headings: &BTreeMap<&str, &str>) -> String 
     match of.as_str().unwrap_or("anything") {
         "string" => "text".to_owned(),
         "integer" => "whole number".to_owned(),
-        "boolean" => "true or false".to_owned(),
+        "boolean" => TRUE_OR_FALSE.to_owned(),
         "null" => "nothing".to_owned(),
+        "array" if is_any_single(&schema["items"]) => "list".to_owned(),
         "array" => format!("list of {}", kind(&schema["items"], headings)),
         "object" if schema["additionalProperties"].is_object() => {
             let value = kind(&schema["additionalProperties"], headings);
@@ -362,6 +395,39 @@ fn table(
         text.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     text
+}
+
+#[test]
+fn what_a_value_must_be_reads_in_one_way() {
+    let single = json!({"type": ["string", "number", "boolean"]});
+    let text = json!({"type": "string"});
+    let list = |items: &Value| json!({"type": "array", "items": items});
+    let either = json!({"anyOf": [text, {"$ref": "#/$defs/Use"}]});
+    let headings = BTreeMap::from([("Use", "uses")]);
+    for (schema, wanted) in [
+        (single.clone(), "text, number, true or false"),
+        (list(&single), "list"),
+        (list(&text), "list of text"),
+        (json!({"anyOf": [text, list(&single)]}), "text or list"),
+        (
+            json!({"anyOf": [text, list(&text)]}),
+            "text or list of text",
+        ),
+        (
+            json!({"anyOf": [either, list(&either)]}),
+            "text, [`uses`](#uses) or list of these",
+        ),
+        (
+            json!({"type": "object", "additionalProperties": single}),
+            "mapping of names to text, number, true or false",
+        ),
+        (
+            json!({"type": ["boolean", "string"]}),
+            "true or false or text",
+        ),
+    ] {
+        assert_eq!(kind(&schema, &headings), wanted, "{schema}");
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ impl SecretFetcher {
         let mut tries = Tries::new(self.bounds, Instant::now());
         let trust = OnceCell::new();
         loop {
+            let before = values.len();
             let Err(failure) = self.round(wanted, &mut values, &trust).await else {
                 return Ok(values);
             };
@@ -65,6 +66,9 @@ impl SecretFetcher {
             let Some(secret) = wanted.get(values.len()) else {
                 return Ok(values);
             };
+            if values.len() > before {
+                tries.came();
+            }
             match tries.wait(failure.why.endurance(), Instant::now(), unit()) {
                 Some(wait) => {
                     let why = failure.why.to_string();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use aot_host::in_a_row::InARow;
+
 use crate::backoff::Backoff;
 
 /// How long something that failed is tried again.
@@ -22,7 +24,7 @@ pub(super) struct RetryBounds {
     pub base: Duration,
     /// Its most.
     pub most: Duration,
-    /// Tries of what may pass within seconds.
+    /// Tries of what may pass within seconds, with no secret read in between.
     pub tries: u32,
     /// How long AWS is asked that wants to be asked less. SSM answers 40 requests per second of an account, unless more was agreed on.
     pub throttled: Duration,
@@ -42,20 +44,24 @@ impl Default for RetryBounds {
 /// The tries of one run.
 #[derive(Debug)]
 pub(super) struct Tries {
-    bounds: RetryBounds,
     until: Instant,
-    short: u32,
+    short: InARow,
     backoff: Backoff,
 }
 
 impl Tries {
     pub(super) fn new(bounds: RetryBounds, now: Instant) -> Self {
         Self {
-            bounds,
             until: now + bounds.throttled,
-            short: 0,
+            short: InARow::new(bounds.tries.saturating_sub(1)),
             backoff: Backoff::new(bounds.base, bounds.most),
         }
+    }
+
+    /// One of the secrets was read.
+    pub(super) fn came(&mut self) {
+        self.short.came();
+        self.backoff.reset();
     }
 
     /// How long to wait before the next try; `None` when there is none. `unit` is a random number in [0, 1).
@@ -65,12 +71,9 @@ impl Tries {
         now: Instant,
         unit: f64,
     ) -> Option<Duration> {
-        if endurance == Endurance::Short {
-            self.short += 1;
-        }
         let goes_on = match endurance {
             Endurance::None => false,
-            Endurance::Short => self.short < self.bounds.tries,
+            Endurance::Short => self.short.failed(),
             Endurance::Long => true,
         };
         let wait = self.backoff.next(unit);
@@ -102,6 +105,20 @@ mod tests {
         assert!((15..30).contains(&count), "{count}");
         let bound = Duration::from_secs(270)..Duration::from_secs(300);
         assert!(bound.contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn a_secret_that_is_read_lets_the_next_one_be_tried_as_often() {
+        let start = Instant::now();
+        let mut tries = Tries::new(RetryBounds::default(), start);
+        for _ in 0..100 {
+            let waits = [(); 4].map(|()| tries.wait(Endurance::Short, start, 0.5));
+            assert!(waits.iter().all(Option::is_some), "{waits:?}");
+            assert!(waits[0] < Some(Duration::from_secs(1)), "{waits:?}");
+            tries.came();
+        }
+        let waits = [(); 5].map(|()| tries.wait(Endurance::Short, start, 0.0));
+        assert_eq!(waits[4], None);
     }
 
     #[test]

@@ -16,39 +16,23 @@ use aot_proto::v1::agent_link_client::AgentLinkClient;
 use aot_proto::v1::{OpenShell, ShellDown, ShellEnd, ShellHello, ShellUp, shell_up};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Status, Streaming};
+use tonic::{Response, Streaming};
 
 use crate::identity::ClientIdentity;
-use crate::link::{self, Link};
+use crate::let_in::{self, let_in};
+use crate::link::Link;
 use login::Login;
 use splice::{Splice, SpliceEnd};
 
 /// Terminals at once; one more is refused.
 const MOST: usize = 64;
-/// How long the master may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Messages to the master that may wait, past HTTP/2's own window. When full, the terminal is not read.
-const UP: usize = 4;
 /// How long the last message may take to leave.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 /// How long a terminal may take to end when the agent stops: its keeper kills what does not hang up in time, what is left
 /// of its output is read, and the last message leaves.
 const END: Duration = keeper::GRACE.saturating_add(LAST_MESSAGE.saturating_mul(2));
-
-/// Why there was no terminal.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("no master was reached")]
-    Link(#[from] link::Error),
-    /// It does not want it any more, or never did.
-    #[error("refused by the master: {}", .0.message())]
-    Refused(Box<Status>),
-    #[error("the master did not answer in 10 s")]
-    Silent,
-}
 
 /// What terminals need of their agent.
 #[derive(Clone)]
@@ -114,20 +98,18 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(self, has_slot: bool) -> Result<(), Error> {
-        let (up, rest) = mpsc::channel(UP);
-        let hello = ShellHello {
+    async fn run(self, has_slot: bool) -> Result<(), let_in::Error> {
+        let hello = message(shell_up::Body::Hello(ShellHello {
             shell_id: self.open.shell_id.clone(),
-        };
-        let _ = up.try_send(message(shell_up::Body::Hello(hello))); // the channel is empty
+        }));
         let identity = self.context.identity.borrow().clone();
-        let channel = self.context.link.connect(identity.as_deref()).await?;
-        let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let answer = timeout(ANSWER, client.shell(ReceiverStream::new(rest))).await;
-        let mut down = answer
-            .map_err(|_| Error::Silent)?
-            .map_err(|status| Error::Refused(Box::new(status)))?
-            .into_inner();
+        let link = &self.context.link;
+        let (up, mut down) = let_in(link, identity.as_deref(), hello, async |channel, up| {
+            let client = AgentLinkClient::new(channel);
+            let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+            client.shell(up).await.map(Response::into_inner)
+        })
+        .await?;
         // Nothing is started before the master has taken the terminal: one that nobody waits for is never opened.
         let ended = if has_slot {
             self.serve(&up, &mut down, identity.as_deref()).await

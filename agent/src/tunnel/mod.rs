@@ -18,36 +18,20 @@ use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Status, Streaming};
+use tonic::{Response, Streaming};
 
 use crate::config::ForwardPolicy;
 use crate::identity::ClientIdentity;
-use crate::link::{self, Link};
+use crate::let_in::{self, let_in};
+use crate::link::Link;
 use place::LocalStream;
 
 /// Connections at once, of all operators; one more is refused.
 const MOST: usize = 1024;
-/// How long the master may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Messages to the master that may wait, past HTTP/2's own window. When full, the local connection is not read.
-const UP: usize = 4;
 /// How long the last messages may take to leave when the agent stops.
 const END: Duration = Duration::from_secs(2);
-
-/// Why there was no connection.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("no master was reached")]
-    Link(#[from] link::Error),
-    /// It does not want it any more, or never did.
-    #[error("refused by the master: {}", .0.message())]
-    Refused(Box<Status>),
-    #[error("the master did not answer in 10 s")]
-    Silent,
-}
 
 /// Every forwarded connection of this agent.
 pub(crate) struct Tunnels {
@@ -133,19 +117,17 @@ struct Tunnel {
 
 impl Tunnel {
     /// To its end; `None` when the machine did not connect.
-    async fn run(self, open: OpenTunnel, has_slot: bool) -> Result<Option<Carried>, Error> {
-        let (up, rest) = mpsc::channel(UP);
-        let hello = TunnelHello {
+    async fn run(self, open: OpenTunnel, has_slot: bool) -> Result<Option<Carried>, let_in::Error> {
+        let hello = message(tunnel_up::Body::Hello(TunnelHello {
             tunnel_id: open.tunnel_id,
-        };
-        let _ = up.try_send(message(tunnel_up::Body::Hello(hello))); // the channel is empty
-        let channel = self.link.connect(self.identity.as_deref()).await?;
-        let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let answer = timeout(ANSWER, client.tunnel(ReceiverStream::new(rest))).await;
-        let down = answer
-            .map_err(|_| Error::Silent)?
-            .map_err(|status| Error::Refused(Box::new(status)))?
-            .into_inner();
+        }));
+        let identity = self.identity.as_deref();
+        let (up, down) = let_in(&self.link, identity, hello, async |channel, up| {
+            let client = AgentLinkClient::new(channel);
+            let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+            client.tunnel(up).await.map(Response::into_inner)
+        })
+        .await?;
         // Nothing is connected to before the master has taken the stream: one that nobody waits for is never opened.
         let connected = match has_slot {
             true => self.connect(&open.to.unwrap_or_default()).await,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aot_host::in_a_row::InARow;
 use aot_proto::headers;
 use aot_proto::ids::JobId;
 use aot_proto::status::{is_owner_gone, is_stopping};
@@ -21,7 +22,7 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often a command asks for a next master: where each one dies of the same, that is not the way out.
+/// How often a command asks for a next master with nothing new in between: where each one dies of the same, that is not the way out.
 const MOST: u32 = 20;
 
 /// What is said when a master is lost.
@@ -63,7 +64,7 @@ pub(crate) struct Again {
     client: Client,
     /// All masters that live take the ids of requests.
     keeps_requests: bool,
-    asked: u32,
+    breaks: InARow,
     until: Option<Instant>,
     /// It does not answer any more.
     is_lost: bool,
@@ -80,7 +81,7 @@ impl Again {
             },
             client,
             keeps_requests: ctx.keeps_requests,
-            asked: 0,
+            breaks: InARow::new(MOST),
             until: None,
             is_lost: false,
         }
@@ -96,12 +97,16 @@ impl Again {
         self.keeps_requests
     }
 
-    /// What was asked for broke off, and so. `false` when it has been asked for too often.
+    /// Something came that was not known before.
+    pub(crate) fn came(&mut self) {
+        self.breaks.came();
+    }
+
+    /// What was asked for broke off, and so. `false` when it has been asked for too often since something last came.
     pub(crate) fn broke(&mut self, ctx: &Ctx<'_>, why: Option<&Status>) -> bool {
-        self.asked += 1;
         self.until = Some(Instant::now() + ctx.env.asks_again);
         self.note(why);
-        self.asked <= MOST
+        self.breaks.failed()
     }
 
     fn note(&mut self, why: Option<&Status>) {

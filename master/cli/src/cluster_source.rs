@@ -4,8 +4,8 @@
 use aot_proto::headers;
 use aot_proto::ids::JobId;
 use aot_proto::v1::{
-    ApplyRequest, CleanupRequest, DeleteOrphansRequest, Event, LaunchRequest, LifecycleRequest,
-    TerminateRequest, WaitRequest, WatchRequest,
+    ApplyFileRequest, ApplyRequest, CleanupRequest, DeleteOrphansRequest, Event, LaunchRequest,
+    LifecycleRequest, TerminateRequest, WaitRequest, WatchRequest,
 };
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -23,6 +23,8 @@ pub(crate) enum ClusterAsk {
     Launch(Box<LaunchRequest>),
     /// Stages again.
     Apply(ApplyRequest),
+    /// Stages again, of a file that the cluster takes over with it.
+    ApplyFile(Box<ApplyFileRequest>),
     /// The end of machines.
     Terminate(TerminateRequest),
     /// Start, stop or reboot.
@@ -41,6 +43,11 @@ impl ClusterAsk {
         matches!(self, Self::Launch(_) | Self::Wait(..))
     }
 
+    /// Whether it is a job that runs stages, and continues without whoever follows it.
+    fn runs_stages(&self) -> bool {
+        matches!(self, Self::Launch(_) | Self::Apply(_) | Self::ApplyFile(_))
+    }
+
     /// From now on it waits only for the time that is left.
     fn come_again(&mut self) {
         if let Self::Wait(wait, until) = self {
@@ -56,6 +63,10 @@ impl ClusterAsk {
         match self {
             Self::Launch(launch) => client.launch(with_id(launch.as_ref().clone(), id)).await,
             Self::Apply(apply) => client.apply(with_id(apply.clone(), id)).await,
+            Self::ApplyFile(apply) => {
+                let apply = apply.as_ref().clone();
+                client.apply_file(with_id(apply, id)).await
+            }
             Self::Terminate(end) => client.terminate(with_id(end.clone(), id)).await,
             Self::Lifecycle(change) => client.lifecycle(with_id(change.clone(), id)).await,
             Self::Cleanup(cluster) => {
@@ -193,8 +204,8 @@ impl ClusterSource {
 
 impl EventSource for ClusterSource {
     fn goes_on(&self) -> String {
-        match (&self.ask, &self.job) {
-            (ClusterAsk::Launch(_) | ClusterAsk::Apply(_), Some(job)) => {
+        match &self.job {
+            Some(job) if self.ask.runs_stages() => {
                 format!("{}; aot-master jobs cancel {job} ends it", self.goes_on)
             }
             _ => self.goes_on.clone(),
@@ -202,14 +213,18 @@ impl EventSource for ClusterSource {
     }
 
     fn cancels(&self) -> String {
-        match &self.ask {
-            ClusterAsk::Launch(_) | ClusterAsk::Apply(_) => self.job.clone().unwrap_or_default(),
-            _ => String::new(),
+        match self.ask.runs_stages() {
+            true => self.job.clone().unwrap_or_default(),
+            false => String::new(),
         }
     }
 
     fn is_detached(&self) -> bool {
         self.is_detached
+    }
+
+    fn came(&mut self) {
+        self.again.came();
     }
 
     fn client(&mut self) -> &mut Client {

@@ -36,6 +36,7 @@ pub(crate) async fn connect_for(
         compared: ctx.compared,
         keeps_requests: ctx.keeps_requests,
         background: ctx.background,
+        has_shown: ctx.has_shown,
     };
     let mut client = connect(&mut inner, start).await?;
     ctx.compared = inner.compared;

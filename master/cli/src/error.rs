@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use aot_host::environment::NotText;
 use aot_proto::fault::{self, What};
 use aot_proto::plural;
 use aot_proto::v1::{Problem, Problems, TargetFault};
@@ -339,6 +340,15 @@ impl Error {
             text.push_str(&format!("\n  {hint}"));
         }
         Some(text)
+    }
+}
+
+impl From<NotText> for Error {
+    fn from(error: NotText) -> Self {
+        Self::usage(
+            error.to_string(),
+            "give it a value that is UTF-8, or unset it",
+        )
     }
 }
 

@@ -119,6 +119,7 @@ async fn follow(
                 if event.event.is_empty() {
                     continue; // it has a place alone
                 }
+                source.again.came();
                 show(ctx, &event)?;
                 if event.last {
                     return Ok(Exit::from_wire(event.exit_code));

@@ -476,6 +476,7 @@ macro_rules! events {
 events!(
     launch LaunchStream LaunchRequest,
     apply ApplyStream ApplyRequest,
+    apply_file ApplyFileStream ApplyFileRequest,
     terminate TerminateStream TerminateRequest,
     lifecycle LifecycleStream LifecycleRequest,
     cleanup CleanupStream CleanupRequest,

@@ -95,6 +95,8 @@ pub(crate) trait EventSource {
     fn cancels(&self) -> String;
     /// Nothing need come.
     fn is_detached(&self) -> bool;
+    /// Something happened that was not shown before.
+    fn came(&mut self);
     /// The master that is followed.
     fn client(&mut self) -> &mut Client;
     /// The events from now on, of the next master; `None` when there is none.
@@ -158,6 +160,10 @@ impl EventFollower<'_> {
             };
             match event {
                 Some(Ok(event)) => {
+                    // One without a place may be what another master said as well.
+                    if event.place.is_some() {
+                        source.came();
+                    }
                     if self.show(ctx, event)? {
                         return Ok(());
                     }

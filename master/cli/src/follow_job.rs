@@ -192,6 +192,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
                 let Some(output) = self.shown.rest(output) else {
                     return Ok(false);
                 };
+                self.source.came();
                 if let Some(out) = &mut self.out {
                     out.output(&output)?;
                 }
@@ -254,6 +255,7 @@ impl<'f, 'c> JobFollower<'f, 'c> {
     }
 
     fn ended(&mut self, ended: JobEnded) -> Result<(), Error> {
+        self.source.came();
         self.view.ended(&ended, self.ctx.io)?;
         if let Some(out) = &mut self.out {
             out.ended(&self.seen.started.job_id, &ended)?;

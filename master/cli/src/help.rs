@@ -103,9 +103,11 @@ Examples:
   aot-master plan cluster.yml --vars production.yml --set size=10
   aot-master plan cluster.yml --json | jq -r 'select(.problem) | .problem'
   aot-master plan web
+  aot-master plan web --set version=2
 
 With a TARGET it shows what apply would do to these instances: the file as it
-was launched last, with its bundles as they are now.
+was launched last, with its bundles as they are now. With --set or --vars, too,
+the file is read, as apply does then.
 
 Exits 1 when launch would refuse, and lists every reason at the end.";
 
@@ -203,6 +205,12 @@ Examples:
   aot-master apply web1 --force
   aot-master apply --failed
   aot-master apply web --canary 1 --concurrency 25%
+  aot-master apply web --set version=2
+
+--set and --vars have the file read again, as launch does: the whole cluster
+has these values from then on, and the instances of TARGET are brought there.
+More than stages may not change with it. Without them, the file is applied as it
+was launched last.
 
 Stages that succeeded are left alone, except with --from or --force. --failed
 selects the instances of TARGET on which a stage failed, and those that wait

@@ -126,6 +126,11 @@ impl JobSource {
         self.again.client()
     }
 
+    /// Something came of the job that was not shown before.
+    pub(crate) fn came(&mut self) {
+        self.again.came();
+    }
+
     /// Asks for the events. When the master dies before it answers, the next one is asked, where that can do no harm.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! `launch` and `apply`: what changes instances on purpose.
 
 use aot_proto::plural;
-use aot_proto::v1::{ApplyRequest, LaunchRequest, PlanRequest, Problems};
+use aot_proto::v1::{ApplyFileRequest, ApplyRequest, LaunchRequest, PlanRequest, Problems};
 use serde_json::Value;
 
 use super::Ctx;
-use super::args::{ApplyArgs, LaunchArgs};
+use super::args::{ApplyArgs, LaunchArgs, StageArg};
 use super::cluster_source::{ClusterAsk, ClusterSource};
 use super::connect::{Start, connect};
 use super::connect_for::connect_for;
@@ -13,7 +13,7 @@ use super::dial::{Client, millis};
 use super::error::{Error, Exit};
 use super::follow_cluster::{FollowedCluster, follow};
 use super::interrupt::Interrupt;
-use super::plan::{SentFile, ask_about, ask_at_once, ask_plan, ask_whose};
+use super::plan::{SentFile, ask_about, ask_at_once, ask_plan, ask_whose, plan_of_apply};
 use super::stages;
 use crate::view::{closing_table, counts_text, explanations, fields_of, next_lines, plan_summary};
 
@@ -96,6 +96,11 @@ fn say_next(ctx: &mut Ctx<'_>, followed: &FollowedCluster, exit: Exit) -> Result
 /// # Errors
 /// When the master can't be asked or followed.
 pub(crate) async fn apply(ctx: &mut Ctx<'_>, args: ApplyArgs) -> Result<Exit, Error> {
+    let file = SentFile::of_apply(ctx, args.file.as_deref(), &args.variables).await?;
+    let from_name = match &args.from {
+        Some(StageArg::Name(name)) => name.clone(),
+        _ => String::new(),
+    };
     let mut client = connect(ctx, Start::WithState).await?;
     let from = stages::number(ctx, &mut client, &args.which, args.from).await?;
     let request = ApplyRequest {
@@ -108,15 +113,22 @@ pub(crate) async fn apply(ctx: &mut Ctx<'_>, args: ApplyArgs) -> Result<Exit, Er
         failed: args.failed,
         update: args.update.wire(),
     };
-    ask_before_apply(
-        ctx,
-        &mut client,
-        &request,
-        args.yes || args.update.is_paced(),
-    )
-    .await?;
+    let planned = plan_of_apply(request.clone(), file.as_ref());
+    let said = args.yes || args.update.is_paced();
+    ask_before_apply(ctx, &mut client, planned, said).await?;
     let goes_on = "the stages are still running; see aot-master status and aot-master logs";
-    let ask = ClusterAsk::Apply(request);
+    let ask = match file {
+        None => ClusterAsk::Apply(request),
+        Some(file) => ClusterAsk::ApplyFile(Box::new(ApplyFileRequest {
+            apply: Some(request),
+            path: file.path,
+            text: file.text,
+            variables: Some(file.variables),
+            secrets: file.secrets,
+            prepared: None,
+            from_name,
+        })),
+    };
     let source = ClusterSource::new(ctx, client, ask, Start::WithState, goes_on)?;
     let followed = follow_to_end(ctx, source).await?;
     close(ctx, &followed)
@@ -126,16 +138,12 @@ pub(crate) async fn apply(ctx: &mut Ctx<'_>, args: ApplyArgs) -> Result<Exit, Er
 async fn ask_before_apply(
     ctx: &mut Ctx<'_>,
     client: &mut Client,
-    apply: &ApplyRequest,
+    request: PlanRequest,
     yes: bool,
 ) -> Result<(), Error> {
     if yes || !ctx.env.interactive {
         return Ok(());
     }
-    let request = PlanRequest {
-        apply: Some(apply.clone()),
-        ..PlanRequest::default()
-    };
     match ask_plan(ctx, client, request).await {
         Ok(plan) => ask_at_once(ctx, &plan.lines, yes),
         Err(_) => Ok(()),

@@ -8,6 +8,7 @@ pub mod completion;
 pub mod init;
 pub mod man;
 pub mod program;
+mod repeats;
 pub mod view;
 
 mod again;
@@ -69,7 +70,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aot_proto::status::is_owner_gone;
 use aot_proto::v1::LifecycleAction;
 use clap::{CommandFactory, FromArgMatches};
 use time::UtcOffset;
@@ -77,7 +77,7 @@ use time::UtcOffset;
 use crate::view::{StreamKind, Streams, Style, TerminalTraits, drawn_by_library};
 use api_calls::Verbose;
 use args::{Cli, Command};
-use connect::is_dying;
+use repeats::{Repeat, Repeats};
 
 pub use background::BackgroundDaemon;
 pub use doctor::ServePlan;
@@ -189,6 +189,8 @@ pub(crate) struct Ctx<'a> {
     keeps_requests: bool,
     /// The master that was asked was started by a command, and may be again.
     background: bool,
+    /// Something was shown since a master last died: of a command that shows things again and again.
+    has_shown: bool,
 }
 
 impl Ctx<'_> {
@@ -326,6 +328,7 @@ pub(crate) async fn run_on(cli: Cli, env: &CliEnv, io: &mut Streams) -> Exit {
         compared: false,
         keeps_requests: false,
         background: false,
+        has_shown: false,
     };
     let ran = match shown {
         Some(shown) => shown.beside(answered(cli.command, &mut ctx)).await,
@@ -348,39 +351,28 @@ pub(crate) async fn run_on(cli: Cli, env: &CliEnv, io: &mut Streams) -> Exit {
     }
 }
 
-/// Between two tries of a command whose cluster has no master.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// How often a command that changes nothing, or nothing more the second time, is asked again when its own master dies.
-const ASKED_AGAIN: usize = 3;
-
 /// Runs a command; when its master died before it answered, or that of its cluster, asks the next one where that can do no harm.
 async fn answered(command: Command, ctx: &mut Ctx<'_>) -> Result<Exit, Error> {
-    let repeatable = command.may_be_repeated();
-    ctx.greets = !repeatable || command.follows();
-    let until = tokio::time::Instant::now() + ctx.env.asks_again;
-    let (mut died, mut said) = (0, false);
+    let is_repeatable = command.may_be_repeated();
+    ctx.greets = !is_repeatable || command.follows();
+    let mut repeats = Repeats::new(ctx.env.asks_again);
     loop {
         let ran = dispatch(command.clone(), ctx).await;
-        match &ran {
-            Err(Error::Refused(status)) if is_dying(status) && repeatable => died += 1,
-            Err(Error::NotAMaster { .. }) if repeatable => died += 1,
-            Err(Error::Refused(status)) if is_owner_gone(status) && repeatable => {
-                if tokio::time::Instant::now() + PAUSE >= until {
-                    return ran;
-                }
-                if !std::mem::replace(&mut said, true) {
+        if std::mem::take(&mut ctx.has_shown) {
+            repeats.came();
+        }
+        let now = tokio::time::Instant::now();
+        let again = ran.as_ref().err().filter(|_| is_repeatable);
+        match again.and_then(|error| repeats.after(error, now)) {
+            None => return ran,
+            Some(Repeat::AtOnce) => ctx.greets = true,
+            Some(Repeat::AfterPause { first }) => {
+                if first {
                     ctx.message(again::LOST)?;
                 }
-                tokio::time::sleep(PAUSE).await;
-                continue;
+                tokio::time::sleep(repeats::PAUSE).await;
             }
-            _ => return ran,
         }
-        if died > ASKED_AGAIN {
-            return ran;
-        }
-        ctx.greets = true;
     }
 }
 

@@ -189,6 +189,7 @@ async fn show(
             }
             Some(Ok(line)) => {
                 if let Some(line) = shown.rest(line) {
+                    source.again.came();
                     one(ctx, view, line)?;
                 }
             }

@@ -54,6 +54,7 @@ async fn keep_showing(
         let seen = see(ctx, client, which).await?;
         let took = began.elapsed();
         display.show(ctx, &seen, which)?;
+        ctx.has_shown = true;
         tokio::time::sleep(EVERY.max(took * PAUSE_PER_LOOK)).await;
     }
 }

@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aot_archive::Digest;
+use aot_host::environment;
 use aot_proto::plural;
 use aot_proto::v1::{
     ApplyRequest, PlanAction, PlanLine, PlanReply, PlanRequest, SecretValue, Variables,
 };
 
-use super::Ctx;
 use super::args::{PlanArgs, VariableArgs};
 use super::confirm::{confirm, named};
 use super::connect::{Start, connect};
 use super::dial::{ASK_PROVIDER, Client, within};
 use super::error::{Error, Exit, exit_of};
 use super::secrets::{read_all, variable_of_process};
-use super::variables::{given_beside, of_process};
+use super::variables::given_beside;
+use super::{CLUSTER_FILE, Ctx};
 use crate::view::{plan_json, plan_lines, plan_summary, plan_versions, problem_lines};
 
 /// After so long of waiting for a plan, whoever waits is told for what.
@@ -67,7 +68,7 @@ impl SentFile {
         args: &VariableArgs,
     ) -> Result<Self, Error> {
         let (path, text) = read(file)?;
-        let variables = given_beside(args, &text, of_process)?;
+        let variables = given_beside(args, &text, environment::text)?;
         let wanted = (ctx.env.secrets)(&text, Path::new(&path), &variables);
         let secrets = read_all(wanted, variable_of_process).await?;
         Ok(Self {
@@ -76,6 +77,36 @@ impl SentFile {
             variables,
             secrets,
         })
+    }
+
+    /// The file whose variables are given to an apply, or to its plan; `None` when none are.
+    ///
+    /// # Errors
+    /// As [`SentFile::read`], and when a file is named without any variables.
+    pub(crate) async fn of_apply(
+        ctx: &Ctx<'_>,
+        file: Option<&Path>,
+        args: &VariableArgs,
+    ) -> Result<Option<Self>, Error> {
+        match (args.is_said(), file) {
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(Error::usage(
+                "--file is for --set and --vars".to_owned(),
+                "leave it out, or launch the file: without them what was launched last is applied as it is",
+            )),
+            (true, file) => {
+                let path = file.unwrap_or(Path::new(CLUSTER_FILE));
+                if file.is_none() && !path.exists() {
+                    return Err(Error::usage(
+                        format!(
+                            "--set and --vars need the cluster's file, and there is no {CLUSTER_FILE} here"
+                        ),
+                        "name it with --file FILE: its values are put in their places anew",
+                    ));
+                }
+                Self::read(ctx, path, args).await.map(Some)
+            }
+        }
     }
 
     /// Asks what a launch of it would do.
@@ -138,7 +169,16 @@ fn aws_settings(vars: impl Iterator<Item = (OsString, OsString)>) -> HashMap<Str
 /// When the file or the master can't be read or asked.
 pub(crate) async fn plan(ctx: &mut Ctx<'_>, args: &PlanArgs) -> Result<Exit, Error> {
     let (mut client, request) = match args.is_target() {
-        true => (connect(ctx, Start::WithState).await?, of_target(ctx, args)?),
+        true => {
+            let request = of_target(ctx, args).await?;
+            (connect(ctx, Start::WithState).await?, request)
+        }
+        false if args.of.is_some() => {
+            return Err(Error::usage(
+                format!("two files: {:?}, and the one of --file", args.file),
+                "give one of them: --file goes with a TARGET",
+            ));
+        }
         false => {
             let file = SentFile::read(ctx, Path::new(&args.file), &args.variables).await?;
             let request = PlanRequest {
@@ -170,25 +210,28 @@ pub(crate) async fn plan(ctx: &mut Ctx<'_>, args: &PlanArgs) -> Result<Exit, Err
 }
 
 /// What an apply to these would do.
-fn of_target(ctx: &Ctx<'_>, args: &PlanArgs) -> Result<PlanRequest, Error> {
-    if args.prune || args.variables.is_said() {
+async fn of_target(ctx: &Ctx<'_>, args: &PlanArgs) -> Result<PlanRequest, Error> {
+    if args.prune {
         return Err(Error::usage(
-            format!(
-                "{:?} is not a file, and --prune, --set and --vars are for a file",
-                args.file
-            ),
-            "leave them out: what was launched last is applied as it is",
+            format!("{:?} is not a file, and --prune is for a file", args.file),
+            "leave it out: an apply terminates nothing",
         ));
     }
+    let file = SentFile::of_apply(ctx, args.of.as_deref(), &args.variables).await?;
     let apply = ApplyRequest {
         cluster: ctx.cluster.clone(),
         target: Some(args.file.clone()),
         ..ApplyRequest::default()
     };
-    Ok(PlanRequest {
+    Ok(plan_of_apply(apply, file.as_ref()))
+}
+
+/// Asks what an apply would do, of this file or of what was launched.
+pub(crate) fn plan_of_apply(apply: ApplyRequest, file: Option<&SentFile>) -> PlanRequest {
+    PlanRequest {
         apply: Some(apply),
-        ..PlanRequest::default()
-    })
+        ..file.map(SentFile::planned).unwrap_or_default()
+    }
 }
 
 /// Asks before another file takes over a cluster whose instances it does not name: two files with one cluster's name

@@ -1,11 +1,12 @@
 //! `--set` and `--vars`: what is given beside a cluster's file, and the environment variables that these texts name. What it
 //! all means, the reader of the file decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use aot_host::environment::NotText;
 use aot_proto::v1::{Variables, VariablesFile};
 
 use super::args::VariableArgs;
@@ -24,14 +25,15 @@ pub struct UnreadVariables {
     pub source: io::Error,
 }
 
-/// What is given beside the file of this text; `env` is the environment.
+/// What is given beside the file of this text; `env` is the environment. A variable that is not UTF-8 is named: who reads the file says
+/// where it is used.
 ///
 /// # Errors
 /// When a file of variables can't be read.
 pub fn given_beside(
     args: &VariableArgs,
     text: &str,
-    env: impl Fn(&str) -> Option<String>,
+    env: impl Fn(&str) -> Result<Option<String>, NotText>,
 ) -> Result<Variables, UnreadVariables> {
     let read = |path: &PathBuf| {
         let failed = |source| UnreadVariables {
@@ -47,19 +49,20 @@ pub fn given_beside(
     let texts = files.iter().map(|file| file.text.as_str());
     let texts = texts.chain(args.set.iter().map(String::as_str));
     let names = texts.chain([text]).flat_map(env_names);
-    let env: HashMap<String, String> = names
-        .filter_map(|name| Some((name.to_owned(), env(name)?)))
-        .collect();
+    let (mut known, mut not_utf8) = (HashMap::new(), BTreeSet::new());
+    for name in names {
+        match env(name) {
+            Ok(Some(value)) => drop(known.insert(name.to_owned(), value)),
+            Ok(None) => {}
+            Err(NotText { name }) => drop(not_utf8.insert(name)),
+        }
+    }
     Ok(Variables {
         files,
         set: args.set.clone(),
-        env,
+        env: known,
+        not_utf8: not_utf8.into_iter().collect(),
     })
-}
-
-/// A variable of this process, for [`given_beside`].
-pub fn of_process(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -86,6 +89,11 @@ fn env_names(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use aot_host::environment;
+
     use super::*;
 
     #[test]
@@ -97,14 +105,18 @@ mod tests {
             set: vec!["b=${env:FROM_SET}".into()],
             vars: vec![path.clone()],
         };
-        let text = "x: ${env:FROM_TEXT} $${env:ESCAPED} $$${env:SHOWN} ${env:GONE} ${env:";
-        let env = |name: &str| (name != "GONE").then(|| name.to_lowercase());
+        let text = "x: ${env:FROM_TEXT} $${env:ESCAPED} $$${env:SHOWN} ${env:GONE} ${env:LATIN_1} ${env:LATIN_1} ${env:";
+        let env = |name: &str| match name {
+            "LATIN_1" => environment::of(name, Some(OsString::from_vec(b"caf\xe9".to_vec()))),
+            _ => Ok((name != "GONE").then(|| name.to_lowercase())),
+        };
         let given = given_beside(&args, text, env).expect("reads");
         let mut names: Vec<&str> = given.env.values().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["from_file", "from_set", "from_text", "shown"]);
         assert_eq!(given.files[0].text, "a: ${env:FROM_FILE}\n");
         assert_eq!(given.set, args.set);
+        assert_eq!(given.not_utf8, ["LATIN_1"]);
     }
 
     #[test]
@@ -117,7 +129,7 @@ mod tests {
                 vars: vec![path.clone()],
                 ..VariableArgs::default()
             };
-            let failed = given_beside(&args, "", |_| None).expect_err("is refused");
+            let failed = given_beside(&args, "", |_| Ok(None)).expect_err("is refused");
             assert_eq!(failed.path, path);
         }
     }

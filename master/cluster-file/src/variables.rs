@@ -45,12 +45,12 @@ pub(crate) fn expand(
     }
     // The name may be a variable, and all others may have the name in them.
     let named = root.get(CLUSTER).and_then(|node| {
-        let mut expander = Expander::new(&declared, &given.env, None);
+        let mut expander = Expander::new(&declared, given, None);
         expander.entry(CLUSTER, node)
     });
     let name = named.as_ref().and_then(Node::text);
     let name = name.filter(|name| name.parse::<ClusterName>().is_ok());
-    let mut expander = Expander::new(&declared, &given.env, Some(name.unwrap_or(UNNAMED)));
+    let mut expander = Expander::new(&declared, given, Some(name.unwrap_or(UNNAMED)));
     let all = expander.all();
     if let Body::Map(entries) = &mut root.body {
         for (key, value) in entries.iter_mut() {

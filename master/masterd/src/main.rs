@@ -231,9 +231,9 @@ async fn live(options: ServeOptions) -> Result<(), Error> {
 /// Whether a service manager started this very process (systemd.exec(5), environment variables). Shells of a desktop carry
 /// on what their terminal, a service itself, was given; before systemd 248 its children are told apart by their parent.
 fn is_a_service() -> bool {
-    match std::env::var("SYSTEMD_EXEC_PID") {
-        Ok(pid) => pid == std::process::id().to_string(),
-        Err(_) => {
+    match std::env::var_os("SYSTEMD_EXEC_PID") {
+        Some(pid) => pid == *std::process::id().to_string(),
+        None => {
             std::env::var_os("INVOCATION_ID").is_some()
                 && rustix::process::getppid() == Some(rustix::process::Pid::INIT)
         }

@@ -5,6 +5,7 @@
 pub mod attestation;
 mod backoff;
 pub mod batch;
+pub mod beyond;
 pub mod cluster;
 pub mod event;
 pub mod facts;

@@ -14,8 +14,7 @@ const PACKAGED_CERTIFICATES: &str = "/usr/share/aot/aws-certificates";
 
 /// The files that are read when none is named, strongest first: the user's own goes before the system's.
 pub(crate) fn default_files(env: &dyn Fn(&str) -> Option<String>, uid: u32) -> Vec<PathBuf> {
-    let user = user_dir(env).map(|dir| dir.join("master.toml"));
-    let user = user.filter(|_| uid != 0);
+    let user = own_dir(env, uid).map(|dir| dir.join("master.toml"));
     user.into_iter()
         .chain([PathBuf::from(SYSTEM_FILE)])
         .collect()
@@ -29,7 +28,7 @@ pub(crate) fn certificate_folders(
 ) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = named.clone().into_iter().collect();
     if named.is_none() {
-        let own = user_dir(env).filter(|_| uid != 0);
+        let own = own_dir(env, uid);
         folders.extend(own.map(|dir| dir.join("aws-certificates")));
         folders.push(PathBuf::from(SYSTEM_CERTIFICATES));
     }
@@ -37,8 +36,11 @@ pub(crate) fn certificate_folders(
     folders
 }
 
-/// The folder of a user's own settings.
-fn user_dir(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// The folder of a user's own settings; root's are the system's.
+fn own_dir(env: &dyn Fn(&str) -> Option<String>, uid: u32) -> Option<PathBuf> {
+    if uid == 0 {
+        return None;
+    }
     let home = || set(env, "HOME").map(|home| Path::new(&home).join(".config"));
     let base = set(env, "XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
     base.map(|dir| dir.join("aot"))

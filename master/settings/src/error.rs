@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use aot_host::environment::NotText;
+
 /// Why settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -22,6 +24,9 @@ pub enum SettingsError {
         /// What, with its line.
         message: String,
     },
+    /// A variable can't be read.
+    #[error(transparent)]
+    Variable(#[from] NotText),
     /// A value makes no sense.
     #[error("{from} is {value:?}: {why}")]
     Value {

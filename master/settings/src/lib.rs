@@ -14,11 +14,13 @@ mod origins;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aot_cli::args::{Cli, Command, ListenArgs};
+use aot_host::environment::{self, NotText};
 use aot_host::log::LogFormat;
 use aot_model::retention::RetentionLimits;
 
@@ -173,8 +175,20 @@ fn flags_of(cli: &Cli) -> Partial {
     }
 }
 
-fn of_process(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// Does something that reads variables as `read` has them; the first that is not UTF-8 is what is wrong, whatever else is.
+fn with_variables<T>(
+    read: impl Fn(&str) -> Result<Option<String>, NotText>,
+    work: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Result<T, SettingsError>,
+) -> Result<T, SettingsError> {
+    let wrong = OnceCell::new();
+    let env = |name: &str| {
+        read(name).unwrap_or_else(|error| {
+            let _ = wrong.set(error); // the first one stays
+            None
+        })
+    };
+    let done = work(&env);
+    wrong.into_inner().map_or(done, |error| Err(error.into()))
 }
 
 /// The settings of a command: its flags first, then the environment, then the files.
@@ -182,13 +196,12 @@ fn of_process(name: &str) -> Option<String> {
 /// # Errors
 /// A file that was named but can't be read, unknown keys and wrong types with their line, values that make no sense.
 pub fn of_command_line(cli: &Cli) -> Result<Settings, SettingsError> {
-    load(
-        &flags_of(cli),
-        cli.global.config.as_deref(),
-        &of_process,
-        rustix::process::geteuid().as_raw(),
-        matches!(&cli.command, Command::Serve(args) if args.background),
-    )
+    let again = matches!(&cli.command, Command::Serve(args) if args.background);
+    let config = cli.global.config.as_deref();
+    let uid = rustix::process::geteuid().as_raw();
+    with_variables(environment::text, |env| {
+        load(&flags_of(cli), config, env, uid, again)
+    })
 }
 
 /// Every setting with where it comes from, as a master that is started in the background from here would have it.
@@ -199,6 +212,8 @@ pub fn origins_of_command_line(cli: &Cli) -> Result<Vec<SettingOrigin>, Settings
     let flags = flags_of(cli);
     let uid = rustix::process::geteuid().as_raw();
     let config = cli.global.config.as_deref();
-    let (settings, files) = load_all(&flags, config, &of_process, uid, true)?;
-    Ok(origins::origins(&flags, &of_process, &files, &settings))
+    with_variables(environment::text, |env| {
+        let (settings, files) = load_all(&flags, config, env, uid, true)?;
+        Ok(origins::origins(&flags, env, &files, &settings))
+    })
 }

@@ -365,3 +365,29 @@ fn a_log_has_one_of_two_formats() {
         "AOT_LOG_FORMAT (log_format) is \"yaml\": expected text or json"
     );
 }
+
+#[test]
+fn a_variable_that_is_not_text_is_refused_by_name_and_not_passed_over() {
+    let read = |name: &str| match name {
+        "AOT_LISTEN" => Err(NotText {
+            name: name.to_owned(),
+        }),
+        _ => Ok(None),
+    };
+    let flags = Partial::default();
+    let error = with_variables(read, |env| load(&flags, None, env, 0, false));
+    let error = error.expect_err("it is set").to_string();
+    assert_eq!(error, "the environment variable AOT_LISTEN is not UTF-8");
+    // Whatever comes of it: without a place for the state there would be another reason.
+    let read = |name: &str| match name {
+        "HOME" => Err(NotText {
+            name: name.to_owned(),
+        }),
+        _ => Ok(None),
+    };
+    let error = with_variables(read, |env| merge(&flags, env, &[], 1000));
+    let error = error.expect_err("it is set").to_string();
+    assert_eq!(error, "the environment variable HOME is not UTF-8");
+    // Root's folders are the system's.
+    with_variables(read, |env| merge(&flags, env, &[], 0)).expect("HOME is not asked for");
+}

@@ -65,7 +65,7 @@ pub fn given_back<T>(spawn: impl FnOnce() -> T) -> T {
 
 /// What [`VARIABLE`] says; `None` where it says nothing.
 fn named() -> Option<Option<u64>> {
-    match &*std::env::var(VARIABLE).ok()? {
+    match std::env::var_os(VARIABLE)?.to_str()? {
         UNLIMITED => Some(None),
         soft => soft.parse().ok().map(Some),
     }

@@ -48,10 +48,9 @@ pub fn before() -> Option<String> {
 /// # Errors
 /// When the system refuses.
 pub fn give_back() -> io::Result<()> {
-    match std::env::var(VARIABLE)
-        .ok()
-        .and_then(|text| text.parse().ok())
-    {
+    let named = std::env::var_os(VARIABLE);
+    let named = named.and_then(|soft| soft.to_str()?.parse().ok());
+    match named {
         Some(soft) => set(getrlimit(Resource::Nofile), soft),
         None => Ok(()),
     }

@@ -152,3 +152,127 @@ fn one_file_is_two_clusters() {
     expanded.expect(0);
     assert_eq!(expanded.json()[0]["pools"][0]["size"], 5);
 }
+
+#[test]
+fn an_apply_gives_variables_to_those_that_are_meant_and_the_cluster_knows_them() {
+    let rig = Rig::local();
+    rig.bundle("plain", &format!("{LEDGER}echo \"$1\" > /opt/args\n"));
+    rig.bundle("site", &format!("{LEDGER}cp site.conf /opt/\n"));
+    rig.file(
+        "site/site.conf.j2",
+        "version {{ vars.version }} of {{ vars.name }}\n",
+    );
+    rig.cluster(
+        r#"
+vars: {version: 1, name: "app-${version}", size: 2}
+cluster: first
+provider: local
+pools:
+  - name: web
+    size: ${size}
+    bootstrap_sequence:
+      - {dir: plain, args: ["${name}"]}
+      - dir: site
+"#,
+    );
+    launch(&rig, &[]);
+    let seen = |name: &str| {
+        let args = rig.sh(name, "cat /opt/args");
+        (args, rig.sh(name, "cat /opt/site.conf"))
+    };
+    let version = |number: u32| {
+        (
+            format!("app-{number}"),
+            format!("version {number} of app-{number}"),
+        )
+    };
+    let actions = |words: &[&str]| {
+        let words = [&["--json", "plan"], words].concat();
+        let output = rig.cli(words);
+        output.expect(0);
+        let lines = output.json().into_iter();
+        let lines = lines.filter(|line| line["instance"].is_string());
+        let action = |line: &serde_json::Value| {
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            format!("{} {}", text("instance"), text("action"))
+        };
+        lines.map(|line| action(&line)).collect::<Vec<_>>()
+    };
+
+    let set = ["--set", "version=2"];
+    assert_eq!(actions(&[&["web1"], &set[..]].concat()), ["web1 rerun"]);
+    assert_eq!(actions(&["web1"]), ["web1 keep"], "a plan changes nothing");
+    rig.cli_within(LAUNCH, [&["apply", "web1"], &set[..]].concat())
+        .expect(0);
+    // What values and templates see is the same, on each of them.
+    assert_eq!((seen("web1"), seen("web2")), (version(2), version(1)));
+    assert_eq!(actions(&["*"]), ["web1 keep", "web2 rerun"]);
+    let file = actions(&[&["cluster.yml"], &set[..]].concat());
+    assert_eq!(file, ["web1 keep", "web2 rerun"], "as a launch has it");
+    rig.cli_within(LAUNCH, ["apply"]).expect(0);
+    assert_eq!((seen("web1"), seen("web2")), (version(2), version(2)));
+    assert_eq!(ledger(&rig, "web1"), "0101");
+    let jobs = rig.cli(["jobs", "--json"]);
+    let is_it = |line: &serde_json::Value| {
+        let what = line["what"].as_str().unwrap_or_default();
+        what.starts_with("apply web1 --set version=2 --file /")
+    };
+    assert!(jobs.json().iter().any(is_it), "{}", jobs.shown());
+
+    // A pace goes over them as with a launch; from another folder the file is named.
+    let path = rig.dir().join("cluster.yml");
+    let path = path.to_str().expect("text");
+    let words = [
+        "apply",
+        "--set",
+        "version=3",
+        "--file",
+        path,
+        "--concurrency",
+        "1",
+    ];
+    rig.cli_within(LAUNCH, words).expect(0);
+    assert_eq!((seen("web1"), seen("web2")), (version(3), version(3)));
+
+    for (words, code, said) in [
+        (&["--set", "size=3"][..], 1, "web3 would be made"),
+        (&["--set", "version=${nme}"], 2, "did you mean ${name}?"),
+        (&["--set", "version=4", "--file", "none.yml"], 2, "none.yml"),
+        (
+            &["--cluster", "other", "--set", "version=4"],
+            2,
+            "is the file of cluster first",
+        ),
+    ] {
+        let refused = rig.cli([&["apply"], words].concat());
+        refused.expect(code);
+        assert!(refused.stderr.contains(said), "{}", refused.shown());
+    }
+    let unknown = rig.cli(["apply", "--set", "version=3", "--set", "verson=4"]);
+    unknown.expect(0);
+    assert!(
+        unknown.stderr.contains("did you mean \"version\"?"),
+        "{}",
+        unknown.shown()
+    );
+    assert_eq!((seen("web1"), seen("web2")), (version(3), version(3)));
+    // Without any, the file's own are the next launch's.
+    launch(&rig, &[]);
+    assert_eq!((seen("web1"), seen("web2")), (version(1), version(1)));
+}
+
+#[test]
+fn what_is_not_text_in_the_shell_is_wrong_where_the_file_names_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let rig = rig();
+    let mut command = rig.command(["check", "cluster.yml", "--set", "motto=${env:MOTTO}"]);
+    command.env("MOTTO", std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("the environment variable \"MOTTO\" is not UTF-8"),
+        "{said}"
+    );
+}

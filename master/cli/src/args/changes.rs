@@ -47,6 +47,9 @@ pub struct PlanArgs {
     /// Values of the file's variables.
     #[command(flatten)]
     pub variables: VariableArgs,
+    /// With TARGET and --set or --vars: the cluster's file [default: cluster.yml]
+    #[arg(long = "file", value_name = "FILE")]
+    pub of: Option<PathBuf>,
 }
 
 impl PlanArgs {
@@ -120,6 +123,12 @@ pub struct ApplyArgs {
     /// How instances that are ready are changed.
     #[command(flatten)]
     pub update: UpdateArgs,
+    /// Values of the file's variables: the cluster takes them over.
+    #[command(flatten)]
+    pub variables: VariableArgs,
+    /// With --set or --vars: the cluster's file [default: cluster.yml]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// Don't ask before instances are changed all at once
     #[arg(short, long)]
     pub yes: bool,

@@ -4,6 +4,7 @@
 mod pack;
 mod scrub;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -55,7 +56,7 @@ pub(crate) async fn bundle_logs(ctx: &mut Ctx<'_>, file: Option<PathBuf>) -> Res
             "name another file: aot-master bundle-logs FILE",
         ));
     }
-    let scrubber = Scrubber::of(&ctx.env.state_dir, std::env::vars());
+    let scrubber = Scrubber::of(&ctx.env.state_dir, variables());
     let mut parts = vec![ReportPart::new("README.txt", README.as_bytes().to_vec())];
     for (name, text) in collected(ctx).await {
         let text = scrubber.cleaned(&text);
@@ -76,6 +77,12 @@ pub(crate) async fn bundle_logs(ctx: &mut Ctx<'_>, file: Option<PathBuf>) -> Res
         ctx.print(&file.display().to_string())?;
     }
     Ok(Exit::Well)
+}
+
+/// Those of this process. What of a value is not UTF-8 is as it would be in a text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// `aot-report-20261201T073000Z.tar.gz`.

@@ -42,12 +42,12 @@ pub fn answered(
     words: impl Iterator<Item = OsString>,
     find: impl FnOnce(Vec<OsString>) -> Option<(CliEnv, Option<String>)>,
 ) -> bool {
-    let Some(shell) = std::env::var(VARIABLE).ok().filter(|it| !it.is_empty()) else {
+    let Some(shell) = std::env::var_os(VARIABLE).filter(|it| !it.is_empty()) else {
         return false;
     };
     let words: Vec<OsString> = words.skip_while(|word| word != "--").skip(1).collect();
     // Whatever is wrong, a line that is being typed is no place to say it.
-    let _ = of_shell(&shell).and_then(|completer| {
+    let _ = of_shell(&shell.to_string_lossy()).and_then(|completer| {
         let mut command = command(find(of_master(&words)));
         let mut answer = Vec::new();
         let folder = std::env::current_dir().ok();

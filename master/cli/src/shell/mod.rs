@@ -8,6 +8,7 @@ mod terminal;
 
 use std::io::{self, IsTerminal};
 
+use aot_host::environment;
 use aot_proto::v1::{
     Outcome, ShellEnded, ShellInput, ShellOpen, ShellOutput, shell_input, shell_output,
 };
@@ -43,7 +44,7 @@ pub(crate) async fn shell(ctx: &mut Ctx<'_>, args: ShellArgs) -> Result<Exit, Er
     let mut signals = TerminalSignals::new()?;
     let (typed, messages) = mpsc::channel(QUEUE);
     let open = ShellInput {
-        body: Some(shell_input::Body::Open(open(ctx, args))),
+        body: Some(shell_input::Body::Open(open(ctx, args)?)),
     };
     let _ = typed.try_send(open); // the channel is empty
     let opening = async {
@@ -70,10 +71,10 @@ pub(crate) async fn shell(ctx: &mut Ctx<'_>, args: ShellArgs) -> Result<Exit, Er
     close(ctx, &started.instance, end)
 }
 
-fn open(ctx: &Ctx<'_>, args: ShellArgs) -> ShellOpen {
+fn open(ctx: &Ctx<'_>, args: ShellArgs) -> Result<ShellOpen, Error> {
     let (columns, rows) = terminal::size(&[&io::stdin(), &io::stdout()]);
-    let term = std::env::var("TERM").unwrap_or_default();
-    ShellOpen {
+    let term = environment::text("TERM")?.unwrap_or_default();
+    Ok(ShellOpen {
         cluster: ctx.cluster.clone(),
         instance: args.name,
         user: args.user,
@@ -85,7 +86,7 @@ fn open(ctx: &Ctx<'_>, args: ShellArgs) -> ShellOpen {
         columns,
         rows,
         argv: args.command,
-    }
+    })
 }
 
 /// With this process's terminal raw, when it has one; it is as before when this returns.

@@ -235,6 +235,7 @@ async fn interrupted(
         compared: false,
         keeps_requests: false,
         background: false,
+        has_shown: false,
         verbose: None,
     };
     let client = crate::dial::dial(&env, None).await.expect("a master");

@@ -126,3 +126,25 @@ async fn the_next_stream_begins_at_the_place_where_the_last_one_broke_off() {
         assert!(asked.contains(since), "{asked}");
     }
 }
+
+#[tokio::test]
+async fn any_number_of_masters_may_end_as_long_as_something_comes_of_each() {
+    let breaks = |told| (0..25).map(move |_| (told, gone()));
+    let fake = Fake::start(Script {
+        rest: [some(), vec![end()]].concat(),
+        breaks: breaks(1).collect(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "-f", "--json"]).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    assert_eq!(fake.asked().len(), 26);
+    // Where nothing does, it is given up.
+    let fake = Fake::start(Script {
+        rest: [some(), vec![end()]].concat(),
+        breaks: breaks(0).collect(),
+        ..Script::default()
+    });
+    let ran = run(&fake, &["events", "-f", "--json"]).await;
+    assert_eq!(ran.exit, Exit::Unreachable, "{}", ran.out);
+    assert_eq!(fake.asked().len(), 21);
+}

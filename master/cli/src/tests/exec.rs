@@ -350,6 +350,7 @@ async fn ctrl_c_leaves_the_job_running_and_says_how_to_look_at_it() {
         compared: false,
         keeps_requests: false,
         background: false,
+        has_shown: false,
         verbose: None,
     };
     let bodies: Vec<_> = exec_script()
@@ -425,6 +426,7 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
         compared: false,
         keeps_requests: false,
         background: false,
+        has_shown: false,
         verbose: None,
     };
     let client = crate::dial::dial(&env, None).await.expect("a master");

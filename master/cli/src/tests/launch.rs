@@ -49,6 +49,7 @@ async fn interrupted(fake: &Fake, presses_ms: &[u64], answers: Option<Vec<&'stat
         compared: false,
         keeps_requests: false,
         background: false,
+        has_shown: false,
         verbose: None,
     };
     let client = crate::dial::dial(&env, None).await.expect("a master");

@@ -135,7 +135,7 @@ async fn a_plan_of_a_target_is_one_of_an_apply() {
     assert!(asked[2].contains("apply: None"), "{asked:?}");
     let mixed = run(&fake, &["plan", "web", "--prune"]).await;
     assert_eq!(mixed.exit, Exit::Usage);
-    assert!(mixed.err.contains("are for a file"), "{}", mixed.err);
+    assert!(mixed.err.contains("--prune is for a file"), "{}", mixed.err);
 }
 
 #[tokio::test]
@@ -165,4 +165,59 @@ async fn a_status_says_who_has_which_version() {
         "{}",
         ran.out
     );
+}
+
+#[tokio::test]
+async fn variables_of_an_apply_go_with_the_file_and_its_plan() {
+    let fake = Fake::start(script(true));
+    let path = file(&fake);
+    let given = ["--file", &path, "--set", "version=2"];
+    let plan = run(&fake, &[&["plan", "web"], &given[..]].concat()).await;
+    assert_eq!(plan.exit, Exit::Well, "{}", plan.err);
+    let terminal = in_terminal(&fake);
+    let words = [&["apply", "web", "--from", "1"], &given[..]].concat();
+    let ran = run_in(&terminal, "y\n", &words).await;
+    assert_eq!(ran.exit, Exit::Well, "{}", ran.err);
+    assert!(ran.err.contains(QUESTION), "{}", ran.err);
+    let asked = fake.asked();
+    for (asked, kind) in asked
+        .iter()
+        .zip(["PlanRequest", "PlanRequest", "ApplyFileRequest"])
+    {
+        assert!(asked.starts_with(kind), "{asked}");
+        assert!(asked.contains("text: \"cluster: hadoop\\n\""), "{asked}");
+        assert!(asked.contains("set: [\"version=2\"]"), "{asked}");
+        assert!(asked.contains("target: Some(\"web\")"), "{asked}");
+    }
+    assert!(asked[2].contains("from: Some(1)"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn variables_without_a_file_and_a_file_without_variables_are_refused() {
+    let fake = Fake::start(script(false));
+    let path = file(&fake);
+    for (words, said) in [
+        (
+            &["apply", "--set", "version=2"][..],
+            "need the cluster's file, and there is no cluster.yml here\n  hint: name it with --file FILE",
+        ),
+        (
+            &["plan", "web", "--set", "version=2"],
+            "there is no cluster.yml here",
+        ),
+        (
+            &["apply", "--file", &path],
+            "--file is for --set and --vars",
+        ),
+        (&["plan", &path, "--file", &path], "two files"),
+        (
+            &["apply", "--file", "/none.yml", "--set", "a=1"],
+            "cannot read /none.yml",
+        ),
+    ] {
+        let ran = run(&fake, words).await;
+        assert_eq!(ran.exit, Exit::Usage, "{words:?}: {}", ran.err);
+        assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
+    }
+    assert_eq!(fake.asked(), Vec::<String>::new());
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+use aot_proto::v1::Variables;
+
 use super::declared::{Declared, FILE, VariableNode, VariableValue};
 use super::pieces::{Piece, pieces};
 use super::scalar::plain;
@@ -24,7 +26,7 @@ const MAX_SUGGESTED: usize = 100;
 /// Expands the values of one file.
 pub(super) struct Expander<'a> {
     declared: &'a Declared,
-    env: &'a HashMap<String, String>,
+    given: &'a Variables,
     /// What `$cluster_name` stands for; `None` leaves it as it is.
     cluster: Option<&'a str>,
     /// Values by the name they are used by; `None` = there is a problem with it, which was noted.
@@ -47,12 +49,12 @@ pub(super) struct Expander<'a> {
 impl<'a> Expander<'a> {
     pub(super) fn new(
         declared: &'a Declared,
-        env: &'a HashMap<String, String>,
+        given: &'a Variables,
         cluster: Option<&'a str>,
     ) -> Self {
         Self {
             declared,
-            env,
+            given,
             cluster,
             done: HashMap::new(),
             open: Vec::new(),
@@ -188,16 +190,7 @@ impl<'a> Expander<'a> {
         let place = self.place(node, piece);
         let written = piece.written();
         let value = match piece {
-            Piece::Env(name) => match self.env.get(*name) {
-                Some(value) => plain(value),
-                None => {
-                    let help = format!(
-                        "export {name} before the command (sudo passes few variables on), or write `$${{` for a plain `${{`"
-                    );
-                    let message = format!("the environment has no variable {name:?}");
-                    return self.wrong(place, message, Some(help));
-                }
-            },
+            Piece::Env(name) => self.environment(name, &place)?,
             Piece::Variable(name) => {
                 let top = name.split('.').next().unwrap_or_default();
                 self.used.insert(top.to_owned());
@@ -218,6 +211,26 @@ impl<'a> Expander<'a> {
         }
         self.count(node, size(&value))?;
         Some(value)
+    }
+
+    /// The value of a variable of the environment.
+    fn environment(&mut self, name: &str, place: &Range<usize>) -> Option<Node> {
+        if let Some(value) = self.given.env.get(name) {
+            return Some(plain(value));
+        }
+        let (message, help) = match self.given.not_utf8.iter().any(|it| it == name) {
+            true => (
+                format!("the environment variable {name:?} is not UTF-8"),
+                "give it as UTF-8: a file has no other text".to_owned(),
+            ),
+            false => (
+                format!("the environment has no variable {name:?}"),
+                format!(
+                    "export {name} before the command (sudo passes few variables on), or write `$${{` for a plain `${{`"
+                ),
+            ),
+        };
+        self.wrong(place.clone(), message, Some(help))
     }
 
     /// The value of a variable, used at `place`. `None` = a problem, which was noted.

@@ -359,3 +359,14 @@ fn a_variable_without_quotes_in_a_list_has_a_way_out() {
         "{said}"
     );
 }
+
+#[test]
+fn what_is_set_and_not_text_is_wrong_where_it_is_used_and_not_missing() {
+    let given = Variables {
+        not_utf8: vec!["NAME".to_owned()],
+        ..Variables::default()
+    };
+    let told = wrong(&file("  a: 1", "x${env:NAME}"), &given);
+    let wanted = "/c/cluster.yml:10:8: instances[0].stages[0].args[0]: the environment variable \"NAME\" is not UTF-8 (give it as UTF-8: a file has no other text)";
+    assert_eq!(told, wanted);
+}

@@ -26,6 +26,8 @@ enum Concern {
     Master,
     /// The same, and never another master's to ask for.
     MasterAlone,
+    /// A file's, which lies on this master's host: the service reads it, and passes on what came of it.
+    File,
     /// A cluster's that is named, or else that of all that there are.
     AnyCluster,
     /// One cluster's.
@@ -38,7 +40,8 @@ fn concern(path: &str) -> Concern {
         "Shutdown" => Concern::MasterAlone,
         "Info" | "Jobs" | "Examine" | "Orphans" | "DeleteOrphans" | "ApiCalls" | "Masters"
         | "TakenOver" | "MoveCluster" | "DrainMaster" => Concern::Master,
-        "Plan" | "Launch" | "Status" | "Agents" | "Update" => Concern::AnyCluster,
+        "Launch" | "ApplyFile" => Concern::File,
+        "Plan" | "Status" | "Agents" | "Update" => Concern::AnyCluster,
         _ => Concern::OneCluster,
     }
 }
@@ -122,7 +125,9 @@ impl CallGuide {
             (Concern::MasterAlone, true) => Err(Status::permission_denied(
                 "a master is stopped by its own operators alone",
             )),
-            (Concern::Master | Concern::MasterAlone, _) => return Lead::Here,
+            (Concern::Master | Concern::MasterAlone, _) | (Concern::File, false) => {
+                return Lead::Here;
+            }
             (_, true) => self.arrived(request.headers()).await,
             (_, false) => self.asked(concern, request.headers_mut()).await,
         };

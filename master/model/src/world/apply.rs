@@ -8,8 +8,10 @@ use super::World;
 use super::adopt::{adopt_plans, label, run_again};
 use super::answer::Answer;
 use super::asks::ApplyAsk;
+use super::launch::adopt_secrets;
 use super::refusal::OpError;
 use super::rolling::{HeldBack, RollingDraft, held_back, is_unhealthy};
+use crate::beyond::beyond_stages;
 use crate::cluster::Cluster;
 use crate::instance::Instance;
 use crate::job::JobKind;
@@ -17,6 +19,7 @@ use crate::key::InstanceKey;
 use crate::launch::Launch;
 use crate::needs::Needs;
 use crate::phase::Phase;
+use crate::spec::ClusterSpec;
 use crate::stage::StageState;
 
 impl World {
@@ -33,12 +36,17 @@ impl World {
             return Answer::Error(OpError::Conflict(text));
         }
         let chosen = chosen(cluster, &ask);
+        let file = ask.file.as_deref();
+        if let Some(text) = file.and_then(|file| file_refusal(&cluster.spec, &file.spec)) {
+            return Answer::Error(OpError::Conflict(text));
+        }
         if let Some(text) = lacks_stage(cluster, &ask, &chosen) {
             return Answer::Error(OpError::Invalid(text));
         }
         if chosen.is_empty() && ask.failed {
             return Answer::Ack;
         }
+        self.adopt_file(&ask, &chosen);
         let keys: Vec<InstanceKey> = chosen
             .iter()
             .map(|instance| InstanceKey {
@@ -63,6 +71,30 @@ impl World {
             }
         }
         self.begin_apply(ask, chosen, &keys, &held)
+    }
+
+    /// Makes a file the wanted state of the cluster. Who is not chosen keeps its stages, but for one that is under way with them:
+    /// what it starts from now on would have new variables in its templates, and old ones in all else.
+    fn adopt_file(&mut self, ask: &ApplyAsk, chosen: &BTreeSet<InstanceName>) {
+        let Some(file) = ask.file.as_deref() else {
+            return;
+        };
+        let Some(cluster) = self.cluster_mut(&ask.cluster) else {
+            return;
+        };
+        cluster.spec = file.spec.clone();
+        cluster.file.clone_from(&file.path);
+        adopt_secrets(cluster, &file.secrets);
+        for at in self.keys(&ask.cluster) {
+            let is_under_way = self
+                .instance(&at)
+                .is_some_and(|it| it.wanted && !it.phase.is_at_rest() && it.next_stage().is_some());
+            if is_under_way && !chosen.contains(&at.instance) {
+                let instance = self.instance_mut(&at).expect("looked at above");
+                let plans = ask.stages.get(label(instance));
+                adopt_plans(instance, plans.map_or(&[][..], Vec::as_slice), false);
+            }
+        }
     }
 
     fn begin_apply(
@@ -121,6 +153,18 @@ impl World {
             false => Answer::UpToDate(job),
         }
     }
+}
+
+/// Why a cluster does not take this file over by an apply, and the way out.
+pub fn file_refusal(had: &ClusterSpec, wants: &ClusterSpec) -> Option<String> {
+    let beyond = beyond_stages(had, wants);
+    (!beyond.is_empty()).then(|| {
+        format!(
+            "an apply changes stages alone, and by this file more of {} would change: {}; `aot-master plan FILE` shows it, and `aot-master launch FILE` does it, with the same --set and --vars",
+            had.name,
+            beyond.join("; ")
+        )
+    })
 }
 
 /// The selected instances; with `failed` those of them on which a stage failed, or that did not come to their stages

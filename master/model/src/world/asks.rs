@@ -70,6 +70,8 @@ pub struct RegionCertificate {
 pub struct ApplyAsk {
     pub cluster: ClusterName,
     pub instances: Vec<InstanceName>,
+    /// A file that the cluster takes over with it; `None` = what was launched last.
+    pub file: Option<Box<AppliedFile>>,
     /// Stages by pool label, packed anew.
     pub stages: BTreeMap<String, Vec<StagePlan>>,
     /// Run this stage and all after it, also what succeeded.
@@ -85,6 +87,17 @@ pub struct ApplyAsk {
     pub operator: String,
     /// Id that its job is to have; `None` = one that is drawn.
     pub request: Option<JobId>,
+}
+
+/// A file of a cluster that is there already. It differs from what was launched in stages, and what belongs to them, alone.
+#[derive(Debug)]
+pub struct AppliedFile {
+    /// The file, parsed.
+    pub spec: ClusterSpec,
+    /// Its path.
+    pub path: PathBuf,
+    /// The values of the secrets that it names.
+    pub secrets: SealedSecrets,
 }
 
 /// A command over instances.

@@ -306,7 +306,7 @@ pub fn launch_in_words(file: &Path) -> String {
 }
 
 /// Takes over the values of secrets. One that has not changed stays as it was sealed, and the record as it was.
-fn adopt_secrets(cluster: &mut Cluster, secrets: &SealedSecrets) {
+pub(super) fn adopt_secrets(cluster: &mut Cluster, secrets: &SealedSecrets) {
     if versions(&cluster.secrets) != versions(secrets) {
         cluster.secrets.clone_from(secrets);
     }

@@ -21,9 +21,9 @@ impl Input {
                 Addition::of_stages(&ask.stages),
             ],
             Self::Apply(ask) => [
+                ask.file.as_ref().and_then(|it| Addition::of_file(&it.spec)),
                 Addition::of_pace(&ask.pace),
                 Addition::of_stages(&ask.stages),
-                None,
             ],
             Self::Exec(ask) => [Addition::of_task(&ask.task), None, None],
             Self::Record(job) => [Addition::of_job(job), None, None],

@@ -57,8 +57,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use aot_proto::ids::{ClusterName, InstanceName, JobId, MachineId, RunId};
 
 pub use answer::{Answer, Granted, TargetState, WantedProof};
+pub use apply::file_refusal;
 pub use asks::{
-    ApplyAsk, AskedBy, DeleteOrphansAsk, EnrolAsk, ExecAsk, LaunchAsk, LifecycleAsk,
+    AppliedFile, ApplyAsk, AskedBy, DeleteOrphansAsk, EnrolAsk, ExecAsk, LaunchAsk, LifecycleAsk,
     RegionCertificate,
 };
 pub use changes::Changes;

@@ -6,6 +6,7 @@
 mod after_boot;
 mod ready;
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -34,9 +35,9 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Entry of `aot-master machine-run FOLDER`. To be called before any thread is started.
 pub fn machine_run(dir: &Path) -> ExitCode {
     close_inherited();
-    let result = match std::env::var(STAGE).as_deref() {
-        Ok("supervise") => supervise(Dirs(dir.to_owned())),
-        Ok("probe") => crate::probe::probe(dir),
+    let result = match std::env::var_os(STAGE).as_deref().and_then(OsStr::to_str) {
+        Some("supervise") => supervise(Dirs(dir.to_owned())),
+        Some("probe") => crate::probe::probe(dir),
         _ => launch(dir),
     };
     match result {

@@ -1,19 +1,20 @@
 //! Brings an object into a file, whole or not at all.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use aot_archive::Digest;
 use aot_host::chain::Chain;
 use aot_host::files::sync_dir;
+use aot_host::in_a_row::InARow;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{BlobKey, Blobs, Error};
 
-/// How often an object is asked for whose bytes break off; each time from there on.
-const TRIES: usize = 5;
+/// How often an object breaks off with nothing new of it, before it is given up; it is asked for from there on each time.
+const BREAKS: u32 = 4;
 
 /// Bytes on their way to the disk.
 const PIECE_BYTES: usize = 256 << 10;
@@ -46,23 +47,24 @@ pub async fn fetch(
         digest: Digest::default(),
         bytes: 0,
     };
-    let mut tries = 0;
+    let mut breaks = InARow::new(BREAKS);
     loop {
-        let Some(blob) = blobs.get(key, incoming.bytes).await? else {
+        let before = incoming.bytes;
+        let Some(blob) = blobs.get(key, before).await? else {
             return Ok(false);
         };
-        tries += 1;
-        match incoming.take(blob.rest).await {
+        let error = match incoming.take(blob.rest).await {
             Ok(()) if incoming.bytes == blob.total => break,
-            Err(error) if tries == TRIES => return Err(failed("try again")(error)),
-            Ok(()) if tries == TRIES => {
-                return Err(failed("try again")(io::ErrorKind::UnexpectedEof.into()));
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::debug!(%key, bytes = incoming.bytes, error = %Chain(&error), "an object broke off");
-            }
+            Ok(()) => io::ErrorKind::UnexpectedEof.into(),
+            Err(error) => error,
+        };
+        if incoming.bytes > before {
+            breaks.came();
         }
+        if !breaks.failed() {
+            return Err(failed("try again")(error));
+        }
+        tracing::debug!(%key, bytes = incoming.bytes, error = %Chain(&error), "an object broke off");
     }
     let sha256 = incoming.digest.hex();
     if key.sha256().is_some_and(|wanted| wanted != sha256) {
@@ -92,6 +94,8 @@ struct ArrivingBlob {
 impl ArrivingBlob {
     async fn take(&mut self, mut rest: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut piece = vec![0; PIECE_BYTES];
+        // A write that failed may have written a part.
+        self.file.seek(SeekFrom::Start(self.bytes))?;
         loop {
             let len = rest.read(&mut piece).await?;
             if len == 0 {

@@ -25,6 +25,7 @@ fn with_ctx<T>(f: impl FnOnce(&mut Ctx<'_>) -> T) -> (T, String) {
         compared: true,
         keeps_requests: false,
         background: false,
+        has_shown: false,
     };
     let result = f(&mut ctx);
     (result, out.text())

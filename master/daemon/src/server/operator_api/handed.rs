@@ -11,7 +11,7 @@ use aot_proto::headers;
 use aot_proto::v1::prepared::{Bundle, Stages};
 use aot_proto::v1::{self, Prepared, Variables};
 use aot_store::fleet::FleetMaster;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::others::about;
 use super::problems::{problem, problems_of};
@@ -139,17 +139,35 @@ impl OperatorApi {
         master: FleetMaster,
         asker: &Asker,
     ) -> Result<BegunEvents, Status> {
-        let stages = self.pack(&read.spec, &no_versions()).await?;
-        self.put_bundles(&stages).await?;
-        request.prepared = Some(prepared(read, &stages));
+        request.prepared = Some(self.hand_over(read).await?);
         let mut other = self
             .ways
             .client(master, &self.ways.abroad(&asker.operator))?;
-        let mut request = about(&read.spec.name, request);
-        if let Some(id) = asker.request {
-            headers::set(request.metadata_mut(), headers::REQUEST, &id.to_string());
-        }
+        let request = asked_by(asker, about(&read.spec.name, request));
         Ok(BegunEvents::of(other.launch(request).await?))
+    }
+
+    /// Has the master of a cluster apply this file.
+    pub(super) async fn apply_elsewhere(
+        &self,
+        mut request: v1::ApplyFileRequest,
+        read: &ClusterText,
+        master: FleetMaster,
+        asker: &Asker,
+    ) -> Result<BegunEvents, Status> {
+        request.prepared = Some(self.hand_over(read).await?);
+        let mut other = self
+            .ways
+            .client(master, &self.ways.abroad(&asker.operator))?;
+        let request = asked_by(asker, about(&read.spec.name, request));
+        Ok(BegunEvents::of(other.apply_file(request).await?))
+    }
+
+    /// Puts the bundles of a file where the master of its cluster finds them.
+    async fn hand_over(&self, read: &ClusterText) -> Result<Prepared, Status> {
+        let stages = self.pack(&read.spec, &no_versions()).await?;
+        self.put_bundles(&stages).await?;
+        Ok(prepared(read, &stages))
     }
 
     /// Has the master of a cluster plan this file. Its bundles are named; those that are short are handed over too, where they can be,
@@ -178,6 +196,14 @@ impl OperatorApi {
         let plan = other.plan(about(&read.spec.name, request)).await?;
         Ok(plan.into_inner())
     }
+}
+
+/// With the id that the job is to have.
+fn asked_by<T>(asker: &Asker, mut request: Request<T>) -> Request<T> {
+    if let Some(id) = asker.request {
+        headers::set(request.metadata_mut(), headers::REQUEST, &id.to_string());
+    }
+    request
 }
 
 /// Of stages whose bundles alone are of interest: their keys are the other master's to make, which seals the secrets.

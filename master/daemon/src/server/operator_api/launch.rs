@@ -12,7 +12,7 @@ use aot_model::secret;
 use aot_model::spec::ClusterSpec;
 use aot_model::stage::StagePlan;
 use aot_model::wire;
-use aot_model::world::{Answer, ApplyAsk, Input, LaunchAsk, launch_in_words};
+use aot_model::world::{Answer, Input, LaunchAsk, launch_in_words};
 use aot_proto::fault;
 use aot_proto::ids::ClusterName;
 use aot_proto::v1::{self, wait_request};
@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 
 use super::attestation;
 use super::events::{Goal, Until, continues};
-use super::handed::{FileText, PoolStages};
+use super::handed::FileText;
 use super::notes::note;
 use super::problems::problems_of;
 use super::request::BegunEvents;
@@ -136,69 +136,6 @@ impl OperatorApi {
         }
     }
 
-    pub(super) async fn do_apply(
-        &self,
-        request: v1::ApplyRequest,
-        asker: Asker,
-    ) -> Result<BegunEvents, Status> {
-        let cluster = self.cluster(request.cluster.as_deref())?;
-        let what = apply_in_words(&request);
-        let pace = pace(request.update.as_ref())?;
-        let wanted = asker.wants(JobKind::Apply, &cluster, &what);
-        if let Some(job) = self.begun(asker.request, &wanted).await? {
-            return Ok(self.joined(&job, false).await);
-        }
-        self.has_room()?;
-        let instances = self.targets(&cluster, &request)?;
-        let (_, stages) = self.recorded(&cluster).await?;
-        self.put_bundles(&stages).await?;
-        let ask = ApplyAsk {
-            cluster: cluster.clone(),
-            instances,
-            stages,
-            from: request.from.map(|from| from as usize),
-            force: request.force,
-            failed: request.failed,
-            pace,
-            what: what.clone(),
-            operator: asker.operator.clone(),
-            request: asker.request,
-        };
-        let published = self.engine.subscribe();
-        let answer = self
-            .engine
-            .ask(Input::Apply(ask))
-            .await
-            .map_err(unanswered)?;
-        if let Answer::Begun(id) = answer {
-            return self.rejoined(id, &wanted).await;
-        }
-        if matches!(answer, Answer::Ack) {
-            let mut event = note(&cluster, "nothing to do: nothing has failed".to_owned());
-            event.event = "launch-ended".to_owned();
-            event.last = true;
-            let events = iter([Ok(event)]).boxed();
-            return Ok(BegunEvents { job: None, events });
-        }
-        let first = self.snapshot(&cluster);
-        self.answered(cluster, answer, published, first, false)
-    }
-
-    /// What was launched last, with its bundles as they are now and the secrets that are on record.
-    pub(super) async fn recorded(
-        &self,
-        cluster: &ClusterName,
-    ) -> Result<(ClusterSpec, PoolStages), Status> {
-        let known = self.engine.read(cluster, |world| {
-            let cluster = world.clusters.get(cluster)?;
-            let versions = secret::all_versions(&cluster.spec.secrets, &cluster.secrets);
-            Some((cluster.spec.clone(), versions))
-        });
-        let (spec, versions) = known.ok_or_else(|| Status::not_found("the cluster is gone"))?;
-        let stages = self.pack(&spec, &versions).await?;
-        Ok((spec, stages))
-    }
-
     /// Before anything names them: another master may have to hand them out.
     pub(super) async fn put_bundles(
         &self,
@@ -216,7 +153,7 @@ impl OperatorApi {
     }
 
     /// The stream of a job that was started, or why it was not.
-    fn answered(
+    pub(super) fn answered(
         &self,
         cluster: ClusterName,
         answer: Answer,
@@ -262,23 +199,8 @@ impl OperatorApi {
     }
 }
 
-/// As it was typed, for the record.
-fn apply_in_words(request: &v1::ApplyRequest) -> String {
-    let mut words = vec!["apply".to_owned()];
-    words.extend(request.target.clone());
-    words.extend(request.from.map(|from| format!("--from {from}")));
-    words.extend(request.force.then(|| "--force".to_owned()));
-    words.extend(request.failed.then(|| "--failed".to_owned()));
-    let pace = request.update.clone().unwrap_or_default();
-    words.extend(pace.concurrency.map(|it| format!("--concurrency {it}")));
-    words.extend(pace.canary.map(|it| format!("--canary {it}")));
-    words.extend(pace.max_errors.map(|it| format!("--max-errors {it}")));
-    words.extend(pace.batch_wait_ms.map(|it| format!("--batch-wait {it}ms")));
-    words.join(" ")
-}
-
 /// How instances that are ready are changed, as far as the operator says it.
-fn pace(wire: Option<&v1::UpdatePace>) -> Result<PacePolicy, Status> {
+pub(super) fn pace(wire: Option<&v1::UpdatePace>) -> Result<PacePolicy, Status> {
     let read = wire.map(PacePolicy::read).transpose();
     let read = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
     Ok(read.unwrap_or_default())

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api_calls;
+mod apply;
 mod attestation;
 mod builtin;
 mod copy;

@@ -51,7 +51,9 @@ impl OperatorApi {
         mut request: v1::PlanRequest,
         asker: Asker,
     ) -> Result<v1::PlanReply, Status> {
-        if let Some(apply) = request.apply.take() {
+        if request.text.is_empty()
+            && let Some(apply) = request.apply.take()
+        {
             return self.plan_apply(apply, &asker).await;
         }
         let prepared = request.prepared.take();
@@ -60,6 +62,9 @@ impl OperatorApi {
         let read = &file.read;
         if let Some(master) = self.owner_elsewhere(&file, &asker).await? {
             return self.plan_elsewhere(request, read, master, &asker).await;
+        }
+        if let Some(apply) = request.apply.take() {
+            return self.plan_apply_file(apply, file, request).await;
         }
         let (mut problems, things) = self.preflight(read, !request.without_things).await?;
         let attestation = self.attestation_of(&read.spec).await?;

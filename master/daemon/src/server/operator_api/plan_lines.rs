@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aot_model::plan::{PlanAction, PlanItem};
+use aot_model::secret;
 use aot_model::spec::{ClusterSpec, PoolSpec};
 use aot_model::stage::StageState;
 use aot_proto::ids::InstanceName;
 use aot_proto::v1;
 use tonic::Status;
 
-use super::handed::PoolStages;
+use super::handed::{AskedFile, PoolStages};
 use super::others::about;
+use super::problems::problems_of;
 use super::rendered::RenderedAgain;
 use super::{Asker, OperatorApi};
 
@@ -36,9 +38,46 @@ impl OperatorApi {
             let plan = other.plan(about(&cluster, request)).await?;
             return Ok(plan.into_inner());
         }
-        let names: BTreeSet<InstanceName> = self.targets(&cluster, &apply)?.into_iter().collect();
         let (spec, stages) = self.recorded(&cluster).await?;
-        let mut items = self.items(&spec, &stages, false);
+        self.apply_lines(&apply, &spec, &stages).await
+    }
+
+    /// What this apply would do after its cluster has taken over a file.
+    pub(super) async fn plan_apply_file(
+        &self,
+        apply: v1::ApplyRequest,
+        file: AskedFile,
+        request: v1::PlanRequest,
+    ) -> Result<v1::PlanReply, Status> {
+        let spec = &file.read.spec;
+        self.may_take_over(apply.cluster.as_deref(), spec, &request.path)?;
+        let mut problems = file.read.problems.clone();
+        let of_file = problems.len();
+        let secrets = self.secrets_of(spec, request.secrets).await?;
+        problems.extend(secrets.problems);
+        let plan = match of_file {
+            0 => {
+                let versions = secret::all_versions(&spec.secrets, &secrets.sealed);
+                let stages = self.stages_of(&file, &versions).await?;
+                self.apply_lines(&apply, spec, &stages).await?
+            }
+            _ => v1::PlanReply::default(),
+        };
+        Ok(v1::PlanReply {
+            problems: problems_of(problems, of_file),
+            ..plan
+        })
+    }
+
+    async fn apply_lines(
+        &self,
+        apply: &v1::ApplyRequest,
+        spec: &ClusterSpec,
+        stages: &PoolStages,
+    ) -> Result<v1::PlanReply, Status> {
+        let names = self.targets(&spec.name, apply)?;
+        let names: BTreeSet<InstanceName> = names.into_iter().collect();
+        let mut items = self.items(spec, stages, false);
         items.retain(|item| names.contains(&item.instance));
         if apply.failed {
             items.retain(|item| item.action == PlanAction::Resume);
@@ -47,10 +86,10 @@ impl OperatorApi {
             let from = apply.from.unwrap_or(0) as usize;
             items.iter_mut().for_each(|item| run_again(item, from));
         }
-        self.explain(&spec, &stages, &mut items).await?;
-        let rendered = self.rendered(&spec, &stages, &mut items, false);
+        self.explain(spec, stages, &mut items).await?;
+        let rendered = self.rendered(spec, stages, &mut items, false);
         Ok(v1::PlanReply {
-            lines: self.plan_lines(&spec, &stages, items, rendered),
+            lines: self.plan_lines(spec, stages, items, rendered),
             notices: self.notes(),
             build: self.info.build.clone(),
             background: self.info.background,

@@ -33,6 +33,7 @@ impl Operator for OperatorApi {
     type LaunchStream = Events;
     type WatchStream = Events;
     type ApplyStream = Events;
+    type ApplyFileStream = Events;
     type TerminateStream = Events;
     type CleanupStream = Events;
     type WaitStream = Events;
@@ -205,6 +206,16 @@ impl Operator for OperatorApi {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<Events>, Status> {
         let asker = asker(&request)?;
         self.do_apply(request.into_inner(), asker)
+            .await
+            .map(BegunEvents::into_response)
+    }
+
+    async fn apply_file(
+        &self,
+        request: Request<v1::ApplyFileRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let asker = asker(&request)?;
+        self.do_apply_file(request.into_inner(), asker)
             .await
             .map(BegunEvents::into_response)
     }

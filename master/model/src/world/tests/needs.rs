@@ -71,6 +71,7 @@ pub(super) fn apply(sim: &mut Sim, plans: &Plans, again: &Again<'_>) -> Answer {
             .iter()
             .map(|name| name.parse().expect("a name"))
             .collect(),
+        file: None,
         stages: plans.clone(),
         from: again.from,
         force: again.force,

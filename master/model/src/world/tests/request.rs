@@ -28,6 +28,7 @@ fn requests() -> Vec<(&'static str, Input)> {
     let apply = ApplyAsk {
         cluster: cluster(),
         instances: names(&["a1"]),
+        file: None,
         stages: plans(),
         from: None,
         force: true,

@@ -52,6 +52,7 @@ pub(super) fn apply(
     let mut ask = ApplyAsk {
         cluster: cluster(),
         instances: names.collect(),
+        file: None,
         stages: pools
             .map(|pool| (pool.label().to_owned(), plans.clone()))
             .collect(),

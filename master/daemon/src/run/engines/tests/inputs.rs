@@ -105,6 +105,7 @@ pub(super) fn of_nobody() -> Vec<Input> {
         Input::Apply(ApplyAsk {
             cluster: cluster(),
             instances: instances(),
+            file: None,
             stages: Default::default(),
             from: None,
             force: false,

@@ -176,7 +176,8 @@ fake!(
     move_cluster MoveClusterRequest MoveClusterReply, drain_master DrainMasterRequest DrainMasterReply,
     masters MastersRequest MastersReply, examine ExamineRequest ExamineReply;
     streams: launch LaunchStream LaunchRequest Event, watch WatchStream WatchRequest Event,
-    apply ApplyStream ApplyRequest Event, terminate TerminateStream TerminateRequest Event,
+    apply ApplyStream ApplyRequest Event, apply_file ApplyFileStream ApplyFileRequest Event,
+        terminate TerminateStream TerminateRequest Event,
     cleanup CleanupStream CleanupRequest Event, wait WaitStream WaitRequest Event,
     lifecycle LifecycleStream LifecycleRequest Event, api_calls ApiCallsStream ApiCallsRequest ApiCall,
     delete_orphans DeleteOrphansStream DeleteOrphansRequest Event, follow FollowStream FollowRequest JobEvent,
