@@ -81,6 +81,7 @@ fn begin(world: &mut World) -> (JobId, Vec<Effect>) {
         },
         what: "apply".to_owned(),
         operator: "root".to_owned(),
+        file: None,
         request: None,
     };
     let (answer, effects) = world.step(Input::Apply(asked), NOW);
