@@ -195,27 +195,25 @@ impl Running {
     pub fn until(&mut self, wanted: impl Fn(&Value) -> bool, limit: Duration, what: &str) -> Value {
         let found = wait::maybe(
             || {
-                let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+                let is_over = self.is_silent(); // before the look: then all of it is there
                 let found = self.json().into_iter().find(|line| wanted(line));
-                (found.is_some() || ended).then_some(found)
+                (found.is_some() || is_over).then_some(found)
             },
             limit,
         );
-        match found {
-            Some(Some(line)) => line,
-            // Its last lines may have come between the two looks.
-            _ => self
-                .json()
-                .into_iter()
-                .find(|line| wanted(line))
-                .unwrap_or_else(|| {
-                    panic!(
-                        "{what}: never printed by {}\n{}",
-                        self.command,
-                        self.so_far()
-                    )
-                }),
-        }
+        let found = found.flatten();
+        found.unwrap_or_else(|| {
+            panic!(
+                "{what}: never printed by {}\n{}",
+                self.command,
+                self.so_far()
+            )
+        })
+    }
+
+    /// Whether all that it will ever print has been read. A background master that it started holds no pipe of it.
+    fn is_silent(&self) -> bool {
+        self.readers.iter().all(JoinHandle::is_finished)
     }
 
     /// Waits until it has printed an event of this kind about an instance (any, when empty).
@@ -268,13 +266,7 @@ impl Running {
                 self.so_far()
             );
         };
-        // A background master that it started holds no pipe of it, so the readers end with it.
-        let ended = || {
-            self.readers
-                .iter()
-                .all(JoinHandle::is_finished)
-                .then_some(())
-        };
+        let ended = || self.is_silent().then_some(());
         if wait::maybe(ended, GONE_WITHIN).is_none() {
             panic!(
                 "{} has ended, but somebody holds its output open",
@@ -423,4 +415,19 @@ pub fn that_mention(folder: &Path) -> BTreeMap<u32, String> {
         .into_keys()
         .filter(|pid| *pid != own && mentions(*pid));
     pids.map(|pid| (pid, command_line(pid))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_last_is_not_missed_when_the_command_has_ended_before() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "(sleep 0.3; echo '{\"n\": 7}') &"]);
+        let mut running = Running::start(command);
+        let line = running.until(|line| line["n"] == 7, wait::LIMIT, "the line");
+        assert_eq!(line["n"], 7);
+        running.finish(wait::LIMIT).expect(0);
+    }
 }
